@@ -1,0 +1,153 @@
+"""What the rooms hand to each other: spans, queries, pages, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Granularity(StrEnum):
+    """The step of a bucket, finest first."""
+
+    HOURLY = "hourly"
+    DAILY = "daily"
+    MONTHLY = "monthly"
+
+
+class Span(NamedTuple):
+    """A half-open stretch of time [start, end); both ends aware, in UTC."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def duration(self) -> timedelta:
+        """Elapsed time, not wall-clock time."""
+        return self.end - self.start
+
+    def covers(self, other: Span) -> bool:
+        """Whether the other lies within this one."""
+        return self.start <= other.start and other.end <= self.end
+
+    def overlaps(self, other: Span) -> bool:
+        """Whether the two share an instant."""
+        return self.start < other.end and other.start < self.end
+
+    def __str__(self) -> str:
+        return f"{instant(self.start)}/{instant(self.end)}"
+
+
+def instant(at: datetime) -> str:
+    """ISO 8601 with milliseconds and Z, as both APIs spell an instant."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One paged question to an org's API.
+
+    Attributes:
+        org: the org's name in the configuration.
+        span: the whole buckets that are wanted.
+        granularity: the step of the buckets.
+        timezone: IANA name; where days and months begin.
+        flows: flow ids asked for; empty is all flows.
+        page_size: entries a page.
+        metrics_delay: sent to the engine, which then ignores the records of that span before ``asked.end``.
+        asked: what goes to the engine as dateFrom and dateTo; ends later than ``span`` where the engine is to
+            cut the surplus off by ``metrics_delay``.
+    """
+
+    org: str
+    span: Span
+    granularity: Granularity
+    timezone: str
+    flows: tuple[str, ...]
+    page_size: int
+    metrics_delay: timedelta | None
+    asked: Span
+
+
+class Figure(NamedTuple):
+    """What the API said of one outcome: JSON values, not yet judged. ``percentage`` None where absent."""
+
+    count: object
+    percentage: object = None
+    success: int | None = None
+    failure: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One element of a page, its parts found but not yet judged.
+
+    Attributes:
+        flow_id: the JSON value at the flow's place; None where there is none.
+        interval: the JSON values of start and end; None where there is none.
+        outcomes: figures by the API's own name (or id) of the outcome; None where they have no known shape.
+        text: the element as it came, for ``rejected_entry``.
+    """
+
+    flow_id: object
+    interval: tuple[object, object]
+    outcomes: Mapping[str, Figure] | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer. ``more`` is False only where the API said that it was the last."""
+
+    entries: Sequence[Entry]
+    more: bool
+
+
+class OutcomeRow(NamedTuple):
+    """One figure, normalised.
+
+    ``source_key`` is the outcome under the API's own name or id, before any alias; it is empty in a row that
+    only marks that the flow's total in this bucket is not known, since an outcome was rejected whose name cannot
+    be told. ``count`` is None just where ``rejected`` is true.
+    """
+
+    flow_id: str
+    bucket_start: datetime
+    bucket_end: datetime
+    source_key: str
+    count: int | None
+    percentage: float | None
+    rejected: bool
+    success: int | None = None
+    failure: int | None = None
+
+
+class Reject(NamedTuple):
+    """One outcome, or one whole entry, that was refused.
+
+    Attributes:
+        reason: in plain words.
+        text: the entry as it came; JSON text, so NUL and lone surrogates stand escaped.
+        flow_id, bucket_start, outcome: what of it can be told; None otherwise.
+    """
+
+    reason: str
+    text: str
+    flow_id: str | None
+    bucket_start: datetime | None
+    outcome: str | None
+
+    @property
+    def tellable(self) -> bool:
+        """Whether flow, bucket and name are all known: then absence elsewhere can still be believed."""
+        return None not in (self.flow_id, self.bucket_start, self.outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """The rows and the refused outcomes of one page."""
+
+    rows: list[OutcomeRow]
+    rejects: list[Reject]
