@@ -151,3 +151,54 @@ class Normalised:
 
     rows: list[OutcomeRow]
     rejects: list[Reject]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A span that is owed, with what is known of how to ask for it.
+
+    Attributes:
+        org: the org's name.
+        work: whose window it is in the ledger: ``job:NAME`` for a job's, ``ad hoc`` for all others.
+        job: the job's name; None for ad hoc work.
+        span: whole buckets at ``granularity``.
+        requested: ``hourly``, ``daily``, ``monthly`` or ``auto``, as configured.
+        granularity: what it is asked at.
+        due_at: the first moment at which it may be asked.
+    """
+
+    org: str
+    work: str
+    job: str | None
+    span: Span
+    requested: str
+    granularity: Granularity
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Adjacent windows of one work that are asked for and stored together, in as few queries as the limits let.
+
+    ``queries`` together cover the windows' spans exactly; ``expect_for`` is how long an outcome once seen is
+    expected.
+    """
+
+    windows: tuple[Window, ...]
+    queries: tuple[Query, ...]
+    expect_for: timedelta
+
+    @property
+    def org(self) -> str:
+        """The org's name."""
+        return self.windows[0].org
+
+    @property
+    def granularity(self) -> Granularity:
+        """The step of all its buckets."""
+        return self.windows[0].granularity
+
+    @property
+    def span(self) -> Span:
+        """From the first window's start to the last one's end."""
+        return Span(self.windows[0].span.start, self.windows[-1].span.end)
