@@ -72,10 +72,10 @@ class Query:
 
 
 class Figure(NamedTuple):
-    """What the API said of one outcome: JSON values, not yet judged. ``percentage`` None where absent."""
+    """What the API said of one outcome: JSON values, not yet judged; ``percent_of_total`` is None where absent."""
 
-    count: object
-    percentage: object = None
+    outcome_count: object
+    percent_of_total: object = None
     success: int | None = None
     failure: int | None = None
 
@@ -110,15 +110,16 @@ class OutcomeRow(NamedTuple):
 
     ``source_key`` is the outcome under the API's own name or id, before any alias; it is empty in a row that
     only marks that the flow's total in this bucket is not known, since an outcome was rejected whose name cannot
-    be told. ``count`` is None just where ``rejected`` is true.
+    be told. ``outcome_count`` is None just
+    where ``rejected`` is true.
     """
 
     flow_id: str
     bucket_start: datetime
     bucket_end: datetime
     source_key: str
-    count: int | None
-    percentage: float | None
+    outcome_count: int | None
+    outcome_percentage: float | None
     rejected: bool
     success: int | None = None
     failure: int | None = None
@@ -178,7 +179,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Adjacent windows of one work that are asked for and stored together, in as few queries as the limits let.
+    """Adjacent windows of one work that are asked for, and stored, together.
 
     ``queries`` together cover the windows' spans exactly; ``expect_for`` is how long an outcome once seen is
     expected.
