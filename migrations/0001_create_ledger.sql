@@ -1,0 +1,68 @@
+-- Who works an org, what is owed and how far it is.
+-- Every key begins with org: it is the column by which a distributed PostgreSQL would spread these tables.
+
+CREATE SCHEMA IF NOT EXISTS flow_outcomes;
+
+-- One row an org. A merge locks it, so that revisions are numbered and stamped in order, org by org;
+-- a takeover raises the epoch under the same lock, and a merge under an older epoch writes nothing.
+CREATE TABLE flow_outcomes.org (
+    org             text PRIMARY KEY,
+    epoch           bigint NOT NULL DEFAULT 0,
+    revision        bigint NOT NULL DEFAULT 0,
+    aliases_applied bigint NOT NULL DEFAULT 0   -- alias_guard.changes as of the last time they were applied
+);
+
+-- The heartbeat, apart from org: a renewal must never wait for a merge.
+CREATE TABLE flow_outcomes.org_lease (
+    org        text PRIMARY KEY,
+    owner      text,          -- the process's application_name; null: given back in order
+    expires_at timestamptz,
+    held_until timestamptz    -- a 429's Retry-After, kept over restarts
+) WITH (fillfactor = 50);
+
+CREATE TABLE flow_outcomes.extraction_window (
+    org                   text NOT NULL,
+    work                  text NOT NULL,            -- 'job:NAME' or 'ad hoc'
+    job                   text,
+    window_start          timestamptz NOT NULL,
+    window_end            timestamptz NOT NULL,
+    requested_granularity text NOT NULL,
+    granularity           text NOT NULL,
+    query_hash            text,
+    state                 text NOT NULL DEFAULT 'pending'
+                          CHECK (state IN ('pending', 'running', 'complete', 'failed')),
+    attempts              integer NOT NULL DEFAULT 0,
+    pages                 integer NOT NULL DEFAULT 0,
+    rows                  bigint NOT NULL DEFAULT 0,
+    rejected              bigint NOT NULL DEFAULT 0,
+    last_error            text,
+    due_at                timestamptz NOT NULL,
+    completed_at          timestamptz,
+    requested_at          timestamptz NOT NULL DEFAULT now(),  -- ad hoc work: when it was last asked for
+    scanned_at            timestamptz,              -- when the last stored scan began
+    flow_ids              text[],                   -- the flows that it asked for; null is all
+    entries               bigint,                   -- entries in the last stored scan, to reckon pages with
+    ask_alone             boolean NOT NULL DEFAULT false,  -- a fault in a page that it shared
+    doubted_in            text,                     -- the cycle whose wholly empty scan is not believed yet
+    PRIMARY KEY (org, work, window_start, window_end, requested_granularity),
+    CHECK (window_start < window_end)
+);
+CREATE INDEX extraction_window_unfinished ON flow_outcomes.extraction_window (org, work)
+    WHERE state <> 'complete';
+
+-- Which queries came out too large, so that the next cycle does not ask them whole again.
+CREATE TABLE flow_outcomes.query_cut (
+    org         text NOT NULL,
+    query_hash  text NOT NULL,
+    cut_at      timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (org, query_hash)
+);
+
+-- Which ad_hoc entries of the configuration have been asked for, by name and content.
+CREATE TABLE flow_outcomes.ad_hoc_entry (
+    org          text NOT NULL,
+    name         text NOT NULL,
+    content      text NOT NULL,
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (org, name, content)
+);

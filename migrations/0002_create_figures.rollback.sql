@@ -1,0 +1,14 @@
+DROP FUNCTION flow_outcomes.ensure_partitions(timestamptz, timestamptz);
+DROP TABLE flow_outcomes.staging_reject;
+DROP TABLE flow_outcomes.staging;
+DROP TABLE flow_outcomes.rejected_outcome;
+DROP TABLE flow_outcomes.rejected_text;
+DROP TABLE flow_outcomes.restated;
+DROP TABLE flow_outcomes.bucket_coverage;
+DROP TABLE flow_outcomes.flow_scope;
+DROP TABLE flow_outcomes.figure_history;
+DROP TABLE flow_outcomes.figure;
+DROP TABLE flow_outcomes.outcome_history;
+DROP TABLE flow_outcomes.outcome;
+DROP TABLE flow_outcomes.flow;
+DROP TABLE flow_outcomes.revision;

@@ -1,0 +1,115 @@
+-- What reporting reads. Names that an alias made one are folded here: counts and percentages add up, missing and n
+-- give n, rejected and n give null. The share is over the flow's total in the bucket, and null for all of them where
+-- one count is not known. A percentage that one of the folded names lacks is not known for their sum.
+
+CREATE VIEW flow_outcomes.flow_outcome AS
+    SELECT org, flow_id, granularity, bucket_start, bucket_end,
+           flow_id || '_' || outcome_name AS outcome_key, outcome_name,
+           outcome_count, outcome_percentage,
+           CASE WHEN total_known AND flow_total > 0
+                THEN outcome_count::double precision / flow_total::double precision END AS outcome_share,
+           extraction_timestamp, outcome_id, success_count, failure_count
+    FROM (
+        SELECT *, bool_and(count_known) OVER bucket AS total_known, sum(outcome_count) OVER bucket AS flow_total
+        FROM (
+            SELECT org, flow_id, granularity, bucket_start, max(bucket_end) AS bucket_end, outcome_name,
+                   bool_and(state <> 'rejected') AS count_known,
+                   CASE WHEN bool_and(state <> 'rejected') AND sum(outcome_count) <= 9223372036854775807
+                        THEN sum(outcome_count)::bigint END AS outcome_count,
+                   CASE WHEN bool_and(state <> 'rejected')
+                         AND count(outcome_percentage) = count(outcome_count)
+                        THEN sum(outcome_percentage) END AS outcome_percentage,
+                   CASE WHEN bool_and(state <> 'rejected') THEN sum(success_count)::bigint END AS success_count,
+                   CASE WHEN bool_and(state <> 'rejected') THEN sum(failure_count)::bigint END AS failure_count,
+                   max(extraction_timestamp) AS extraction_timestamp,
+                   CASE WHEN count(*) = 1 THEN max(outcome_id) END AS outcome_id
+            FROM (
+                SELECT f.org, o.flow_id, f.granularity, f.bucket_start, f.bucket_end, o.outcome_name, o.outcome_id,
+                       f.state, f.outcome_count, f.outcome_percentage, f.success_count, f.failure_count,
+                       f.extraction_timestamp
+                FROM flow_outcomes.figure f
+                JOIN flow_outcomes.outcome o ON o.org = f.org AND o.outcome_no = f.outcome_no
+            ) figure
+            GROUP BY org, flow_id, granularity, bucket_start, outcome_name
+        ) folded
+        WINDOW bucket AS (PARTITION BY org, flow_id, granularity, bucket_start)
+    ) shared
+    WHERE outcome_name <> '';
+
+-- The same columns as they stood at an instant.
+CREATE FUNCTION flow_outcomes.flow_outcome_as_of(at timestamptz) RETURNS TABLE (
+    org text, flow_id text, granularity text, bucket_start timestamptz, bucket_end timestamptz,
+    outcome_key text, outcome_name text, outcome_count bigint, outcome_percentage double precision,
+    outcome_share double precision, extraction_timestamp timestamptz,
+    outcome_id text, success_count bigint, failure_count bigint
+) LANGUAGE sql STABLE AS $$
+    SELECT org, flow_id, granularity, bucket_start, bucket_end,
+           flow_id || '_' || outcome_name AS outcome_key, outcome_name,
+           outcome_count, outcome_percentage,
+           CASE WHEN total_known AND flow_total > 0
+                THEN outcome_count::double precision / flow_total::double precision END AS outcome_share,
+           extraction_timestamp, outcome_id, success_count, failure_count
+    FROM (
+        SELECT *, bool_and(count_known) OVER bucket AS total_known, sum(outcome_count) OVER bucket AS flow_total
+        FROM (
+            SELECT org, flow_id, granularity, bucket_start, max(bucket_end) AS bucket_end, outcome_name,
+                   bool_and(state <> 'rejected') AS count_known,
+                   CASE WHEN bool_and(state <> 'rejected') AND sum(outcome_count) <= 9223372036854775807
+                        THEN sum(outcome_count)::bigint END AS outcome_count,
+                   CASE WHEN bool_and(state <> 'rejected')
+                         AND count(outcome_percentage) = count(outcome_count)
+                        THEN sum(outcome_percentage) END AS outcome_percentage,
+                   CASE WHEN bool_and(state <> 'rejected') THEN sum(success_count)::bigint END AS success_count,
+                   CASE WHEN bool_and(state <> 'rejected') THEN sum(failure_count)::bigint END AS failure_count,
+                   max(extraction_timestamp) AS extraction_timestamp,
+                   CASE WHEN count(*) = 1 THEN max(outcome_id) END AS outcome_id
+            FROM (
+                SELECT f.org, o.flow_id, f.granularity, f.bucket_start, f.bucket_end, o.outcome_name, o.outcome_id,
+                       f.state, f.outcome_count, f.outcome_percentage, f.success_count, f.failure_count,
+                       f.extraction_timestamp
+                FROM flow_outcomes.org
+                CROSS JOIN LATERAL (
+                    SELECT r.revision FROM flow_outcomes.revision r
+                    WHERE r.org = org.org AND r.stamped_at <= at
+                    ORDER BY r.stamped_at DESC, r.revision DESC LIMIT 1
+                ) stood
+                JOIN (
+                    SELECT org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count,
+                           outcome_percentage, success_count, failure_count, extraction_timestamp,
+                           revision, NULL::bigint AS until_revision
+                    FROM flow_outcomes.figure
+                    UNION ALL
+                    SELECT org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count,
+                           outcome_percentage, success_count, failure_count, extraction_timestamp,
+                           revision, until_revision
+                    FROM flow_outcomes.figure_history
+                ) f ON f.org = org.org AND f.revision <= stood.revision
+                   AND (f.until_revision IS NULL OR stood.revision < f.until_revision)
+                JOIN (
+                    SELECT org, outcome_no, flow_id, outcome_id, outcome_name,
+                           revision, NULL::bigint AS until_revision
+                    FROM flow_outcomes.outcome
+                    UNION ALL
+                    SELECT org, outcome_no, flow_id, outcome_id, outcome_name, revision, until_revision
+                    FROM flow_outcomes.outcome_history
+                ) o ON o.org = f.org AND o.outcome_no = f.outcome_no AND o.revision <= stood.revision
+                   AND (o.until_revision IS NULL OR stood.revision < o.until_revision)
+            ) figure
+            GROUP BY org, flow_id, granularity, bucket_start, outcome_name
+        ) folded
+        WINDOW bucket AS (PARTITION BY org, flow_id, granularity, bucket_start)
+    ) shared
+    WHERE outcome_name <> ''
+$$;
+
+CREATE VIEW flow_outcomes.restatement AS
+    SELECT s.org, s.flow_id, s.granularity, s.bucket_start, s.outcome_name, s.old_count, s.new_count,
+           r.stamped_at AS restated_at
+    FROM flow_outcomes.restated s
+    JOIN flow_outcomes.revision r ON r.org = s.org AND r.revision = s.revision;
+
+CREATE VIEW flow_outcomes.rejected_entry AS
+    SELECT o.org, o.window_start, o.window_end, o.reason, t.entry, o.rejected_at,
+           o.flow_id, o.bucket_start, o.outcome_name
+    FROM flow_outcomes.rejected_outcome o
+    JOIN flow_outcomes.rejected_text t ON t.org = o.org AND t.digest = o.digest;
