@@ -1,0 +1,97 @@
+"""A real PostgreSQL for the whole run, and a fresh database for each test that asks for one."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from service.clock import FakeClock
+from service.postgres.embedded import Embedded
+from service.postgres.migrate import migrate
+
+KINDS = ("unit", "integration", "acceptance", "migrations")
+TEMPLATE = "migrated"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by the folder it stands in."""
+    root = Path(__file__).parent
+    for item in items:
+        kind = item.path.relative_to(root).parts[0]
+        if kind in KINDS:
+            item.add_marker(kind)
+
+
+@pytest.fixture
+def fake_clock() -> FakeClock:
+    """A clock that stands still until the test moves it."""
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A folder that the server's user can reach, which pytest's own is not."""
+    folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-test-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server(server_folder: Path) -> Iterator[str]:
+    """The DSN of a PostgreSQL that every test of this process shares; one each under pytest-xdist."""
+    with Embedded(server_folder, durable=False) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def _databases(server: str) -> Iterator[tuple[psycopg.Connection[tuple[object, ...]], Iterator[int]]]:
+    with psycopg.connect(server, autocommit=True) as connection:
+        yield connection, itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def _template(_databases: tuple[psycopg.Connection[tuple[object, ...]], Iterator[int]], server: str) -> str:
+    connection, _ = _databases
+    connection.execute(f"CREATE DATABASE {TEMPLATE}")
+    migrate(make_conninfo(server, dbname=TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database(
+    _databases: tuple[psycopg.Connection[tuple[object, ...]], Iterator[int]], _template: str, server: str
+) -> Iterator[str]:
+    """The DSN of a database of this test's own, its schema current and its tables empty."""
+    yield from _fresh(_databases, server, _template)
+
+
+@pytest.fixture
+def empty_database(
+    _databases: tuple[psycopg.Connection[tuple[object, ...]], Iterator[int]], server: str
+) -> Iterator[str]:
+    """The DSN of a database of this test's own with nothing in it."""
+    yield from _fresh(_databases, server, "template0")
+
+
+def _fresh(
+    databases: tuple[psycopg.Connection[tuple[object, ...]], Iterator[int]], server: str, template: str
+) -> Iterator[str]:
+    connection, numbers = databases
+    name = f"test_{next(numbers)}"
+    connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    try:
+        yield url(server, name)
+    finally:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def url(server: str, name: str) -> str:
+    """The server's DSN with another database, still a URL: programs take it through their environment."""
+    return f"{server.rpartition('/')[0]}/{name}"
