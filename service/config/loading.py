@@ -1,0 +1,160 @@
+"""From a file and the environment to a ``Config``, or to every fault there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from service.config.document import Tree, read_document
+from service.config.environment import Overlay, read_environment
+from service.config.rules import faults_between
+from service.config.sections import AdHoc, Breaker, Config, Job, Org
+from service.errors import ConfigError, Fault
+
+_SAYS = {
+    "missing": "is required",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text; put figures, dates and yes or no in quotes",
+    "string_too_long": "must be shorter: at most 63 characters",
+    "tuple_type": "must be a list",
+    "model_type": "must be a section of keys",
+    "model_attributes_type": "must be a section of keys",
+    "mapping_type": "must be a section of names",
+    "dict_type": "must be a section of names",
+    "invalid_key": "must be text; put the name in quotes",
+}
+_BOUNDS = {
+    "greater_than": "more than",
+    "greater_than_equal": "at least",
+    "less_than": "less than",
+    "less_than_equal": "at most",
+}
+
+
+def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
+    """Read the configuration; the environment (``os.environ`` unless given) wins over the file.
+
+    Relative paths in the file start from the file's folder, those of the environment from the working folder.
+
+    Raises:
+        ConfigError: with every fault at once; no fault repeats a value that may be a secret.
+    """
+    tree, faults = read_document(path)
+    if faults and not tree:
+        raise ConfigError(faults)
+    _anchor(tree, path.parent)
+    overlay = read_environment(os.environ if environ is None else environ, Config, tree)
+    return _config(overlay.upon(tree), [*faults, *overlay.faults], overlay)
+
+
+def config_from(tree: Tree) -> Config:
+    """A configuration from a tree as YAML would give it, without the environment.
+
+    Raises:
+        ConfigError: with every fault at once.
+    """
+    return _config(tree, [], Overlay())
+
+
+def _config(tree: Tree, faults: list[Fault], overlay: Overlay) -> Config:
+    tree = _without_empty(tree)
+    config: Config | None = None
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        # Without their input: it may be a secret.
+        wrong = error.errors(include_url=False, include_input=False)
+        faults += [_fault(each) for each in wrong if each["type"] != "default_factory_not_called"]
+    faults += faults_between(tree)
+    if config is None or faults:
+        raise ConfigError(_tidy(faults, overlay))
+    return config
+
+
+def _anchor(tree: Tree, folder: Path) -> None:
+    """Let the file's relative paths start from its folder."""
+    orgs = tree.get("orgs")
+    sections = [(tree.get("database"), "embedded")]
+    sections += [(org, "client_secret_file") for org in (orgs.values() if isinstance(orgs, dict) else ())]
+    for section, key in sections:
+        if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
+            given = section[key]
+            section[key] = given if given.startswith("~") else str(folder / given)
+
+
+def _without_empty(tree: Tree) -> Tree:
+    """A section that is written with nothing under it has its defaults."""
+    tree = {key: {} if value is None else value for key, value in tree.items()}
+    tree.setdefault("database", {})
+    tree.setdefault("orgs", {})
+    for section in ("orgs", "jobs", "ad_hoc"):
+        named = tree.get(section)
+        if isinstance(named, dict):
+            tree[section] = {name: {} if value is None else value for name, value in named.items()}
+    return tree
+
+
+def _fault(error: Mapping[str, Any]) -> Fault:
+    """What pydantic found, in the words of this project."""
+    where = [str(part) for part in error["loc"]]
+    if where and where[-1] == "[key]":
+        return Fault(".".join(where[:-1]), _name_wanted(error["type"], where))
+    return Fault(".".join(where), _message(error, where))
+
+
+def _message(error: Mapping[str, Any], where: list[str]) -> str:
+    kind: str = error["type"]
+    about: Mapping[str, Any] = error.get("ctx", {})
+    message = _SAYS.get(kind, str(error["msg"]))
+    if kind == "extra_forbidden":
+        message = _unknown(where)
+    elif kind == "value_error":
+        message = str(about["error"])
+    elif kind == "literal_error":
+        message = f"must be {about['expected']}"
+    elif kind in _BOUNDS:
+        message = f"must be {_BOUNDS[kind]} {next(iter(about.values()))}"
+    return message
+
+
+def _name_wanted(kind: str, where: list[str]) -> str:
+    if kind in {"string_type", "string_too_long"}:
+        return _SAYS[kind]
+    dash = "" if where[0] != "ad_hoc" else ", dashes"
+    return f"a name must begin with a small letter and go on with small letters, figures{dash} and underscores"
+
+
+def _unknown(where: list[str]) -> str:
+    section: type[BaseModel] = Config
+    named: dict[str, type[BaseModel]] = {"orgs": Org, "jobs": Job, "ad_hoc": AdHoc}
+    if len(where) > 1:
+        field = Config.model_fields[where[0]].annotation
+        section = named.get(where[0], field)  # type: ignore[assignment, arg-type]
+        if where[2:3] == ["breaker"] and len(where) > 3:  # noqa: PLR2004 - orgs.NAME.breaker.KEY
+            section = Breaker
+    known = [info.alias or name for name, info in section.model_fields.items()]
+    near = get_close_matches(where[-1], known, n=1)
+    return (
+        f"is no known key; did you mean {near[0]}?" if near else f"is no known key; known are {', '.join(known)}"
+    )
+
+
+def _tidy(faults: list[Fault], overlay: Overlay) -> list[Fault]:
+    """Each fault once, on one line, in the order of its keys, with the variable it came from."""
+    tidy: dict[Fault, None] = {}
+    for key, message in faults:
+        source = overlay.origin.get(tuple(key.split(".")))
+        told = f"{message} (set by {source})" if source and source not in message else message
+        tidy[Fault(_line(key), _line(told))] = None
+    return sorted(tidy)
+
+
+def _line(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -1,0 +1,119 @@
+"""What holds between keys: one of two, known names, an order.
+
+The rules read the raw tree, not the validated one, so that a fault elsewhere hides none of these: a user is told
+everything at once. A value that is at fault by itself is passed over here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+from service.config import values
+from service.config.document import Tree
+from service.config.sections import read_secret
+from service.errors import Fault
+
+_FINER_OR_SAME = {
+    "hour": ("hourly",),
+    "day": ("hourly", "daily"),
+    "week": ("hourly", "daily"),
+    "month": ("hourly", "daily", "monthly"),
+}
+
+
+def faults_between(tree: Tree) -> Iterator[Fault]:
+    """Every fault that needs more than one key to be seen."""
+    orgs = _sections(tree, "orgs")
+    yield from _database(_mapping(tree.get("database")))
+    if tree.get("orgs") in ({}, None):
+        yield Fault("orgs", "needs at least one org")
+    for name, org in orgs.items():
+        yield from _org(f"orgs.{name}", org)
+    for name, job in _sections(tree, "jobs").items():
+        yield from _job(f"jobs.{name}", job, orgs)
+    for name, entry in _sections(tree, "ad_hoc").items():
+        yield from _ad_hoc(f"ad_hoc.{name}", entry, orgs)
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _sections(tree: Tree, key: str) -> dict[str, Mapping[str, object]]:
+    return {str(name): _mapping(value) for name, value in _mapping(tree.get(key)).items()}
+
+
+def _both_or_none(section: Mapping[str, object], one: str, other: str) -> bool:
+    return (section.get(one) is None) == (section.get(other) is None)
+
+
+def _database(database: Mapping[str, object]) -> Iterator[Fault]:
+    if _both_or_none(database, "dsn", "embedded"):
+        yield Fault("database", "needs exactly one of dsn (a PostgreSQL server) and embedded (a folder)")
+    dsn = database.get("dsn")
+    if isinstance(dsn, str) and not (dsn.startswith(("postgresql://", "postgres://")) or "=" in dsn):
+        yield Fault("database.dsn", "must be a URL such as postgresql://USER@HOST/NAME, or KEY=VALUE pairs")
+
+
+def _org(key: str, org: Mapping[str, object]) -> Iterator[Fault]:
+    if _both_or_none(org, "client_secret", "client_secret_file"):
+        yield Fault(key, "needs exactly one of client_secret and client_secret_file")
+    secret = org.get("client_secret")
+    if isinstance(secret, str):
+        try:
+            values.filled(secret)
+        except ValueError as error:
+            yield Fault(f"{key}.client_secret", str(error))
+    if org.get("client_secret_file") is not None and secret is None:
+        with suppress(ValueError):
+            _, trouble = read_secret(values.path(org["client_secret_file"]))
+            if trouble:
+                yield Fault(f"{key}.client_secret_file", trouble)
+    yield from _urls(key, org)
+    if org.get("aggregates") is not None and org.get("api") != "flow-aggregates":
+        yield Fault(f"{key}.aggregates", "belongs to api: flow-aggregates alone; leave it out")
+    client_id = org.get("client_id")
+    if isinstance(client_id, str) and ":" in client_id:
+        yield Fault(f"{key}.client_id", "must not hold a colon")
+
+
+def _urls(key: str, org: Mapping[str, object]) -> Iterator[Fault]:
+    if org.get("region") is None:
+        if org.get("base_url") is None:
+            yield Fault(f"{key}.region", "is required (mypurecloud.com, for one), or base_url and login_url")
+        elif org.get("login_url") is None:
+            yield Fault(f"{key}.login_url", "is required beside base_url, unless region is given")
+
+
+def _job(key: str, job: Mapping[str, object], orgs: Mapping[str, object]) -> Iterator[Fault]:
+    named = values.from_text(job.get("orgs"))
+    for name in named if isinstance(named, list) else ():
+        if isinstance(name, str) and name not in orgs:
+            yield Fault(f"{key}.orgs", f"{name!r} is none of the orgs; known are {_listed(orgs)}")
+    window, granularity = job.get("window", "day"), job.get("granularity", "daily")
+    if granularity in {"hourly", "daily", "monthly"} and isinstance(window, str) and window in _FINER_OR_SAME:
+        allowed = _FINER_OR_SAME[window]
+        if granularity not in allowed:
+            given = "is daily unless told, and" if "granularity" not in job else "is"
+            yield Fault(
+                f"{key}.granularity",
+                f"{given} coarser than the window; with window: {window} use {_or(*allowed, 'auto')}",
+            )
+
+
+def _ad_hoc(key: str, entry: Mapping[str, object], orgs: Mapping[str, object]) -> Iterator[Fault]:
+    org = entry.get("org")
+    if isinstance(org, str) and org not in orgs:
+        yield Fault(f"{key}.org", f"{str(org)!r} is none of the orgs; known are {_listed(orgs)}")
+    with suppress(ValueError):
+        if values.day(entry.get("from")) >= values.day(entry.get("to")):
+            yield Fault(f"{key}.to", "must be later than from; it is exclusive")
+
+
+def _listed(orgs: Mapping[str, object]) -> str:
+    return ", ".join(sorted(orgs)) or "none"
+
+
+def _or(*words: str) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
