@@ -107,17 +107,20 @@ def reachable_by(user: User, folder: Path) -> Path:
     installed = Path(spec.origin).parent / FOLDER
     if not user.dropped or _runs(user, installed):
         return installed / "bin"
-    copy = folder / f"postgresql-{version(WHEEL)}"
+    copy, libraries = folder / f"postgresql-{version(WHEEL)}", f"{MODULE}.libs"
     if not copy.exists():
         fresh = Path(tempfile.mkdtemp(prefix="postgresql-new-", dir=folder))
         try:
-            for part in ("bin", "lib", "share"):
-                shutil.copytree(installed / part, fresh / part, symlinks=True)
+            shutil.copytree(
+                installed, fresh / MODULE / FOLDER, symlinks=True, ignore=shutil.ignore_patterns("*.a")
+            )
+            if (installed.parents[1] / libraries).is_dir():  # where the wheel's programs look for them
+                shutil.copytree(installed.parents[1] / libraries, fresh / libraries, symlinks=True)
             _open(fresh)
             fresh.rename(copy)
         finally:
             remove(fresh)
-    return copy / "bin"
+    return copy / MODULE / FOLDER / "bin"
 
 
 def remove(folder: Path) -> None:

@@ -165,7 +165,7 @@ class Embedded:
                     log.truncate(0)
                 begun = log.tell()
                 command = [str(programs / "postgres"), "-D", str(self._data), *settings]
-                self._server, self._keeper = _spawn(command, user, self.folder, log, self._held[-1])
+                self._server, self._keeper = _spawn(command, user, self.folder, log, self._held)
             while self._server.poll() is None:
                 if _ready(self._data, self._server.pid):
                     return _database(self.folder, port)
@@ -229,23 +229,24 @@ def _end_orphan(data: Path) -> None:
 
 
 def _spawn(
-    command: list[str], user: binaries.User, folder: Path, log: IO[bytes], lock: IO[bytes]
+    command: list[str], user: binaries.User, folder: Path, log: IO[bytes], locks: list[IO[bytes]]
 ) -> tuple[subprocess.Popen[bytes], threading.Thread]:
     """Start the server from a thread that lives as long as it.
 
     The kernel sends the parent-death signal when the thread that forked ends, and asyncio's pool threads do.
+    The thread keeps the locks too: a server whose ``Embedded`` was dropped still has an owner.
     """
     started = threading.Event()
     outcome: list[subprocess.Popen[bytes] | BaseException] = []
 
-    def keep() -> None:
+    def keep(locks: list[IO[bytes]]) -> None:
         try:
             server = subprocess.Popen(  # noqa: S603 - the wheel's own program
                 command,
                 **user.process(folder, dies_with_parent=True),
                 stdout=log,
                 stderr=log,
-                pass_fds=(lock.fileno(),),
+                pass_fds=(locks[-1].fileno(),),
                 start_new_session=True,  # Ctrl-C is ours to answer: the server goes last
             )
         except BaseException as error:  # noqa: BLE001 - raised again by the caller
@@ -256,7 +257,7 @@ def _spawn(
         started.set()
         server.wait()
 
-    keeper = threading.Thread(target=keep, name="embedded-postgresql", daemon=True)
+    keeper = threading.Thread(target=keep, args=(locks,), name="embedded-postgresql", daemon=True)
     keeper.start()
     started.wait()
     match outcome[0]:
