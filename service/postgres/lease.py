@@ -1,0 +1,264 @@
+"""The hold on an org: one process works it, and another takes over when that one is gone or stands still.
+
+A session advisory lock says who lives (the kernel closes a killed process's socket at once); a row with an
+expiry says who still moves. The lock free: take the org and raise the epoch. The lock held but the row run out:
+its owner stands still, so its backends are cut off, and then the lock is free. Every request looks at the lease
+just before it is sent, and every merge compares the epoch under the org's row lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import AsyncConnection
+
+from service.clock import Clock
+from service.errors import DatabaseAwayError, LeaseLostError
+from service.postgres.pool import Connection, conninfo, explain
+
+LIFETIME = 15.0  # seconds that a renewal is good for
+RENEW_EVERY = 5.0
+POLL_EVERY = 0.5  # seconds; how soon an org that was given back is taken
+
+_LOCK = "hashtextextended('flow_outcomes.org.' || %(org)s, 0)"
+_LOCK_OF_ROW = "hashtextextended('flow_outcomes.org.' || w.org, 0)"
+
+
+@dataclass
+class Lease:
+    """The hold on one org.
+
+    Attributes:
+        org: the org's name.
+        epoch: raised at each takeover; a merge under an older one writes nothing.
+        hold: seconds for which a 429 still holds the org back, as of the takeover.
+        good_until: monotonic time at which it runs out unless renewed.
+    """
+
+    org: str
+    epoch: int
+    hold: float
+    good_until: float
+    clock: Clock
+    lost: asyncio.Event
+
+    def check(self) -> None:
+        """Say that the org may be worked now.
+
+        Raises:
+            LeaseLostError: it may not.
+        """
+        if self.lost.is_set() or self.clock.monotonic() >= self.good_until:
+            raise LeaseLostError(f"{self.org} is not held any more")
+
+
+class LeaseKeeper:
+    """Takes, renews and gives back the orgs that this process wants, on a connection kept for it.
+
+    Args:
+        dsn: the database.
+        owner: this process's application_name, unlike any other's.
+        clock: for the time at which a lease runs out.
+        on_acquired, on_lost: called for each org that changes hands.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        owner: str,
+        clock: Clock,
+        *,
+        on_acquired: Callable[[Lease], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._dsn = dsn
+        self.owner = owner
+        self._clock = clock
+        self._on_acquired = on_acquired
+        self._on_lost = on_lost
+        self._wanted: set[str] = set()
+        self._leases: dict[str, Lease] = {}
+        self._leaving: set[str] = set()
+        self._changed = asyncio.Event()
+        self._connection: Connection | None = None
+        self.last_error: str | None = None
+
+    @property
+    def held(self) -> dict[str, Lease]:
+        """The orgs that are held now, by name."""
+        return dict(self._leases)
+
+    def want(self, org: str) -> None:
+        """Take the org as soon as it is free."""
+        self._wanted.add(org)
+        self._changed.set()
+
+    def give_back(self, org: str) -> None:
+        """Let another process have the org, at once."""
+        self._wanted.discard(org)
+        if org in self._leases:
+            self._leaving.add(org)
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep the holds until cancelled; then give all of them back."""
+        try:
+            while True:
+                try:
+                    await self._keep()
+                except (psycopg.Error, DatabaseAwayError, OSError, TimeoutError) as error:
+                    self.last_error = explain(error)
+                    await self._drop_connection()
+                    await asyncio.sleep(1)
+        finally:
+            with contextlib.suppress(psycopg.Error, OSError, TimeoutError):
+                async with asyncio.timeout(2):
+                    for org in list(self._leases):
+                        await self._release(org)
+            await self._drop_connection()
+
+    async def _keep(self) -> None:
+        async with asyncio.timeout(10):
+            self._connection = await AsyncConnection.connect(
+                conninfo(self._dsn, self.owner, idle_session_timeout="0"),
+                autocommit=True,
+                prepare_threshold=None,
+            )
+        self.last_error = None
+        renewed = 0.0
+        while True:
+            now = self._clock.monotonic()
+            async with asyncio.timeout(RENEW_EVERY):
+                for org in self._leaving & self._leases.keys():
+                    await self._release(org)
+                self._leaving.clear()
+                if self._leases and now - renewed >= RENEW_EVERY:
+                    await self._renew()
+                    renewed = now
+            if wanted := sorted(self._wanted - self._leases.keys()):
+                async with asyncio.timeout(RENEW_EVERY):
+                    await self._try(wanted)
+            await self._watch()
+
+    async def _watch(self) -> None:
+        """Wait a little with an eye on the socket, so that a connection cut off is known at once."""
+        if self._changed.is_set():
+            self._changed.clear()
+            return
+        async for _ in self._open.notifies(timeout=POLL_EVERY, stop_after=1):
+            pass
+
+    @property
+    def _open(self) -> Connection:
+        if self._connection is None:
+            raise DatabaseAwayError("not connected")
+        return self._connection
+
+    async def _try(self, wanted: list[str]) -> None:
+        """Take what is free of the wanted orgs, and cut off the owners of the others that stand still."""
+        cursor = await self._open.execute(
+            f"SELECT org FROM unnest(%(orgs)s::text[]) AS w (org) WHERE pg_try_advisory_lock({_LOCK_OF_ROW})",
+            {"orgs": wanted},
+        )
+        free = {row[0] for row in await cursor.fetchall()}
+        for org in wanted:
+            if org in free:
+                await self._take(org)
+        if not free.issuperset(wanted):
+            await self._open.execute(
+                "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a"
+                " JOIN flow_outcomes.org_lease l ON l.owner = a.application_name"
+                " WHERE l.org = ANY (%(orgs)s) AND l.owner <> %(owner)s AND l.expires_at < clock_timestamp()"
+                " AND a.datname = current_database()",
+                {"orgs": wanted, "owner": self.owner},
+            )
+
+    async def _take(self, org: str) -> None:
+        connection = self._open
+        before = self._clock.monotonic()
+        try:
+            async with connection.transaction():
+                await connection.execute(
+                    "INSERT INTO flow_outcomes.org (org) VALUES (%(org)s) ON CONFLICT DO NOTHING", {"org": org}
+                )
+                await connection.execute(
+                    "INSERT INTO flow_outcomes.org_lease (org) VALUES (%(org)s) ON CONFLICT DO NOTHING",
+                    {"org": org},
+                )
+                # an owner that lost its lock but not its other connections writes nothing more
+                await connection.execute(
+                    "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a"
+                    " JOIN flow_outcomes.org_lease l ON l.owner = a.application_name"
+                    " WHERE l.org = %(org)s AND l.owner <> %(owner)s AND a.datname = current_database()",
+                    {"org": org, "owner": self.owner},
+                )
+                cursor = await connection.execute(
+                    "UPDATE flow_outcomes.org SET epoch = epoch + 1 WHERE org = %(org)s RETURNING epoch",
+                    {"org": org},
+                )
+                epoch = await cursor.fetchone()
+                cursor = await connection.execute(
+                    "UPDATE flow_outcomes.org_lease SET owner = %(owner)s,"
+                    " expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s)"
+                    " WHERE org = %(org)s"
+                    " RETURNING greatest(0, extract(epoch FROM held_until - clock_timestamp()))::float8",
+                    {"org": org, "owner": self.owner, "lifetime": LIFETIME},
+                )
+                hold = await cursor.fetchone()
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):
+                await connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", {"org": org})
+            raise
+        lease = Lease(
+            org=org,
+            epoch=epoch[0] if epoch else 0,
+            hold=(hold[0] if hold else None) or 0.0,
+            good_until=before + LIFETIME,
+            clock=self._clock,
+            lost=asyncio.Event(),
+        )
+        self._leases[org] = lease
+        self._on_acquired(lease)
+
+    async def _renew(self) -> None:
+        before = self._clock.monotonic()
+        cursor = await self._open.execute(
+            "UPDATE flow_outcomes.org_lease"
+            " SET expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s)"
+            " WHERE owner = %(owner)s AND org = ANY (%(orgs)s) RETURNING org",
+            {"owner": self.owner, "orgs": list(self._leases), "lifetime": LIFETIME},
+        )
+        renewed = {row[0] for row in await cursor.fetchall()}
+        for org, lease in list(self._leases.items()):
+            if org in renewed:
+                lease.good_until = before + LIFETIME
+            else:
+                self._lose(org)
+
+    async def _release(self, org: str) -> None:
+        connection = self._open
+        self._lose(org)
+        await connection.execute(
+            "UPDATE flow_outcomes.org_lease SET owner = NULL, expires_at = NULL"
+            " WHERE org = %(org)s AND owner = %(owner)s",
+            {"org": org, "owner": self.owner},
+        )
+        await connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", {"org": org})
+
+    def _lose(self, org: str) -> None:
+        lease = self._leases.pop(org, None)
+        if lease is not None:
+            lease.lost.set()
+            self._on_lost(org)
+
+    async def _drop_connection(self) -> None:
+        for org in list(self._leases):
+            self._lose(org)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error, OSError):
+                await connection.close()

@@ -1,0 +1,213 @@
+"""The ledger: what is owed, how far it is, and why not further."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.model import Granularity, Scan, Span, Window
+from service.postgres.pool import Database
+
+AD_HOC = "ad hoc"
+LAST_ERROR_LENGTH = 1000
+
+
+def work_of(job: str) -> str:
+    """The ledger's name for a job's windows."""
+    return f"job:{job}"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerWindow:
+    """A window as the ledger has it.
+
+    Attributes:
+        window: the window itself.
+        state: ``pending``, ``running``, ``complete`` or ``failed``.
+        flows: the flows that its last stored scan asked for; None is all of them, or none stored yet.
+        doubted: a wholly empty answer is not believed yet.
+        unread: ad hoc work that was asked for after its last stored scan began.
+        ask_alone: a page that it shared was at fault.
+        attempts, last_error: so far.
+    """
+
+    window: Window
+    state: str
+    flows: frozenset[str] | None
+    doubted: bool
+    unread: bool
+    ask_alone: bool
+    attempts: int
+    last_error: str | None
+
+    def settled(self, flows: Collection[str]) -> bool:
+        """Whether nothing is owed of it: complete, for all the flows that are asked for now."""
+        if self.state != "complete" or self.unread:
+            return False
+        return self.flows is None or (bool(flows) and self.flows.issuperset(flows))
+
+
+class Ledger:
+    """One org's windows. All it writes is for the org's owner alone, under its epoch."""
+
+    def __init__(self, database: Database, org: str, epoch: int) -> None:
+        self._database = database
+        self._org = org
+        self._epoch = epoch
+
+    async def windows(self, work: str) -> list[LedgerWindow]:
+        """Every window of a work that the ledger knows, by start."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT job, window_start, window_end, requested_granularity, granularity, due_at, state, flow_ids,"
+                " doubted_in IS NOT NULL, job IS NULL AND requested_at > coalesce(scanned_at, '-infinity'),"
+                " ask_alone, attempts, last_error"
+                " FROM flow_outcomes.extraction_window WHERE org = %s AND work = %s"
+                " ORDER BY window_start, window_end",
+                (self._org, work),
+            )
+            return [
+                LedgerWindow(
+                    Window(self._org, work, job, Span(start, end), requested, Granularity(granularity), due_at),
+                    state,
+                    None if flows is None else frozenset(flows),
+                    doubted,
+                    unread,
+                    alone,
+                    attempts,
+                    error,
+                )
+                async for job, start, end, requested, granularity, due_at, state, flows, doubted, unread, alone, attempts, error in cursor
+            ]
+
+    async def owe(self, windows: Sequence[Window]) -> None:
+        """Enter windows that are owed; those that are there already stay as they are."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
+                " requested_granularity, granularity, due_at)"
+                " SELECT %s, w.* FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[],"
+                " %s::text[], %s::text[], %s::timestamptz[]) AS w"
+                " WHERE EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %s AND epoch = %s)"
+                " ON CONFLICT DO NOTHING",
+                (
+                    self._org,
+                    [w.work for w in windows],
+                    [w.job for w in windows],
+                    [w.span.start for w in windows],
+                    [w.span.end for w in windows],
+                    [w.requested for w in windows],
+                    [w.granularity.value for w in windows],
+                    [w.due_at for w in windows],
+                    self._org,
+                    self._epoch,
+                ),
+            )
+
+    async def forget(self, work: str, before: datetime) -> None:
+        """Take out what is not owed any more, since it starts before ``before``, and was never completed."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "DELETE FROM flow_outcomes.extraction_window WHERE org = %s AND work = %s AND window_start < %s"
+                " AND completed_at IS NULL"
+                " AND EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %s AND epoch = %s)",
+                (self._org, work, before, self._org, self._epoch),
+            )
+
+    async def begin(self, scan: Scan, query_hash: str) -> None:
+        """Note that a scan begins; what was complete stays so."""
+        await self._each(
+            scan,
+            "attempts = attempts + 1, query_hash = %(query_hash)s, granularity = %(granularity)s,"
+            " state = CASE WHEN state = 'complete' THEN state ELSE 'running' END",
+            query_hash=query_hash,
+            granularity=scan.granularity.value,
+        )
+
+    async def fail(self, scan: Scan, error: str, *, ask_alone: bool = False) -> None:
+        """Note why a scan failed; what was complete stays so."""
+        await self._each(
+            scan,
+            "last_error = %(error)s, ask_alone = ask_alone OR %(ask_alone)s,"
+            " state = CASE WHEN state = 'complete' THEN state ELSE 'failed' END",
+            error=error[:LAST_ERROR_LENGTH].replace("\0", "\\0"),
+            ask_alone=ask_alone,
+        )
+
+    async def interrupt(self, scan: Scan, reason: str | None = None) -> None:
+        """Put a scan back that did not fail: the process stopped, the database or the org was away."""
+        await self._each(
+            scan,
+            "last_error = coalesce(%(reason)s, last_error),"
+            " state = CASE WHEN state = 'running' THEN 'pending' ELSE state END",
+            reason=reason,
+        )
+
+    async def recover(self) -> None:
+        """Put back what an owner left running that is no more."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "UPDATE flow_outcomes.extraction_window SET state = 'pending' WHERE org = %s AND state = 'running'"
+                " AND EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %s AND epoch = %s)",
+                (self._org, self._org, self._epoch),
+            )
+
+    async def entries_per_bucket(self, work: str, granularity: Granularity, bucket_seconds: float) -> float | None:
+        """How many entries a bucket had lately; None where none was ever read.
+
+        Args:
+            work: whose windows; those of other works at the granularity serve where it has none.
+            granularity: the step.
+            bucket_seconds: the usual length of a bucket.
+        """
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT max(entries * %(seconds)s / extract(epoch FROM window_end - window_start))::float8"
+                " FROM (SELECT entries, window_start, window_end FROM flow_outcomes.extraction_window"
+                "       WHERE org = %(org)s AND granularity = %(granularity)s AND entries IS NOT NULL"
+                "       ORDER BY work = %(work)s DESC, scanned_at DESC LIMIT 20) lately",
+                {
+                    "seconds": bucket_seconds,
+                    "org": self._org,
+                    "granularity": granularity.value,
+                    "work": work,
+                },
+            )
+            row = await cursor.fetchone()
+            return row[0] if row else None
+
+    async def cuts(self) -> frozenset[str]:
+        """The hashes of queries that came out too large."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT query_hash FROM flow_outcomes.query_cut WHERE org = %s", (self._org,)
+            )
+            return frozenset(row[0] for row in await cursor.fetchall())
+
+    async def cut(self, query_hash: str) -> None:
+        """Remember that a query came out too large."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "INSERT INTO flow_outcomes.query_cut (org, query_hash) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                (self._org, query_hash),
+            )
+
+    async def _each(self, scan: Scan, change: str, **parameters: object) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                f"UPDATE flow_outcomes.extraction_window SET {change}"
+                " WHERE org = %(org)s AND work = %(work)s AND requested_granularity = %(requested)s"
+                " AND (window_start, window_end) IN"
+                "     (SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]))"
+                " AND EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)",
+                {
+                    "org": self._org,
+                    "work": scan.windows[0].work,
+                    "requested": scan.windows[0].requested,
+                    "starts": [w.span.start for w in scan.windows],
+                    "ends": [w.span.end for w in scan.windows],
+                    "epoch": self._epoch,
+                    **parameters,
+                },
+            )

@@ -1,0 +1,278 @@
+"""One scan into the tables: the short transaction that shows a window whole or not at all.
+
+Step by step, under the org's row lock: bring the scan in, number its outcomes, find what differs from what is
+stored, keep the former versions, store the new ones, note what silence means, restate, mark the windows
+complete, stamp the revision. A crash at any instant leaves nothing of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, LiteralString
+
+from service.errors import ConflictError, LeaseLostError
+from service.model import Scan, Span, Window, instant
+from service.postgres import merge_sql as sql
+from service.postgres.lease import Lease
+from service.postgres.pool import MERGE_TIMEOUT, Connection, Database
+from service.postgres.staging import Staging
+
+ALL_FLOWS = "*"
+LONGEST_BUCKET = timedelta(days=32)  # a month, and an hour for a clock put back
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """What is known of a scan that came to its end.
+
+    Attributes:
+        scan: the windows and queries.
+        buckets: all buckets of the scan, ascending.
+        flows: flow ids asked for; empty is all.
+        query_hash: what the windows show.
+        began_at: when the scan began; the figures' ``extraction_timestamp``.
+        pages: pages read, for each window what it took (they share a query's).
+        entries: entries read; each window keeps its share, to reckon the next scan's pages with.
+        cycle: names the cycle; an empty scan is believed when a later one says it again.
+    """
+
+    scan: Scan
+    buckets: Sequence[Span]
+    flows: tuple[str, ...]
+    query_hash: str
+    began_at: datetime
+    pages: int
+    entries: int
+    cycle: str
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Outcomes that a window no longer has: how many rows, and some of their names."""
+
+    rows: int
+    sample: list[str]
+
+
+@dataclass
+class Merged:
+    """What a merge did, window by window.
+
+    Attributes:
+        rows: figures reported, by window.
+        rejected: refused outcomes, by window.
+        rejects: up to a few refused outcomes for the log: (window, reason, flow id, outcome).
+        doubted: windows whose wholly empty scan is not believed yet.
+        missing, restated, mismatched: how many rows, by window.
+        changed: rows stored anew or changed.
+    """
+
+    rows: dict[Window, int] = field(default_factory=dict)
+    rejected: dict[Window, int] = field(default_factory=dict)
+    rejects: list[tuple[Window, str, str | None, str | None]] = field(default_factory=list)
+    doubted: set[Window] = field(default_factory=set)
+    missing: dict[Window, Missing] = field(default_factory=dict)
+    restated: dict[Window, int] = field(default_factory=dict)
+    mismatched: dict[Window, int] = field(default_factory=dict)
+    changed: int = 0
+
+
+def scope_of(flows: Sequence[str]) -> str:
+    """The name of a set of flows in ``flow_scope``."""
+    return hashlib.sha256("\0".join(sorted(flows)).encode()).hexdigest()[:32] if flows else ALL_FLOWS
+
+
+class Merge:
+    """One scan's transaction."""
+
+    def __init__(self, connection: Connection, record: ScanRecord) -> None:
+        self._connection = connection
+        self._record = record
+        self._windows = record.scan.windows
+        self._by_start = {window.span.start: window for window in record.scan.windows}
+        self.result = Merged()
+        self._newly_covered = 0
+        self._parameters: dict[str, Any] = {
+            "org": record.scan.org,
+            "granularity": record.scan.granularity.value,
+            "start": record.scan.span.start,
+            "end": record.scan.span.end,
+            "flows": list(record.flows) or None,
+            "scope": scope_of(record.flows),
+            "expect_for": record.scan.expect_for,
+            "began_at": record.began_at,
+            "work": self._windows[0].work,
+            "window_starts": [w.span.start for w in self._windows],
+            "window_ends": [w.span.end for w in self._windows],
+        }
+
+    async def run(self, lease: Lease, staging: Staging) -> Merged:
+        """Do it; the caller commits.
+
+        Raises:
+            LeaseLostError: another process has taken the org.
+            ConflictError: the scan gives two different figures for one key.
+        """
+        await self._run(f"SET LOCAL statement_timeout = '{MERGE_TIMEOUT}s'")
+        await self._lock(lease)
+        await staging.pour(self._connection)
+        await self._take_scan()
+        await self._take_rejects()
+        await self._doubt()
+        restates = await self._cover()
+        await self._change()
+        if restates:
+            await self._restate()
+        await self._expect()
+        await self._complete()
+        if self.result.changed:
+            await self._run(sql.STAMP)
+        return self.result
+
+    async def _run(self, statement: LiteralString, **more: object) -> list[tuple[Any, ...]]:
+        cursor = await self._connection.execute(statement, {**self._parameters, **more})
+        return await cursor.fetchall() if cursor.description else []
+
+    async def _count(self, statement: LiteralString, **more: object) -> int:
+        cursor = await self._connection.execute(statement, {**self._parameters, **more})
+        return cursor.rowcount
+
+    async def _lock(self, lease: Lease) -> None:
+        row = await self._run(sql.LOCK_ORG)
+        if not row or row[0][0] != lease.epoch:
+            raise LeaseLostError(f"{lease.org} was taken over")
+        self._parameters["revision"] = row[0][1] + 1
+
+    async def _take_scan(self) -> None:
+        for statement in sql.TEMPORARY_TABLES:
+            await self._run(statement)
+        window_of = {bucket: window for window in self._windows for bucket in self._buckets_in(window)}
+        await self._run(
+            sql.TAKE_BUCKETS,
+            bucket_starts=[bucket.start for bucket in window_of],
+            bucket_ends=[bucket.end for bucket in window_of],
+            bucket_windows=[window.span.start for window in window_of.values()],
+        )
+        await self._run(sql.ADD_OUTCOMES)
+        await self._run(sql.TAKE_SCAN)
+        await self._run("ANALYZE pg_temp.scanned")
+        for flow_id, bucket_start, name in await self._run(sql.FIND_CONFLICT):
+            raise ConflictError(
+                f"two different figures for outcome {name!r} of flow {flow_id}"
+                f" in the bucket {instant(bucket_start)}"
+            )
+        for start, rows in await self._run(sql.COUNT_ROWS):
+            self.result.rows[self._window(start)] = rows
+
+    def _buckets_in(self, window: Window) -> list[Span]:
+        first = bisect_left(self._record.buckets, window.span.start, key=lambda bucket: bucket.start)
+        last = bisect_left(self._record.buckets, window.span.end, key=lambda bucket: bucket.start)
+        return list(self._record.buckets[first:last])
+
+    def _window(self, start: datetime) -> Window:
+        return self._by_start[start]
+
+    async def _take_rejects(self) -> None:
+        """Keep what was refused; where one may have been any outcome, silence tells nothing."""
+        alone = self._windows[0].span.start if len(self._windows) == 1 else None
+        untold = []
+        for start, rejected, tellable in await self._run(sql.COUNT_REJECTS, alone=alone):
+            self.result.rejected[self._window(start)] = rejected
+            if not tellable:
+                untold.append(start)
+        if self.result.rejected:
+            await self._run(sql.SILENCE_UNTOLD, untold=untold)
+            await self._run(sql.KEEP_REJECTED_TEXT)
+            for start, reason, flow_id, outcome in await self._run(sql.KEEP_REJECTED, alone=alone):
+                self.result.rejects.append((self._window(start), reason, flow_id, outcome))
+
+    async def _doubt(self) -> None:
+        """Do not believe a wholly empty window over stored figures, until a later cycle says it again."""
+        empty = [w for w in self._windows if w not in self.result.rows and w not in self.result.rejected]
+        if not empty:
+            return
+        found = await self._run(
+            sql.FIND_DOUBTED,
+            empty_starts=[window.span.start for window in empty],
+            empty_ends=[window.span.end for window in empty],
+            requested=empty[0].requested,
+        )
+        doubted = [start for start, doubted_in in found if doubted_in in (None, self._record.cycle)]
+        self.result.doubted.update(self._window(start) for start in doubted)
+        await self._run(sql.DISBELIEVE, doubted=doubted)
+
+    async def _cover(self) -> bool:
+        """Note the coverage; tells whether any of it was covered before, so that changes are restatements."""
+        covered_before = await self._count(sql.NOTE_COVERED_BEFORE)
+        await self._run(sql.ADD_SCOPE)
+        self._newly_covered = await self._count(sql.COVER)
+        return covered_before > 0
+
+    async def _change(self) -> None:
+        found = await self._count(sql.FIND_CHANGES) + await self._count(sql.FIND_WITHDRAWN)
+        if found:
+            await self._run("ANALYZE pg_temp.change")
+            await self._run(sql.KEEP_FORMER)
+            await self._run(sql.STORE)
+            for start, rows in await self._run(sql.COUNT_MISMATCHES):
+                self.result.mismatched[self._window(start)] = rows
+        self.result.changed = found
+
+    async def _restate(self) -> None:
+        for start, restated in await self._run(sql.RESTATE):
+            self.result.restated[self._window(start)] = restated
+
+    async def _expect(self) -> None:
+        """Bring the nulls up to date: they follow from figures and coverage, so only where these changed."""
+        if not (self.result.changed or self._newly_covered):
+            return
+        longest = (await self._run(sql.LONGEST_EXPECTATION))[0][0] or self._record.scan.expect_for
+        bounds = {
+            "seen_from": self._record.scan.span.start - longest - LONGEST_BUCKET,
+            "expected_to": self._record.scan.span.end + longest,
+        }
+        self._parameters.update(bounds)
+        if self._newly_covered:
+            await self._run(sql.FIND_EXPECTED_HERE)
+        await self._run(sql.FIND_EXPECTED_LATER)
+        await self._run("ANALYZE pg_temp.candidate")
+        self.result.changed += await self._count(sql.TAKE_BACK_EXPECTED)
+        self.result.changed += await self._count(sql.STORE_EXPECTED)
+        for start, rows, sample in await self._run(sql.COUNT_MISSING):
+            self.result.missing[self._window(start)] = Missing(rows, sample)
+
+    async def _complete(self) -> None:
+        for window in self._windows:
+            doubted = window in self.result.doubted
+            await self._run(
+                sql.DOUBT_WINDOW if doubted else sql.COMPLETE_WINDOW,
+                window_start=window.span.start,
+                window_end=window.span.end,
+                requested=window.requested,
+                query_hash=self._record.query_hash,
+                pages=self._record.pages,
+                entries=self._share_of_entries(window),
+                rows=self.result.rows.get(window, 0),
+                rejected=self.result.rejected.get(window, 0),
+                cycle=self._record.cycle,
+                doubt="a wholly empty answer over stored figures is believed when a later cycle says it again",
+            )
+
+    def _share_of_entries(self, window: Window) -> int:
+        return round(self._record.entries * len(self._buckets_in(window)) / max(1, len(self._record.buckets)))
+
+
+async def merge(database: Database, lease: Lease, staging: Staging, record: ScanRecord) -> Merged:
+    """Store a scan that came to its end, and mark its windows complete, in one transaction.
+
+    Raises:
+        LeaseLostError: another process has taken the org; nothing was written.
+        ConflictError: the scan gives two different figures for one key; nothing was written.
+        DatabaseAwayError: nothing was written, or the answer to the commit was lost.
+    """
+    async with database.transaction(limit=MERGE_TIMEOUT + 30) as connection:
+        return await Merge(connection, record).run(lease, staging)

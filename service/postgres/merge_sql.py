@@ -1,0 +1,478 @@
+"""The statements of a merge, in the order in which it runs them.
+
+Parameters are the same for all: org, granularity, start and end of the scan, flows (null: all), scope,
+expect_for, began_at, revision. What a scan brought stands in the session's own tables; see TEMPORARY_TABLES.
+"""
+
+from __future__ import annotations
+
+LOCK_ORG = "SELECT epoch, revision FROM flow_outcomes.org WHERE org = %(org)s FOR NO KEY UPDATE"
+
+TEMPORARY_TABLES = (
+    # the scan's buckets, and whether their silence may be believed
+    """
+    CREATE TEMP TABLE IF NOT EXISTS scan_bucket (
+        bucket_start timestamptz PRIMARY KEY, bucket_end timestamptz NOT NULL, window_start timestamptz NOT NULL,
+        believed boolean NOT NULL, silence_told boolean NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    # what it reported, numbered, each key once
+    """
+    CREATE TEMP TABLE IF NOT EXISTS scanned (
+        outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
+        rejected boolean NOT NULL, outcome_count bigint, outcome_percentage double precision,
+        success_count bigint, failure_count bigint, differing boolean NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    # what is different from what is stored
+    """
+    CREATE TEMP TABLE IF NOT EXISTS change (
+        outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
+        state text NOT NULL, outcome_count bigint, outcome_percentage double precision,
+        success_count bigint, failure_count bigint, old_state text, old_count bigint
+    ) ON COMMIT DELETE ROWS
+    """,
+    # which of its buckets were covered before, for which flows
+    """
+    CREATE TEMP TABLE IF NOT EXISTS covered_before (
+        bucket_start timestamptz NOT NULL, flow_ids text[]
+    ) ON COMMIT DELETE ROWS
+    """,
+    # its buckets whose coverage is new or has changed
+    """
+    CREATE TEMP TABLE IF NOT EXISTS newly_covered (
+        bucket_start timestamptz PRIMARY KEY, bucket_end timestamptz NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    # where an expected null may have to come or go
+    """
+    CREATE TEMP TABLE IF NOT EXISTS candidate (
+        outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
+        PRIMARY KEY (outcome_no, bucket_start)
+    ) ON COMMIT DELETE ROWS
+    """,
+)
+
+TAKE_BUCKETS = """
+    INSERT INTO pg_temp.scan_bucket
+    SELECT *, true, true
+    FROM unnest(%(bucket_starts)s::timestamptz[], %(bucket_ends)s::timestamptz[],
+                %(bucket_windows)s::timestamptz[])
+"""
+
+ADD_OUTCOMES = """
+    WITH added AS (
+        INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, reported_name, outcome_name, revision)
+        SELECT %(org)s, flow_id, source_key, source_key,
+               CASE WHEN source_key = '' THEN ''
+                    ELSE flow_outcomes.resolve_alias(%(org)s, flow_id, source_key) END,
+               %(revision)s
+        FROM (SELECT DISTINCT flow_id, source_key FROM pg_temp.incoming) i
+        WHERE NOT EXISTS (SELECT 1 FROM flow_outcomes.outcome o
+                          WHERE o.org = %(org)s AND o.flow_id = i.flow_id AND o.source_key = i.source_key)
+        ORDER BY flow_id, source_key
+        RETURNING flow_id
+    )
+    INSERT INTO flow_outcomes.flow (org, flow_id)
+    SELECT DISTINCT %(org)s, flow_id FROM added ORDER BY flow_id
+    ON CONFLICT DO NOTHING
+"""
+
+# An outcome that was refused once in the scan is not known, whatever else the scan says of it.
+TAKE_SCAN = """
+    INSERT INTO pg_temp.scanned
+    SELECT o.outcome_no, i.bucket_start, min(i.bucket_end), bool_or(i.rejected),
+           CASE WHEN NOT bool_or(i.rejected) THEN min(i.outcome_count) END,
+           CASE WHEN NOT bool_or(i.rejected) THEN min(i.outcome_percentage) END,
+           CASE WHEN NOT bool_or(i.rejected) THEN min(i.success_count) END,
+           CASE WHEN NOT bool_or(i.rejected) THEN min(i.failure_count) END,
+           NOT bool_or(i.rejected) AND count(*) > 1 AND (
+               min(i.outcome_count) <> max(i.outcome_count)
+               OR min(i.outcome_percentage) <> max(i.outcome_percentage)
+               OR count(i.outcome_percentage) NOT IN (0, count(*)))
+    FROM pg_temp.incoming i
+    JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.flow_id = i.flow_id AND o.source_key = i.source_key
+    GROUP BY o.outcome_no, i.bucket_start
+"""
+
+FIND_CONFLICT = """
+    SELECT o.flow_id, s.bucket_start, o.source_key
+    FROM pg_temp.scanned s
+    JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = s.outcome_no
+    WHERE s.differing LIMIT 1
+"""
+
+COUNT_ROWS = """
+    SELECT b.window_start, count(*)
+    FROM pg_temp.scanned s JOIN pg_temp.scan_bucket b USING (bucket_start)
+    WHERE NOT s.rejected
+    GROUP BY b.window_start
+"""
+
+# A refused entry whose bucket cannot be told is put down to the window that was asked alone.
+COUNT_REJECTS = """
+    SELECT coalesce(b.window_start, %(alone)s), count(*),
+           bool_and(b.window_start IS NOT NULL AND i.flow_id IS NOT NULL AND i.outcome_name IS NOT NULL)
+    FROM pg_temp.incoming_reject i
+    LEFT JOIN pg_temp.scan_bucket b USING (bucket_start)
+    GROUP BY 1
+"""
+
+KEEP_REJECTED_TEXT = """
+    INSERT INTO flow_outcomes.rejected_text (org, digest, entry)
+    SELECT DISTINCT ON (digest) %(org)s, digest, entry FROM pg_temp.incoming_reject
+    WHERE entry IS NOT NULL ORDER BY digest
+    ON CONFLICT DO NOTHING
+"""
+
+KEEP_REJECTED = """
+    WITH kept AS (
+        INSERT INTO flow_outcomes.rejected_outcome (org, window_start, window_end, digest, ordinal, reason,
+                                                    flow_id, bucket_start, outcome_name, rejected_at)
+        SELECT %(org)s, w.window_start, w.window_end, i.digest, i.ordinal, i.reason,
+               i.flow_id, i.bucket_start, i.outcome_name, %(began_at)s
+        FROM pg_temp.incoming_reject i
+        LEFT JOIN pg_temp.scan_bucket b USING (bucket_start)
+        JOIN unnest(%(window_starts)s::timestamptz[], %(window_ends)s::timestamptz[])
+             AS w (window_start, window_end) ON w.window_start = coalesce(b.window_start, %(alone)s)
+        ORDER BY 2, 3, 4, 5
+        ON CONFLICT DO NOTHING
+        RETURNING window_start, reason, flow_id, outcome_name
+    )
+    SELECT * FROM kept LIMIT 20
+"""
+
+SILENCE_UNTOLD = """
+    UPDATE pg_temp.scan_bucket SET silence_told = false WHERE window_start = ANY (%(untold)s::timestamptz[])
+"""
+
+# Of the windows that came back wholly empty, those that have figures. Where no scan has been, there are none.
+FIND_DOUBTED = """
+    SELECT w.window_start, x.doubted_in
+    FROM unnest(%(empty_starts)s::timestamptz[], %(empty_ends)s::timestamptz[]) AS w (window_start, window_end)
+    LEFT JOIN flow_outcomes.extraction_window x
+      ON x.org = %(org)s AND x.work = %(work)s AND x.window_start = w.window_start
+     AND x.window_end = w.window_end AND x.requested_granularity = %(requested)s
+    WHERE EXISTS (SELECT 1 FROM flow_outcomes.bucket_coverage c
+                  WHERE c.org = %(org)s AND c.granularity = %(granularity)s
+                    AND c.bucket_start >= w.window_start AND c.bucket_start < w.window_end)
+      AND EXISTS (SELECT 1 FROM flow_outcomes.outcome o
+                  JOIN flow_outcomes.figure f ON f.org = o.org AND f.outcome_no = o.outcome_no
+                  WHERE o.org = %(org)s AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
+                    AND f.granularity = %(granularity)s AND f.outcome_count IS NOT NULL
+                    AND f.bucket_start >= w.window_start AND f.bucket_start < w.window_end
+                    AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s)
+"""
+
+DISBELIEVE = """
+    UPDATE pg_temp.scan_bucket SET believed = false WHERE window_start = ANY (%(doubted)s::timestamptz[])
+"""
+
+NOTE_COVERED_BEFORE = """
+    INSERT INTO pg_temp.covered_before
+    SELECT c.bucket_start, s.flow_ids
+    FROM flow_outcomes.bucket_coverage c
+    JOIN flow_outcomes.flow_scope s ON s.org = c.org AND s.scope = c.scope
+    JOIN pg_temp.scan_bucket b USING (bucket_start)
+    WHERE c.org = %(org)s AND c.granularity = %(granularity)s
+      AND c.bucket_start >= %(start)s AND c.bucket_start < %(end)s
+"""
+
+ADD_SCOPE = """
+    INSERT INTO flow_outcomes.flow_scope (org, scope, flow_ids) VALUES (%(org)s, %(scope)s, %(flows)s::text[])
+    ON CONFLICT DO NOTHING
+"""
+
+COVER = """
+    WITH covered AS (
+        INSERT INTO flow_outcomes.bucket_coverage AS c
+               (org, granularity, bucket_start, bucket_end, scope, silence_told, expect_for)
+        SELECT %(org)s, %(granularity)s, bucket_start, bucket_end, %(scope)s, silence_told, %(expect_for)s
+        FROM pg_temp.scan_bucket WHERE believed ORDER BY bucket_start
+        ON CONFLICT (org, granularity, bucket_start, scope) DO UPDATE
+            SET bucket_end = EXCLUDED.bucket_end, silence_told = EXCLUDED.silence_told,
+                expect_for = EXCLUDED.expect_for
+            WHERE (c.silence_told, c.expect_for) IS DISTINCT FROM (EXCLUDED.silence_told, EXCLUDED.expect_for)
+        RETURNING bucket_start, bucket_end
+    )
+    INSERT INTO pg_temp.newly_covered SELECT * FROM covered
+"""
+
+# Unchanged rows are not written: neither the table nor its log grows by a reload that brings nothing new.
+FIND_CHANGES = """
+    INSERT INTO pg_temp.change
+    SELECT s.outcome_no, s.bucket_start, s.bucket_end, CASE WHEN s.rejected THEN 'rejected' ELSE 'reported' END,
+           s.outcome_count, s.outcome_percentage, s.success_count, s.failure_count, f.state, f.outcome_count
+    FROM pg_temp.scanned s
+    LEFT JOIN flow_outcomes.figure f
+      ON f.org = %(org)s AND f.granularity = %(granularity)s
+     AND f.outcome_no = s.outcome_no AND f.bucket_start = s.bucket_start
+     AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+    WHERE f.outcome_no IS NULL
+       OR (f.state = 'rejected') <> s.rejected
+       OR f.state NOT IN ('reported', 'rejected')
+       OR f.outcome_count IS DISTINCT FROM s.outcome_count
+       OR f.outcome_percentage IS DISTINCT FROM s.outcome_percentage
+       OR f.success_count IS DISTINCT FROM s.success_count
+       OR f.failure_count IS DISTINCT FROM s.failure_count
+"""
+
+FIND_WITHDRAWN = """
+    INSERT INTO pg_temp.change
+    SELECT f.outcome_no, f.bucket_start, f.bucket_end, 'withdrawn', NULL, NULL, NULL, NULL,
+           f.state, f.outcome_count
+    FROM flow_outcomes.figure f
+    JOIN pg_temp.scan_bucket b ON b.bucket_start = f.bucket_start AND b.believed AND b.silence_told
+    JOIN flow_outcomes.outcome o ON o.org = f.org AND o.outcome_no = f.outcome_no
+    WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+      AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+      AND f.state IN ('reported', 'rejected')
+      AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
+      AND NOT EXISTS (SELECT 1 FROM pg_temp.scanned s
+                      WHERE s.outcome_no = f.outcome_no AND s.bucket_start = f.bucket_start)
+"""
+
+KEEP_FORMER = """
+    INSERT INTO flow_outcomes.figure_history
+    SELECT f.org, f.granularity, f.outcome_no, f.bucket_start, f.bucket_end, f.state, f.outcome_count,
+           f.outcome_percentage, f.success_count, f.failure_count, f.extraction_timestamp, f.revision, %(revision)s
+    FROM pg_temp.change c
+    JOIN flow_outcomes.figure f
+      ON f.org = %(org)s AND f.granularity = %(granularity)s
+     AND f.outcome_no = c.outcome_no AND f.bucket_start = c.bucket_start
+     AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+    WHERE c.old_state IS NOT NULL
+"""
+
+# In the order of the key: without it, overlapping loads deadlock.
+STORE = """
+    INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count,
+        outcome_percentage, success_count, failure_count, extraction_timestamp, revision)
+    SELECT %(org)s, %(granularity)s, outcome_no, bucket_start, bucket_end, state, outcome_count,
+           outcome_percentage, success_count, failure_count, %(began_at)s, %(revision)s
+    FROM pg_temp.change ORDER BY outcome_no, bucket_start
+    ON CONFLICT (org, granularity, outcome_no, bucket_start) DO UPDATE
+        SET bucket_end = EXCLUDED.bucket_end, state = EXCLUDED.state, outcome_count = EXCLUDED.outcome_count,
+            outcome_percentage = EXCLUDED.outcome_percentage, success_count = EXCLUDED.success_count,
+            failure_count = EXCLUDED.failure_count, extraction_timestamp = EXCLUDED.extraction_timestamp,
+            revision = EXCLUDED.revision
+"""
+
+# As a reader saw it before and sees it now: folded under the name that it has at this moment. A bucket that no
+# scan had covered for the flow has no former figure, so nothing of it is restated.
+RESTATE = """
+    WITH key AS (
+        SELECT DISTINCT o.flow_id, o.outcome_name, c.bucket_start
+        FROM pg_temp.change c
+        JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = c.outcome_no
+        WHERE o.outcome_name <> ''
+          AND EXISTS (SELECT 1 FROM pg_temp.covered_before v WHERE v.bucket_start = c.bucket_start
+                      AND (v.flow_ids IS NULL OR o.flow_id = ANY (v.flow_ids)))
+    ), folded AS (
+        SELECT k.flow_id, k.outcome_name, k.bucket_start,
+               CASE WHEN coalesce(bool_and(CASE WHEN c.outcome_no IS NULL THEN f.state ELSE c.old_state END
+                                           <> 'rejected'), true)
+                    THEN sum(CASE WHEN c.outcome_no IS NULL THEN f.outcome_count ELSE c.old_count END)
+               END AS old_count,
+               CASE WHEN bool_and(f.state <> 'rejected') THEN sum(f.outcome_count) END AS new_count
+        FROM key k
+        JOIN flow_outcomes.outcome o
+          ON o.org = %(org)s AND o.flow_id = k.flow_id AND o.outcome_name = k.outcome_name
+        JOIN flow_outcomes.figure f
+          ON f.org = %(org)s AND f.granularity = %(granularity)s
+         AND f.outcome_no = o.outcome_no AND f.bucket_start = k.bucket_start
+         AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+        LEFT JOIN pg_temp.change c ON c.outcome_no = f.outcome_no AND c.bucket_start = f.bucket_start
+        GROUP BY k.flow_id, k.outcome_name, k.bucket_start
+    ), added AS (
+        INSERT INTO flow_outcomes.restated (org, revision, granularity, flow_id, bucket_start, outcome_name,
+                                            old_count, new_count)
+        SELECT %(org)s, %(revision)s, %(granularity)s, flow_id, bucket_start, outcome_name,
+               CASE WHEN old_count <= 9223372036854775807 THEN old_count END,
+               CASE WHEN new_count <= 9223372036854775807 THEN new_count END
+        FROM folded WHERE old_count IS DISTINCT FROM new_count
+        ORDER BY flow_id, bucket_start, outcome_name
+        RETURNING bucket_start
+    )
+    SELECT b.window_start, count(*) FROM added JOIN pg_temp.scan_bucket b USING (bucket_start)
+    GROUP BY b.window_start
+"""
+
+# How far a figure can make an outcome expected at all; keeps the statements below to a few partitions.
+LONGEST_EXPECTATION = """
+    SELECT max(expect_for) FROM flow_outcomes.bucket_coverage
+    WHERE org = %(org)s AND granularity = %(granularity)s
+"""
+
+# Buckets that are new: every outcome that had a figure not too long before.
+FIND_EXPECTED_HERE = """
+    INSERT INTO pg_temp.candidate
+    SELECT seen.outcome_no, b.bucket_start, b.bucket_end
+    FROM (
+        SELECT DISTINCT f.outcome_no
+        FROM flow_outcomes.figure f
+        JOIN flow_outcomes.outcome o ON o.org = f.org AND o.outcome_no = f.outcome_no
+        WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_count IS NOT NULL
+          AND f.bucket_start >= %(seen_from)s AND f.bucket_start < %(end)s
+          AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
+    ) seen
+    CROSS JOIN pg_temp.newly_covered b
+    WHERE NOT EXISTS (SELECT 1 FROM pg_temp.scanned s
+                      WHERE s.outcome_no = seen.outcome_no AND s.bucket_start = b.bucket_start)
+    UNION
+    SELECT f.outcome_no, f.bucket_start, f.bucket_end
+    FROM flow_outcomes.figure f JOIN pg_temp.newly_covered b ON b.bucket_start = f.bucket_start
+    WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.state = 'expected'
+      AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+    ON CONFLICT DO NOTHING
+"""
+
+# Buckets after a figure that has come or gone, whichever of them was scanned first.
+FIND_EXPECTED_LATER = """
+    INSERT INTO pg_temp.candidate
+    SELECT c.outcome_no, v.bucket_start, v.bucket_end
+    FROM (
+        SELECT outcome_no, min(bucket_end) AS earliest, max(bucket_end) AS latest
+        FROM pg_temp.change
+        WHERE (outcome_count IS NULL) <> (old_count IS NULL)
+        GROUP BY outcome_no
+    ) c
+    JOIN (
+        SELECT DISTINCT bucket_start, bucket_end, max(expect_for) OVER (PARTITION BY bucket_start) AS expect_for
+        FROM flow_outcomes.bucket_coverage
+        WHERE org = %(org)s AND granularity = %(granularity)s
+          AND bucket_start >= %(start)s AND bucket_start <= %(expected_to)s
+          AND NOT bucket_start IN (SELECT bucket_start FROM pg_temp.newly_covered)
+    ) v ON v.bucket_start >= c.earliest AND v.bucket_start <= c.latest + v.expect_for
+    ON CONFLICT DO NOTHING
+"""
+
+_WANTED = """
+    EXISTS (
+        SELECT 1
+        FROM flow_outcomes.bucket_coverage v
+        JOIN flow_outcomes.flow_scope s ON s.org = v.org AND s.scope = v.scope
+        JOIN flow_outcomes.outcome o ON o.org = v.org AND o.outcome_no = k.outcome_no
+        WHERE v.org = %(org)s AND v.granularity = %(granularity)s AND v.bucket_start = k.bucket_start
+          AND v.silence_told AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
+          AND EXISTS (
+              SELECT 1 FROM flow_outcomes.figure p
+              WHERE p.org = %(org)s AND p.granularity = %(granularity)s AND p.outcome_no = k.outcome_no
+                AND p.outcome_count IS NOT NULL
+                AND p.bucket_start >= %(seen_from)s AND p.bucket_start < %(expected_to)s
+                AND p.bucket_start >= k.bucket_start - v.expect_for - interval '32 days'
+                AND p.bucket_start < k.bucket_start
+                AND p.bucket_end <= k.bucket_start AND p.bucket_end >= k.bucket_start - v.expect_for
+          )
+    )
+"""
+
+STORE_EXPECTED = f"""
+    INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,
+                                      extraction_timestamp, revision)
+    SELECT %(org)s, %(granularity)s, k.outcome_no, k.bucket_start, k.bucket_end, 'expected',
+           %(began_at)s, %(revision)s
+    FROM pg_temp.candidate k
+    WHERE NOT EXISTS (
+        SELECT 1 FROM flow_outcomes.figure f
+        WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+          AND f.outcome_no = k.outcome_no AND f.bucket_start = k.bucket_start
+          AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s)
+      AND {_WANTED}
+    ORDER BY k.outcome_no, k.bucket_start
+"""
+
+TAKE_BACK_EXPECTED = f"""
+    WITH gone AS (
+        DELETE FROM flow_outcomes.figure f
+        USING pg_temp.candidate k
+        WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+          AND f.outcome_no = k.outcome_no AND f.bucket_start = k.bucket_start
+          AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
+          AND f.state = 'expected' AND f.revision < %(revision)s AND NOT {_WANTED}
+        RETURNING f.*
+    )
+    INSERT INTO flow_outcomes.figure_history
+    SELECT org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count, outcome_percentage,
+           success_count, failure_count, extraction_timestamp, revision, %(revision)s
+    FROM gone
+"""
+
+# What this scan made null that a reader misses: a name that another one was made an alias of is not missing.
+COUNT_MISSING = """
+    SELECT b.window_start, count(*), (array_agg(DISTINCT o.outcome_name))[1:5]
+    FROM flow_outcomes.figure f
+    JOIN pg_temp.scan_bucket b ON b.bucket_start = f.bucket_start
+    JOIN flow_outcomes.outcome o ON o.org = f.org AND o.outcome_no = f.outcome_no
+    WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+      AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+      AND f.outcome_no IN (SELECT outcome_no FROM pg_temp.candidate
+                           UNION ALL SELECT outcome_no FROM pg_temp.change WHERE state = 'withdrawn')
+      AND f.revision = %(revision)s AND f.state IN ('expected', 'withdrawn') AND o.outcome_name <> ''
+      AND NOT EXISTS (
+          SELECT 1 FROM flow_outcomes.outcome twin
+          JOIN pg_temp.scanned s ON s.outcome_no = twin.outcome_no AND s.bucket_start = f.bucket_start
+          WHERE twin.org = f.org AND twin.flow_id = o.flow_id AND twin.outcome_name = o.outcome_name)
+    GROUP BY b.window_start
+"""
+
+# A share that fits neither its flow's total in the bucket, nor the bucket's, the flow's or the scan's own.
+COUNT_MISMATCHES = """
+    WITH told AS (
+        SELECT s.*, o.flow_id
+        FROM pg_temp.scanned s JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = s.outcome_no
+    ), flow_bucket AS (
+        SELECT flow_id, bucket_start, sum(outcome_count) AS total
+        FROM told GROUP BY flow_id, bucket_start HAVING NOT bool_or(rejected)
+    ), suspect AS (
+        SELECT t.* FROM told t JOIN flow_bucket USING (flow_id, bucket_start)
+        JOIN pg_temp.change c USING (outcome_no, bucket_start)
+        WHERE abs(t.outcome_percentage - coalesce(t.outcome_count / nullif(total, 0), 0)) > 0.01
+    ), bucket AS (
+        SELECT bucket_start, sum(total) AS total FROM flow_bucket GROUP BY bucket_start
+    ), flow AS (
+        SELECT flow_id, sum(total) AS total FROM flow_bucket GROUP BY flow_id
+    ), scan AS (
+        SELECT sum(total) AS total FROM flow_bucket
+    )
+    SELECT b.window_start, count(*)
+    FROM suspect s
+    JOIN pg_temp.scan_bucket b USING (bucket_start)
+    JOIN bucket USING (bucket_start)
+    JOIN flow USING (flow_id)
+    CROSS JOIN scan
+    WHERE abs(s.outcome_percentage - coalesce(s.outcome_count / nullif(bucket.total, 0), 0)) > 0.01
+      AND abs(s.outcome_percentage - coalesce(s.outcome_count / nullif(flow.total, 0), 0)) > 0.01
+      AND abs(s.outcome_percentage - coalesce(s.outcome_count / nullif(scan.total, 0), 0)) > 0.01
+    GROUP BY b.window_start
+"""
+
+COMPLETE_WINDOW = """
+    UPDATE flow_outcomes.extraction_window
+    SET state = 'complete', granularity = %(granularity)s, query_hash = %(query_hash)s, pages = %(pages)s,
+        entries = %(entries)s, rows = %(rows)s, rejected = %(rejected)s, last_error = NULL, doubted_in = NULL,
+        ask_alone = false, completed_at = clock_timestamp(), scanned_at = %(began_at)s,
+        flow_ids = %(flows)s::text[]
+    WHERE org = %(org)s AND work = %(work)s AND window_start = %(window_start)s AND window_end = %(window_end)s
+      AND requested_granularity = %(requested)s
+"""
+
+# Until it is believed, a window that was complete stays so, and one that was not stays due.
+DOUBT_WINDOW = """
+    UPDATE flow_outcomes.extraction_window
+    SET doubted_in = coalesce(doubted_in, %(cycle)s), query_hash = %(query_hash)s, last_error = %(doubt)s,
+        state = CASE WHEN state = 'complete' THEN 'complete' ELSE 'pending' END
+    WHERE org = %(org)s AND work = %(work)s AND window_start = %(window_start)s AND window_end = %(window_end)s
+      AND requested_granularity = %(requested)s
+"""
+
+# The last act: the instant from which a reader sees it. Never earlier than the one before, whatever the clock did.
+STAMP = """
+    WITH counted AS (
+        UPDATE flow_outcomes.org SET revision = %(revision)s WHERE org = %(org)s
+    )
+    INSERT INTO flow_outcomes.revision (org, revision, stamped_at)
+    SELECT %(org)s, %(revision)s, greatest(clock_timestamp(), max(stamped_at) + interval '1 microsecond')
+    FROM (SELECT stamped_at FROM flow_outcomes.revision WHERE org = %(org)s
+          ORDER BY revision DESC LIMIT 1) latest
+"""

@@ -1,0 +1,165 @@
+"""Where a scan's rows wait for their merge: in memory up to a bound, beyond that in an unlogged table."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+
+from service.model import Normalised, OutcomeRow, Reject
+from service.postgres.pool import Connection, Database
+
+# Rows held in memory; about 6 MiB. Nearly every window stays below.
+MEMORY_ROWS = 20_000
+
+_TYPES = ("text", "timestamptz", "timestamptz", "text", "int8", "float8", "bool", "int8", "int8")
+_COLUMNS = (
+    "flow_id, bucket_start, bucket_end, source_key, outcome_count, outcome_percentage, rejected,"
+    " success_count, failure_count"
+)
+_REJECT_TYPES = ("text", "int4", "text", "text", "text", "timestamptz", "text")
+_TAG = ("text", "uuid")
+_INCOMING = """
+    CREATE TEMP TABLE IF NOT EXISTS incoming (
+        flow_id text NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
+        source_key text NOT NULL, outcome_count bigint, outcome_percentage double precision,
+        rejected boolean NOT NULL, success_count bigint, failure_count bigint
+    ) ON COMMIT DELETE ROWS
+"""
+_INCOMING_REJECT = """
+    CREATE TEMP TABLE IF NOT EXISTS incoming_reject (
+        digest text NOT NULL, ordinal integer NOT NULL, reason text NOT NULL, entry text,
+        flow_id text, bucket_start timestamptz, outcome_name text
+    ) ON COMMIT DELETE ROWS
+"""
+_REJECT_COLUMNS = "digest, ordinal, reason, entry, flow_id, bucket_start, outcome_name"
+
+
+class Staging:
+    """The rows and refused outcomes of one scan, whatever their number, in flat memory.
+
+    Attributes:
+        scan_id: tags what was written out.
+        rows, rejects: how many came in all.
+    """
+
+    def __init__(self, database: Database, org: str) -> None:
+        self._database = database
+        self.org = org
+        self.scan_id = uuid.uuid4()
+        self.rows = 0
+        self.rejects = 0
+        self.spilled = False
+        self._rows: list[OutcomeRow] = []
+        self._rejects: list[tuple[str, int, Reject]] = []
+        self._reject_bytes = 0
+        self._last_entry = ("", "", 0)  # text, digest, rejects so far
+
+    async def add(self, normalised: Normalised) -> None:
+        """Take one page's rows.
+
+        Raises:
+            DatabaseAwayError: they had to be written out, and could not.
+        """
+        self._rows += normalised.rows
+        self.rows += len(normalised.rows)
+        for reject in normalised.rejects:
+            self._add_reject(reject)
+        if len(self._rows) + self._reject_bytes // 256 > MEMORY_ROWS:
+            await self._spill()
+
+    def _add_reject(self, reject: Reject) -> None:
+        text, digest, ordinal = self._last_entry
+        if reject.text is not text and reject.text != text:
+            digest, ordinal = hashlib.sha256(reject.text.encode()).hexdigest(), 0
+            self._reject_bytes += len(reject.text)
+        self._last_entry = (reject.text, digest, ordinal + 1)
+        self._rejects.append((digest, ordinal, reject))
+        self._reject_bytes += 256
+        self.rejects += 1
+
+    async def _spill(self) -> None:
+        self.spilled = True
+        async with self._database.transaction() as connection:
+            await self._copy(connection, "flow_outcomes.staging", (self.org, self.scan_id))
+            await self._copy_rejects(connection, "flow_outcomes.staging_reject", (self.org, self.scan_id))
+        self._rows = []
+        self._rejects = []
+        self._reject_bytes = 0
+
+    async def pour(self, connection: Connection) -> None:
+        """Bring everything into the transaction's own tables ``incoming`` and ``incoming_reject``."""
+        await connection.execute(_INCOMING)
+        await connection.execute(_INCOMING_REJECT)
+        await self._copy(connection, "pg_temp.incoming", ())
+        await self._copy_rejects(connection, "pg_temp.incoming_reject", ())
+        if self.spilled:
+            for target, source, columns in (
+                ("incoming", "staging", _COLUMNS),
+                ("incoming_reject", "staging_reject", _REJECT_COLUMNS),
+            ):
+                await connection.execute(
+                    f"INSERT INTO pg_temp.{target} ({columns}) SELECT {columns} FROM flow_outcomes.{source}"
+                    " WHERE org = %s AND scan_id = %s",
+                    (self.org, self.scan_id),
+                )
+            await self._sweep(connection)
+        await connection.execute("ANALYZE pg_temp.incoming")
+
+    async def discard(self) -> None:
+        """Forget it all, here and in the database."""
+        self._rows, self._rejects = [], []
+        if self.spilled:
+            async with self._database.transaction() as connection:
+                await self._sweep(connection)
+
+    async def _sweep(self, connection: Connection) -> None:
+        for table in ("staging", "staging_reject"):
+            await connection.execute(
+                f"DELETE FROM flow_outcomes.{table} WHERE org = %s AND scan_id = %s",
+                (self.org, self.scan_id),
+            )
+
+    async def _copy(self, connection: Connection, table: str, tag: tuple[object, ...]) -> None:
+        if not self._rows:
+            return
+        columns = f"org, scan_id, {_COLUMNS}" if tag else _COLUMNS
+        types = (*_TAG, *_TYPES) if tag else _TYPES
+        async with (
+            connection.cursor() as cursor,
+            cursor.copy(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
+        ):
+            copy.set_types(types)
+            for row in self._rows:
+                await copy.write_row((*tag, *row))
+
+    async def _copy_rejects(self, connection: Connection, table: str, tag: tuple[object, ...]) -> None:
+        if not self._rejects:
+            return
+        columns = f"org, scan_id, {_REJECT_COLUMNS}" if tag else _REJECT_COLUMNS
+        types = (*_TAG, *_REJECT_TYPES) if tag else _REJECT_TYPES
+        async with (
+            connection.cursor() as cursor,
+            cursor.copy(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
+        ):
+            copy.set_types(types)
+            for digest, ordinal, reject in self._rejects:
+                text = reject.text if ordinal == 0 else None
+                await copy.write_row(
+                    (
+                        *tag,
+                        digest,
+                        ordinal,
+                        reject.reason,
+                        text,
+                        reject.flow_id,
+                        reject.bucket_start,
+                        reject.outcome,
+                    )
+                )
+
+
+async def sweep_org(database: Database, org: str) -> None:
+    """Delete what scans of the org left behind that a crash ended; for its owner alone, before it begins."""
+    async with database.transaction() as connection:
+        for table in ("staging", "staging_reject"):
+            await connection.execute(f"DELETE FROM flow_outcomes.{table} WHERE org = %s", (org,))
