@@ -32,8 +32,17 @@ time.sleep(600)
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
+    """One cluster for all, as making one takes longest; each test leaves its server stopped."""
+    parent = Path(tempfile.mkdtemp(prefix="flow-outcomes-test-"))
+    parent.chmod(0o711)
+    yield parent / "database"
+    shutil.rmtree(parent)
+
+
+@pytest.fixture
+def new_folder() -> Iterator[Path]:
     parent = Path(tempfile.mkdtemp(prefix="flow-outcomes-test-"))
     parent.chmod(0o711)
     yield parent / "database"
@@ -83,7 +92,7 @@ def owner(folder: Path) -> Iterator[subprocess.Popen[str]]:
 def test_data_is_kept_over_a_restart(folder: Path) -> None:
     """What was stored before a stop is there after the next start, in UTF-8, and the server speaks UTC."""
     with Embedded(folder) as dsn:
-        fetch(dsn, "CREATE TABLE kept AS SELECT 'Ünïcødé 🦊' AS name")
+        fetch(dsn, "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT 'Ünïcødé 🦊' AS name")
     assert running(folder) is None
     with Embedded(folder) as dsn:
         assert fetch(dsn, "SELECT name FROM kept") == "Ünïcødé 🦊"
@@ -169,15 +178,15 @@ def test_a_second_owner_is_refused(folder: Path, owner: subprocess.Popen[str]) -
     assert owner.poll() is None
 
 
-def test_a_creation_that_was_cut_short_begins_again(folder: Path) -> None:
+def test_a_creation_that_was_cut_short_begins_again(new_folder: Path) -> None:
     """A half-made cluster is never taken for a whole one."""
-    (folder / "data.new" / "base").mkdir(parents=True)
-    (folder / "owner.lock").touch()
-    (folder / "password.new").write_text("half")
-    with Embedded(folder, durable=False) as dsn:
+    (new_folder / "data.new" / "base").mkdir(parents=True)
+    (new_folder / "owner.lock").touch()
+    (new_folder / "password.new").write_text("half")
+    with Embedded(new_folder, durable=False) as dsn:
         assert fetch(dsn, "SELECT 1") == 1
-    assert not (folder / "data.new").exists()
-    assert not (folder / "password.new").exists()
+    assert not (new_folder / "data.new").exists()
+    assert not (new_folder / "password.new").exists()
 
 
 def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
@@ -193,14 +202,14 @@ def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
         assert fetch(dsn, "SELECT 1") == 1
 
 
-def test_a_folder_with_something_else_is_left_alone(folder: Path) -> None:
+def test_a_folder_with_something_else_is_left_alone(new_folder: Path) -> None:
     """A folder that holds other files is refused, and neither its mode nor theirs changes."""
-    folder.mkdir(mode=0o700)
-    (folder / "thesis.txt").write_text("mine")
+    new_folder.mkdir(mode=0o700)
+    (new_folder / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds something else"):
-        Embedded(folder).start()
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert [entry.name for entry in folder.iterdir()] == ["thesis.txt"]
+        Embedded(new_folder).start()
+    assert new_folder.stat().st_mode & 0o777 == 0o700
+    assert [entry.name for entry in new_folder.iterdir()] == ["thesis.txt"]
 
 
 @AS_ROOT
@@ -217,12 +226,12 @@ def test_root_drops_to_an_ordinary_user(folder: Path) -> None:
 
 
 @AS_ROOT
-def test_a_folder_out_of_reach_is_named(folder: Path) -> None:
+def test_a_folder_out_of_reach_is_named(new_folder: Path) -> None:
     """Under a closed parent the error names the parent, which stays closed."""
-    folder.parent.chmod(0o700)
-    with pytest.raises(ConfigError, match=f"cannot enter {folder.parent}:"):
-        Embedded(folder).start()
-    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    new_folder.parent.chmod(0o700)
+    with pytest.raises(ConfigError, match=f"cannot enter {new_folder.parent}:"):
+        Embedded(new_folder).start()
+    assert new_folder.parent.stat().st_mode & 0o777 == 0o700
 
 
 @AS_ROOT
