@@ -1,0 +1,139 @@
+"""The simulator's own endpoints, for whoever tests against it from another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+from aiohttp import web
+
+from service.simulator.buckets import TimeGroup
+from service.simulator.faults import Fault
+from service.simulator.instants import milliseconds, spelled
+from service.simulator.refusal import Refusal, bad_request
+from service.simulator.wire import Reply, document, refused
+
+if TYPE_CHECKING:
+    from service.simulator.server import Simulator
+
+
+class Switch(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``POST /_simulator/faults``; see :class:`~service.simulator.faults.Fault`."""
+
+    name: str
+    on: bool = True
+    org: str | None = None
+    value: object = None
+    page: int | None = None
+    request: int | None = None
+    probability: float = 1.0
+    times: int | None = None
+    seed: int = 0
+
+
+class SetClock(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``POST /_simulator/clock``."""
+
+    now: datetime
+
+
+class Admin:
+    """What stands below ``/_simulator/``.
+
+    ``GET stats`` · ``GET truth?org=&from=&to=&granularity=[&timezone=&at=&flow=…]`` · ``GET flows?org=`` ·
+    ``POST faults`` · ``POST clock`` · ``POST revoke``. Nothing here counts as a request of a client.
+    """
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Answer one request; 400 where it cannot be understood, 404 where there is nothing."""
+        body = await request.read()
+        try:
+            reply = self._routed(f"{request.method} {request.path.rpartition('/')[2]}", request, body)
+        except Refusal as refusal:
+            reply = refused(refusal)
+        except (KeyError, ValueError, msgspec.MsgspecError) as error:
+            reply = refused(bad_request(f"{type(error).__name__}: {error}"))
+        return reply.response()
+
+    def _routed(self, route: str, request: web.Request, body: bytes) -> Reply:
+        match route:
+            case "GET stats":
+                return self._stats()
+            case "GET truth":
+                return self._truth(request)
+            case "GET flows":
+                org = self._simulator.orgs[request.query["org"]]
+                return document([{"id": flow.id, "name": flow.name} for flow in org.centre.flows()])
+            case "POST faults":
+                return self._faults(msgspec.json.decode(body, type=Switch))
+            case "POST clock":
+                self._simulator.set_now(msgspec.json.decode(body, type=SetClock).now)
+                return document({"now": spelled(milliseconds(self._simulator.now()))})
+            case "POST revoke":
+                self._simulator.revoke_tokens()
+                return document({})
+        raise Refusal(404, "not.found", "There is no such endpoint of the simulator")
+
+    def _stats(self) -> Reply:
+        simulator = self._simulator
+        statuses: dict[str, int] = {}
+        kinds: dict[str, int] = {}
+        for arrival in simulator.arrivals:
+            statuses[str(arrival.status)] = statuses.get(str(arrival.status), 0) + 1
+            kinds[arrival.kind] = kinds.get(arrival.kind, 0) + 1
+        return document(
+            {
+                "now": spelled(milliseconds(simulator.now())),
+                "requests": len(simulator.arrivals),
+                "kinds": kinds,
+                "statuses": statuses,
+                "peak_per_second": {org: simulator.peak_per_second(org) for org in simulator.orgs},
+                "fired": dict(simulator.fired),
+                "in_flight_violations": simulator.in_flight_violations,
+                "hold_violations": simulator.hold_violations,
+                "tokens_issued": simulator.tokens_issued,
+            }
+        )
+
+    def _truth(self, request: web.Request) -> Reply:
+        asked: Mapping[str, str] = request.query
+        granularity = asked["granularity"]
+        if granularity not in ("hourly", "daily", "monthly"):
+            raise bad_request("granularity must be hourly, daily or monthly")
+        found = self._simulator.truth(
+            _instant(asked["from"]),
+            _instant(asked["to"]),
+            cast("TimeGroup", granularity),
+            asked.get("timezone"),
+            flows=request.query.getall("flow", None),
+            at=_instant(asked["at"]) if "at" in asked else None,
+            org=asked["org"],
+        )
+        rows = [
+            {
+                "flow_id": flow,
+                "bucket_start": spelled(milliseconds(start)),
+                "outcome_name": name,
+                "outcome_count": count,
+                "outcome_percentage": percent,
+            }
+            for (flow, start, name), (count, percent) in found.items()
+        ]
+        return document(rows)
+
+    def _faults(self, switch: Switch) -> Reply:
+        fault = Fault(switch.value, switch.page, switch.request, switch.probability, switch.times, switch.seed)
+        self._simulator.switch(switch.name, fault if switch.on else None, org=switch.org)
+        return document({"name": switch.name, "on": switch.on})
+
+
+def _instant(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"an instant needs its offset: {text!r}")
+    return at

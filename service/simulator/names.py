@@ -1,0 +1,48 @@
+"""What people call things: names of flows and of outcomes, as wild as those that real orgs are full of."""
+
+from __future__ import annotations
+
+COMMON_OUTCOMES = ("TransferredToQueue", "Abandoned", "Self Service Completed")
+"""Nearly every flow reports these, so that they stand in many flows."""
+
+OUTCOMES = (
+    "Rappel demandé",
+    "転送済み",
+    "Überlauf.Warteschleife",
+    "billing_invoice_paid",
+    "🎉 Upsell",
+    "상담원 연결",
+    "Café",
+    "Cafe\u0301",
+    "order.status.checked",
+    "Отменено клиентом",
+    "voicemail left",
+    "Señal de fraude ⚠️",
+    "العميل أنهى المكالمة",
+    "留言 (夜间)",
+    "PIN_verified",
+    "transferred to queue",
+    "Zażółć gęślą jaźń",
+    "100% resolved; no agent",
+    'said "no"',
+    "back\\slash / slash",
+    "👩\u200d👩\u200d👧 Familientarif",
+    "आदेश की स्थिति",
+    "Closed \u2013 after hours",
+    "null",
+)
+"""The pool that a flow's further outcomes are drawn from; two of them differ in their normal form alone."""
+
+CAMPAIGNS = ("Kampagne", "Special offer", "キャンペーン", "Sondage")
+"""Outcomes that carry a date in their name, are renamed with it, or vanish when it is over."""
+
+DEPARTMENTS = ("Support", "Billing", "Orders", "Réservations", "Technik", "営業", "Claims", "Loyalty")
+CHANNELS = ("Inbound", "Callback", "Chat", "After hours", "VIP", "Survey")
+
+
+def flow_name(number: int) -> str:
+    """A flow's name, by its number from 0."""
+    department = DEPARTMENTS[number % len(DEPARTMENTS)]
+    channel = CHANNELS[number // len(DEPARTMENTS) % len(CHANNELS)]
+    turn = number // (len(DEPARTMENTS) * len(CHANNELS))
+    return f"{department} {channel}" + (f" {turn + 1}" if turn else "")

@@ -1,0 +1,112 @@
+"""The query-builder dialect: a query in, a page out, as the contract of the query-builder API shows them."""
+
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from service.simulator.distortion import distort
+from service.simulator.engine import (
+    BuilderQuery,
+    cardinality_exceeded,
+    check_granularity,
+    granularity_too_fine,
+    parse_query,
+)
+from service.simulator.faults import Occasion
+from service.simulator.instants import Hands
+from service.simulator.organisation import LiveOrg
+from service.simulator.pages import Position, Scan, Slice, open_scan
+from service.simulator.refusal import Refusal
+
+PATH = "/api/v2/analytics/query-builder/query"
+
+_UTC = ZoneInfo("UTC")
+_encode = msgspec.json.Encoder().encode
+
+
+def page_asked_for(org: LiveOrg, document: object) -> int:
+    """The number of the page that a request asks for, from 1; 1 for anything that cannot be told."""
+    try:
+        token = document["queryBuilder"]["nextPageToken"]  # type: ignore[index]
+    except (TypeError, KeyError):
+        return 1
+    return org.cursors.page_of(token) if isinstance(token, str) else 1
+
+
+def answer(org: LiveOrg, document: object, occasion: Occasion, now: Hands) -> bytes:
+    """The JSON text of a page; Refusal where the engine takes offence."""
+    query = parse_query(document)
+    fault = occasion.due("granularity_refused")
+    if fault and fault.value in (None, query.step):
+        occasion.count("granularity_refused")
+        raise granularity_too_fine()
+    check_granularity(query, org.timezone, org.settings.granularity_limits)
+    if occasion.strike("cardinality_refused"):
+        raise cardinality_exceeded(100_000, 1)
+    scan, position, number = _found(org, query, occasion, now)
+    occasion.page = number
+    page = _slice(scan, position, occasion)
+    token = _next_token(org, query.token, scan, page, occasion, now=now)
+    plain: dict[str, object] = {"nextPageToken": token, "metrics": ["flow-outcomes"], "data": page.entries}
+    return _encode(plain) if occasion.idle else distort(plain, occasion)
+
+
+def _found(org: LiveOrg, query: BuilderQuery, occasion: Occasion, now: Hands) -> tuple[Scan, Position, int]:
+    """The scan that the query begins or goes on with, where in it the page begins, and the page's number."""
+    if query.token is None:
+        return _opened(org, query, occasion, now), Position(), 1
+    cursor = org.cursors.redeem(query.token, query.digest, now.monotonic)
+    if fault := occasion.strike("cursor_expired"):
+        expired = org.cursors.expired()
+        raise Refusal(int(str(fault.value or expired.status)), expired.code, expired.message)
+    return cursor.scan, cursor.position, cursor.page
+
+
+def _opened(org: LiveOrg, query: BuilderQuery, occasion: Occasion, now: Hands) -> Scan:
+    settings = org.settings
+    org.cursors.sweep(now.monotonic)
+    scan = open_scan(
+        org.centre,
+        start=query.start,
+        end=query.end,
+        step=query.step,
+        timezone=_UTC if occasion.strike("utc_cut") else org.timezone,
+        at=now.at,
+        flows=query.flows,
+        delay=query.delay,
+        limit=query.limit,
+        digest=query.digest,
+        order=settings.order,
+        percent_of=settings.percent_of,
+        split=settings.split_entries,
+    )
+    if settings.cardinality is not None and scan.places > settings.cardinality:
+        raise cardinality_exceeded(scan.places, settings.cardinality)
+    return scan
+
+
+def _slice(scan: Scan, position: Position, occasion: Occasion) -> Slice:
+    """The page's entries, or none where a fault says so."""
+    if occasion.page == 1 and occasion.strike("empty_answer"):
+        return Slice([], None)
+    fault = occasion.due("empty_page")
+    if fault and occasion.page == (fault.page or 1):
+        occasion.count("empty_page")
+        return Slice([], position)
+    return scan.page(position)
+
+
+def _next_token(
+    org: LiveOrg, sent: str | None, scan: Scan, page: Slice, occasion: Occasion, *, now: Hands
+) -> str | None:
+    """The token of the next page, or what a fault puts in its place; ``sent`` is the one that came."""
+    if sent is not None:
+        if occasion.strike("repeated_token"):
+            return sent
+        if occasion.strike("cursor_loop"):
+            return scan.tokens[0]
+    if page.after is None:
+        return None
+    return org.cursors.issue(scan, page.after, occasion.page + 1, now.monotonic)
