@@ -1,0 +1,49 @@
+"""The steps of a granularity: an hour, a day, a month, each beginning where the org's time zone says."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from service.model import Granularity, Span
+from service.plan import edges
+from service.plan.edges import Step, Zone
+
+_STEPS = {Granularity.HOURLY: Step.HOUR, Granularity.DAILY: Step.DAY, Granularity.MONTHLY: Step.MONTH}
+
+
+def floor(at: datetime, granularity: Granularity, tz: Zone) -> datetime:
+    """The start of the bucket that holds ``at``, in UTC."""
+    return edges.at_or_before(at, _STEPS[granularity], tz)
+
+
+def ceil(at: datetime, granularity: Granularity, tz: Zone) -> datetime:
+    """The first bucket edge that is not before ``at``, in UTC."""
+    return edges.at_or_after(at, _STEPS[granularity], tz)
+
+
+def following(at: datetime, granularity: Granularity, tz: Zone) -> datetime:
+    """The first bucket edge after ``at``, in UTC: where the bucket that holds ``at`` ends."""
+    return edges.after(at, _STEPS[granularity], tz)
+
+
+def is_edge(at: datetime, granularity: Granularity, tz: Zone) -> bool:
+    """Whether a bucket begins at ``at``."""
+    return floor(at, granularity, tz) == at
+
+
+def buckets(span: Span, granularity: Granularity, tz: Zone) -> list[Span]:
+    """The buckets of a span, in order, without a gap between them.
+
+    Raises:
+        ValueError: the span does not begin and end on bucket edges.
+    """
+    tz = edges.zone(tz)
+    if not (is_edge(span.start, granularity, tz) and is_edge(span.end, granularity, tz)):
+        raise ValueError(f"{span} does not begin and end on the edges of {granularity} buckets in {tz.key}")
+    found: list[Span] = []
+    start = span.start
+    while start < span.end:
+        end = following(start, granularity, tz)
+        found.append(Span(start, end))
+        start = end
+    return found
