@@ -98,28 +98,36 @@ def server_user(folder: Path) -> User:
     )
 
 
-def reachable_by(user: User, folder: Path) -> Path:
-    """The folder of the server's programs, copied into this one where the user cannot reach the wheel's."""
+def installed() -> Path:
+    """The folder of the wheel's programs, found without running the wheel's own code."""
     spec = importlib.util.find_spec(MODULE)
     if spec is None or spec.origin is None:
         raise ConfigError([Fault("database.embedded", f"the package {WHEEL} is not installed")])
-    installed = Path(spec.origin).parent / FOLDER
-    if not user.dropped or _runs(user, installed):
-        return installed / "bin"
+    return Path(spec.origin).parent / FOLDER / "bin"
+
+
+def reachable_by(user: User, folder: Path) -> Path:
+    """The folder of the server's programs, copied into this one where the user cannot reach the wheel's."""
+    original = installed().parent
+    if not user.dropped or _runs(user, original):
+        return original / "bin"
     copy, libraries = folder / f"postgresql-{version(WHEEL)}", f"{MODULE}.libs"
     if not copy.exists():
         fresh = Path(tempfile.mkdtemp(prefix="postgresql-new-", dir=folder))
         try:
-            shutil.copytree(
-                installed, fresh / MODULE / FOLDER, symlinks=True, ignore=shutil.ignore_patterns("*.a")
-            )
-            if (installed.parents[1] / libraries).is_dir():  # where the wheel's programs look for them
-                shutil.copytree(installed.parents[1] / libraries, fresh / libraries, symlinks=True)
+            shutil.copytree(original, fresh / MODULE / FOLDER, symlinks=True, ignore=shutil.ignore_patterns("*.a"))
+            if (original.parents[1] / libraries).is_dir():  # where the wheel's programs look for them
+                shutil.copytree(original.parents[1] / libraries, fresh / libraries, symlinks=True)
             _open(fresh)
             fresh.rename(copy)
         finally:
             remove(fresh)
     return copy / MODULE / FOLDER / "bin"
+
+
+def private(path: str, flags: int) -> int:
+    """An ``opener`` for files that are none of other users' business, a lock's among them."""
+    return os.open(path, flags, 0o600)
 
 
 def remove(folder: Path) -> None:
@@ -143,10 +151,10 @@ def _usable(uid: int, gid: int) -> bool:
     return True
 
 
-def _runs(user: User, installed: Path) -> bool:
+def _runs(user: User, original: Path) -> bool:
     try:
         probe = subprocess.run(  # noqa: S603 - the wheel's own program
-            [installed / "bin" / "postgres", "--version"],
+            [original / "bin" / "postgres", "--version"],
             **user.process(Path("/")),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -154,7 +162,7 @@ def _runs(user: User, installed: Path) -> bool:
         )
     except OSError:
         return False
-    return probe.returncode == 0 and user.blocked(installed / "share") is None
+    return probe.returncode == 0 and user.blocked(original / "share") is None
 
 
 def _open(folder: Path) -> None:

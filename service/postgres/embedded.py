@@ -160,7 +160,7 @@ class Embedded:
         for _ in range(ATTEMPTS):
             port = _free_port()
             settings = (f"-c{name}={value}" for name, value in {**self._settings, "port": port}.items())
-            with self._log.open("ab") as log:
+            with open(self._log, "ab", opener=binaries.private) as log:
                 if log.tell() > LOG_LIMIT:
                     log.truncate(0)
                 begun = log.tell()
@@ -209,7 +209,7 @@ def _prepare(folder: Path, user: binaries.User) -> None:
 
 
 def _take(path: Path) -> IO[bytes] | None:
-    lock = path.open("ab")
+    lock = open(path, "ab", opener=binaries.private)  # noqa: SIM115 - kept open
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

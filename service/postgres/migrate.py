@@ -12,7 +12,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
@@ -120,6 +120,8 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc] # yoyo is not ty
         """Make a connection ready; yoyo calls it again after each rollback."""
         connection.execute(f"SET search_path TO {SCHEMA}")
         connection.execute("SET statement_timeout TO 0")
+        with suppress(psycopg.errors.InvalidParameterValue):  # not every system can
+            connection.execute("SET client_connection_check_interval TO '1s'")  # a killed one's statement ends too
 
     def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:  # noqa: ANN401
         """What yoyo's log keeps; its own wants a user's name, which a container may lack, and the DNS."""

@@ -78,9 +78,7 @@ def wait_for_end(pid: int) -> None:
 def owner(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that keeps its server in the folder."""
     command = [sys.executable, "-c", OWNER, str(folder)]
-    with subprocess.Popen(  # noqa: S603 - ourselves
-        command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("postgresql://")
         pid = server_pid(folder)

@@ -1,0 +1,39 @@
+"""The files themselves: numbered, each with its way back, and never edited once written down."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from service.postgres.migrate import known, migrations_dir
+
+CHECKSUMS = Path(__file__).with_name("checksums.txt")
+REFRESH = "(cd migrations && sha256sum *.sql) > tests/migrations/checksums.txt"
+
+
+def test_names_say_what_is_done() -> None:
+    """Each file is NNNN_verb_object.sql."""
+    assert known()
+    assert [name for name in known() if not re.fullmatch(r"\d{4}_[a-z]+(_[a-z0-9]+)+", name)] == []
+
+
+def test_numbers_have_no_gap() -> None:
+    """The numbers run from 1 without a gap or a second use."""
+    assert [int(name[:4]) for name in known()] == list(range(1, len(known()) + 1))
+
+
+def test_each_file_has_its_way_back() -> None:
+    """Beside each file there is its rollback, and no rollback stands alone."""
+    back = {file.name.removesuffix(".rollback.sql") for file in migrations_dir().glob("*.rollback.sql")}
+    assert back == set(known())
+
+
+def test_files_are_unedited() -> None:
+    """What a database may have applied stays as it is: a change is a new file.
+
+    yoyo knows a file by its name and would not notice. Of what no release holds yet, write the sums down anew.
+    """
+    found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in migrations_dir().glob("*.sql")}
+    written = {name: digest for digest, name in map(str.split, CHECKSUMS.read_text().splitlines())}
+    assert found == written, f"if no release holds the change: {REFRESH}"

@@ -1,0 +1,101 @@
+"""The schema, read off the server: up, down and up again, and by the rules of a distributed PostgreSQL."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.postgres import binaries
+from service.postgres.migrate import known, migrate, migrations_dir, pending, rollback
+
+OF_THE_SCHEMA = "n.nspname = 'flow_outcomes' AND c.relname NOT LIKE '%yoyo%'"
+
+
+def dump(dsn: str) -> list[str]:
+    """The schema as pg_dump writes it, without yoyo's tables and the dump's own random words."""
+    command = [str(binaries.installed() / "pg_dump"), "--schema-only", "--exclude-table=flow_outcomes.*yoyo*", dsn]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))]
+
+
+def fetch(dsn: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(dsn) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def test_up_down_and_up_again(empty_database: str) -> None:
+    """The way back leaves nothing behind, and a second way up gives the identical schema."""
+    assert migrate(empty_database) == known()
+    whole = dump(empty_database)
+    assert rollback(empty_database) == known()[::-1]
+    left = fetch(
+        empty_database,
+        f"""SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {OF_THE_SCHEMA}
+            UNION ALL SELECT p.proname FROM pg_proc p WHERE p.pronamespace = 'flow_outcomes'::regnamespace
+            UNION ALL SELECT t.typname FROM pg_type t
+            WHERE t.typnamespace = 'flow_outcomes'::regnamespace AND t.typname NOT LIKE '%yoyo%'""",
+    )
+    assert left == []
+    assert pending(empty_database) == known()
+    migrate(empty_database)
+    assert dump(empty_database) == whole
+
+
+def test_each_step_back_undoes_its_step(empty_database: str, tmp_path: Path) -> None:
+    """One step up and its way back give the schema that was there before it."""
+    for name in known():
+        before = dump(empty_database)
+        for file in (f"{name}.sql", f"{name}.rollback.sql"):
+            shutil.copy(migrations_dir() / file, tmp_path)
+        assert migrate(empty_database, tmp_path) == [name]
+        earlier = known(tmp_path)[-2:-1]
+        if earlier:  # the first one's way back leaves the schema itself, which holds yoyo's tables
+            assert rollback(empty_database, earlier[0], tmp_path) == [name]
+            assert dump(empty_database) == before
+            migrate(empty_database, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("what", "query"),
+    [
+        (
+            "a unique key without org",
+            f"""SELECT i.indexrelid::regclass::text FROM pg_index i
+                JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE {OF_THE_SCHEMA} AND i.indisunique AND NOT EXISTS (
+                    SELECT FROM pg_attribute a
+                    WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey) AND a.attname = 'org')""",
+        ),
+        (
+            "a table without org",
+            f"""SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE {OF_THE_SCHEMA} AND c.relkind IN ('r', 'p') AND NOT EXISTS (
+                    SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'org' AND a.attnotnull)""",
+        ),
+        (
+            "a foreign key that leaves the org",
+            """SELECT k.conname FROM pg_constraint k
+               WHERE k.contype = 'f' AND k.connamespace = 'flow_outcomes'::regnamespace AND NOT EXISTS (
+                   SELECT FROM pg_attribute a
+                   WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) AND a.attname = 'org')""",
+        ),
+        (
+            "partitions of another kind than by range",
+            f"""SELECT c.relname FROM pg_partitioned_table p JOIN pg_class c ON c.oid = p.partrelid
+                JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {OF_THE_SCHEMA} AND p.partstrat <> 'r'""",
+        ),
+        (
+            "a partition of a partition",
+            f"""SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE {OF_THE_SCHEMA} AND c.relkind = 'p' AND c.relispartition""",
+        ),
+    ],
+)
+def test_the_schema_can_be_distributed(database: str, what: str, query: str) -> None:
+    """By the catalogs the tables keep the rules of a PostgreSQL that is spread by org."""
+    assert fetch(database, query) == [], what
