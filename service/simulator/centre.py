@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
+from itertools import cycle
+from operator import sub
 from typing import NamedTuple, Protocol, TypeAlias
 
 from service.simulator.instants import DAY, HOUR, MINUTE, moment
@@ -60,6 +62,9 @@ class Centre(Protocol):
     def snapshot(self) -> Centre:
         """The centre as it is now, unmoved by later changes."""
 
+    def final(self, end: int, at: int) -> bool:
+        """Whether nothing that happened before ``end`` can look any different after ``at``."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Dated:
@@ -77,7 +82,7 @@ class _Dated:
         while (begun := (turn * self.period + self.phase) * DAY + 10 * HOUR) < end:
             low, high = max(start, begun), min(end, begun + self.alive * DAY)
             if low < high:
-                found.append((low, high, f"{self.theme} {moment(begun):%Y-%m-%d}"))
+                found.append((low, high, _dated_name(self.theme, begun)))
             turn += 1
         return found
 
@@ -86,7 +91,6 @@ class _Dated:
 class _Outcome:
     id: str
     name: str
-    base: int
     salt: int
     dated: _Dated | None
 
@@ -101,6 +105,7 @@ class _Workings:
     settle: int
     shape: int
     outcomes: tuple[_Outcome, ...]
+    bases: tuple[int, ...]
 
 
 class _Day(NamedTuple):
@@ -128,6 +133,10 @@ class GeneratedCentre:
     def snapshot(self) -> GeneratedCentre:
         """Itself: its past does not change but by the clock."""
         return self
+
+    def final(self, end: int, at: int) -> bool:
+        """Once the corrections are in."""
+        return end <= at - LATE
 
     def tally(self, flow_id: str, start: int, end: int, at: int) -> list[Tally]:
         """What was reported in [start, end) as visible at ``at``; see :class:`Centre`."""
@@ -188,14 +197,13 @@ def _figures_of(works: _Workings, day: int) -> _Day:
     """A UTC day of a flow, from the hash of the two."""
     noise = blake2b(works.salt + day.to_bytes(8, "big", signed=True), digest_size=64).digest()
     weekday = _WEEKDAYS[(day + 3) % 7]
-    whole, late = [], []
-    for index, outcome in enumerate(works.outcomes):
-        count = outcome.base * weekday * (64 + noise[index % 31]) // 19_200
-        lane = noise[31 + index % 31]
-        whole.append(count)
-        late.append(count * (lane >> 3) // 512 + 1 if count and not lane & 7 else 0)
-    prompt = tuple(count - tardy for count, tardy in zip(whole, late, strict=True))
-    return _Day(prompt, tuple(late), tuple(whole), _profile(works.shape, noise[63] % _SWAYS))
+    whole = tuple(base * weekday * (64 + lane) // 19_200 for base, lane in zip(works.bases, cycle(noise[:31])))
+    late = tuple(
+        count * (lane >> 3) // 512 + 1 if count and not lane & 7 else 0
+        for count, lane in zip(whole, cycle(noise[31:62]))
+    )
+    prompt = tuple(map(sub, whole, late))
+    return _Day(prompt, late, whole, _profile(works.shape, noise[63] % _SWAYS))
 
 
 def _speaks_of_zero(salt: int, start: int) -> bool:
@@ -215,6 +223,11 @@ def _share(profile: tuple[int, ...], position: int) -> int:
 
 
 @cache
+def _dated_name(theme: str, begun: int) -> str:
+    return f"{theme} {moment(begun):%Y-%m-%d}"
+
+
+@cache
 def _profile(shape: int, sway: int) -> tuple[int, ...]:
     """The cumulative work at each of a day's 25 edges of hours; ``sway`` shifts it a little."""
     weights = [
@@ -231,7 +244,7 @@ def _workings(seed: int, number: int, outcomes: int) -> _Workings:
     flow = Flow(str(uuid.UUID(bytes=source[:16], version=4)), flow_name(number))
     volume = (6, 25, 80, 240, 700, 1800)[bisect_right((30, 80, 140, 200, 240), source[16])]
     pool = _drawn(source, outcomes)
-    found = []
+    found, bases = [], []
     for index, name in enumerate(pool):
         salt = blake2b(source + name.encode() + bytes((index % 256,)), digest_size=16).digest()
         dated = None
@@ -240,11 +253,17 @@ def _workings(seed: int, number: int, outcomes: int) -> _Workings:
             # A third of the flows have a campaign that is only renamed, a third one that vanishes for a while.
             alive = period if source[17] % 3 == 0 else period * 2 // 3
             dated = _Dated(CAMPAIGNS[source[19] % len(CAMPAIGNS)], source[20] % period, period, alive)
-        base = max(2, volume * 3 // (index + 3) * (40 + salt[0] % 60) // 100)
+        bases.append(max(2, volume * 3 // (index + 3) * (40 + salt[0] % 60) // 100))
         identity = str(uuid.UUID(bytes=salt, version=4))
-        found.append(_Outcome(identity, name, base, int.from_bytes(salt[:6], "big"), dated))
+        found.append(_Outcome(identity, name, int.from_bytes(salt[:6], "big"), dated))
     return _Workings(
-        flow, number, source[:32], (5 + source[21] % 41) * MINUTE, source[22] % len(_SHAPES), tuple(found)
+        flow=flow,
+        number=number,
+        salt=source[:32],
+        settle=(5 + source[21] % 41) * MINUTE,
+        shape=source[22] % len(_SHAPES),
+        outcomes=tuple(found),
+        bases=tuple(bases),
     )
 
 

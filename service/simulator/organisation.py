@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 from service.simulator.centre import Centre, GeneratedCentre
 from service.simulator.cursors import Cursors
 from service.simulator.faults import FaultPlan, Faults
 from service.simulator.limits import Flight, Hold, Rate
-from service.simulator.pages import Order, PercentOf
+from service.simulator.pages import Order, PercentOf, Position
 
 SIMULATED_SECRET = "simulated-secret"  # noqa: S105 - it opens a simulation
 
@@ -81,6 +82,34 @@ class SimulatorConfig:
     port: int = 0
 
 
+PageKey: TypeAlias = tuple[str, str, Position]
+"""A query's digest, the time zone it was cut in, and where in its walk the page begins."""
+
+RememberedPage: TypeAlias = tuple[bytes, Position | None]
+"""A page's JSON text but for its token, and where the next page begins."""
+
+
+class Remembered:
+    """Pages that can never change, up to a bound in bytes."""
+
+    def __init__(self, bound: int = 2**27) -> None:
+        self._bound = bound
+        self._held = 0
+        self._pages: dict[PageKey, RememberedPage] = {}
+
+    def get(self, key: PageKey) -> RememberedPage | None:
+        """The page, where it is remembered."""
+        return self._pages.get(key)
+
+    def put(self, key: PageKey, page: RememberedPage) -> None:
+        """Remember a page; all others are forgotten where they would be too many."""
+        if self._held + len(page[0]) > self._bound:
+            self._pages.clear()
+            self._held = 0
+        self._pages[key] = page
+        self._held += len(page[0])
+
+
 class LiveOrg:
     """An organisation at work: its settings, and what has become of it since the simulator began."""
 
@@ -97,6 +126,7 @@ class LiveOrg:
         self.hold = Hold()
         self.flight = Flight()
         self.cursors = Cursors(settings.cursor_lifetime, settings.cursor_expired_status)
+        self.remembered = Remembered()
         self.fired: Counter[str] = Counter()
         self.faults = FaultPlan(settings.faults, self.fired)
 

@@ -42,6 +42,7 @@ class Scan:
         buckets: what the query's span was cut into.
         until: records from here on are ignored; at most the end of the last bucket.
         limit: entries a page.
+        timezone: IANA name; where the buckets were cut.
         order: flow after flow, or bucket after bucket.
         percent_of: what percentOfTotal is a share of.
         split: whether a page's last entry is cut in two, its other half beginning the next page.
@@ -56,6 +57,7 @@ class Scan:
     buckets: Sequence[Stretch]
     until: int
     limit: int
+    timezone: str
     order: Order = "flow"
     percent_of: PercentOf = "flow"
     split: bool = False
@@ -70,6 +72,11 @@ class Scan:
     def places(self) -> int:
         """How many (flow, bucket) pairs there are, silent ones included."""
         return len(self.flows) * len(self.buckets)
+
+    @property
+    def final(self) -> bool:
+        """Whether the same query will be answered the same for ever."""
+        return self.centre.final(min(self.buckets[-1][1], self.until), self.at)
 
     def page(self, position: Position) -> Slice:
         """The entries from a position on, at most ``limit``; the same again whenever it is asked again."""
@@ -164,6 +171,7 @@ def open_scan(
         buckets=cut(start, end, step, timezone),
         until=end - delay,
         limit=limit,
+        timezone=timezone.key,
         order=order,
         percent_of=percent_of,
         split=split,

@@ -16,7 +16,7 @@ from service.simulator.engine import (
 )
 from service.simulator.faults import Occasion
 from service.simulator.instants import Hands
-from service.simulator.organisation import LiveOrg
+from service.simulator.organisation import LiveOrg, RememberedPage
 from service.simulator.pages import Position, Scan, Slice, open_scan
 from service.simulator.refusal import Refusal
 
@@ -47,10 +47,28 @@ def answer(org: LiveOrg, document: object, occasion: Occasion, now: Hands) -> by
         raise cardinality_exceeded(100_000, 1)
     scan, position, number = _found(org, query, occasion, now)
     occasion.page = number
+    if occasion.idle:
+        text, after = _plain(org, scan, position)
+        return _with_token(text, _next_token(org, query.token, scan, after, occasion, now=now))
     page = _slice(scan, position, occasion)
-    token = _next_token(org, query.token, scan, page, occasion, now=now)
-    plain: dict[str, object] = {"nextPageToken": token, "metrics": ["flow-outcomes"], "data": page.entries}
-    return _encode(plain) if occasion.idle else distort(plain, occasion)
+    token = _next_token(org, query.token, scan, page.after, occasion, now=now)
+    return distort({"nextPageToken": token, "metrics": ["flow-outcomes"], "data": page.entries}, occasion)
+
+
+def _plain(org: LiveOrg, scan: Scan, position: Position) -> RememberedPage:
+    """A page as it should be, all but its token; remembered where it can never change."""
+    key = (scan.digest, scan.timezone, position)
+    found = org.remembered.get(key)
+    if found is None:
+        entries, after = scan.page(position)
+        found = (_encode({"metrics": ["flow-outcomes"], "data": entries}), after)
+        if scan.final:
+            org.remembered.put(key, found)
+    return found
+
+
+def _with_token(text: bytes, token: str | None) -> bytes:
+    return b'{"nextPageToken":' + _encode(token) + b"," + text[1:]
 
 
 def _found(org: LiveOrg, query: BuilderQuery, occasion: Occasion, now: Hands) -> tuple[Scan, Position, int]:
@@ -99,7 +117,7 @@ def _slice(scan: Scan, position: Position, occasion: Occasion) -> Slice:
 
 
 def _next_token(
-    org: LiveOrg, sent: str | None, scan: Scan, page: Slice, occasion: Occasion, *, now: Hands
+    org: LiveOrg, sent: str | None, scan: Scan, after: Position | None, occasion: Occasion, *, now: Hands
 ) -> str | None:
     """The token of the next page, or what a fault puts in its place; ``sent`` is the one that came."""
     if sent is not None:
@@ -107,6 +125,6 @@ def _next_token(
             return sent
         if occasion.strike("cursor_loop"):
             return scan.tokens[0]
-    if page.after is None:
+    if after is None:
         return None
-    return org.cursors.issue(scan, page.after, occasion.page + 1, now.monotonic)
+    return org.cursors.issue(scan, after, occasion.page + 1, now.monotonic)

@@ -69,6 +69,10 @@ class StaticCentre:
             copy._hours[flow] = {hour: dict(outcomes) for hour, outcomes in hours.items()}
         return copy
 
+    def final(self, end: int, at: int) -> bool:  # noqa: ARG002 - whatever the instants
+        """Never: a test may change anything."""
+        return False
+
     def tally(self, flow_id: str, start: int, end: int, at: int) -> list[Tally]:
         """What was reported in [start, end) as visible at ``at``; see :class:`Centre`."""
         end = min(end, at - self._settle)
