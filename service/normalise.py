@@ -1,0 +1,246 @@
+"""Entries of a page to rows and rejects. Pure: what is known of the query comes in as a ``Frame``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TypeGuard
+
+from service.errors import PageError
+from service.model import Entry, Figure, Normalised, OutcomeRow, Query, Reject, Span, instant
+
+COUNT_MAX = 2**63 - 1
+NAME_BYTES_MAX = 512
+_REMEMBERED = 8192
+"""Intervals and names kept with a verdict; a page repeats the same few."""
+_SHOWN = 40
+_BITS_SHOWN = 256
+
+_new = tuple.__new__  # half the time of the named tuple's own constructor; there is one for every figure
+_iso = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The buckets that a query's entries may lie in. Built once for a query; it remembers its verdicts.
+
+    Attributes:
+        buckets: end by start of each bucket that is wanted, in UTC; they tile ``kept``.
+        kept: the span that is wanted.
+        asked: the span that was asked for; past ``kept.end`` lie the surplus buckets of ``metricsDelay``.
+        timezone: IANA name, for the reasons.
+        is_edge: whether a bucket may begin at this instant.
+        names: outcomes' names known to be sound.
+    """
+
+    buckets: Mapping[datetime, datetime]
+    kept: Span
+    asked: Span
+    timezone: str
+    is_edge: Callable[[datetime], bool]
+    names: set[str] = field(default_factory=set, repr=False, compare=False)
+    _places: dict[tuple[object, object], Span | str | None] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @classmethod
+    def of(cls, query: Query, buckets: Sequence[Span], is_edge: Callable[[datetime], bool]) -> Frame:
+        """The frame of a query whose span these buckets tile."""
+        return cls(dict(buckets), query.span, query.asked, query.timezone, is_edge)
+
+    def place(self, interval: tuple[object, object]) -> Span | str | None:
+        """The wanted bucket that this is; None for a surplus one; a reason in words where it is neither.
+
+        Raises:
+            PageError: the engine cut time elsewhere than the query's time zone and granularity say.
+        """
+        start, end = interval
+        if not (isinstance(start, str) and isinstance(end, str)):
+            return "the entry has no interval that can be read"
+        try:
+            return self._places[interval]
+        except KeyError:
+            place = self._judge(start, end)
+        if len(self._places) >= _REMEMBERED:
+            self._places.clear()
+        self._places[interval] = place
+        return place
+
+    def name_fault(self, name: str) -> str | None:
+        """What is wrong with an outcome's name, in words, or None."""
+        if name in self.names:
+            return None
+        if not name:
+            return "the outcome's name is empty"
+        fault = text_fault(name)
+        if fault is not None:
+            return f"the outcome's name {fault}"
+        if len(self.names) >= _REMEMBERED:
+            self.names.clear()
+        self.names.add(name)
+        return None
+
+    def _judge(self, start_text: str, end_text: str) -> Span | str | None:
+        start, end = parse_instant(start_text), parse_instant(end_text)
+        if start is None or end is None:
+            return "the entry has no interval that can be read"
+        wanted = self.buckets.get(start)
+        if wanted is not None:
+            if end != wanted:
+                raise PageError(
+                    f"bucket {Span(start, end)} does not end at {instant(wanted)}, where its granularity says"
+                )
+            return Span(start, end)
+        try:
+            aligned = self.is_edge(start)
+        except (OverflowError, ValueError):  # the year 1 or 9999, past what a time zone can be asked about
+            return "the bucket lies outside the window"
+        if not aligned or self.kept.start <= start < self.kept.end:
+            raise PageError(f"bucket begins at {instant(start)}, not where the time zone {self.timezone} says")
+        if self.kept.end <= start < self.asked.end:
+            return None
+        return "the bucket lies outside the window"
+
+
+def normalise(entries: Sequence[Entry], frame: Frame) -> Normalised:
+    """The rows and the refused outcomes of one page, in its order.
+
+    A row whose ``source_key`` is empty says that the flow's total in that bucket is not known, since an outcome
+    was refused whose name cannot be told.
+
+    Raises:
+        PageError: a bucket is not cut where the query's time zone and granularity say; no entry can be believed.
+    """
+    verdict = _Verdict(frame)
+    for entry in entries:
+        place = frame.place(entry.interval)
+        if place is not None:
+            verdict.add(entry, place)
+    return Normalised(verdict.rows, verdict.rejects)
+
+
+class _Verdict:
+    """The rows and rejects of one page, as they come together."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.rows: list[OutcomeRow] = []
+        self.rejects: list[Reject] = []
+        self._frame = frame
+
+    def add(self, entry: Entry, place: Span | str) -> None:
+        """Judge one entry; ``place`` is its bucket, or why it has none."""
+        flow_id, outcomes = entry.flow_id, entry.outcomes
+        fault = flow_fault(flow_id)
+        known_flow = flow_id if fault is None and isinstance(flow_id, str) else None
+        if known_flow is None or isinstance(place, str) or outcomes is None:
+            self._refuse(entry, place, fault, known_flow)
+        else:
+            self._judge(entry.text, known_flow, place, outcomes)
+
+    def _judge(self, text: str, flow_id: str, bucket: Span, outcomes: Mapping[str, Figure]) -> None:
+        """The outcomes of an entry whose flow and bucket are known: the hot loop."""
+        start, end = bucket
+        names, add = self._frame.names, self.rows.append
+        total_known = True
+        for name, (count, share, success, failure) in outcomes.items():
+            if name not in names and (fault := self._frame.name_fault(name)) is not None:
+                self.rejects.append(Reject(fault, text, flow_id, start, None))
+                total_known = False
+                continue
+            whole = count if type(count) is int and 0 <= count <= COUNT_MAX else whole_number(count)
+            percentage = share if type(share) is float and 0.0 <= share <= 1.0 else share_of(share)
+            if whole is None:
+                reason = f"count is not a whole number from 0 to 2^63-1: {shown(count)}"
+            elif percentage is None and share is not None and not is_number(share):
+                reason = f"percentOfTotal is not a number: {shown(share)}"
+            else:
+                add(_new(OutcomeRow, (flow_id, start, end, name, whole, percentage, False, success, failure)))
+                continue
+            self.rejects.append(Reject(reason, text, flow_id, start, name))
+            add(OutcomeRow(flow_id, start, end, name, None, None, rejected=True))
+        if not total_known:
+            add(OutcomeRow(flow_id, start, end, "", None, None, rejected=True))
+
+    def _refuse(self, entry: Entry, place: Span | str, fault: str | None, flow_id: str | None) -> None:
+        """An entry refused whole: a reject for each outcome in it, or one where none can be told."""
+        reason = fault or (place if isinstance(place, str) else "the entry's outcomes have no known shape")
+        start = place.start if isinstance(place, Span) else None
+        names = [None if self._frame.name_fault(name) else name for name in entry.outcomes or ()]
+        self.rejects.extend(Reject(reason, entry.text, flow_id, start, name) for name in names or [None])
+        if flow_id is not None and isinstance(place, Span):
+            self.rows.append(OutcomeRow(flow_id, place.start, place.end, "", None, None, rejected=True))
+
+
+def parse_instant(text: str) -> datetime | None:
+    """A strict ISO 8601 date and time with ``Z`` or an offset, in UTC; None for anything else."""
+    if not _iso.fullmatch(text):
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def flow_fault(flow_id: object) -> str | None:
+    """What is wrong with a flow's id, in words, or None."""
+    if not isinstance(flow_id, str):
+        return "the entry has no flow id" if flow_id is None else f"the flow id is no text: {shown(flow_id)}"
+    if not flow_id or flow_id.isspace():
+        return "the flow id is blank"
+    fault = text_fault(flow_id)
+    return fault and f"the flow id {fault}"
+
+
+def text_fault(text: str) -> str | None:
+    """Why a text cannot be stored to the letter, or is too long to be a name; None where it can."""
+    if text.isascii():
+        size = len(text)
+    else:
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            return "holds a lone surrogate"
+    if size > NAME_BYTES_MAX:
+        return f"is longer than {NAME_BYTES_MAX} bytes of UTF-8"
+    return "holds a NUL" if "\0" in text else None
+
+
+def whole_number(value: object) -> int | None:
+    """A whole number from 0 to 2^63-1, spelled as it may be (145, 145.0, 1.45e2); None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        if not (math.isfinite(value) and value.is_integer()):
+            return None
+        value = int(value)
+    return value if isinstance(value, int) and 0 <= value <= COUNT_MAX else None
+
+
+def is_number(value: object) -> TypeGuard[int | float | Decimal]:
+    """Whether JSON says a number there."""
+    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+
+
+def share_of(value: object) -> float | None:
+    """A share from 0 to 1; None for anything else."""
+    return float(value) if is_number(value) and 0 <= value <= 1 else None
+
+
+def shown(value: object) -> str:
+    """A JSON value in a few characters, safe to print whatever it is."""
+    if isinstance(value, str):
+        return ascii(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "an array"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and value.bit_length() > _BITS_SHOWN:
+        return "a very long number"
+    return str(value)[:_SHOWN]
