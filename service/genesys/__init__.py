@@ -1,0 +1,7 @@
+"""One request at a time to an org's API: its limit, its token, its breaker, its dialects."""
+
+from service.genesys.client import GenesysClient
+from service.genesys.dialect import ApiRequest, Dialect
+from service.genesys.query_builder import QueryBuilder
+
+__all__ = ["ApiRequest", "Dialect", "GenesysClient", "QueryBuilder"]

@@ -1,0 +1,198 @@
+"""The client of one org: every request it makes passes here, one after the other through the same gates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+
+from service.clock import Clock, SystemClock
+from service.errors import ExtractionError, QueryTimeoutError, RateLimitedError, UnauthorizedError
+from service.genesys.breaker import Breaker, Emit
+from service.genesys.dialect import ApiRequest, Dialect
+from service.genesys.limiter import OrgLimiter, Permit
+from service.genesys.oauth import Credentials, TokenSource
+from service.genesys.redaction import Redactor
+from service.genesys.retry import Retries
+from service.genesys.transport import HttpRequest, Transport
+from service.model import Page, Query
+
+
+class GenesysClient:
+    """Asks one org's API, within its limit, under its lease, with its token.
+
+    On its way a request waits for the one before it with the same query hash, takes the token, waits for its turn,
+    has the lease looked at, passes the breaker, and is sent; it comes this way again where a failure is worth
+    another try. Make it inside the loop that will use it.
+
+    Args:
+        org: the org's name in the configuration.
+        base_url: of the API, without a slash at its end.
+        login_url: of the token server.
+        credentials: gives client id and secret; asked at every renewal of the token.
+        dialect: of the API.
+        requests_per_second: the org's limit.
+        query_timeout: for one request, from connecting to the last byte.
+        breaker_failures: failures in a row that open the breaker.
+        breaker_open_for: how long it stays open the first time.
+        lease_check: called just before every send; raises ``LeaseLostError`` where this process must not send.
+        on_hold: told the seconds of each 429, to be kept through a restart.
+        emit: told every event with its context, ``org`` among it.
+        clock: for everything but the pacing, which runs on the loop's.
+    """
+
+    def __init__(
+        self,
+        org: str,
+        *,
+        base_url: str,
+        login_url: str,
+        credentials: Credentials,
+        dialect: Dialect,
+        requests_per_second: float,
+        query_timeout: timedelta,
+        breaker_failures: int,
+        breaker_open_for: timedelta,
+        lease_check: Callable[[], None],
+        on_hold: Callable[[float], None],
+        emit: Emit,
+        clock: Clock | None = None,
+    ) -> None:
+        self.org = org
+        self.dialect = dialect
+        self.query_timeout = query_timeout
+        self._base_url = base_url.rstrip("/")
+        self._lease_check = lease_check
+        self._on_hold = on_hold
+        self._emit: Emit = partial(emit, org=org)
+        self._clock = clock or SystemClock()
+        self._redactor = Redactor()
+        self._transport = Transport(self._redactor, self._clock)
+        self.limiter = OrgLimiter(requests_per_second)
+        self.breaker = Breaker(breaker_failures, breaker_open_for, self._clock, self._emit)
+        self._tokens = TokenSource(
+            login_url,
+            credentials=credentials,
+            send=self._once,
+            redactor=self._redactor,
+            clock=self._clock,
+            emit=self._emit,
+        )
+        self._retries = Retries(self._emit, lambda: self.breaker.state == "closed")
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._users: Counter[str] = Counter()
+
+    @property
+    def requests_per_second(self) -> float:
+        """The org's limit; it may be changed at any time."""
+        return self.limiter.requests_per_second
+
+    @requests_per_second.setter
+    def requests_per_second(self, rate: float) -> None:
+        self.limiter.requests_per_second = rate
+
+    @property
+    def max_hold(self) -> float | None:
+        """Seconds: where a 429 holds the org back longer, RateLimitedError is raised. None: it is waited out."""
+        return self.limiter.max_hold
+
+    @max_hold.setter
+    def max_hold(self, seconds: float | None) -> None:
+        self.limiter.max_hold = seconds
+
+    def hold(self, seconds: float) -> None:
+        """Take over what is left of a hold from before this process."""
+        self.limiter.hold(seconds)
+
+    def scan(self, query: Query) -> AsyncIterator[Page]:
+        """The pages of one scan, in order, up to the last.
+
+        Raises:
+            CursorError: the cursor has expired; what was yielded is void, and the caller begins again.
+            ExtractionError: the scan cannot be completed.
+            LeaseLostError: this process no longer holds the org.
+        """
+        return self.dialect.scan(query, partial(self.call, query_hash=self.dialect.query_hash(query)))
+
+    async def call(self, request: ApiRequest, *, query_hash: str | None = None) -> bytes:
+        """The body of the answer to one request; of those with one query hash one at a time.
+
+        Raises:
+            ExtractionError: what the answer stands for, after the tries that are due.
+            LeaseLostError: this process no longer holds the org.
+        """
+        if query_hash is None:
+            return await self._retries.run(partial(self._authorized, request))
+        async with self._alone(query_hash):
+            return await self._retries.run(partial(self._authorized, request), query_hash=query_hash)
+
+    async def close(self) -> None:
+        """Stop what the client does of its own, and close its connections."""
+        await self._tokens.close()
+        await self._transport.close()
+
+    @asynccontextmanager
+    async def _alone(self, query_hash: str) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(query_hash, asyncio.Lock())
+        self._users[query_hash] += 1
+        try:
+            async with lock:
+                yield
+        finally:
+            self._users[query_hash] -= 1
+            if not self._users[query_hash]:
+                del self._users[query_hash], self._locks[query_hash]
+
+    async def _authorized(self, request: ApiRequest) -> bytes:
+        """Send with the token; once more with another one where the API refuses the first."""
+        token = await self._tokens.get()
+        try:
+            return await self._once(self._with_token(request, token))
+        except UnauthorizedError:
+            token = await self._tokens.renew(token)
+        return await self._once(self._with_token(request, token))
+
+    def _with_token(self, request: ApiRequest, token: str) -> HttpRequest:
+        headers = {"Authorization": f"Bearer {token}"}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        return HttpRequest(request.method, self._base_url + request.path, headers, request.body)
+
+    async def _once(self, request: HttpRequest) -> bytes:
+        """One send, whatever for: through limiter, lease and breaker."""
+        self.breaker.check()
+        began = self._clock.monotonic()
+        permit = await self.limiter.acquire()
+        try:
+            self._emit("request_waited", seconds=self._clock.monotonic() - began)
+            self._lease_check()
+            with self.breaker.guard():
+                return await self._send(request, permit)
+        except RateLimitedError as error:
+            self.limiter.hold(error.retry_after)
+            self._on_hold(error.retry_after)
+            self._emit("rate_limited", retry_after=error.retry_after)
+            raise
+        finally:
+            permit.unused()
+
+    async def _send(self, request: HttpRequest, permit: Permit) -> bytes:
+        self._emit("request_sent")
+        began = self._clock.monotonic()
+        status: int | str = "cancelled"
+        try:
+            body = await self._transport.send(request, permit, self.query_timeout.total_seconds())
+            status = "ok"
+        except QueryTimeoutError:
+            status = "timeout"
+            raise
+        except ExtractionError as error:
+            status = error.status or "broken"
+            raise
+        else:
+            return body
+        finally:
+            self._emit("request_finished", status=status, seconds=self._clock.monotonic() - began)

@@ -1,0 +1,124 @@
+"""What an API's error answer means, as an error of ours. Every text of the server's is redacted first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from service.errors import (
+    CursorError,
+    ExtractionError,
+    ForbiddenError,
+    GranularityError,
+    PageError,
+    RateLimitedError,
+    RefusedError,
+    ServerError,
+    TooLargeError,
+    UnauthorizedError,
+)
+from service.genesys.limiter import HOLD_MAX
+
+RETRY_AFTER_DEFAULT = 5.0
+"""Seconds to wait on a 429 that does not say for how long, or says no number."""
+RETRY_AFTER_MIN = 1.0
+_CODE_MAX = 100
+
+_cursor = re.compile(r"(?i)cursor|page[\W_]*token")
+_granularity = re.compile(r"(?i)granularit")
+_size = re.compile(r"(?i)cardinalit|too[\W_]*large|(?<!page)(?<!page[\W_])size")
+
+Clean = Callable[..., str]
+"""``Redactor.clean``."""
+
+
+def retry_after(header: str | None, now: datetime) -> float:
+    """Seconds to hold back for: a whole number of seconds or an HTTP date (RFC 9110, 10.2.3), within bounds."""
+    if header is None:
+        return RETRY_AFTER_DEFAULT
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text)
+    else:
+        try:
+            at = parsedate_to_datetime(text)
+        except (ValueError, IndexError, TypeError, OverflowError):
+            return RETRY_AFTER_DEFAULT
+        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds()
+    return min(max(seconds, RETRY_AFTER_MIN), HOLD_MAX)
+
+
+def fault(
+    status: int, body: bytes, retry_after_header: str | None, now: datetime, clean: Clean
+) -> ExtractionError:
+    """The error that an answer with a status other than 2xx stands for.
+
+    ``body`` is ``{"status", "code", "message", "contextId"}`` in both APIs; anything else is taken as text.
+    """
+    fields = _fields(body)
+    code = _text(fields.get("code"), clean, _CODE_MAX)
+    context_id = _text(fields.get("contextId"), clean, _CODE_MAX)
+    # The token server says error and error_description (RFC 6749, 5.2), a gateway whatever it likes.
+    words = [fields[key] for key in ("message", "error_description", "description", "error") if fields.get(key)]
+    message = _text(words[0] if words else body.decode(errors="replace") if not fields else None, clean)
+    told = ": ".join(each for each in (_title(status), code, message) if each)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return RateLimitedError(told, retry_after=retry_after(retry_after_header, now))
+    kind = _kind(status, code or "", message or "")
+    if kind is PageError:
+        told += " (a redirect, which is not followed)"
+    if kind is ForbiddenError:
+        told += (
+            " (the client's role needs the permission Analytics > Query > Read,"
+            " the OAuth client the scope analytics:query:read)"
+        )
+    return kind(told, status=status, code=code, context_id=context_id)
+
+
+def _kind(status: int, code: str, message: str) -> type[ExtractionError]:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return ServerError
+    if status < HTTPStatus.BAD_REQUEST:
+        return PageError  # a redirect is never followed: it would carry the token elsewhere
+    by_status: dict[int, type[ExtractionError]] = {
+        HTTPStatus.UNAUTHORIZED: UnauthorizedError,
+        HTTPStatus.FORBIDDEN: ForbiddenError,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: TooLargeError,
+    }
+    if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.GONE) and _cursor.search(code):
+        return CursorError
+    if status == HTTPStatus.BAD_REQUEST:
+        told = f"{code}\n{message}"
+        return (
+            GranularityError
+            if _granularity.search(told)
+            else TooLargeError
+            if _size.search(told)
+            else RefusedError
+        )
+    return by_status.get(status, RefusedError)
+
+
+def _title(status: int) -> str:
+    try:
+        return f"HTTP {status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"HTTP {status}"
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(value: object, clean: Clean, *limit: int) -> str | None:
+    return clean(value, *limit) or None if isinstance(value, str) else None

@@ -1,0 +1,69 @@
+"""Keeps secrets out of every text that a server may have written."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections import deque
+from urllib.parse import quote, quote_plus
+
+TEXT_MAX = 500
+"""Characters of a server's text that go into an error."""
+_REMEMBERED = 16
+"""Spellings kept of each kind; renewed tokens must not push the client's secret out."""
+_PREFIX = 8
+"""Characters of a secret that betray it: a server that cuts its text short may cut a secret with it."""
+_REPLACEMENT = "[redacted]"
+
+_authorization = re.compile(r"(?i)\b(bearer|basic)(\s+|%20|\+)[A-Za-z0-9._~+/=%-]{6,}")
+
+
+class Redactor:
+    """Knows the secrets of one org, in the spellings in which they travel."""
+
+    def __init__(self) -> None:
+        self._tokens: deque[str] = deque(maxlen=_REMEMBERED)
+        self._credentials: deque[str] = deque(maxlen=_REMEMBERED)
+
+    def add_token(self, token: str) -> None:
+        """Never let this token through."""
+        _remember(self._tokens, token)
+
+    def add_credentials(self, client_id: str, client_secret: str) -> None:
+        """Never let the secret through, nor the Basic header made of the two."""
+        _remember(self._credentials, client_secret)
+        _remember(self._credentials, basic(client_id, client_secret))
+
+    def clean(self, text: str, limit: int = TEXT_MAX) -> str:
+        """The text without secrets, on one line, cut to ``limit`` characters."""
+        for secret in sorted([*self._tokens, *self._credentials], key=len, reverse=True):
+            text = _without(text, secret)
+        text = _authorization.sub(rf"\1 {_REPLACEMENT}", text)
+        text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+        return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def basic(client_id: str, client_secret: str) -> str:
+    """The credentials of a Basic authorization header (RFC 7617), UTF-8."""
+    return base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
+
+
+def _remember(secrets: deque[str], secret: str) -> None:
+    for spelling in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
+        if spelling and spelling not in secrets:
+            secrets.append(spelling)
+
+
+def _without(text: str, secret: str) -> str:
+    """The text with each occurrence of the secret, or of a telling part of its beginning, replaced."""
+    head = secret[:_PREFIX]
+    parts: list[str] = []
+    begin = 0
+    while (found := text.find(head, begin)) >= 0:
+        end, at = found + len(head), len(head)
+        while at < len(secret) and end < len(text) and text[end] == secret[at]:
+            end, at = end + 1, at + 1
+        parts += (text[begin:found], _REPLACEMENT)
+        begin = end
+    return "".join([*parts, text[begin:]])

@@ -1,0 +1,185 @@
+"""One request over HTTP: sent once, answered within its time, its body bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import aiohttp
+
+from service.clock import Clock
+from service.errors import PageError, QueryTimeoutError, ServerError
+from service.genesys.faults import fault
+from service.genesys.limiter import Permit
+from service.genesys.redaction import Redactor
+
+BODY_MAX = 64 * 2**20
+"""Bytes, unpacked, past which an answer is a page at fault."""
+ERROR_BODY_MAX = 64 * 2**10
+"""Bytes of an error's answer that are read."""
+CONNECT_TIMEOUT = 30.0
+"""Seconds; a host that takes no connection for so long counts as a broken connection."""
+_STEP = 2**20
+_GZIP = zlib.MAX_WBITS | 16
+_SUCCESS = range(200, 300)
+
+
+class HttpRequest(NamedTuple):
+    """One request as it goes out, its token in the headers."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None
+
+    def __repr__(self) -> str:
+        return f"<{self.method} {self.url}>"
+
+
+class Transport:
+    """The connections of one org.
+
+    No proxy, netrc or cookie is taken from the environment or from an answer, certificates are checked, and a
+    redirect is not followed. Bodies are unpacked here, in bounded steps: aiohttp would unpack 1 MB of gzip into a
+    gigabyte at once.
+    """
+
+    def __init__(self, redactor: Redactor, clock: Clock) -> None:
+        self._redactor = redactor
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def send(self, request: HttpRequest, permit: Permit, timeout: float) -> bytes:  # noqa: ASYNC109
+        """The body of a 2xx answer, unpacked.
+
+        Args:
+            request: what is sent, once.
+            permit: told when the request goes out.
+            timeout: seconds from connecting to the last byte.
+
+        Raises:
+            QueryTimeoutError: the time is over.
+            ServerError: the connection failed or broke midway, or the answer is 5xx.
+            PageError: too large, packed in a way that was not asked for, cut short, or a redirect.
+            ExtractionError: the class that any other answer stands for.
+        """
+        deadline = asyncio.timeout(timeout)
+        try:
+            async with deadline:
+                return await self._exchange(request, permit)
+        except aiohttp.ClientError as error:
+            told = self._redactor.clean(str(error))
+            raise ServerError(f"the connection failed: {type(error).__name__}: {told}") from None
+        except TimeoutError as error:
+            if deadline.expired():
+                raise QueryTimeoutError(f"no whole answer within {timeout:g} s") from None
+            raise ServerError(
+                f"the connection failed: {self._redactor.clean(str(error)) or 'timed out'}"
+            ) from None
+        except OSError as error:
+            raise ServerError(f"the connection failed: {self._redactor.clean(str(error))}") from None
+
+    async def _exchange(self, request: HttpRequest, permit: Permit) -> bytes:
+        async with self._open().request(
+            request.method,
+            request.url,
+            data=request.body,
+            headers={**request.headers, "Accept": "application/json", "Accept-Encoding": "gzip"},
+            allow_redirects=False,
+            trace_request_ctx={"permit": permit},
+        ) as response:
+            packed = response.headers.get("Content-Encoding", "identity").strip().lower()
+            if response.status in _SUCCESS:
+                return await _read(response.content, packed, BODY_MAX)
+            try:
+                body = await _read(response.content, packed, ERROR_BODY_MAX, cut=True)
+            except (aiohttp.ClientError, PageError):
+                body = b""  # the status alone says enough
+            raise fault(
+                response.status,
+                body,
+                response.headers.get("Retry-After"),
+                self._clock.now(),
+                self._redactor.clean,
+            )
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            traces = aiohttp.TraceConfig()
+            traces.on_request_headers_sent.append(_tell_sent)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),  # concurrency is bounded by the windows in flight
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,
+                trace_configs=[traces],
+            )
+        return self._session
+
+
+async def _tell_sent(
+    _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceRequestHeadersSentParams
+) -> None:
+    permit: Permit = context.trace_request_ctx["permit"]
+    if permit.sent_at is not None:
+        # aiohttp sends a GET again by itself where a kept connection turns out closed: past limit and lease.
+        raise aiohttp.ServerDisconnectedError
+    permit.sent()
+
+
+async def _read(content: aiohttp.StreamReader, packed: str, most: int, *, cut: bool = False) -> bytes:
+    """The body, unpacked; past ``most`` bytes it is cut there or refused."""
+    if packed not in ("identity", "gzip", "x-gzip", ""):
+        raise PageError("the answer is packed in a way that was not asked for")
+    unpack = _Gunzip() if packed.endswith("gzip") else None
+    body = bytearray()
+    received = 0
+    async for chunk in content.iter_any():
+        received += len(chunk)
+        if unpack is None:
+            body += chunk
+        else:
+            unpack.feed(chunk, body, most)
+        if len(body) > most or received > most:
+            if cut:
+                return bytes(body[:most])
+            raise PageError(f"the answer is larger than {most // 2**20} MiB")
+    if unpack is not None:
+        unpack.finish(body, most)
+    return bytes(body)
+
+
+class _Gunzip:
+    """Unpacks gzip, several members in a row too, never much past what is allowed."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(_GZIP)
+        self._begun = False
+
+    def feed(self, chunk: bytes, body: bytearray, most: int) -> None:
+        """Append what the chunk unpacks to; stops soon after ``most`` bytes."""
+        try:
+            while chunk and len(body) <= most:
+                if self._member.eof:
+                    self._member = zlib.decompressobj(_GZIP)
+                self._begun = True
+                body += self._member.decompress(chunk, _STEP)
+                chunk = self._member.unconsumed_tail or self._member.unused_data
+        except zlib.error:
+            raise PageError("the answer is not the gzip that it says it is") from None
+
+    def finish(self, body: bytearray, most: int) -> None:
+        """Append what is left; the last member must have ended."""
+        while len(body) <= most and (rest := self._member.decompress(b"", _STEP)):
+            body += rest
+        if self._begun and not self._member.eof:
+            raise PageError("the answer's gzip was cut short")
