@@ -38,7 +38,9 @@ CREATE TABLE flow_outcomes.extraction_window (
     last_error            text,
     due_at                timestamptz NOT NULL,
     completed_at          timestamptz,
-    requested_at          timestamptz NOT NULL DEFAULT now(),  -- ad hoc work: when it was last asked for
+    requests              integer NOT NULL DEFAULT 1,   -- ad hoc work: how often it was asked for,
+    requests_begun        integer NOT NULL DEFAULT 0,   -- how many of these the last begun scan answers,
+    requests_read         integer NOT NULL DEFAULT 0,   -- and how many the last stored one; no clock is compared
     scanned_at            timestamptz,              -- when the last stored scan began
     flow_ids              text[],                   -- the flows that it asked for; null is all
     entries               bigint,                   -- entries in the last stored scan, to reckon pages with

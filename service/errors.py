@@ -17,6 +17,7 @@
         ├── ServerError           5xx, or the connection broke, after the retries
         ├── QueryTimeoutError     no whole answer within ``query_timeout``
         ├── CircuitOpenError      the org's breaker is open
+        ├── StorageError          PostgreSQL refuses what the scan brought, or the role may not write it
         └── PageError             a page at fault: nothing of the scan can be believed
             └── ConflictError     one (flow, bucket, outcome) with two different figures
 """
@@ -131,6 +132,12 @@ class CircuitOpenError(ExtractionError):
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class StorageError(ExtractionError):
+    """PostgreSQL refuses what the scan brought, or the role may not write it."""
+
+    hint = "see what PostgreSQL says; the schema's migrations and the role's rights are the first to look at"
 
 
 class PageError(ExtractionError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from service.model import Granularity, Scan, Span, Window
 from service.postgres.pool import Database
@@ -27,7 +26,7 @@ class LedgerWindow:
         state: ``pending``, ``running``, ``complete`` or ``failed``.
         flows: the flows that its last stored scan asked for; None is all of them, or none stored yet.
         doubted: a wholly empty answer is not believed yet.
-        unread: ad hoc work that was asked for after its last stored scan began.
+        unread: ad hoc work that was asked for again since its last stored scan began.
         ask_alone: a page that it shared was at fault.
         attempts, last_error: so far.
     """
@@ -61,7 +60,7 @@ class Ledger:
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "SELECT job, window_start, window_end, requested_granularity, granularity, due_at, state, flow_ids,"
-                " doubted_in IS NOT NULL, job IS NULL AND requested_at > coalesce(scanned_at, '-infinity'),"
+                " doubted_in IS NOT NULL, job IS NULL AND requests > requests_read,"
                 " ask_alone, attempts, last_error"
                 " FROM flow_outcomes.extraction_window WHERE org = %s AND work = %s"
                 " ORDER BY window_start, window_end",
@@ -105,43 +104,63 @@ class Ledger:
                 ),
             )
 
-    async def forget(self, work: str, before: datetime) -> None:
-        """Take out what is not owed any more, since it starts before ``before``, and was never completed."""
+    async def forget(self, windows: Sequence[Window]) -> None:
+        """Take out windows of one work that are not owed any more and were never completed."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                "DELETE FROM flow_outcomes.extraction_window WHERE org = %s AND work = %s AND window_start < %s"
-                " AND completed_at IS NULL"
-                " AND EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %s AND epoch = %s)",
-                (self._org, work, before, self._org, self._epoch),
+                f"DELETE FROM flow_outcomes.extraction_window WHERE {_THESE} AND completed_at IS NULL",
+                self._these(windows),
             )
+
+    async def replace(self, window: Window, by: Window) -> None:
+        """Owe another window in the place of one that cannot be had as it is."""
+        if by.span == window.span:
+            async with self._database.transaction() as connection:
+                await connection.execute(
+                    f"UPDATE flow_outcomes.extraction_window SET granularity = %(granularity)s WHERE {_THESE}",
+                    {**self._these([window]), "granularity": by.granularity.value},
+                )
+            return
+        await self.forget([window])
+        await self.request([by], again=False)
+
+    async def request(self, windows: Sequence[Window], *, again: bool) -> None:
+        """Ask for ad hoc windows; those that are there already are asked for once more where ``again`` says so."""
+        await self.owe(windows)
+        if again:
+            async with self._database.transaction() as connection:
+                await connection.execute(
+                    "UPDATE flow_outcomes.extraction_window SET requests = requests_begun + 1"
+                    f" WHERE {_THESE} AND requests <= requests_begun",
+                    self._these(windows),
+                )
 
     async def begin(self, scan: Scan, query_hash: str) -> None:
         """Note that a scan begins; what was complete stays so."""
         await self._each(
             scan,
             "attempts = attempts + 1, query_hash = %(query_hash)s, granularity = %(granularity)s,"
-            " state = CASE WHEN state = 'complete' THEN state ELSE 'running' END",
+            " state = CASE WHEN state = 'complete' THEN state ELSE 'running' END, requests_begun = requests",
             query_hash=query_hash,
             granularity=scan.granularity.value,
         )
 
-    async def fail(self, scan: Scan, error: str, *, ask_alone: bool = False) -> None:
+    async def fail(self, scan: Scan, error: str) -> None:
         """Note why a scan failed; what was complete stays so."""
         await self._each(
             scan,
-            "last_error = %(error)s, ask_alone = ask_alone OR %(ask_alone)s,"
-            " state = CASE WHEN state = 'complete' THEN state ELSE 'failed' END",
-            error=error[:LAST_ERROR_LENGTH].replace("\0", "\\0"),
-            ask_alone=ask_alone,
+            "last_error = %(error)s, state = CASE WHEN state = 'complete' THEN state ELSE 'failed' END",
+            error=_clean(error),
         )
 
-    async def interrupt(self, scan: Scan, reason: str | None = None) -> None:
-        """Put a scan back that did not fail: the process stopped, the database or the org was away."""
+    async def interrupt(self, scan: Scan, reason: str | None = None, *, ask_alone: bool = False) -> None:
+        """Put a scan back that did not fail: the process stopped, the database or the org was away, it was split."""
         await self._each(
             scan,
-            "last_error = coalesce(%(reason)s, last_error),"
+            "last_error = coalesce(%(reason)s, last_error), ask_alone = ask_alone OR %(ask_alone)s,"
             " state = CASE WHEN state = 'running' THEN 'pending' ELSE state END",
-            reason=reason,
+            reason=None if reason is None else _clean(reason),
+            ask_alone=ask_alone,
         )
 
     async def recover(self) -> None:
@@ -196,18 +215,29 @@ class Ledger:
     async def _each(self, scan: Scan, change: str, **parameters: object) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(
-                f"UPDATE flow_outcomes.extraction_window SET {change}"
-                " WHERE org = %(org)s AND work = %(work)s AND requested_granularity = %(requested)s"
-                " AND (window_start, window_end) IN"
-                "     (SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]))"
-                " AND EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)",
-                {
-                    "org": self._org,
-                    "work": scan.windows[0].work,
-                    "requested": scan.windows[0].requested,
-                    "starts": [w.span.start for w in scan.windows],
-                    "ends": [w.span.end for w in scan.windows],
-                    "epoch": self._epoch,
-                    **parameters,
-                },
+                f"UPDATE flow_outcomes.extraction_window SET {change} WHERE {_THESE}",
+                {**self._these(scan.windows), **parameters},
             )
+
+    def _these(self, windows: Sequence[Window]) -> dict[str, object]:
+        return {
+            "org": self._org,
+            "work": windows[0].work,
+            "requested": windows[0].requested,
+            "starts": [w.span.start for w in windows],
+            "ends": [w.span.end for w in windows],
+            "epoch": self._epoch,
+        }
+
+
+# Windows of one work, for the org's owner alone.
+_THESE = (
+    "org = %(org)s AND work = %(work)s AND requested_granularity = %(requested)s"
+    " AND (window_start, window_end) IN"
+    "     (SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]))"
+    " AND EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)"
+)
+
+
+def _clean(error: str) -> str:
+    return error[:LAST_ERROR_LENGTH].replace("\0", "\\0")

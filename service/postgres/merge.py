@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
-from service.errors import ConflictError, LeaseLostError
+import psycopg
+
+from service.errors import ConflictError, LeaseLostError, StorageError
 from service.model import Scan, Span, Window, instant
 from service.postgres import merge_sql as sql
 from service.postgres.lease import Lease
-from service.postgres.pool import MERGE_TIMEOUT, Connection, Database
+from service.postgres.pool import MERGE_TIMEOUT, Connection, Database, explain
+from service.postgres.revision import STAMP
 from service.postgres.staging import Staging
 
 ALL_FLOWS = "*"
@@ -130,7 +133,7 @@ class Merge:
         await self._expect()
         await self._complete()
         if self.result.changed:
-            await self._run(sql.STAMP)
+            await self._run(STAMP)
         return self.result
 
     async def _run(self, statement: LiteralString, **more: object) -> list[tuple[Any, ...]]:
@@ -272,7 +275,11 @@ async def merge(database: Database, lease: Lease, staging: Staging, record: Scan
     Raises:
         LeaseLostError: another process has taken the org; nothing was written.
         ConflictError: the scan gives two different figures for one key; nothing was written.
+        StorageError: PostgreSQL refuses it; nothing was written.
         DatabaseAwayError: nothing was written, or the answer to the commit was lost.
     """
-    async with database.transaction(limit=MERGE_TIMEOUT + 30) as connection:
-        return await Merge(connection, record).run(lease, staging)
+    try:
+        async with database.transaction(limit=MERGE_TIMEOUT + 30) as connection:
+            return await Merge(connection, record).run(lease, staging)
+    except psycopg.Error as error:
+        raise StorageError(f"PostgreSQL refuses it: {explain(error)}") from error

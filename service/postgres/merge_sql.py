@@ -452,7 +452,7 @@ COMPLETE_WINDOW = """
     SET state = 'complete', granularity = %(granularity)s, query_hash = %(query_hash)s, pages = %(pages)s,
         entries = %(entries)s, rows = %(rows)s, rejected = %(rejected)s, last_error = NULL, doubted_in = NULL,
         ask_alone = false, completed_at = clock_timestamp(), scanned_at = %(began_at)s,
-        flow_ids = %(flows)s::text[]
+        flow_ids = %(flows)s::text[], requests_read = requests_begun
     WHERE org = %(org)s AND work = %(work)s AND window_start = %(window_start)s AND window_end = %(window_end)s
       AND requested_granularity = %(requested)s
 """
@@ -464,15 +464,4 @@ DOUBT_WINDOW = """
         state = CASE WHEN state = 'complete' THEN 'complete' ELSE 'pending' END
     WHERE org = %(org)s AND work = %(work)s AND window_start = %(window_start)s AND window_end = %(window_end)s
       AND requested_granularity = %(requested)s
-"""
-
-# The last act: the instant from which a reader sees it. Never earlier than the one before, whatever the clock did.
-STAMP = """
-    WITH counted AS (
-        UPDATE flow_outcomes.org SET revision = %(revision)s WHERE org = %(org)s
-    )
-    INSERT INTO flow_outcomes.revision (org, revision, stamped_at)
-    SELECT %(org)s, %(revision)s, greatest(clock_timestamp(), max(stamped_at) + interval '1 microsecond')
-    FROM (SELECT stamped_at FROM flow_outcomes.revision WHERE org = %(org)s
-          ORDER BY revision DESC LIMIT 1) latest
 """

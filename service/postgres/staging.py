@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import uuid
 
+import psycopg
+
+from service.errors import FlowOutcomesError
 from service.model import Normalised, OutcomeRow, Reject
 from service.postgres.pool import Connection, Database
 
@@ -111,6 +115,11 @@ class Staging:
         if self.spilled:
             async with self._database.transaction() as connection:
                 await self._sweep(connection)
+
+    async def abandon(self) -> None:
+        """Forget it all where possible; what stays written out is swept when the org is next taken."""
+        with contextlib.suppress(FlowOutcomesError, psycopg.Error):
+            await self.discard()
 
     async def _sweep(self, connection: Connection) -> None:
         for table in ("staging", "staging_reject"):

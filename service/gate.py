@@ -1,0 +1,94 @@
+"""Who may begin: so many scans at once, the urgent first, and never two over the same buckets."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from service.model import Scan
+
+
+class GateClosedError(Exception):
+    """Nothing new begins here any more."""
+
+
+@dataclass(order=True)
+class _Waiting:
+    priority: int
+    number: int
+    scan: Scan = field(compare=False)
+    admitted: asyncio.Future[None] = field(compare=False)
+
+
+class Gate:
+    """Admits an org's scans.
+
+    Two scans over the same buckets run one after the other, so that of two the one begun later is stored later.
+
+    Args:
+        places: scans in flight at most; may be changed at any time.
+    """
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self._numbers = itertools.count()
+        self._waiting: list[_Waiting] = []
+        self._inside: list[Scan] = []
+        self._closed = False
+
+    @property
+    def inside(self) -> int:
+        """Scans in flight."""
+        return len(self._inside)
+
+    @property
+    def waiting(self) -> int:
+        """Scans that wait for a place."""
+        return len(self._waiting)
+
+    def close(self) -> None:
+        """Let nobody in any more; those inside go on."""
+        self._closed = True
+        for each in self._waiting:
+            if not each.admitted.done():
+                each.admitted.set_exception(GateClosedError())
+        self._waiting.clear()
+
+    @asynccontextmanager
+    async def enter(self, scan: Scan, priority: int) -> AsyncIterator[None]:
+        """Wait for a place; the lower the priority's number, the sooner.
+
+        Raises:
+            GateClosedError: the gate is closed.
+        """
+        if self._closed:
+            raise GateClosedError
+        each = _Waiting(priority, next(self._numbers), scan, asyncio.get_running_loop().create_future())
+        self._waiting.append(each)
+        self._admit()
+        try:
+            await each.admitted
+            yield
+        finally:
+            if each in self._waiting:
+                self._waiting.remove(each)
+            if each.admitted.done() and not each.admitted.cancelled() and each.admitted.exception() is None:
+                self._inside.remove(scan)
+            self._admit()
+
+    def _admit(self) -> None:
+        for each in sorted(self._waiting):
+            if len(self._inside) >= self.places:
+                return
+            if each.admitted.done() or any(_collide(each.scan, other) for other in self._inside):
+                continue
+            self._waiting.remove(each)
+            self._inside.append(each.scan)
+            each.admitted.set_result(None)
+
+
+def _collide(one: Scan, other: Scan) -> bool:
+    return one.granularity is other.granularity and one.span.overlaps(other.span)

@@ -1,0 +1,182 @@
+"""The corridor: fetch a scan's pages, normalise them, store them whole, tell of it.
+
+Everything else is a room off it. What it is given is planned already; what it raises, the worker judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from service.clock import Clock
+from service.errors import CursorError, PageError, TooLargeError
+from service.genesys.client import GenesysClient
+from service.model import Normalised, Query, Scan
+from service.normalise import Frame, normalise
+from service.plan.buckets import buckets, is_edge
+from service.plan.scans import halve
+from service.postgres.ledger import Ledger
+from service.postgres.lease import Lease
+from service.postgres.merge import Merged, ScanRecord, merge
+from service.postgres.pool import Database
+from service.postgres.staging import Staging
+
+RESTARTS = 2  # times that a scan begins again from page one when its cursor has gone
+Emit = Callable[..., None]
+
+
+@dataclass
+class _Tally:
+    pages: int = 0
+    entries: int = 0
+
+
+class Pipeline:
+    """Extracts scans of one org for as long as its lease is good."""
+
+    def __init__(
+        self, client: GenesysClient, database: Database, ledger: Ledger, lease: Lease, clock: Clock, emit: Emit
+    ) -> None:
+        self._client = client
+        self._database = database
+        self._ledger = ledger
+        self._lease = lease
+        self._clock = clock
+        self._emit = emit
+        self._cuts: set[str] | None = None
+
+    async def extract(self, scan: Scan, cycle: str) -> Merged:
+        """Bring one scan in, from its first page to its mark in the ledger.
+
+        Raises:
+            ExtractionError: it did not come to its end; nothing of it is stored.
+            DatabaseAwayError: the database was away; nothing of it is stored.
+            LeaseLostError: another process works the org now.
+        """
+        query_hash = self._client.dialect.query_hash(scan.queries[0])
+        await self._ledger.begin(scan, query_hash)
+        for attempt in range(RESTARTS + 1):
+            staging, tally, began_at = Staging(self._database, scan.org), _Tally(), self._clock.now()
+            try:
+                for query in scan.queries:
+                    await self._fetch(query, scan, staging, tally)
+                record = ScanRecord(
+                    scan=scan,
+                    buckets=buckets(scan.span, scan.granularity, scan.queries[0].timezone),
+                    flows=scan.queries[0].flows,
+                    query_hash=query_hash,
+                    began_at=began_at,
+                    pages=tally.pages,
+                    entries=tally.entries,
+                    cycle=cycle,
+                )
+                merged = await merge(self._database, self._lease, staging, record)
+            except CursorError as error:
+                await staging.discard()
+                if attempt == RESTARTS:
+                    raise
+                self._emit("window_restarted", **about(scan), query_hash=query_hash, reason=str(error))
+            except BaseException:
+                await staging.abandon()
+                raise
+            else:
+                self._tell(scan, record, merged)
+                return merged
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _fetch(self, query: Query, scan: Scan, staging: Staging, tally: _Tally) -> None:
+        """Read one query to its end, in halves where the engine finds it too large."""
+        waiting = [query]
+        while waiting:
+            query = waiting.pop(0)
+            query_hash = self._client.dialect.query_hash(query)
+            halves = halve(query)
+            if halves and query_hash in await self._known_cuts():
+                waiting[:0] = halves
+                continue
+            pages_before = tally.pages
+            try:
+                async for normalised in self._pages(query, tally):
+                    _attributable(scan, normalised)
+                    await staging.add(normalised)
+            except TooLargeError as error:
+                if halves is None:
+                    raise
+                await self._ledger.cut(query_hash)
+                (await self._known_cuts()).add(query_hash)
+                if tally.pages > pages_before:
+                    raise CursorError(f"too large, and told midway: {error}") from error
+                waiting[:0] = halves
+
+    async def _pages(self, query: Query, tally: _Tally) -> AsyncIterator[Normalised]:
+        frame = Frame.of(
+            query,
+            buckets(query.span, query.granularity, query.timezone),
+            lambda at: is_edge(at, query.granularity, query.timezone),
+        )
+        async for page in self._client.scan(query):
+            tally.pages += 1
+            tally.entries += len(page.entries)
+            yield normalise(page.entries, frame)
+
+    async def _known_cuts(self) -> set[str]:
+        if self._cuts is None:
+            self._cuts = set(await self._ledger.cuts())
+        return self._cuts
+
+    def _tell(self, scan: Scan, record: ScanRecord, merged: Merged) -> None:
+        for window, reason, flow_id, outcome in merged.rejects:
+            span = {"window_start": window.span.start, "window_end": window.span.end}
+            self._emit(
+                "entry_rejected",
+                org=scan.org,
+                job=window.job,
+                **span,
+                reason=reason,
+                flow_id=flow_id,
+                outcome=outcome,
+            )
+        for window in scan.windows:
+            known = {
+                "org": scan.org,
+                "job": window.job,
+                "window_start": window.span.start,
+                "window_end": window.span.end,
+                "query_hash": record.query_hash,
+            }
+            if window in merged.missing:
+                missing = merged.missing[window]
+                self._emit("outcome_missing", **known, rows=missing.rows, outcomes=missing.sample)
+            if window in merged.restated:
+                self._emit("outcome_restated", **known, rows=merged.restated[window])
+            if window in merged.mismatched:
+                self._emit("percentage_mismatch", **known, rows=merged.mismatched[window])
+            self._emit(
+                "window_doubted" if window in merged.doubted else "window_complete",
+                **known,
+                granularity=scan.granularity.value,
+                pages=record.pages,
+                rows=merged.rows.get(window, 0),
+                rejected=merged.rejected.get(window, 0),
+                seconds=round((self._clock.now() - record.began_at).total_seconds(), 3),
+            )
+
+
+def about(scan: Scan) -> dict[str, object]:
+    """What an event says of a scan."""
+    return {
+        "org": scan.org,
+        "job": scan.windows[0].job,
+        "window_start": scan.span.start,
+        "window_end": scan.span.end,
+    }
+
+
+def _attributable(scan: Scan, normalised: Normalised) -> None:
+    """A refused entry whose bucket cannot be told has to be put down to one window.
+
+    Raises:
+        PageError: the scan has several; the worker then asks for them one by one.
+    """
+    if len(scan.windows) > 1 and any(reject.bucket_start is None for reject in normalised.rejects):
+        raise PageError("an entry's bucket cannot be told, so its windows have to be asked for one by one")

@@ -1,0 +1,45 @@
+"""Partitions made ahead of the figures that go into them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from service.model import Span
+from service.postgres.pool import Database
+
+AHEAD = timedelta(days=92)
+
+
+class Partitions:
+    """Knows which months have their partitions already, so that a scan seldom asks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._made: set[tuple[int, int]] = set()
+
+    async def ensure(self, span: Span) -> None:
+        """Have the partitions for all buckets of the span, and for the months soon after it.
+
+        Raises:
+            DatabaseAwayError: the database cannot be reached.
+        """
+        months = _months(Span(span.start, span.end + AHEAD))
+        if self._made.issuperset(months):
+            return
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "SELECT flow_outcomes.ensure_partitions(%s, %s)", (span.start, span.end + AHEAD)
+            )
+        self._made |= months
+
+
+def _months(span: Span) -> set[tuple[int, int]]:
+    month, months = span.start.replace(day=1), set()
+    while month < span.end:
+        months.add((month.year, month.month))
+        month = _next(month)
+    return months
+
+
+def _next(month: datetime) -> datetime:
+    return (month + timedelta(days=32)).replace(day=1)
