@@ -1,0 +1,161 @@
+"""``flow-outcomes simulate``: the simulator alone, for other programs to be tried against."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from service.simulator.faults import FAULT_NAMES, Fault, Faults
+from service.simulator.organisation import SIMULATED_SECRET, SimulatedOrg, SimulatorConfig
+from service.simulator.server import Simulator
+
+_FAULT = re.compile(
+    r"(?P<name>[a-z0-9_]+)(?:=(?P<value>.*?))?(?:@(?P<page>\d+))?(?:x(?P<times>\d+))?(?:%(?P<chance>[\d.]+))?",
+    re.DOTALL,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="the address to listen on")
+    add("--port", type=int, default=0, help="0: any free one, told on standard output")
+    add("--seed", type=int, default=7, help="what the figures follow from")
+    add("--flows", type=int, default=12, help="flows of an org")
+    add("--outcomes", type=int, default=5, help="outcomes of a flow")
+    add("--orgs", default="1", help='how many, or "NAME:SECRET,NAME:SECRET"; NAME is the client id')
+    add("--timezone", type=_timezone, default="UTC", help="the orgs' reporting time zone, by its IANA name")
+    add("--rate", type=int, default=10, help="requests in any second, for each org")
+    add("--unlimited", action="store_true", help="no rate limit")
+    add("--token-lifetime", type=float, default=86_400, metavar="SECONDS", help="told as expires_in")
+    add("--cursor-lifetime", type=float, default=600, metavar="SECONDS", help="how long a page token is good")
+    add("--cardinality", type=int, default=None, metavar="N", help="the most (flow, bucket) pairs of a query")
+    add("--order", choices=("flow", "bucket"), default="flow", help="what a scan walks along first")
+    add("--split-entries", action="store_true", help="each page's last entry goes on with the next page")
+    add("--latency", type=float, default=0.0, metavar="SECONDS", help="before each answer")
+    add("--now", type=_moment, default=None, metavar="ISO", help="the simulated time to begin with")
+    add(
+        "--fault",
+        type=parse_fault,
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE][@PAGE][xTIMES][%CHANCE]",
+        help=f"may be repeated; NAME is one of: {', '.join(sorted(FAULT_NAMES))}",
+    )
+
+
+def parse_fault(text: str) -> tuple[str, Fault]:
+    """A fault as the command line spells it: ``bad_count=-1@2x1``, ``server_error=502%0.1``.
+
+    The value is read as JSON where it is some, else as text. ArgumentTypeError for what is no fault.
+    """
+    found = _FAULT.fullmatch(text)
+    if not found or found["name"] not in FAULT_NAMES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no fault; there are {', '.join(sorted(FAULT_NAMES))}")
+    try:
+        chance = float(found["chance"] or 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: the chance is a number from 0 to 1") from None
+    return found["name"], Fault(
+        value=_value(found["value"]),
+        page=int(found["page"]) if found["page"] else None,
+        times=int(found["times"]) if found["times"] else None,
+        probability=chance,
+    )
+
+
+def config_of(args: argparse.Namespace) -> SimulatorConfig:
+    """What the arguments describe."""
+    org = SimulatedOrg(
+        flows=args.flows,
+        outcomes=args.outcomes,
+        timezone=args.timezone,
+        requests_per_second=None if args.unlimited else args.rate,
+        token_lifetime=args.token_lifetime,
+        cursor_lifetime=args.cursor_lifetime,
+        cardinality=args.cardinality,
+        order=args.order,
+        split_entries=args.split_entries,
+        latency=args.latency,
+        faults=Faults(**dict(args.fault)),
+    )
+    orgs = {client_id: replace(org, client_secret=secret) for client_id, secret in _credentials(args.orgs)}
+    return SimulatorConfig(orgs=orgs, seed=args.seed, host=args.host, port=args.port)
+
+
+async def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; prints one JSON line with the address and the credentials once it listens.
+
+    Returns:
+        the exit code: 0, or 2 where the address cannot be had.
+    """
+    simulator = Simulator(config_of(args))
+    if args.now is not None:
+        simulator.set_now(args.now)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with simulator:
+            sys.stdout.write(json.dumps(_announcement(simulator)) + "\n")
+            sys.stdout.flush()
+            await stop.wait()
+    except OSError as error:
+        sys.stderr.write(f"--port: cannot listen on {args.host}:{args.port}: {error.strerror}\n")
+        return 2
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    return 0
+
+
+def _announcement(simulator: Simulator) -> dict[str, object]:
+    orgs = [
+        {"client_id": client_id, "client_secret": org.settings.client_secret, "timezone": org.settings.timezone}
+        for client_id, org in simulator.orgs.items()
+    ]
+    return {"event": "simulator_started", "url": simulator.base_url, "orgs": orgs}
+
+
+def _credentials(text: str) -> Sequence[tuple[str, str]]:
+    """Client ids and secrets; a bare number gives ``acme``, ``org_2``, ``org_3`` and so on."""
+    if text.isdigit():
+        return [
+            ("acme" if number == 1 else f"org_{number}", SIMULATED_SECRET) for number in range(1, int(text) + 1)
+        ]
+    pairs = (one.partition(":") for one in text.split(","))
+    return [(name, secret or SIMULATED_SECRET) for name, _, secret in pairs if name]
+
+
+def _value(text: str | None) -> object:
+    """JSON where it is some, but for ``null``: as a value that is the fault's default, as text it is null."""
+    if text is None or text == "null":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _timezone(name: str) -> str:
+    try:
+        return ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise argparse.ArgumentTypeError(f"{name!r} is no IANA time zone, such as Europe/Berlin") from None
+
+
+def _moment(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no ISO 8601 instant") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
