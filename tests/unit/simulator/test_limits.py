@@ -15,8 +15,8 @@ def test_no_second_takes_more_than_the_rate() -> None:
     """The second may begin anywhere; what was refused counts too."""
     rate = Rate(3)
     assert [rate.arrive(at) for at in (0.0, 0.5, 0.9, 0.99, 1.0, 1.95)] == [True, True, True, False, False, True]
-    spaced = Rate(10)
-    assert all(spaced.arrive(number * 0.1) for number in range(100))
+    spaced = Rate(8)
+    assert all(spaced.arrive(number * 0.125) for number in range(100))
 
 
 def test_without_a_limit_all_pass() -> None:
