@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import pairwise
 
 from service.model import Granularity, Span
 from service.plan import edges
@@ -40,10 +41,4 @@ def buckets(span: Span, granularity: Granularity, tz: Zone) -> list[Span]:
     tz = edges.zone(tz)
     if not (is_edge(span.start, granularity, tz) and is_edge(span.end, granularity, tz)):
         raise ValueError(f"{span} does not begin and end on the edges of {granularity} buckets in {tz.key}")
-    found: list[Span] = []
-    start = span.start
-    while start < span.end:
-        end = following(start, granularity, tz)
-        found.append(Span(start, end))
-        start = end
-    return found
+    return [Span(*ends) for ends in pairwise(edges.until(span.start, span.end, _STEPS[granularity], tz))]

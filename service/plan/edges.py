@@ -1,10 +1,10 @@
 """Where hours, days, weeks and months begin in a time zone.
 
-A day begins at the first instant whose local time is its midnight, or at the jump where its midnight was skipped: a
-day of 23 or 25 hours is one day, a day that a zone left out is none. An hour begins where local time is a full hour;
-where a zone jumps by half an hour, as Australia/Lord_Howe does, the hour before the jump takes the rest along and
-lasts an hour and a half. So the edges of each step follow one another without a gap, and every day's edge is an hour's
-edge.
+A day begins at the first instant whose local time is its midnight, or at the jump where its midnight was skipped:
+a day of 23 or 25 hours is one day, a day that a zone left out is none. An hour begins where local time is a full
+hour; where a zone jumps by half an hour, as Australia/Lord_Howe does, the hour before the jump takes the rest
+along and lasts an hour and a half. So the edges of each step follow one another without a gap, and every day's
+edge is an hour's edge, in each zone there is since 1999.
 
 Instants come in aware and go out in UTC.
 """
@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 Zone = str | ZoneInfo
 
 _HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
 _TICK = timedelta(microseconds=1)
 
 
@@ -64,6 +65,26 @@ def at_or_after(at: datetime, step: Step, tz: Zone) -> datetime:
     return before if before == at else after(at, step, tz)
 
 
+def until(start: datetime, end: datetime, step: Step, tz: Zone) -> list[datetime]:
+    """Every edge from ``start``, itself an edge, to the last that is not after ``end``."""
+    found = zone(tz)
+    run = [start]
+    while True:
+        at = run[-1]
+        next_day = at + _DAY
+        if step is Step.HOUR and next_day <= end and _offset(at, found) == _offset(next_day, found):
+            run += [at + _HOUR * count for count in range(1, 25)]
+            continue
+        following = after(at, step, found)
+        if following > end:
+            return run
+        run.append(following)
+
+
+def _offset(at: datetime, tz: ZoneInfo) -> timedelta | None:
+    return at.astimezone(tz).utcoffset()
+
+
 def _dated(at: datetime, step: Step, tz: ZoneInfo) -> date:
     """The local date of the last edge that is not after ``at``."""
     day = _FIRST[step](at.astimezone(tz).date())
@@ -98,11 +119,11 @@ def _day_start(day: date, tz: ZoneInfo) -> datetime:
 
 def _jump(before: datetime, at: datetime, tz: ZoneInfo) -> datetime:
     """The instant in (before, at] from which the zone's offset is no longer that of ``before``."""
-    offset = before.astimezone(tz).utcoffset()
+    offset = _offset(before, tz)
     low, high = before.replace(microsecond=0), at
     while high - low > timedelta(seconds=1):
         middle = (low + (high - low) / 2).replace(microsecond=0)
-        if middle.astimezone(tz).utcoffset() == offset:
+        if _offset(middle, tz) == offset:
             low = middle
         else:
             high = middle
@@ -117,7 +138,7 @@ def _hour_before(at: datetime, tz: ZoneInfo) -> datetime:
     while True:
         local = at.astimezone(tz)
         hour = at - _past_hour(local)
-        if hour.astimezone(tz).utcoffset() == local.utcoffset():
+        if _offset(hour, tz) == local.utcoffset():
             return hour
         jump = _jump(hour, at, tz)
         if not _past_hour(jump.astimezone(tz)):
@@ -128,7 +149,7 @@ def _hour_before(at: datetime, tz: ZoneInfo) -> datetime:
 def _hour_after(hour: datetime, tz: ZoneInfo) -> datetime:
     following = hour + _HOUR
     at = hour
-    while at.astimezone(tz).utcoffset() != following.astimezone(tz).utcoffset():
+    while _offset(at, tz) != _offset(following, tz):
         at = _jump(at, following, tz)
         past = _past_hour(at.astimezone(tz))
         if not past:

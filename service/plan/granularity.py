@@ -1,7 +1,8 @@
 """How wide a span may be at each granularity, and what becomes of one that is wider.
 
-A window's granularity is judged by wall-clock time: a local week is seven days, though it may last 169 hours. A query's
-limit is judged by elapsed time, as an engine may count it: that week is asked in two queries, not coarsened.
+A window's granularity is judged by wall-clock time: a local week is seven days, though it may last 169 hours. A
+query's limit is judged by elapsed time, as an engine may count it: that week is asked in two queries, and is not
+coarsened.
 """
 
 from __future__ import annotations

@@ -116,8 +116,8 @@ def queries(
 ) -> tuple[Query, ...]:
     """The queries that together ask for a span, in order.
 
-    With ``auto`` the engine is told the delay only where a query reaches into what has not settled; with ``always``
-    it is told each time, and each query asks that much further, up to the next bucket's edge.
+    With ``auto`` the engine is told the delay only where a query reaches into what has not settled. With
+    ``always`` it is told each time, and each query asks that much further, up to the next bucket's edge.
 
     Raises:
         ValueError: the span does not begin and end on bucket edges.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Protocol
 
 from service.model import Span
@@ -22,14 +23,9 @@ def owed(kind: WindowKind, since: datetime, now: datetime, delay: timedelta, tz:
     """Every window from the one that holds ``since`` to the last that has rested ``delay``, in order."""
     step, tz = Step(kind), edges.zone(tz)
     settled = now - delay
-    found: list[Span] = []
     if since >= settled:
-        return found
-    start = edges.at_or_before(since, step, tz)
-    while (end := edges.after(start, step, tz)) <= settled:
-        found.append(Span(start, end))
-        start = end
-    return found
+        return []
+    return [Span(*ends) for ends in pairwise(edges.until(edges.at_or_before(since, step, tz), settled, step, tz))]
 
 
 def next_owed(kind: WindowKind, since: datetime, now: datetime, delay: timedelta, tz: Zone) -> Span:

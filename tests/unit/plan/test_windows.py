@@ -1,0 +1,95 @@
+"""The windows that a job owes, and when each is due."""
+
+from datetime import UTC, datetime, time, timedelta
+from itertools import pairwise
+from time import perf_counter
+from zoneinfo import ZoneInfo, available_timezones
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.config import OffPeak
+from service.model import Span
+from service.plan.granularity import WindowKind
+from service.plan.windows import due_at, next_owed, owed
+
+HOUR = timedelta(hours=1)
+
+kinds: st.SearchStrategy[WindowKind] = st.sampled_from(["hour", "day", "week", "month"])
+
+
+def utc(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]
+
+
+@given(
+    kinds,
+    st.sampled_from(sorted(available_timezones())),
+    st.datetimes(datetime(1990, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    st.timedeltas(timedelta(0), timedelta(days=70)),
+    st.timedeltas(HOUR, timedelta(days=2)),
+)
+@settings(deadline=None)
+def test_owed_is_contiguous(
+    kind: WindowKind, zone: str, since: datetime, length: timedelta, delay: timedelta
+) -> None:
+    """Windows follow one another from the one that holds ``since``, and all that have rested are there."""
+    now = since + length
+    windows = owed(kind, since, now, delay, zone)
+    assert all(one.end == other.start for one, other in pairwise(windows))
+    upcoming = next_owed(kind, since, now, delay, zone)
+    assert upcoming.end + delay > now
+    assert upcoming.start <= max(since, now - delay) < upcoming.end
+    if windows:
+        assert windows[0].start <= since < windows[0].end
+        assert windows[-1].end + delay <= now
+        assert windows[-1].end == upcoming.start
+    else:
+        assert upcoming.start <= since
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        ("hour", Span(utc(2024, 5, 15, 10), utc(2024, 5, 15, 11))),
+        ("day", Span(utc(2024, 5, 14, 22), utc(2024, 5, 15, 22))),
+        ("week", Span(utc(2024, 5, 12, 22), utc(2024, 5, 19, 22))),
+        ("month", Span(utc(2024, 4, 30, 22), utc(2024, 5, 31, 22))),
+    ],
+)
+def test_windows_are_aligned(kind: WindowKind, first: Span) -> None:
+    """The first window holds ``since`` and begins where the org's calendar says; weeks begin on Monday."""
+    since = utc(2024, 5, 15, 10, 20)
+    assert owed(kind, since, utc(2024, 7, 1), HOUR, "Europe/Berlin")[0] == first
+
+
+def test_a_window_rests_before_it_is_owed() -> None:
+    """A window is owed from the very moment at which its delay is over."""
+    since, end = utc(2024, 1, 1), utc(2024, 1, 2)
+    assert owed("day", since, end + HOUR, HOUR, "UTC") == [Span(since, end)]
+    assert owed("day", since, end + HOUR - timedelta(microseconds=1), HOUR, "UTC") == []
+    assert owed("day", since, since - timedelta(days=9), HOUR, "UTC") == []
+
+
+def test_three_years_of_hours_are_quick() -> None:
+    """26,280 windows take no time that an event loop would feel."""
+    begun = perf_counter()
+    windows = owed("hour", utc(2021, 1, 1), utc(2024, 1, 1), HOUR, "Europe/Berlin")
+    assert perf_counter() - begun < 1
+    assert len(windows) == 3 * 365 * 24 - 1
+
+
+def test_due_at() -> None:
+    """A window is due once it has rested, moved into the off-peak hours."""
+    day = Span(utc(2024, 1, 1), utc(2024, 1, 2))
+    assert due_at(day, HOUR, None) == utc(2024, 1, 2, 1)
+    assert due_at(day, HOUR, OffPeak(time(2), time(5))) == utc(2024, 1, 2, 2)
+    assert due_at(day, 6 * HOUR, OffPeak(time(2), time(5))) == utc(2024, 1, 3, 2)
+    assert due_at(day, HOUR, OffPeak(time(22), time(5))) == utc(2024, 1, 2, 1)
+
+
+def test_zone_may_be_given_itself() -> None:
+    """A zone and its name are the same."""
+    arguments = ("day", utc(2024, 1, 1), utc(2024, 2, 1), HOUR)
+    assert owed(*arguments, ZoneInfo("Asia/Tokyo")) == owed(*arguments, "Asia/Tokyo")  # type: ignore[arg-type]
