@@ -98,6 +98,10 @@ def _without_empty(tree: Tree) -> Tree:
         named = tree.get(section)
         if isinstance(named, dict):
             tree[section] = {name: {} if value is None else value for name, value in named.items()}
+    orgs = tree["orgs"]
+    for name, org in orgs.items() if isinstance(orgs, dict) else ():
+        if isinstance(org, dict) and "breaker" in org and org["breaker"] is None:
+            orgs[name] = {key: value for key, value in org.items() if key != "breaker"}
     return tree
 
 

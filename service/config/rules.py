@@ -44,21 +44,23 @@ def _sections(tree: Tree, key: str) -> dict[str, Mapping[str, object]]:
     return {str(name): _mapping(value) for name, value in _mapping(tree.get(key)).items()}
 
 
-def _both_or_none(section: Mapping[str, object], one: str, other: str) -> bool:
-    return (section.get(one) is None) == (section.get(other) is None)
+def _one_of(key: str, section: Mapping[str, object], one: str, other: str) -> Iterator[Fault]:
+    given = [name for name in (one, other) if section.get(name) is not None]
+    if not given:
+        yield Fault(f"{key}.{one}", f"is required, or {other}")
+    elif len(given) > 1:
+        yield Fault(f"{key}.{other}", f"must not stand beside {one}; give exactly one of them")
 
 
 def _database(database: Mapping[str, object]) -> Iterator[Fault]:
-    if _both_or_none(database, "dsn", "embedded"):
-        yield Fault("database", "needs exactly one of dsn (a PostgreSQL server) and embedded (a folder)")
+    yield from _one_of("database", database, "dsn", "embedded")
     dsn = database.get("dsn")
     if isinstance(dsn, str) and not (dsn.startswith(("postgresql://", "postgres://")) or "=" in dsn):
         yield Fault("database.dsn", "must be a URL such as postgresql://USER@HOST/NAME, or KEY=VALUE pairs")
 
 
 def _org(key: str, org: Mapping[str, object]) -> Iterator[Fault]:
-    if _both_or_none(org, "client_secret", "client_secret_file"):
-        yield Fault(key, "needs exactly one of client_secret and client_secret_file")
+    yield from _one_of(key, org, "client_secret", "client_secret_file")
     secret = org.get("client_secret")
     if isinstance(secret, str):
         try:

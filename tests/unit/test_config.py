@@ -109,9 +109,9 @@ def test_defaults(tmp_path: Path) -> None:
         ({"orgs__acme__base_url": "http://example.com"}, "orgs.acme.base_url", "loopback"),
         ({"orgs__acme__base_url": "https://u:p@example.com"}, "orgs.acme.base_url", "user or password"),
         ({"orgs__acme__login_url": "https://example.com/?a=b"}, "orgs.acme.login_url", "query"),
-        ({"orgs__acme__client_secret": None}, "orgs.acme", "exactly one of client_secret"),
+        ({"orgs__acme__client_secret": None}, "orgs.acme.client_secret", "or client_secret_file"),
         ({"orgs__acme__client_secret": ""}, "orgs.acme.client_secret", "empty"),
-        ({"orgs__acme__client_secret_file": "/nowhere"}, "orgs.acme", "exactly one of client_secret"),
+        ({"orgs__acme__client_secret_file": "/nowhere"}, "orgs.acme.client_secret_file", "exactly one"),
         ({"orgs__acme__flows": ["a", "a"]}, "orgs.acme.flows", "twice"),
         ({"orgs__acme__flows": ["a", " "]}, "orgs.acme.flows.1", "empty"),
         ({"orgs__acme__aggregates": "jobs"}, "orgs.acme.aggregates", "flow-aggregates alone"),
@@ -139,8 +139,8 @@ def test_defaults(tmp_path: Path) -> None:
             "later",
         ),
         ({"ad_hoc__x": {"org": "acme", "to": date(2024, 1, 2)}}, "ad_hoc.x.from", "required"),
-        ({"database__embedded": "data"}, "database", "exactly one"),
-        ({"database": None}, "database", "exactly one"),
+        ({"database__embedded": "data"}, "database.embedded", "exactly one"),
+        ({"database": None}, "database.dsn", "required, or embedded"),
         ({"database__dsn": SECRET}, "database.dsn", "postgresql://"),
         ({"http__port": 65536}, "http.port", "at most 65535"),
         ({"log__level": "loud"}, "log.level", "'info'"),
@@ -169,11 +169,11 @@ def test_all_faults_at_once() -> None:
         )
     )
     assert list(faults) == [
-        "database",
+        "database.dsn",
         "jobs.daily.delay",
         "jobs.daily.orgs",
         "nonsense",
-        "orgs.acme",
+        "orgs.acme.client_secret",
         "orgs.acme.page_size",
         "orgs.acme.region",
     ]
@@ -373,6 +373,11 @@ def test_restart_needed() -> None:
     other = config_from(tree(http__port=1, database__pool_size=9, log__level="debug", orgs__acme__page_size=9))
     assert config.restart_needed(other) == ["database.pool_size", "http.port"]
     assert config.restart_needed(config) == []
+
+
+def test_sections_with_nothing_under_them() -> None:
+    """A section whose keys are all commented out has its defaults."""
+    assert config_from(tree(http=None, log=None, ad_hoc=None, orgs__acme__breaker=None)) == config_from(tree())
 
 
 def test_content_hash() -> None:
