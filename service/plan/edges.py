@@ -43,7 +43,7 @@ def at_or_before(at: datetime, step: Step, tz: Zone) -> datetime:
     found = zone(tz)
     if step is Step.HOUR:
         return _hour_before(at.astimezone(UTC), found)
-    return _day_start(_dated(at, step, found), found)
+    return day_start(_dated(at, step, found), found)
 
 
 def after(at: datetime, step: Step, tz: Zone) -> datetime:
@@ -54,9 +54,9 @@ def after(at: datetime, step: Step, tz: Zone) -> datetime:
     first = _dated(at, step, found)
     following = _NEXT[step](first)
     # A day that was skipped begins where the next one does.
-    while _day_start(following, found) <= at:
+    while day_start(following, found) <= at:
         following = _NEXT[step](following)
-    return _day_start(following, found)
+    return day_start(following, found)
 
 
 def at_or_after(at: datetime, step: Step, tz: Zone) -> datetime:
@@ -89,9 +89,9 @@ def _dated(at: datetime, step: Step, tz: ZoneInfo) -> date:
     """The local date of the last edge that is not after ``at``."""
     day = _FIRST[step](at.astimezone(tz).date())
     # Clocks set back over midnight show a date twice: the edge is where it was shown first.
-    while _day_start(day, tz) > at:
+    while day_start(day, tz) > at:
         day = _FIRST[step](day - timedelta(days=1))
-    while _day_start(_NEXT[step](day), tz) <= at:
+    while day_start(_NEXT[step](day), tz) <= at:
         day = _NEXT[step](day)
     return day
 
@@ -109,7 +109,8 @@ _NEXT: dict[Step, Callable[[date], date]] = {
 
 
 @lru_cache(maxsize=16384)
-def _day_start(day: date, tz: ZoneInfo) -> datetime:
+def day_start(day: date, tz: ZoneInfo) -> datetime:
+    """The first instant of a local date; that of the next one, where the zone left this date out."""
     wall = datetime.combine(day, time())
     at = wall.replace(tzinfo=tz).astimezone(UTC)
     if at.astimezone(tz).replace(tzinfo=None) == wall:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Protocol
 
@@ -33,6 +33,12 @@ def next_owed(kind: WindowKind, since: datetime, now: datetime, delay: timedelta
     step, tz = Step(kind), edges.zone(tz)
     start = edges.at_or_before(max(since, now - delay), step, tz)
     return Span(start, edges.after(start, step, tz))
+
+
+def days(first: date, past: date, tz: Zone) -> Span:
+    """The span of an ad hoc request: from the start of one local date to that of another, which is not in it."""
+    tz = edges.zone(tz)
+    return Span(edges.day_start(first, tz), edges.day_start(past, tz))
 
 
 def due_at(span: Span, delay: timedelta, off_peak: Hours | None) -> datetime:

@@ -1,6 +1,6 @@
 """The windows that a job owes, and when each is due."""
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from time import perf_counter
 from zoneinfo import ZoneInfo, available_timezones
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service.config import OffPeak
 from service.model import Span
 from service.plan.granularity import WindowKind
-from service.plan.windows import due_at, next_owed, owed
+from service.plan.windows import days, due_at, next_owed, owed
 
 HOUR = timedelta(hours=1)
 
@@ -87,6 +87,13 @@ def test_due_at() -> None:
     assert due_at(day, HOUR, OffPeak(time(2), time(5))) == utc(2024, 1, 2, 2)
     assert due_at(day, 6 * HOUR, OffPeak(time(2), time(5))) == utc(2024, 1, 3, 2)
     assert due_at(day, HOUR, OffPeak(time(22), time(5))) == utc(2024, 1, 2, 1)
+
+
+def test_days_of_a_request() -> None:
+    """Dates begin where the org's days do, at the jump where their midnight was skipped."""
+    assert days(date(2018, 11, 4), date(2018, 11, 5), "America/Sao_Paulo") == Span(
+        utc(2018, 11, 4, 3), utc(2018, 11, 5, 2)
+    )
 
 
 def test_zone_may_be_given_itself() -> None:
