@@ -40,7 +40,8 @@ CREATE TABLE flow_outcomes.extraction_window (
     completed_at          timestamptz,
     requests              integer NOT NULL DEFAULT 1,   -- ad hoc work: how often it was asked for,
     requests_begun        integer NOT NULL DEFAULT 0,   -- how many of these the last begun scan answers,
-    requests_read         integer NOT NULL DEFAULT 0,   -- and how many the last stored one; no clock is compared
+    requests_failed       integer NOT NULL DEFAULT 0,   -- the last failed one,
+    requests_read         integer NOT NULL DEFAULT 0,   -- and the last stored one: no clocks are compared
     scanned_at            timestamptz,              -- when the last stored scan began
     flow_ids              text[],                   -- the flows that it asked for; null is all
     entries               bigint,                   -- entries in the last stored scan, to reckon pages with

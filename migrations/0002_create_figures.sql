@@ -183,23 +183,23 @@ BEGIN
     IF p_to > p_from + interval '100 years' THEN
         RAISE EXCEPTION 'partitions for % to % are too many at once', p_from, p_to;
     END IF;
+    PERFORM pg_advisory_xact_lock(hashtextextended('flow_outcomes.ensure_partitions', 0));
     WHILE lower_bound < p_to LOOP
         upper_bound := lower_bound + interval '1 month';
         FOREACH parent IN ARRAY ARRAY['figure', 'figure_history'] LOOP
             child := parent || to_char(lower_bound, '"_y"YYYY"m"MM');
-            IF to_regclass('flow_outcomes.' || child) IS NULL THEN
-                PERFORM pg_advisory_xact_lock(hashtextextended('flow_outcomes.ensure_partitions', 0));
-                IF to_regclass('flow_outcomes.' || child) IS NULL THEN
-                    EXECUTE format('CREATE TABLE flow_outcomes.%I (LIKE flow_outcomes.%I INCLUDING ALL)',
-                                   child, parent);
-                    EXECUTE format('WITH moved AS (DELETE FROM flow_outcomes.%I'
-                                   ' WHERE bucket_start >= %L AND bucket_start < %L RETURNING *)'
-                                   ' INSERT INTO flow_outcomes.%I SELECT * FROM moved',
-                                   parent || '_default', lower_bound, upper_bound, child);
-                    EXECUTE format('ALTER TABLE flow_outcomes.%I ATTACH PARTITION flow_outcomes.%I'
-                                   ' FOR VALUES FROM (%L) TO (%L)', parent, child, lower_bound, upper_bound);
-                    made := made + 1;
-                END IF;
+            -- asked of the table, not of to_regclass: its cache may not know yet what another session made
+            IF NOT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                           WHERE n.nspname = 'flow_outcomes' AND c.relname = child) THEN
+                EXECUTE format('CREATE TABLE flow_outcomes.%I (LIKE flow_outcomes.%I INCLUDING ALL)',
+                               child, parent);
+                EXECUTE format('WITH moved AS (DELETE FROM flow_outcomes.%I'
+                               ' WHERE bucket_start >= %L AND bucket_start < %L RETURNING *)'
+                               ' INSERT INTO flow_outcomes.%I SELECT * FROM moved',
+                               parent || '_default', lower_bound, upper_bound, child);
+                EXECUTE format('ALTER TABLE flow_outcomes.%I ATTACH PARTITION flow_outcomes.%I'
+                               ' FOR VALUES FROM (%L) TO (%L)', parent, child, lower_bound, upper_bound);
+                made := made + 1;
             END IF;
         END LOOP;
         lower_bound := upper_bound;

@@ -117,6 +117,7 @@ class Pipeline:
         async for page in self._client.scan(query):
             tally.pages += 1
             tally.entries += len(page.entries)
+            self._emit("page_read", org=query.org, page=tally.pages, entries=len(page.entries))
             yield normalise(page.entries, frame)
 
     async def _known_cuts(self) -> set[str]:

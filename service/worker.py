@@ -9,8 +9,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from service.ad_hoc import ad_hoc_windows
 from service.clock import Clock
-from service.config import Job, Org
+from service.config import AdHoc, Job, Org
 from service.errors import (
     CircuitOpenError,
     DatabaseAwayError,
@@ -26,7 +27,7 @@ from service.model import Granularity, Scan, Span, Window
 from service.pipeline import Pipeline, about
 from service.plan import due, granularity, scans, windows
 from service.plan.scans import MetricsDelay, OrgSettings
-from service.postgres.ledger import AD_HOC, Ledger, LedgerWindow, work_of
+from service.postgres.ledger import AD_HOC, Ledger, LedgerWindow, ask, work_of
 from service.postgres.lease import Lease
 from service.postgres.partitions import Partitions
 from service.postgres.pool import Database
@@ -108,6 +109,7 @@ class OrgWorker:
         self._clock = clock
         self._emit = emit
         self._gives_up = gives_up
+        self._database = database
         self._ledger = Ledger(database, org.name, lease.epoch)
         self._pipeline = Pipeline(client, database, self._ledger, lease, clock, emit)
         self._partitions = Partitions(database)
@@ -179,6 +181,41 @@ class OrgWorker:
         finally:
             self._finished(None, cycle, tally)
         return tally
+
+    async def request(self, entry: AdHoc, *, again: bool) -> list[Window]:
+        """Enter an ad hoc span in the ledger, in the windows that it can be had in; tells these.
+
+        Args:
+            entry: what is asked for. One of the configuration has a name, and is asked for once for its content
+                unless ``again`` says so.
+            again: whether it is read once more where it is stored already; what is unfinished only goes on.
+
+        Raises:
+            DatabaseAwayError: the database is away.
+        """
+        if entry.name and not again and await self._ledger.entry_known(entry.name, entry.content_hash):
+            return []
+        found = ad_hoc_windows(self.org, entry, self._clock.now())
+        if not found.windows:
+            return []
+        if found.moved:
+            self._emit(
+                "span_adjusted",
+                org=self.org.name,
+                job=None,
+                window_start=found.windows[0].span.start,
+                window_end=found.windows[-1].span.end,
+                asked_from=entry.start,
+                asked_to=entry.end,
+            )
+        if found.coarsened:
+            for window in found.windows:
+                self._emit_adjusted(window, "the span is too wide for the granularity that was asked for")
+        # where nothing is left to do, asking means once more; else it means going on
+        await ask(self._database, found.windows, again=await self._ledger.all_settled(found.windows, self.org.flows))
+        if entry.name:
+            await self._ledger.enter(entry.name, entry.content_hash)
+        return list(found.windows)
 
     def _finished(self, job: str | None, cycle: str, tally: Tally) -> None:
         self._emit(

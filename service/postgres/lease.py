@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 
 from service.clock import Clock
 from service.errors import DatabaseAwayError, LeaseLostError
-from service.postgres.pool import Connection, conninfo, explain
+from service.postgres.pool import Connection, Database, conninfo, explain
 
 LIFETIME = 15.0  # seconds that a renewal is good for
 RENEW_EVERY = 5.0
@@ -238,6 +238,20 @@ class LeaseKeeper:
                 lease.good_until = before + LIFETIME
             else:
                 self._lose(org)
+
+    async def note_hold(self, database: Database, org: str, seconds: float) -> None:
+        """Keep a 429's wait for whoever works the org next.
+
+        Raises:
+            DatabaseAwayError: the database is away.
+        """
+        async with database.transaction() as connection:
+            await connection.execute(
+                "UPDATE flow_outcomes.org_lease SET held_until = greatest(held_until,"
+                " clock_timestamp() + make_interval(secs => %(seconds)s))"
+                " WHERE org = %(org)s AND owner = %(owner)s",
+                {"org": org, "owner": self.owner, "seconds": min(seconds, 3600.0)},
+            )
 
     async def _release(self, org: str) -> None:
         connection = self._open

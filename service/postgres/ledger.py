@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.model import Granularity, Scan, Span, Window
 from service.postgres.pool import Database
@@ -80,28 +81,19 @@ class Ledger:
                 async for job, start, end, requested, granularity, due_at, state, flows, doubted, unread, alone, attempts, error in cursor
             ]
 
+    async def all_settled(self, windows: Sequence[Window], flows: Collection[str]) -> bool:
+        """Whether nothing of these ad hoc windows is left to do."""
+        known = {(each.window.span, each.window.requested): each for each in await self.windows(AD_HOC)}
+        there = [known.get((window.span, window.requested)) for window in windows]
+        return all(each is not None and each.settled(flows) for each in there)
+
     async def owe(self, windows: Sequence[Window]) -> None:
         """Enter windows that are owed; those that are there already stay as they are."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
-                " requested_granularity, granularity, due_at)"
-                " SELECT %s, w.* FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[],"
-                " %s::text[], %s::text[], %s::timestamptz[]) AS w"
-                " WHERE EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %s AND epoch = %s)"
+                f"{_INSERT} WHERE EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)"
                 " ON CONFLICT DO NOTHING",
-                (
-                    self._org,
-                    [w.work for w in windows],
-                    [w.job for w in windows],
-                    [w.span.start for w in windows],
-                    [w.span.end for w in windows],
-                    [w.requested for w in windows],
-                    [w.granularity.value for w in windows],
-                    [w.due_at for w in windows],
-                    self._org,
-                    self._epoch,
-                ),
+                {**_columns(windows), "epoch": self._epoch},
             )
 
     async def forget(self, windows: Sequence[Window]) -> None:
@@ -122,18 +114,25 @@ class Ledger:
                 )
             return
         await self.forget([window])
-        await self.request([by], again=False)
+        await ask(self._database, [by], again=False)
 
-    async def request(self, windows: Sequence[Window], *, again: bool) -> None:
-        """Ask for ad hoc windows; those that are there already are asked for once more where ``again`` says so."""
-        await self.owe(windows)
-        if again:
-            async with self._database.transaction() as connection:
-                await connection.execute(
-                    "UPDATE flow_outcomes.extraction_window SET requests = requests_begun + 1"
-                    f" WHERE {_THESE} AND requests <= requests_begun",
-                    self._these(windows),
-                )
+    async def entry_known(self, name: str, content: str) -> bool:
+        """Whether an ad hoc entry of the configuration was asked for already, by name and content."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT 1 FROM flow_outcomes.ad_hoc_entry WHERE org = %s AND name = %s AND content = %s",
+                (self._org, name, content),
+            )
+            return await cursor.fetchone() is not None
+
+    async def enter(self, name: str, content: str) -> None:
+        """Note that an ad hoc entry of the configuration was asked for."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "INSERT INTO flow_outcomes.ad_hoc_entry (org, name, content) VALUES (%s, %s, %s)"
+                " ON CONFLICT DO NOTHING",
+                (self._org, name, content),
+            )
 
     async def begin(self, scan: Scan, query_hash: str) -> None:
         """Note that a scan begins; what was complete stays so."""
@@ -149,7 +148,8 @@ class Ledger:
         """Note why a scan failed; what was complete stays so."""
         await self._each(
             scan,
-            "last_error = %(error)s, state = CASE WHEN state = 'complete' THEN state ELSE 'failed' END",
+            "last_error = %(error)s, requests_failed = requests_begun,"
+            " state = CASE WHEN state = 'complete' THEN state ELSE 'failed' END",
             error=_clean(error),
         )
 
@@ -228,6 +228,81 @@ class Ledger:
             "ends": [w.span.end for w in windows],
             "epoch": self._epoch,
         }
+
+
+async def ask(database: Database, windows: Sequence[Window], *, again: bool) -> None:
+    """Ask for ad hoc windows of one org; anybody may, and the org's owner extracts them.
+
+    Those that are there already are asked for once more where ``again`` says so.
+
+    Raises:
+        DatabaseAwayError: the database is away.
+    """
+    async with database.transaction() as connection:
+        await connection.execute(f"{_INSERT} ON CONFLICT DO NOTHING", _columns(windows))
+        if again:
+            await connection.execute(
+                f"UPDATE flow_outcomes.extraction_window SET requests = requests_begun + 1 WHERE {_NAMED}"
+                " AND requests <= requests_begun",
+                _columns(windows),
+            )
+
+
+class Progress(NamedTuple):
+    """How far the windows are that somebody asked for."""
+
+    windows: int
+    read: int
+    failed: int
+    errors: list[str]
+
+    @property
+    def over(self) -> bool:
+        """Whether every one was read, or could not be."""
+        return self.read + self.failed >= self.windows
+
+
+async def progress(database: Database, windows: Sequence[Window]) -> Progress:
+    """How far these ad hoc windows are.
+
+    Raises:
+        DatabaseAwayError: the database is away.
+    """
+    async with database.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT requests_read >= requests OR doubted_in IS NOT NULL AND state = 'complete',"
+            f" requests_failed >= requests, last_error FROM flow_outcomes.extraction_window WHERE {_NAMED}",
+            _columns(windows),
+        )
+        rows = await cursor.fetchall()
+    read = sum(row[0] for row in rows)
+    failed = [row[2] for row in rows if row[1] and not row[0]]
+    return Progress(len(windows), read, len(failed), [error for error in failed if error])
+
+
+_INSERT = (
+    "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
+    " requested_granularity, granularity, due_at)"
+    " SELECT %(org)s, %(work)s, w.* FROM unnest(%(jobs)s::text[], %(starts)s::timestamptz[],"
+    " %(ends)s::timestamptz[], %(requests)s::text[], %(granularities)s::text[], %(due)s::timestamptz[]) AS w"
+)
+_NAMED = (
+    "org = %(org)s AND work = %(work)s AND (window_start, window_end, requested_granularity) IN"
+    " (SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requests)s::text[]))"
+)
+
+
+def _columns(windows: Sequence[Window]) -> dict[str, object]:
+    return {
+        "org": windows[0].org,
+        "work": windows[0].work,
+        "jobs": [w.job for w in windows],
+        "starts": [w.span.start for w in windows],
+        "ends": [w.span.end for w in windows],
+        "requests": [w.requested for w in windows],
+        "granularities": [w.granularity.value for w in windows],
+        "due": [w.due_at for w in windows],
+    }
 
 
 # Windows of one work, for the org's owner alone.

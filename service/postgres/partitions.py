@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 
 from service.model import Span
@@ -16,6 +17,7 @@ class Partitions:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._made: set[tuple[int, int]] = set()
+        self._turn = asyncio.Lock()
 
     async def ensure(self, span: Span) -> None:
         """Have the partitions for all buckets of the span, and for the months soon after it.
@@ -24,13 +26,14 @@ class Partitions:
             DatabaseAwayError: the database cannot be reached.
         """
         months = _months(Span(span.start, span.end + AHEAD))
-        if self._made.issuperset(months):
-            return
-        async with self._database.transaction() as connection:
-            await connection.execute(
-                "SELECT flow_outcomes.ensure_partitions(%s, %s)", (span.start, span.end + AHEAD)
-            )
-        self._made |= months
+        async with self._turn:
+            if self._made.issuperset(months):
+                return
+            async with self._database.transaction() as connection:
+                await connection.execute(
+                    "SELECT flow_outcomes.ensure_partitions(%s, %s)", (span.start, span.end + AHEAD)
+                )
+            self._made |= months
 
 
 def _months(span: Span) -> set[tuple[int, int]]:

@@ -1,0 +1,43 @@
+"""A span that somebody asked for by hand, as the windows in which it can be had."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from typing import NamedTuple
+
+from service.config import AdHoc, Org
+from service.model import Span, Window
+from service.plan.granularity import adjust, pieces
+from service.postgres.ledger import AD_HOC
+
+DELAY = timedelta(hours=1)
+
+
+class AdHocWindows(NamedTuple):
+    """One window, or more where one query may not be so long; none where nothing of the span has settled.
+
+    Attributes:
+        windows: in order.
+        moved: whether they do not cover exactly what was asked for.
+        coarsened: whether a granularity was named and this is another one.
+    """
+
+    windows: tuple[Window, ...]
+    moved: bool
+    coarsened: bool
+
+
+def ad_hoc_windows(org: Org, entry: AdHoc, now: datetime) -> AdHocWindows:
+    """The windows of an ad hoc span, its dates read in the org's time zone."""
+    span = Span(
+        datetime.combine(entry.start, time.min, org.tz).astimezone(UTC),
+        datetime.combine(entry.end, time.min, org.tz).astimezone(UTC),
+    )
+    adjusted = adjust(span, entry.granularity, org.timezone, now - DELAY)
+    if adjusted is None:
+        return AdHocWindows((), moved=True, coarsened=False)
+    windows = tuple(
+        Window(org.name, AD_HOC, None, piece, entry.granularity, adjusted.granularity, piece.end + DELAY)
+        for piece in pieces(adjusted.span, adjusted.granularity, org.timezone)
+    )
+    return AdHocWindows(windows, adjusted.moved, adjusted.coarsened)

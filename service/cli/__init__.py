@@ -1,0 +1,58 @@
+"""The front door: commands, their results and exit codes.
+
+0 all done, 1 something due could not be done, 2 bad configuration or usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from service import __version__
+from service.cli import backfill, migrate, run, simulate
+from service.errors import ConfigError, FlowOutcomesError
+
+DONE, UNDONE, BAD_USAGE = 0, 1, 2
+
+_COMMANDS = (run, backfill, migrate, simulate)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(prog="flow-outcomes", description=__doc__.splitlines()[0] if __doc__ else None)
+    top.description = "Brings Genesys Cloud flow-outcome figures into PostgreSQL, complete and right."
+    top.add_argument("--version", action="version", version=f"flow-outcomes {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    for command in _COMMANDS:
+        command.add_to(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        code: int = arguments.command(arguments)
+    except ConfigError as error:
+        for fault in error.faults:
+            sys.stderr.write(f"{fault.key}: {fault.message}\n")
+        return BAD_USAGE
+    except FlowOutcomesError as error:
+        hint = getattr(error, "hint", "")
+        sys.stderr.write(f"flow-outcomes: {error}{f' ({hint})' if hint else ''}\n")
+        return UNDONE
+    except BrokenPipeError:
+        sys.stderr.close()
+        return UNDONE
+    except KeyboardInterrupt:
+        return 130
+    return code

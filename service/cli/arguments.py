@@ -1,0 +1,47 @@
+"""What several commands have in common: how they are declared, and where their logs go."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from service import logs
+from service.config import Config, load_config
+
+
+def declare(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+    *,
+    example: str,
+    config: bool = True,
+) -> argparse.ArgumentParser:
+    """A command with its help and an example."""
+    command = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(command=run)
+    if config:
+        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration")
+    return command
+
+
+def configured(arguments: argparse.Namespace, *, logs_to: Literal["stdout", "stderr"] = "stderr") -> Config:
+    """The configuration, with logging as it says; the logs of a command do not mix with its result.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    config = load_config(arguments.config)
+    stream = sys.stdout if logs_to == "stdout" else sys.stderr
+    logs.configure(config.log.level, config.log.format, stream)
+    return config

@@ -1,0 +1,111 @@
+"""``flow-outcomes backfill``: a span by hand, here or by the daemon that holds the org."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from datetime import date
+
+from service.ad_hoc import ad_hoc_windows
+from service.cli.arguments import configured, declare
+from service.config import AdHoc, Config, Org
+from service.errors import ConfigError, DatabaseAwayError, Fault, LeaseLostError
+from service.model import Granularity, Window
+from service.once import DATABASE_PATIENCE
+from service.postgres.ledger import Ledger, ask, progress
+from service.progress import Progress
+from service.report import Emit, Reporter
+from service.runtime import Runtime, database_of, migrated
+from service.worker import GivenUpError
+
+TAKE_WITHIN = 3.0  # seconds in which an org that nobody holds is ours
+POLL = 1.0
+
+
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    command = declare(
+        commands,
+        "backfill",
+        run,
+        "extract a span, here or by the daemon that holds the org",
+        example="flow-outcomes backfill --config flow-outcomes.yaml --org acme --from 2024-01-01 --to 2024-04-01",
+    )
+    command.add_argument("--org", required=True, help="the org's name")
+    command.add_argument("--from", required=True, type=_day, dest="start", metavar="DATE", help="first day")
+    command.add_argument("--to", required=True, type=_day, dest="end", metavar="DATE", help="the day after the last")
+    command.add_argument(
+        "--granularity", default="auto", choices=["auto", *(step.value for step in Granularity)], help="auto"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; the exit code."""
+    config = configured(arguments)
+    org = config.orgs.get(arguments.org)
+    if org is None:
+        raise ConfigError([Fault("--org", f"no org {arguments.org!r}; there are {', '.join(config.orgs)}")])
+    if arguments.start >= arguments.end:
+        raise ConfigError([Fault("--to", f"must be later than --from {arguments.start}")])
+    entry = AdHoc.model_validate(
+        {
+            "org": org.name,
+            "from": arguments.start.isoformat(),
+            "to": arguments.end.isoformat(),
+            "granularity": arguments.granularity,
+        }
+    )
+    with Progress(sys.stderr) as bar:
+        return asyncio.run(_backfill(config, org, entry, bar.watch(Reporter().emit), bar))
+
+
+async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Progress) -> int:
+    async with database_of(config.database, start=True) as dsn:
+        await migrated(dsn, emit, patience=DATABASE_PATIENCE)
+        async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
+            found = ad_hoc_windows(org, entry, runtime.clock.now())
+            if not found.windows:
+                print(f"nothing of {entry.start} to {entry.end} has settled yet: a bucket rests an hour after its end")
+                return 1
+            try:
+                async with asyncio.timeout(TAKE_WITHIN):
+                    lease = await runtime.lease(org.name)
+            except TimeoutError:
+                runtime.keeper.give_back(org.name)
+                return await _handed_over(runtime, org, list(found.windows), bar)
+            try:
+                async with runtime.worker(org, lease, gives_up=True) as worker:
+                    windows = await worker.request(entry, again=True)
+                    tally = await worker.ad_hoc(only=windows)
+            except (DatabaseAwayError, LeaseLostError, GivenUpError) as error:
+                sys.stderr.write(f"flow-outcomes: {error}; what is not stored yet goes on when this is run again\n")
+                return 1
+            print(f"{tally.complete + tally.doubted} of {len(windows)} windows stored")
+            return 0 if tally.unfinished == 0 else 1
+
+
+async def _handed_over(runtime: Runtime, org: Org, windows: list[Window], bar: Progress) -> int:
+    """Ask the daemon that holds the org, and follow it."""
+    settled = await Ledger(runtime.database, org.name, epoch=-1).all_settled(windows, org.flows)
+    await ask(runtime.database, windows, again=settled)
+    bar.say(f"{org.name} is worked by another process; it was handed the span")
+    done = 0
+    while True:
+        now = await progress(runtime.database, windows)
+        bar.at(now.read, len(windows))
+        done = now.read
+        if now.over:
+            break
+        await asyncio.sleep(POLL)
+    for error in now.errors:
+        sys.stderr.write(f"flow-outcomes: {error}\n")
+    print(f"{done} of {len(windows)} windows stored")
+    return 0 if now.failed == 0 else 1
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date like 2024-01-31") from None

@@ -1,0 +1,64 @@
+"""``run --once``: every window that is due now, for every org, and then an end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from service.config import Config, Org
+from service.errors import DatabaseAwayError, LeaseLostError
+from service.postgres import aliases
+from service.runtime import Runtime, database_of, migrated
+from service.report import Emit
+from service.worker import GivenUpError, OrgWorker, Tally
+
+HELD_ELSEWHERE = 30.0  # seconds to wait for an org that another process holds
+DATABASE_PATIENCE = 30.0  # seconds to wait for a database that is away
+
+
+async def run_once(config: Config, emit: Emit) -> int:
+    """Run what is due for all orgs, side by side; the exit code.
+
+    Raises:
+        DatabaseAwayError: the database was away at the start, and stayed so.
+    """
+    async with database_of(config.database, start=True) as dsn:
+        await migrated(dsn, emit, patience=DATABASE_PATIENCE)
+        async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
+            done = await asyncio.gather(*(_org(runtime, config, org, emit) for org in config.orgs.values()))
+    return 0 if all(done) else 1
+
+
+async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit) -> bool:
+    """Whether everything due of the org was stored."""
+    try:
+        async with asyncio.timeout(HELD_ELSEWHERE):
+            lease = await runtime.lease(org.name)
+    except TimeoutError:
+        runtime.keeper.give_back(org.name)
+        emit("org_held_elsewhere", org=org.name, reason="another process works this org; it is left to that one")
+        return False
+    try:
+        await aliases.apply(runtime.database, org.name)
+        async with runtime.worker(org, lease, gives_up=True) as worker:
+            return await _everything(worker, config, org)
+    except (DatabaseAwayError, LeaseLostError) as error:
+        emit("org_given_up", org=org.name, reason=str(error))
+        return False
+    finally:
+        runtime.keeper.give_back(org.name)
+
+
+async def _everything(worker: OrgWorker, config: Config, org: Org) -> bool:
+    for entry in config.ad_hoc.values():
+        if entry.org == org.name:
+            await worker.request(entry, again=False)
+    work = [
+        worker.cycle(job, whole=True, any_time=True)
+        for job in config.jobs.values()
+        if org in config.orgs_of(job.name)
+    ]
+    results = await asyncio.gather(*work, worker.ad_hoc(), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, GivenUpError):
+            raise result
+    return all(isinstance(result, Tally) and result.unfinished == 0 for result in results)

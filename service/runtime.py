@@ -1,0 +1,201 @@
+"""What every command that works needs: the database with its schema, the hold on orgs, their clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from service.clock import Clock, SystemClock
+from service.config import Config, Org
+from service.config import Database as DatabaseConfig
+from service.errors import ConfigError, DatabaseAwayError, UnauthorizedError
+from service.genesys.client import GenesysClient
+from service.genesys.query_builder import QueryBuilder
+from service.logs import register_secret
+from service.postgres import embedded
+from service.postgres.lease import Lease, LeaseKeeper
+from service.postgres.migrate import migrate
+from service.postgres.pool import Database
+from service.postgres.staging import sweep_org
+from service.report import Emit
+from service.worker import OrgWorker
+
+AWAY_RETRY = 2.0  # seconds between two looks at a database that is away
+
+
+class Runtime:
+    """A process at work: its database, and who it is to the other processes on it.
+
+    Attributes:
+        dsn: the database.
+        owner: this process's name in ``org_lease`` and in ``pg_stat_activity``.
+        database: the pool.
+        keeper: takes and keeps the orgs.
+    """
+
+    def __init__(self, dsn: str, pool_size: int, emit: Emit, clock: Clock | None = None) -> None:
+        self.dsn = dsn
+        self.owner = f"flow-outcomes {socket.gethostname()[:20]}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.database = Database(dsn, size=pool_size, application_name=self.owner)
+        self.clock = clock or SystemClock()
+        self.emit = emit
+        self._acquired: dict[str, asyncio.Queue[Lease]] = {}
+        self.keeper = LeaseKeeper(dsn, self.owner, self.clock, on_acquired=self._deliver, on_lost=self._lost)
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def lease(self, org: str) -> Lease:
+        """Wait until the org is ours."""
+        arrivals = self._acquired.setdefault(org, asyncio.Queue())
+        self.keeper.want(org)
+        while True:
+            lease = await arrivals.get()
+            if not lease.lost.is_set():
+                return lease
+
+    def _deliver(self, lease: Lease) -> None:
+        self.emit("org_acquired", org=lease.org, owner=self.owner, epoch=lease.epoch)
+        self._acquired.setdefault(lease.org, asyncio.Queue()).put_nowait(lease)
+
+    def _lost(self, org: str) -> None:
+        self.emit("org_lost", org=org, owner=self.owner)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Runtime]:
+        """With the pool open and the keeper at work; gives every org back at the end."""
+        await self.database.open()
+        keeping = asyncio.create_task(self.keeper.run(), name="lease keeper")
+        try:
+            yield self
+        finally:
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+            for task in self._background:
+                task.cancel()
+            await self.database.close()
+
+    @asynccontextmanager
+    async def worker(self, org: Org, lease: Lease, *, gives_up: bool = False) -> AsyncIterator[OrgWorker]:
+        """The org's worker, ready to run cycles; for as long as the lease is good.
+
+        Raises:
+            DatabaseAwayError: the database is away.
+        """
+        client = make_client(org, self.emit, self.clock, lease.check, self._keep_hold(lease))
+        client.hold(lease.hold)
+        if gives_up:
+            client.max_hold = 300.0
+        try:
+            worker = OrgWorker(org, client, lease, self.database, self.clock, self.emit, gives_up=gives_up)
+            await sweep_org(self.database, org.name)
+            await worker.prepare()
+            yield worker
+        finally:
+            await client.close()
+
+    def _keep_hold(self, lease: Lease) -> Callable[[float], None]:
+        """Note a 429's wait where the next owner finds it."""
+
+        async def note(seconds: float) -> None:
+            with contextlib.suppress(DatabaseAwayError):
+                await self.keeper.note_hold(self.database, lease.org, seconds)
+
+        def keep(seconds: float) -> None:
+            task = asyncio.create_task(note(seconds))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+        return keep
+
+
+def make_client(
+    org: Org, emit: Emit, clock: Clock, lease_check: Callable[[], None], on_hold: Callable[[float], None]
+) -> GenesysClient:
+    """A client as the org's configuration says."""
+
+    def credentials() -> tuple[str, str]:
+        try:
+            found = org.credentials()
+        except ConfigError as error:
+            raise UnauthorizedError(str(error)) from error
+        register_secret(found.client_secret)
+        return found.client_id, found.client_secret
+
+    return GenesysClient(
+        org.name,
+        base_url=org.api_url,
+        login_url=org.token_url,
+        credentials=credentials,
+        dialect=QueryBuilder(),
+        requests_per_second=org.requests_per_second,
+        query_timeout=org.query_timeout,
+        breaker_failures=org.breaker.failures,
+        breaker_open_for=org.breaker.open_for,
+        lease_check=lease_check,
+        on_hold=on_hold,
+        emit=emit,
+        clock=clock,
+    )
+
+
+@asynccontextmanager
+async def database_of(config: DatabaseConfig, *, start: bool) -> AsyncIterator[str]:
+    """The DSN of the configured database; an embedded one that runs already is shared.
+
+    Args:
+        config: the section.
+        start: whether an embedded one is started where it does not run.
+
+    Raises:
+        DatabaseAwayError: an embedded one does not run, or cannot be started.
+    """
+    if config.dsn is not None:
+        dsn = config.dsn.get_secret_value()
+        yield dsn
+        return
+    folder = config.embedded or Path()
+    found = await asyncio.to_thread(embedded.running, folder)
+    if found is not None:
+        yield found
+        return
+    if not start:
+        raise DatabaseAwayError(f"no PostgreSQL runs in {folder}; start the daemon first")
+    server = embedded.Embedded(folder)
+    dsn = await asyncio.to_thread(server.start)
+    try:
+        yield dsn
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+async def migrated(dsn: str, emit: Emit, *, patience: float | None) -> None:
+    """Bring the schema up, waiting for the database where it is away.
+
+    Args:
+        dsn: the database.
+        emit: told ``database_away`` and what was applied.
+        patience: seconds to wait for it; None is for ever.
+
+    Raises:
+        DatabaseAwayError: it stayed away.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = None if patience is None else loop.time() + patience
+    while True:
+        try:
+            applied = await asyncio.to_thread(migrate, dsn)
+        except DatabaseAwayError as error:
+            emit("database_away", reason=str(error))
+            if deadline is not None and loop.time() + AWAY_RETRY >= deadline:
+                raise
+            await asyncio.sleep(AWAY_RETRY)
+        else:
+            if applied:
+                emit("schema_migrated", applied=applied)
+            return
