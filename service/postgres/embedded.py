@@ -88,6 +88,9 @@ class Embedded:
             if not (self._data / "PG_VERSION").exists():
                 self._create(programs, user)
             return self._launch(programs, user, deadline)
+        except subprocess.TimeoutExpired as error:
+            self.stop()
+            raise DatabaseAwayError(f"initdb did not end within {self._timeout:g} s") from error
         except BaseException:
             self.stop()
             raise
@@ -158,7 +161,8 @@ class Embedded:
 
     def _launch(self, programs: Path, user: binaries.User, deadline: float) -> str:
         for _ in range(ATTEMPTS):
-            port = _free_port()
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                port = probe.getsockname()[1]
             settings = (f"-c{name}={value}" for name, value in {**self._settings, "port": port}.items())
             with open(self._log, "ab", opener=binaries.private) as log:
                 if log.tell() > LOG_LIMIT:
@@ -265,13 +269,6 @@ def _spawn(
             return server, keeper
         case error:
             raise DatabaseAwayError(f"PostgreSQL cannot be started: {error}") from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _ready(data: Path, pid: int) -> bool:
