@@ -144,6 +144,12 @@ class Merge:
         cursor = await self._connection.execute(statement, {**self._parameters, **more})
         return cursor.rowcount
 
+    async def _fill(self, statement: LiteralString, table: LiteralString) -> int:
+        """Fill one of the session's own tables, and let the planner know how large it is; its rows."""
+        rows = await self._count(statement)
+        await self._run(f"ANALYZE pg_temp.{table}")
+        return rows
+
     async def _lock(self, lease: Lease) -> None:
         row = await self._run(sql.LOCK_ORG)
         if not row or row[0][0] != lease.epoch:
@@ -160,9 +166,11 @@ class Merge:
             bucket_ends=[bucket.end for bucket in window_of],
             bucket_windows=[window.span.start for window in window_of.values()],
         )
+        await self._run("ANALYZE pg_temp.scan_bucket")
+        await self._fill(sql.TAKE_NAMES, "scan_name")
         await self._run(sql.ADD_OUTCOMES)
-        await self._run(sql.TAKE_SCAN)
-        await self._run("ANALYZE pg_temp.scanned")
+        await self._fill(sql.TAKE_OUTCOMES, "scan_outcome")
+        await self._fill(sql.TAKE_SCAN, "scanned")
         for flow_id, bucket_start, name in await self._run(sql.FIND_CONFLICT):
             raise ConflictError(
                 f"two different figures for outcome {name!r} of flow {flow_id}"

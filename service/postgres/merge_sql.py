@@ -16,6 +16,17 @@ TEMPORARY_TABLES = (
         believed boolean NOT NULL, silence_told boolean NOT NULL
     ) ON COMMIT DELETE ROWS
     """,
+    # the outcomes that it names, and their numbers
+    """
+    CREATE TEMP TABLE IF NOT EXISTS scan_name (
+        flow_id text NOT NULL, source_key text NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    """
+    CREATE TEMP TABLE IF NOT EXISTS scan_outcome (
+        outcome_no bigint NOT NULL, flow_id text NOT NULL, source_key text NOT NULL, outcome_name text NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
     # what it reported, numbered, each key once
     """
     CREATE TEMP TABLE IF NOT EXISTS scanned (
@@ -60,6 +71,10 @@ TAKE_BUCKETS = """
                 %(bucket_windows)s::timestamptz[])
 """
 
+TAKE_NAMES = """
+    INSERT INTO pg_temp.scan_name SELECT DISTINCT flow_id, source_key FROM pg_temp.incoming
+"""
+
 ADD_OUTCOMES = """
     WITH added AS (
         INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, reported_name, outcome_name, revision)
@@ -67,7 +82,7 @@ ADD_OUTCOMES = """
                CASE WHEN source_key = '' THEN ''
                     ELSE flow_outcomes.resolve_alias(%(org)s, flow_id, source_key) END,
                %(revision)s
-        FROM (SELECT DISTINCT flow_id, source_key FROM pg_temp.incoming) i
+        FROM pg_temp.scan_name i
         WHERE NOT EXISTS (SELECT 1 FROM flow_outcomes.outcome o
                           WHERE o.org = %(org)s AND o.flow_id = i.flow_id AND o.source_key = i.source_key)
         ORDER BY flow_id, source_key
@@ -76,6 +91,13 @@ ADD_OUTCOMES = """
     INSERT INTO flow_outcomes.flow (org, flow_id)
     SELECT DISTINCT %(org)s, flow_id FROM added ORDER BY flow_id
     ON CONFLICT DO NOTHING
+"""
+
+TAKE_OUTCOMES = """
+    INSERT INTO pg_temp.scan_outcome
+    SELECT o.outcome_no, o.flow_id, o.source_key, o.outcome_name
+    FROM pg_temp.scan_name n
+    JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.flow_id = n.flow_id AND o.source_key = n.source_key
 """
 
 # An outcome that was refused once in the scan is not known, whatever else the scan says of it.
@@ -91,14 +113,14 @@ TAKE_SCAN = """
                OR min(i.outcome_percentage) <> max(i.outcome_percentage)
                OR count(i.outcome_percentage) NOT IN (0, count(*)))
     FROM pg_temp.incoming i
-    JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.flow_id = i.flow_id AND o.source_key = i.source_key
+    JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
     GROUP BY o.outcome_no, i.bucket_start
 """
 
 FIND_CONFLICT = """
     SELECT o.flow_id, s.bucket_start, o.source_key
     FROM pg_temp.scanned s
-    JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = s.outcome_no
+    JOIN pg_temp.scan_outcome o ON o.outcome_no = s.outcome_no
     WHERE s.differing LIMIT 1
 """
 
@@ -368,17 +390,19 @@ _WANTED = """
 """
 
 STORE_EXPECTED = f"""
+    WITH k AS MATERIALIZED (
+        SELECT * FROM pg_temp.candidate c
+        WHERE NOT EXISTS (
+            SELECT 1 FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+              AND f.outcome_no = c.outcome_no AND f.bucket_start = c.bucket_start
+              AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s)
+    )
     INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,
                                       extraction_timestamp, revision)
     SELECT %(org)s, %(granularity)s, k.outcome_no, k.bucket_start, k.bucket_end, 'expected',
            %(began_at)s, %(revision)s
-    FROM pg_temp.candidate k
-    WHERE NOT EXISTS (
-        SELECT 1 FROM flow_outcomes.figure f
-        WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-          AND f.outcome_no = k.outcome_no AND f.bucket_start = k.bucket_start
-          AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s)
-      AND {_WANTED}
+    FROM k WHERE {_WANTED}
     ORDER BY k.outcome_no, k.bucket_start
 """
 
@@ -410,9 +434,9 @@ COUNT_MISSING = """
                            UNION ALL SELECT outcome_no FROM pg_temp.change WHERE state = 'withdrawn')
       AND f.revision = %(revision)s AND f.state IN ('expected', 'withdrawn') AND o.outcome_name <> ''
       AND NOT EXISTS (
-          SELECT 1 FROM flow_outcomes.outcome twin
+          SELECT 1 FROM pg_temp.scan_outcome twin
           JOIN pg_temp.scanned s ON s.outcome_no = twin.outcome_no AND s.bucket_start = f.bucket_start
-          WHERE twin.org = f.org AND twin.flow_id = o.flow_id AND twin.outcome_name = o.outcome_name)
+          WHERE twin.flow_id = o.flow_id AND twin.outcome_name = o.outcome_name)
     GROUP BY b.window_start
 """
 
@@ -420,7 +444,7 @@ COUNT_MISSING = """
 COUNT_MISMATCHES = """
     WITH told AS (
         SELECT s.*, o.flow_id
-        FROM pg_temp.scanned s JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = s.outcome_no
+        FROM pg_temp.scanned s JOIN pg_temp.scan_outcome o USING (outcome_no)
     ), flow_bucket AS (
         SELECT flow_id, bucket_start, sum(outcome_count) AS total
         FROM told GROUP BY flow_id, bucket_start HAVING NOT bool_or(rejected)

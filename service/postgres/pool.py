@@ -27,6 +27,7 @@ _SETTINGS = {
     "timezone": "UTC",  # intervals are then absolute, whatever zone the role was given
     "client_encoding": "UTF8",
     "search_path": "pg_catalog",
+    "jit": "off",  # compiling a merge's statements took longer than running them
 }
 
 # The server is there but cannot be used now: the wait is for it to come back, the fault is no window's.
