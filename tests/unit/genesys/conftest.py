@@ -1,0 +1,48 @@
+"""An event loop whose time is nobody's: a sleep of an hour takes no time, and always the same."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+InVirtualTime = Callable[..., Any]
+
+
+class _Selector(selectors.SelectSelector):
+    """Waits by moving the clock, and a little past what was asked for, as a real machine does."""
+
+    def __init__(self, overshoot: float) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self._overshoot = overshoot
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is None:
+            raise AssertionError("every task waits for something that never comes")
+        self.now += 1e-7 if timeout <= 0 else timeout + self._overshoot
+        return super().select(0)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self, overshoot: float) -> None:
+        self._virtual = _Selector(overshoot)
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+
+@pytest.fixture(scope="session")
+def in_virtual_time() -> InVirtualTime:
+    """Runs a coroutine in a loop of virtual time; sleeps overshoot by so many seconds."""
+
+    def run(main: Coroutine[Any, Any, T], *, overshoot: float = 0.0) -> T:
+        with asyncio.Runner(loop_factory=lambda: _Loop(overshoot)) as runner:
+            return runner.run(main)
+
+    return run

@@ -1,0 +1,220 @@
+"""The limit holds in every second, and is used."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.errors import RateLimitedError
+from service.genesys.limiter import OrgLimiter
+
+Run = Callable[..., Any]
+RATES = st.sampled_from([0.2, 0.5, 1, 1.5, 2, 5, 10, 50])
+
+
+def _most_in_a_period(sent: list[float], period: float) -> int:
+    """The most in any half-open stretch of that length; it is enough to look where one begins."""
+    return max((sum(at <= each < at + period for each in sent) for at in sent), default=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rate=RATES,
+    arrivals=st.lists(st.tuples(st.floats(0, 3), st.floats(0, 0.5), st.booleans()), max_size=40),
+    overshoot=st.floats(0, 0.01),
+)
+def test_no_second_sees_more_than_the_limit(
+    in_virtual_time: Run, rate: float, arrivals: list[tuple[float, float, bool]], overshoot: float
+) -> None:
+    """However requests arrive, however long they take to connect, and where some are given up."""
+    sent: list[float] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        limiter = OrgLimiter(rate)
+        sent.extend([loop.time()] * max(1, math.floor(rate)))  # what a former process may have sent
+
+        async def one(after: float, connecting: float, given_up: bool) -> None:
+            await asyncio.sleep(after)
+            permit = await limiter.acquire()
+            await asyncio.sleep(connecting)
+            if given_up:
+                permit.unused()
+            else:
+                permit.sent()
+                sent.append(loop.time())
+
+        await asyncio.gather(*(one(*arrival) for arrival in arrivals))
+
+    in_virtual_time(main(), overshoot=overshoot)
+    period = max(1.0, 1 / rate)
+    assert _most_in_a_period(sent, period) <= max(1, math.floor(rate))
+
+
+@pytest.mark.parametrize("rate", [0.5, 1, 3, 10, 50, 200])
+def test_a_backlog_keeps_the_limit_busy(in_virtual_time: Run, rate: float) -> None:
+    """At least 97.5 % of the limit, though each sleep ends a millisecond late."""
+
+    async def main() -> float:
+        limiter = OrgLimiter(rate)
+        first = last = math.nan
+        count = max(20, int(rate * 8))
+        for number in range(count + 1):
+            (await limiter.acquire()).sent()
+            last = limiter.now()
+            first = last if number == 0 else first
+        return count / (last - first)
+
+    # The requests of the last, unfinished second stand closer: what is counted is whole periods.
+    assert in_virtual_time(main(), overshoot=0.001) >= rate * 0.975
+
+
+@pytest.mark.parametrize("rate", [0.5, 1, 10])
+def test_a_new_limiter_begins_as_if_the_limit_were_spent(in_virtual_time: Run, rate: float) -> None:
+    """So that a process that follows another adds nothing to its last second."""
+
+    async def main() -> float:
+        limiter = OrgLimiter(rate)
+        began = limiter.now()
+        await limiter.acquire()
+        return limiter.now() - began
+
+    assert in_virtual_time(main()) >= max(1, 1 / rate)
+
+
+def test_requests_are_spaced(in_virtual_time: Run) -> None:
+    """No ten at once at ten a second."""
+
+    async def main() -> list[float]:
+        limiter = OrgLimiter(10, spent=False)
+        times = []
+        for _ in range(30):
+            (await limiter.acquire()).sent()
+            times.append(limiter.now())
+        return times
+
+    times = in_virtual_time(main())
+    assert min(b - a for a, b in zip(times, times[1:], strict=False)) > 0.09
+
+
+def test_a_hold_stops_those_who_already_wait(in_virtual_time: Run) -> None:
+    """Of two holds the longer one wins."""
+
+    async def main() -> list[float]:
+        limiter = OrgLimiter(10)
+        began = limiter.now()
+        passed: list[float] = []
+
+        async def one() -> None:
+            (await limiter.acquire()).sent()
+            passed.append(limiter.now() - began)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(3):
+                tasks.create_task(one())
+            await asyncio.sleep(0.5)
+            limiter.hold(60)
+            limiter.hold(5)
+            assert limiter.held_for == pytest.approx(60)
+        return passed
+
+    passed = in_virtual_time(main())
+    assert len(passed) == 3
+    assert min(passed) >= 60.5
+
+
+def test_no_hold_is_longer_than_an_hour(in_virtual_time: Run) -> None:
+    """Whatever a header says."""
+
+    async def main() -> float:
+        limiter = OrgLimiter(10)
+        limiter.hold(1e12)
+        limiter.hold(-5)
+        return limiter.held_for
+
+    assert in_virtual_time(main()) == 3600
+
+
+def test_who_may_not_wait_so_long_is_told_at_once(in_virtual_time: Run) -> None:
+    """Those who already wait too, and those behind them."""
+
+    async def main() -> float:
+        limiter = OrgLimiter(10)
+        limiter.max_hold = 300
+        limiter.hold(200)
+        waiters = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
+        await asyncio.sleep(10)
+        began = limiter.now()
+        limiter.hold(301)
+        for waiter in waiters:
+            with pytest.raises(RateLimitedError) as raised:
+                await waiter
+            assert raised.value.status is None
+            assert raised.value.retry_after == pytest.approx(301)
+        return limiter.now() - began
+
+    assert in_virtual_time(main()) < 1
+
+
+def test_those_who_wait_go_in_order_and_one_who_leaves_costs_nothing(in_virtual_time: Run) -> None:
+    """First come, first served."""
+
+    async def main() -> tuple[list[int], float]:
+        limiter = OrgLimiter(2, spent=False)
+        order: list[int] = []
+
+        async def one(number: int) -> None:
+            (await limiter.acquire()).sent()
+            order.append(number)
+
+        began = limiter.now()
+        tasks = [asyncio.create_task(one(number)) for number in range(8)]
+        await asyncio.sleep(0)
+        for number in (2, 3, 5):
+            tasks[number].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return order, limiter.now() - began
+
+    order, seconds = in_virtual_time(main())
+    assert order == [0, 1, 4, 6, 7]
+    assert seconds < 2.2
+
+
+def test_one_slow_connection_does_not_block_the_others(in_virtual_time: Run) -> None:
+    """It counts against every second until it is sent, and no more than that."""
+
+    async def main() -> int:
+        limiter = OrgLimiter(3, spent=False)
+        await limiter.acquire()  # and it never says that it was sent
+        deadline = limiter.now() + 10.5
+        passed = 0
+        while limiter.now() < deadline:
+            (await limiter.acquire()).sent()
+            passed += 1
+        return passed
+
+    assert 19 <= in_virtual_time(main()) <= 23
+
+
+def test_a_lower_limit_takes_hold_at_once(in_virtual_time: Run) -> None:
+    """What was sent under the old one counts under the new one."""
+
+    async def main() -> list[float]:
+        limiter = OrgLimiter(50, spent=False)
+        times = []
+        for number in range(60):
+            if number == 50:
+                limiter.requests_per_second = 2
+            (await limiter.acquire()).sent()
+            times.append(limiter.now())
+        return times
+
+    times = in_virtual_time(main())
+    assert _most_in_a_period(times[50:], 1.0) <= 2
+    assert times[50] - times[48] >= 1
