@@ -7,9 +7,10 @@ import asyncio
 from service.config import Config, Org
 from service.errors import DatabaseAwayError, LeaseLostError
 from service.postgres import aliases
-from service.runtime import Runtime, database_of, migrated
 from service.report import Emit
-from service.worker import GivenUpError, OrgWorker, Tally
+from service.runtime import Runtime, database_of, migrated
+from service.scanner import GivenUpError, Tally
+from service.worker import OrgWorker
 
 HELD_ELSEWHERE = 30.0  # seconds to wait for an org that another process holds
 DATABASE_PATIENCE = 30.0  # seconds to wait for a database that is away

@@ -17,7 +17,7 @@ from service.postgres.ledger import Ledger, ask, progress
 from service.progress import Progress
 from service.report import Emit, Reporter
 from service.runtime import Runtime, database_of, migrated
-from service.worker import GivenUpError
+from service.scanner import GivenUpError
 
 TAKE_WITHIN = 3.0  # seconds in which an org that nobody holds is ours
 POLL = 1.0
@@ -34,7 +34,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     command.add_argument("--org", required=True, help="the org's name")
     command.add_argument("--from", required=True, type=_day, dest="start", metavar="DATE", help="first day")
-    command.add_argument("--to", required=True, type=_day, dest="end", metavar="DATE", help="the day after the last")
+    command.add_argument(
+        "--to", required=True, type=_day, dest="end", metavar="DATE", help="the day after the last"
+    )
     command.add_argument(
         "--granularity", default="auto", choices=["auto", *(step.value for step in Granularity)], help="auto"
     )
@@ -66,7 +68,9 @@ async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Pro
         async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
             found = ad_hoc_windows(org, entry, runtime.clock.now())
             if not found.windows:
-                print(f"nothing of {entry.start} to {entry.end} has settled yet: a bucket rests an hour after its end")
+                print(
+                    f"nothing of {entry.start} to {entry.end} has settled yet: a bucket rests an hour after its end"
+                )
                 return 1
             try:
                 async with asyncio.timeout(TAKE_WITHIN):
@@ -79,7 +83,9 @@ async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Pro
                     windows = await worker.request(entry, again=True)
                     tally = await worker.ad_hoc(only=windows)
             except (DatabaseAwayError, LeaseLostError, GivenUpError) as error:
-                sys.stderr.write(f"flow-outcomes: {error}; what is not stored yet goes on when this is run again\n")
+                sys.stderr.write(
+                    f"flow-outcomes: {error}; what is not stored yet goes on when this is run again\n"
+                )
                 return 1
             print(f"{tally.complete + tally.doubted} of {len(windows)} windows stored")
             return 0 if tally.unfinished == 0 else 1

@@ -1,0 +1,288 @@
+"""Windows into scans: joined where that saves requests, apart where one of them is at fault."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from service.clock import Clock
+from service.config import Org
+from service.errors import (
+    CircuitOpenError,
+    DatabaseAwayError,
+    ExtractionError,
+    GranularityError,
+    LeaseLostError,
+    PageError,
+    RateLimitedError,
+)
+from service.gate import Gate, GateClosedError
+from service.genesys.client import GenesysClient
+from service.model import Granularity, Scan, Span, Window
+from service.pipeline import Pipeline, about
+from service.plan import granularity, scans
+from service.plan.scans import MetricsDelay, OrgSettings
+from service.postgres.ledger import Ledger, LedgerWindow
+from service.postgres.partitions import Partitions
+
+Emit = Callable[..., None]
+
+# Who begins first where scans wait: today's figures, then what was asked for by hand, then the backlog.
+RECENT, BY_HAND, BACKLOG = range(3)
+
+_BUCKET_SECONDS = {Granularity.HOURLY: 3600.0, Granularity.DAILY: 86400.0, Granularity.MONTHLY: 30 * 86400.0}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms windows are asked for: a job's, or those of ad hoc work.
+
+    Attributes:
+        delay: the delay buffer.
+        metrics_delay: its mode.
+        expect_for: how long an outcome once seen is expected.
+        may_begin: whether a scan may begin at this moment; the off-peak hours.
+        coarsest: the coarsest granularity that a refusal may lead to.
+    """
+
+    delay: timedelta
+    metrics_delay: MetricsDelay
+    expect_for: timedelta
+    may_begin: Callable[[datetime], bool]
+    coarsest: Granularity
+
+
+@dataclass
+class Tally:
+    """What a cycle came to, in windows."""
+
+    complete: int = 0
+    doubted: int = 0
+    failed: int = 0
+    put_back: int = 0
+
+    @property
+    def unfinished(self) -> int:
+        """Windows that were due and are not stored."""
+        return self.failed + self.put_back
+
+
+class GivenUpError(Exception):
+    """The org is left alone for the rest of this run."""
+
+
+class Scanner:
+    """Runs windows of one org as scans, so many at once as its gate lets in.
+
+    Args:
+        org: its configuration; replaced as a whole at a reload.
+        client: asks its API.
+        ledger: where what becomes of them is noted.
+        pipeline: brings one scan in.
+        partitions: has them made ahead.
+        clock: the time.
+        emit: told every event.
+        gives_up: an open breaker or a long Retry-After ends the run instead of being waited out.
+    """
+
+    def __init__(
+        self,
+        org: Org,
+        client: GenesysClient,
+        ledger: Ledger,
+        pipeline: Pipeline,
+        partitions: Partitions,
+        clock: Clock,
+        emit: Emit,
+        *,
+        gives_up: bool,
+    ) -> None:
+        self.org = org
+        self.gate = Gate(org.concurrency)
+        self._client = client
+        self._ledger = ledger
+        self._pipeline = pipeline
+        self._partitions = partitions
+        self._clock = clock
+        self._emit = emit
+        self._gives_up = gives_up
+
+    @property
+    def settings(self) -> OrgSettings:
+        """What of the configuration shapes queries."""
+        org = self.org
+        return OrgSettings(org.name, org.timezone, org.flows, org.page_size, org.concurrency)
+
+    async def run(
+        self,
+        found: Sequence[LedgerWindow],
+        terms: Terms,
+        cycle: str,
+        tally: Tally,
+        priority: Callable[[Window], int],
+    ) -> None:
+        """Join the windows into scans and run these, until there is none left that may begin."""
+        alone = [each.window.span for each in found if each.ask_alone]
+        waiting = [each.window for each in found]
+        while waiting:
+            first = waiting[0]
+            group = [w for w in waiting if (w.work, w.requested, w.granularity) == _kind(first)]
+            rest = [w for w in waiting if (w.work, w.requested, w.granularity) != _kind(first)]
+            entries = await self._ledger.entries_per_bucket(
+                first.work, first.granularity, _BUCKET_SECONDS[first.granularity]
+            )
+            joined = scans.join(
+                group,
+                self.settings,
+                entries_per_bucket=max(entries, 1.0) if entries is not None else len(self.org.flows) or None,
+                delay=terms.delay,
+                metrics_delay=terms.metrics_delay,
+                alone=alone,
+            )
+            await self._together(
+                [
+                    self._one(self._scan(each, terms), terms, cycle, tally, priority(each[0]))
+                    for each in joined.scans
+                ]
+            )
+            waiting = joined.later + rest
+
+    async def _together(self, work: Sequence[Coroutine[None, None, None]]) -> None:
+        """Run all of them; the first that cannot go on ends the others."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for each in work:
+                    group.create_task(each)
+        except* (DatabaseAwayError, LeaseLostError, GivenUpError, GateClosedError) as errors:
+            raise _first(errors) from None
+
+    def _scan(self, joined: Sequence[Window], terms: Terms) -> Scan:
+        span = Span(joined[0].span.start, joined[-1].span.end)
+        asked = scans.queries(
+            span,
+            joined[0].granularity,
+            self.settings,
+            delay=terms.delay,
+            metrics_delay=terms.metrics_delay,
+            now=self._clock.now(),
+        )
+        return Scan(tuple(joined), asked, terms.expect_for)
+
+    async def _one(self, scan: Scan, terms: Terms, cycle: str, tally: Tally, priority: int) -> None:
+        """Run one scan; what fails because windows were asked together is asked one by one."""
+        try:
+            await self._extract(scan, terms, cycle, tally, priority)
+        except (PageError, GranularityError) as error:
+            if len(scan.windows) > 1:
+                self._emit("scan_split", **about(scan), windows=len(scan.windows), reason=str(error))
+                await self._ledger.interrupt(scan, str(error), ask_alone=isinstance(error, PageError))
+                for window in scan.windows:
+                    await self._one(self._scan([window], terms), terms, cycle, tally, priority)
+                return
+            coarser = self._coarser(scan.windows[0], terms) if isinstance(error, GranularityError) else None
+            if coarser is None:
+                await self._failed(scan, error, tally)
+                return
+            self.tell_adjusted(coarser, str(error))
+            await self._ledger.replace(scan.windows[0], coarser)
+            await self._once_coarser(coarser, terms, cycle, tally, priority)
+        except ExtractionError as error:
+            await self._failed(scan, error, tally)
+
+    async def _once_coarser(self, window: Window, terms: Terms, cycle: str, tally: Tally, priority: int) -> None:
+        scan = self._scan([window], terms)
+        try:
+            await self._extract(scan, terms, cycle, tally, priority)
+        except ExtractionError as error:
+            await self._failed(scan, error, tally)
+
+    async def _extract(self, scan: Scan, terms: Terms, cycle: str, tally: Tally, priority: int) -> None:
+        while True:
+            try:
+                async with self.gate.enter(scan, priority):
+                    if not terms.may_begin(self._clock.now()):
+                        tally.put_back += len(scan.windows)
+                        return
+                    await self._partitions.ensure(scan.span)
+                    merged = await self._pipeline.extract(scan, cycle)
+            except CircuitOpenError as error:
+                if self._gives_up:
+                    await self._failed(scan, error, tally)
+                    raise GivenUpError(str(error)) from error
+                await self._ledger.interrupt(scan, str(error))
+                await asyncio.sleep(error.retry_after)
+            except RateLimitedError as error:
+                await self._failed(scan, error, tally)
+                raise GivenUpError(str(error)) from error
+            except (DatabaseAwayError, LeaseLostError, GateClosedError):
+                tally.put_back += len(scan.windows)
+                raise
+            except asyncio.CancelledError:
+                tally.put_back += len(scan.windows)
+                await self._put_back(scan)
+                raise
+            else:
+                tally.doubted += len(merged.doubted)
+                tally.complete += len(scan.windows) - len(merged.doubted)
+                return
+
+    async def _put_back(self, scan: Scan) -> None:
+        """Note that a scan was stopped; where that cannot be done in time, the next owner's start does it."""
+        with contextlib.suppress(DatabaseAwayError, TimeoutError):
+            async with asyncio.timeout(3):
+                await self._ledger.interrupt(scan)
+
+    async def _failed(self, scan: Scan, error: ExtractionError, tally: Tally) -> None:
+        tally.failed += len(scan.windows)
+        reason = f"{error} ({error.hint})" if error.hint else str(error)
+        for window in scan.windows:
+            self._emit(
+                "window_failed",
+                org=window.org,
+                job=window.job,
+                window_start=window.span.start,
+                window_end=window.span.end,
+                query_hash=self._client.dialect.query_hash(scan.queries[0]),
+                reason=reason,
+                status=error.status,
+                code=error.code,
+                context_id=error.context_id,
+            )
+        await self._ledger.fail(scan, reason)
+
+    def _coarser(self, window: Window, terms: Terms) -> Window | None:
+        """The window one step coarser, where that is allowed: never twice, and a job's never past itself."""
+        step = granularity.coarser(window.granularity)
+        if step is None or list(Granularity).index(step) > list(Granularity).index(terms.coarsest):
+            return None
+        if window.job is not None:
+            return replace(window, granularity=step)
+        adjusted = granularity.adjust(
+            window.span, step.value, self.org.tz, self._clock.now() - terms.delay, coarsest=step
+        )
+        return None if adjusted is None else replace(window, span=adjusted.span, granularity=step)
+
+    def tell_adjusted(self, window: Window, reason: str) -> None:
+        """Tell that a window is asked for at another granularity than was asked for, and why."""
+        self._emit(
+            "granularity_adjusted",
+            org=window.org,
+            job=window.job,
+            window_start=window.span.start,
+            window_end=window.span.end,
+            requested=window.requested,
+            granularity=window.granularity.value,
+            reason=reason,
+        )
+
+
+def _kind(window: Window) -> tuple[str, str, Granularity]:
+    return window.work, window.requested, window.granularity
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
