@@ -21,7 +21,7 @@ class _Selector(selectors.SelectSelector):
         self.now = 1000.0
         self._overshoot = overshoot
 
-    def select(self, timeout: float | None = None) -> Any:
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise AssertionError("every task waits for something that never comes")
         self.now += 1e-7 if timeout <= 0 else timeout + self._overshoot

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,11 @@ def meet(breaker: Breaker, error: BaseException | None) -> None:
         raise error
 
 
+def state_of(breaker: Breaker) -> str:
+    """Read anew each time, which a type checker does not expect of a property."""
+    return breaker.state
+
+
 def open_up(breaker: Breaker) -> None:
     while breaker.state == "closed":
         meet(breaker, ServerError("HTTP 503", status=503))
@@ -63,9 +69,9 @@ def test_failures_in_a_row_open_it(breaker: Breaker, told: Told) -> None:
     """Of whatever kind among 5xx, timeouts and broken connections."""
     meet(breaker, ServerError("HTTP 500"))
     meet(breaker, QueryTimeoutError("late"))
-    assert breaker.state == "closed"
+    assert state_of(breaker) == "closed"
     meet(breaker, ServerError("reset"))
-    assert breaker.state == "open"
+    assert state_of(breaker) == "open"
     assert breaker.opens_in == 30
     with pytest.raises(CircuitOpenError, match="3 failures in a row, the last: reset") as raised:
         breaker.check()
@@ -80,7 +86,7 @@ def test_an_answer_ends_a_row_of_failures(breaker: Breaker, answer: BaseExceptio
         meet(breaker, ServerError("HTTP 500"))
         meet(breaker, ServerError("HTTP 500"))
         meet(breaker, answer)
-    assert breaker.state == "closed"
+    assert state_of(breaker) == "closed"
 
 
 @pytest.mark.parametrize(
@@ -92,9 +98,9 @@ def test_what_says_nothing_of_the_server_changes_nothing(breaker: Breaker, end: 
     meet(breaker, ServerError("HTTP 500"))
     for _ in range(5):
         meet(breaker, end)
-    assert breaker.state == "closed"
+    assert state_of(breaker) == "closed"
     meet(breaker, ServerError("HTTP 500"))
-    assert breaker.state == "open"
+    assert state_of(breaker) == "open"
 
 
 def test_its_time_over_one_probe_passes(breaker: Breaker, clock: FakeClock, told: Told) -> None:
@@ -102,11 +108,11 @@ def test_its_time_over_one_probe_passes(breaker: Breaker, clock: FakeClock, told
     open_up(breaker)
     clock.advance(timedelta(seconds=30))
     with breaker.guard():
-        assert breaker.state == "half-open"
+        assert state_of(breaker) == "half-open"
         for _ in range(5):
             with pytest.raises(CircuitOpenError), breaker.guard():
                 raise AssertionError
-    assert breaker.state == "closed"
+    assert state_of(breaker) == "closed"
     assert told == ["circuit_opened", "circuit_half_open", "circuit_closed"]
 
 
@@ -115,9 +121,9 @@ def test_a_cancelled_probe_makes_room_for_the_next(breaker: Breaker, clock: Fake
     open_up(breaker)
     clock.advance(timedelta(seconds=30))
     meet(breaker, asyncio.CancelledError())
-    assert breaker.state == "half-open"
+    assert state_of(breaker) == "half-open"
     meet(breaker, None)
-    assert breaker.state == "closed"
+    assert state_of(breaker) == "closed"
 
 
 def test_the_open_time_doubles_up_to_ten_minutes(breaker: Breaker, clock: FakeClock) -> None:
@@ -145,7 +151,7 @@ def test_what_was_sent_before_it_opened_is_judged_already(breaker: Breaker, cloc
     clock.advance(timedelta(seconds=10))
     _leave(late_failure, ServerError("HTTP 500"))
     _leave(late_success, None)
-    assert breaker.state == "open"
+    assert state_of(breaker) == "open"
     assert breaker.opens_in == 20
 
 
@@ -158,6 +164,7 @@ def test_open_nothing_passes_and_half_open_one_at_a_time(steps: list[str | float
     """Whatever is begun, ended and waited for, in whatever order."""
     clock, told = FakeClock(), Told()
     breaker = Breaker(2, timedelta(seconds=30), clock, told)
+    guard: AbstractContextManager[None]
     out: list[tuple[AbstractContextManager[None], bool]] = []
     for step in steps:
         if isinstance(step, float):
@@ -165,20 +172,21 @@ def test_open_nothing_passes_and_half_open_one_at_a_time(steps: list[str | float
         elif step == "begin":
             guard, wait = breaker.guard(), breaker.opens_in
             probing = any(probe for _, probe in out)
-            try:
-                guard.__enter__()
-            except CircuitOpenError as error:
-                assert error.retry_after > 0
-                assert wait > 0 or probing
+            if wait > 0 or probing:
+                with pytest.raises(CircuitOpenError) as raised:
+                    guard.__enter__()
+                assert raised.value.retry_after > 0
             else:
-                assert wait == 0
-                probe = breaker.state == "half-open"
-                assert not (probe and probing)
-                out.append((guard, probe))
+                guard.__enter__()
+                out.append((guard, breaker.state == "half-open"))
         elif out:
             guard, _ = out.pop(0)
-            ends: dict[str, BaseException | None] = {"fail": ServerError("HTTP 500"), "succeed": None, "cancel": asyncio.CancelledError()}
+            ends: dict[str, BaseException | None] = {
+                "fail": ServerError("HTTP 500"),
+                "succeed": None,
+                "cancel": asyncio.CancelledError(),
+            }
             _leave(guard, ends[step])
         assert breaker.state in ("closed", "half-open", "open")
     moves = [event for event in told if event != "circuit_half_open"]
-    assert all(a != "circuit_closed" or b == "circuit_opened" for a, b in zip(moves, moves[1:], strict=False))
+    assert all(a != "circuit_closed" or b == "circuit_opened" for a, b in pairwise(moves))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -100,7 +101,7 @@ def test_requests_are_spaced(in_virtual_time: Run) -> None:
         return times
 
     times = in_virtual_time(main())
-    assert min(b - a for a, b in zip(times, times[1:], strict=False)) > 0.09
+    assert min(b - a for a, b in pairwise(times)) > 0.09
 
 
 def test_a_hold_stops_those_who_already_wait(in_virtual_time: Run) -> None:
