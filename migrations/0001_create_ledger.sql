@@ -52,6 +52,8 @@ CREATE TABLE flow_outcomes.extraction_window (
 );
 CREATE INDEX extraction_window_unfinished ON flow_outcomes.extraction_window (org, work)
     WHERE state <> 'complete';
+CREATE INDEX extraction_window_asked ON flow_outcomes.extraction_window (org)
+    WHERE job IS NULL AND requests > requests_begun;
 
 -- Which queries came out too large, so that the next cycle does not ask them whole again.
 CREATE TABLE flow_outcomes.query_cut (

@@ -29,11 +29,11 @@ class Gate:
     Two scans over the same buckets run one after the other, so that of two the one begun later is stored later.
 
     Args:
-        places: scans in flight at most; may be changed at any time.
+        places: scans in flight at most.
     """
 
     def __init__(self, places: int) -> None:
-        self.places = places
+        self._places = places
         self._numbers = itertools.count()
         self._waiting: list[_Waiting] = []
         self._inside: list[Scan] = []
@@ -48,6 +48,11 @@ class Gate:
     def waiting(self) -> int:
         """Scans that wait for a place."""
         return len(self._waiting)
+
+    def widen(self, places: int) -> None:
+        """Let in so many from now on, more or fewer than before."""
+        self._places = places
+        self._admit()
 
     def close(self) -> None:
         """Let nobody in any more; those inside go on."""
@@ -81,7 +86,7 @@ class Gate:
 
     def _admit(self) -> None:
         for each in sorted(self._waiting):
-            if len(self._inside) >= self.places:
+            if len(self._inside) >= self._places:
                 return
             if each.admitted.done() or any(_collide(each.scan, other) for other in self._inside):
                 continue

@@ -10,7 +10,7 @@ from service.postgres import aliases
 from service.report import Emit
 from service.runtime import Runtime, database_of, migrated
 from service.scanner import GivenUpError, Tally
-from service.worker import OrgWorker
+from service.worker import OrgWorker, Wish
 
 HELD_ELSEWHERE = 30.0  # seconds to wait for an org that another process holds
 DATABASE_PATIENCE = 30.0  # seconds to wait for a database that is away
@@ -54,7 +54,7 @@ async def _everything(worker: OrgWorker, config: Config, org: Org) -> bool:
         if entry.org == org.name:
             await worker.request(entry, again=False)
     work = [
-        worker.cycle(job, whole=True, any_time=True)
+        worker.cycle(job, Wish(whole=True, any_time=True))
         for job in config.jobs.values()
         if org in config.orgs_of(job.name)
     ]

@@ -110,6 +110,11 @@ class Scanner:
         self._emit = emit
         self._gives_up = gives_up
 
+    def configure(self, org: Org) -> None:
+        """Take over the org's changed configuration for the scans that begin from now on."""
+        self.org = org
+        self.gate.widen(org.concurrency)
+
     @property
     def settings(self) -> OrgSettings:
         """What of the configuration shapes queries."""
@@ -156,7 +161,7 @@ class Scanner:
             async with asyncio.TaskGroup() as group:
                 for each in work:
                     group.create_task(each)
-        except* (DatabaseAwayError, LeaseLostError, GivenUpError, GateClosedError) as errors:
+        except* (DatabaseAwayError, LeaseLostError, GivenUpError) as errors:
             raise _first(errors) from None
 
     def _scan(self, joined: Sequence[Window], terms: Terms) -> Scan:
@@ -217,7 +222,10 @@ class Scanner:
             except RateLimitedError as error:
                 await self._failed(scan, error, tally)
                 raise GivenUpError(str(error)) from error
-            except (DatabaseAwayError, LeaseLostError, GateClosedError):
+            except GateClosedError:
+                tally.put_back += len(scan.windows)
+                return
+            except (DatabaseAwayError, LeaseLostError):
                 tally.put_back += len(scan.windows)
                 raise
             except asyncio.CancelledError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from service.ad_hoc import ad_hoc_windows
 from service.clock import Clock
@@ -20,6 +21,26 @@ from service.postgres.pool import Database
 from service.scanner import BACKLOG, BY_HAND, RECENT, Scanner, Tally, Terms
 
 Emit = Callable[..., None]
+
+
+@dataclass
+class Wish:
+    """What a cycle is to take along. It may be added to while the cycle runs, and counts from the next scan on.
+
+    Attributes:
+        whole: the lookback, and not only what is unfinished or doubted; None leaves it to the cycle, which takes it
+            along where a window fell due that is not stored yet, and says so here.
+        any_time: the off-peak hours do not matter.
+        stop: no scan begins any more.
+    """
+
+    whole: bool | None = None
+    any_time: bool = False
+    stop: bool = False
+
+    def may_begin(self, job: Job, at: datetime) -> bool:
+        """Whether a scan of the job may begin at this moment."""
+        return not self.stop and (self.any_time or job.off_peak is None or job.off_peak.contains(at))
 
 
 class OrgWorker:
@@ -70,13 +91,15 @@ class OrgWorker:
         """
         await self._ledger.recover()
 
-    async def cycle(self, job: Job, *, whole: bool, any_time: bool = False) -> Tally:
-        """One pass over a job's due windows.
+    def configure(self, org: Org) -> None:
+        """Take over the org's changed configuration; what is in flight goes on as it began."""
+        self.scanner.configure(org)
+        self.client.requests_per_second = org.requests_per_second
+        self.client.query_timeout = org.query_timeout
+        self.client.breaker.configure(org.breaker.failures, org.breaker.open_for)
 
-        Args:
-            job: the job.
-            whole: whether the lookback is taken along, or only what is unfinished or doubted.
-            any_time: whether the off-peak hours do not matter.
+    async def cycle(self, job: Job, wish: Wish) -> Tally:
+        """One pass over a job's due windows.
 
         Raises:
             DatabaseAwayError, LeaseLostError: it ended early; what was not stored stays due.
@@ -85,12 +108,17 @@ class OrgWorker:
             delay=job.delay,
             metrics_delay=job.metrics_delay,
             expect_for=job.expect_for,
-            may_begin=(lambda _: True) if any_time or job.off_peak is None else job.off_peak.contains,
+            may_begin=lambda at: wish.may_begin(job, at),
             coarsest=_coarsest(job.window),
         )
-        taken, known = await self._owed(job, whole=whole)
+        taken, known = await self._owed(job, wish)
         found = [known[span] for span in taken.in_order()]
         cycle, tally = uuid.uuid4().hex, Tally()
+        if not found:
+            return tally
+        if not terms.may_begin(self._clock.now()):
+            tally.put_back = len(found)
+            return tally
         self._emit("cycle_started", org=self.org.name, job=job.name, windows=len(found), cycle=cycle)
         recent = set(taken.recent)
         try:
@@ -173,7 +201,7 @@ class OrgWorker:
             put_back=tally.put_back,
         )
 
-    async def _owed(self, job: Job, *, whole: bool) -> tuple[due.Taken, dict[Span, LedgerWindow]]:
+    async def _owed(self, job: Job, wish: Wish) -> tuple[due.Taken, dict[Span, LedgerWindow]]:
         """What the job owes by now, entered in the ledger, and what of it a cycle takes."""
         now, tz = self._clock.now(), self.org.tz
         spans = windows.owed(job.window, job.since.resolve(now, tz), now, job.delay, tz)
@@ -212,7 +240,9 @@ class OrgWorker:
             )
             for span, each in known.items()
         }
-        return due.take(spans, standings, job.lookback, tz, whole=whole), known
+        if wish.whole is None:
+            wish.whole = bool(spans) and not standings[spans[-1]].complete
+        return due.take(spans, standings, job.lookback, tz, whole=wish.whole), known
 
     async def _known(self, job: Job, work: str) -> dict[Span, LedgerWindow]:
         return {

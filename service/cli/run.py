@@ -6,6 +6,8 @@ import argparse
 import asyncio
 
 from service.cli.arguments import configured, declare
+from service.config import load_config
+from service.daemon import Daemon
 from service.once import run_once
 from service.report import Reporter
 
@@ -23,4 +25,6 @@ def run(arguments: argparse.Namespace) -> int:
     config = configured(arguments, logs_to="stdout")
     if arguments.once:
         return asyncio.run(run_once(config, Reporter().emit))
-    raise NotImplementedError
+    daemon = Daemon(config, lambda: load_config(arguments.config), Reporter())
+    asyncio.run(daemon.serve())
+    return 0

@@ -248,6 +248,19 @@ async def ask(database: Database, windows: Sequence[Window], *, again: bool) -> 
             )
 
 
+async def orgs_asked(database: Database) -> list[str]:
+    """The orgs of which somebody asked for an ad hoc span that nobody has begun yet.
+
+    Raises:
+        DatabaseAwayError: the database is away.
+    """
+    async with database.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT DISTINCT org FROM flow_outcomes.extraction_window WHERE job IS NULL AND requests > requests_begun"
+        )
+        return [row[0] for row in await cursor.fetchall()]
+
+
 class Progress(NamedTuple):
     """How far the windows are that somebody asked for."""
 

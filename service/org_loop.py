@@ -1,0 +1,256 @@
+"""One org in the daemon: taken when it is free, worked while it is held, left when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from service.clock import Clock
+from service.config import AdHoc, Config, Job, Org
+from service.errors import DatabaseAwayError, LeaseLostError
+from service.plan import windows
+from service.postgres import aliases
+from service.postgres.lease import Lease
+from service.report import Emit
+from service.runtime import Runtime
+from service.scheduler import Scheduler
+from service.worker import OrgWorker, Wish
+
+AWAY_RETRY = 2.0  # seconds after which a cycle is tried again that the database's absence ended
+BROKEN_RETRY = 60.0  # and one that ended with an error nobody thought of
+AD_HOC_RETRY = timedelta(minutes=15)
+
+
+class JobLoop:
+    """Runs one job's cycles for one org, one at a time, whenever it is rung."""
+
+    def __init__(self, org: str, job: Job, scheduler: Scheduler, clock: Clock, emit: Emit) -> None:
+        self.job = job
+        self._name = f"{org}/{job.name}"
+        self._org = org
+        self._scheduler = scheduler
+        self._clock = clock
+        self._emit = emit
+        self._rung = asyncio.Event()
+        self._wish = Wish()
+        self._running: Wish | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Begin nothing new; ``run`` ends when what is in flight has ended."""
+        self._closed = True
+        if self._running is not None:
+            self._running.stop = True
+        self._rung.set()
+
+    def ring(self, *, whole: bool | None = None, any_time: bool = False) -> None:
+        """Ask for a cycle; one that runs already is joined where it takes along all that is wished for."""
+        running = self._running
+        if running is not None and (any_time or whole is not None):
+            running.any_time = running.any_time or any_time
+            if running.whole or not whole:
+                return
+        self._wish = Wish(self._wish.whole or whole, self._wish.any_time or any_time)
+        self._rung.set()
+
+    async def run(self, worker: OrgWorker) -> None:
+        """Run cycles until this is closed or the org is lost."""
+        self.ring()
+        try:
+            while True:
+                await self._rung.wait()
+                self._rung.clear()
+                if self._closed:
+                    return
+                wish, self._wish = self._wish, Wish()
+                self._running = wish
+                try:
+                    await self._cycle(worker, wish)
+                finally:
+                    self._running = None
+        finally:
+            self._scheduler.forget(f"{self._name}/due")
+            self._scheduler.forget(f"{self._name}/retry")
+
+    async def _cycle(self, worker: OrgWorker, wish: Wish) -> None:
+        job = self.job
+        try:
+            tally = await worker.cycle(job, wish)
+        except LeaseLostError:
+            raise
+        except DatabaseAwayError as error:
+            self._emit("database_away", org=self._org, job=job.name, reason=str(error))
+            self._again(wish, self._clock.now() + timedelta(seconds=AWAY_RETRY))
+        except Exception:  # noqa: BLE001 - a cycle nobody thought of must not end the others
+            self._emit("cycle_broken", org=self._org, job=job.name, exc_info=True)
+            self._again(wish, self._clock.now() + timedelta(seconds=BROKEN_RETRY))
+        else:
+            now = self._clock.now()
+            if tally.unfinished or tally.doubted:
+                self._at("retry", self._open(now + job.retry_every), lambda: self.ring(whole=False))
+            tz = worker.org.tz
+            following = windows.next_owed(job.window, job.since.resolve(now, tz), now, job.delay, tz)
+            self._at("due", windows.due_at(following, job.delay, job.off_peak), self.ring)
+
+    def _again(self, wish: Wish, at: datetime) -> None:
+        self._at("retry", at, lambda: self.ring(whole=wish.whole, any_time=wish.any_time))
+
+    def _open(self, at: datetime) -> datetime:
+        return at if self.job.off_peak is None else self.job.off_peak.next_open(at)
+
+    def _at(self, what: str, at: datetime, ring: Callable[[], None]) -> None:
+        self._scheduler.ring_at(f"{self._name}/{what}", at, ring)
+
+
+class OrgLoop:
+    """One org's share of the daemon."""
+
+    def __init__(self, config: Config, org: Org, runtime: Runtime, scheduler: Scheduler, emit: Emit) -> None:
+        self.org = org
+        self._runtime = runtime
+        self._scheduler = scheduler
+        self._emit = emit
+        self._jobs: dict[str, JobLoop] = {}
+        self._entries: dict[str, AdHoc] = {}
+        self._entries_again = False
+        self._ad_hoc = asyncio.Event()
+        self._closing = asyncio.Event()
+        self.worker: OrgWorker | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self.configure(config, org)
+
+    def configure(self, config: Config, org: Org) -> None:
+        """Take over what has changed; what is in flight goes on as it began."""
+        self.org = org
+        if self.worker is not None:
+            self.worker.configure(org)
+        wanted = {name: job for name, job in config.jobs.items() if org in config.orgs_of(name)}
+        for name in self._jobs.keys() - wanted.keys():
+            self._jobs.pop(name).close()
+        for name, job in wanted.items():
+            if name not in self._jobs:
+                self._jobs[name] = JobLoop(org.name, job, self._scheduler, self._runtime.clock, self._emit)
+                self._start(self._jobs[name])
+            elif self._jobs[name].job != job:
+                self._jobs[name].job = job
+                self._jobs[name].ring()
+        self._entries = {name: entry for name, entry in config.ad_hoc.items() if entry.org == org.name}
+        self._ad_hoc.set()
+
+    def run_now(self) -> None:
+        """Run every due window now, and every ad hoc entry."""
+        for loop in self._jobs.values():
+            loop.ring(whole=True, any_time=True)
+        self._entries_again = True
+        self._ad_hoc.set()
+
+    def asked(self) -> None:
+        """Somebody asked for an ad hoc span."""
+        self._ad_hoc.set()
+
+    def close(self) -> None:
+        """Begin nothing new; ``run`` ends when what is in flight has ended."""
+        self._closing.set()
+        if self.worker is not None:
+            self.worker.scanner.gate.close()
+        for loop in self._jobs.values():
+            loop.close()
+        self._ad_hoc.set()
+
+    async def run(self) -> None:
+        """Work the org whenever it can be had, until it is closed."""
+        try:
+            while not self._closing.is_set():
+                lease = await self._next_lease()
+                if lease is None:
+                    return
+                try:
+                    await self._hold(lease)
+                except* (LeaseLostError, DatabaseAwayError) as errors:
+                    self._emit("org_interrupted", org=self.org.name, reason=str(errors.exceptions[0]))
+                    await asyncio.sleep(AWAY_RETRY)
+                except* Exception:
+                    self._emit("cycle_broken", org=self.org.name, job=None, exc_info=True)
+                    await asyncio.sleep(BROKEN_RETRY)
+        finally:
+            self._runtime.keeper.give_back(self.org.name)
+
+    async def _next_lease(self) -> Lease | None:
+        """The org's lease when it can be had; None when this is closed before."""
+        taking = asyncio.ensure_future(self._runtime.lease(self.org.name))
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait({taking, closing}, return_when=asyncio.FIRST_COMPLETED)
+            return taking.result() if taking.done() else None
+        finally:
+            taking.cancel()
+            closing.cancel()
+
+    async def _hold(self, lease: Lease) -> None:
+        await self._apply_aliases()
+        async with self._runtime.worker(self.org, lease) as worker:
+            self.worker = worker
+            if self._closing.is_set():
+                return
+            try:
+                async with asyncio.TaskGroup() as group:
+                    self._group = group
+                    group.create_task(self._until_lost(lease))
+                    group.create_task(self._ad_hoc_work(worker))
+                    for loop in self._jobs.values():
+                        self._start(loop)
+            finally:
+                self.worker = self._group = None
+
+    def _start(self, loop: JobLoop) -> None:
+        if self._group is not None and self.worker is not None:
+            self._group.create_task(loop.run(self.worker))
+
+    async def _apply_aliases(self) -> None:
+        renamed = await aliases.apply(self._runtime.database, self.org.name)
+        if renamed:
+            self._emit("alias_applied", org=self.org.name, outcomes=renamed)
+
+    async def aliases_changed(self) -> None:
+        """Let an edited mapping table take hold of what is stored; nothing where another process has the org."""
+        if self.worker is not None:
+            with contextlib.suppress(DatabaseAwayError):
+                await self._apply_aliases()
+
+    async def _until_lost(self, lease: Lease) -> None:
+        """End the others as soon as the org is not ours any more."""
+        lost = asyncio.ensure_future(lease.lost.wait())
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait({lost, closing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            lost.cancel()
+            closing.cancel()
+        if lease.lost.is_set():
+            raise LeaseLostError(f"{lease.org} is not held any more")
+
+    async def _ad_hoc_work(self, worker: OrgWorker) -> None:
+        """Extract what is asked for by hand, and try what is unfinished of it again now and then."""
+        self._ad_hoc.set()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AD_HOC_RETRY.total_seconds()):
+                    await self._ad_hoc.wait()
+            self._ad_hoc.clear()
+            if self._closing.is_set():
+                return
+            again, self._entries_again = self._entries_again, False
+            try:
+                for entry in self._entries.values():
+                    await worker.request(entry, again=again)
+                await worker.ad_hoc()
+            except LeaseLostError:
+                raise
+            except DatabaseAwayError:
+                self._entries_again = self._entries_again or again
+                await asyncio.sleep(AWAY_RETRY)
+                self._ad_hoc.set()
+            except Exception:  # noqa: BLE001 - what nobody thought of must not end the org's jobs
+                self._emit("cycle_broken", org=self.org.name, job=None, exc_info=True)
