@@ -7,7 +7,6 @@ import asyncio
 
 from service.cli.arguments import configured, declare
 from service.config import load_config
-from service.daemon import Daemon
 from service.once import run_once
 from service.report import Reporter
 
@@ -25,6 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
     config = configured(arguments, logs_to="stdout")
     if arguments.once:
         return asyncio.run(run_once(config, Reporter().emit))
+    from service.daemon import Daemon
+
     daemon = Daemon(config, lambda: load_config(arguments.config), Reporter())
     asyncio.run(daemon.serve())
     return 0

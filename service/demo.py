@@ -1,0 +1,185 @@
+"""The whole thing with nothing to set up: PostgreSQL, a simulated Genesys Cloud, the daemon and its page."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from service import logs
+from service.config import Config, load_config
+from service.daemon import Daemon
+from service.once import run_once
+from service.postgres import binaries, embedded
+from service.postgres.figures import Summary, summary
+from service.progress import Progress
+from service.report import Emit, Reporter
+from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
+
+ORGS = {"acme": "UTC", "globex": "Europe/Berlin"}
+FLOWS = 40
+SECRET = "simulated-secret"  # noqa: S105 - opens a simulator on loopback
+DAYS = 90
+
+
+@dataclass
+class _CaughtUp:
+    """Sees when each org has been through its backlog once."""
+
+    left: set[str] = field(default_factory=lambda: set(ORGS))
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def watch(self, emit: Emit) -> Emit:
+        def watched(event: str, **context: Any) -> None:  # noqa: ANN401 - a context holds anything
+            emit(event, **context)
+            if event == "cycle_finished" and context["complete"]:
+                self.left.discard(context["org"])
+                if not self.left:
+                    self.done.set()
+
+        return watched
+
+
+async def demo(*, port: int | None, once: bool) -> int:
+    """Run it: until the first catch-up with ``once``, else until it is stopped. The exit code.
+
+    Args:
+        port: of the page; None is 8080, or any free one where that is taken.
+        once: end after the first full catch-up, with a table of what was stored.
+    """
+    console = Console(highlight=False)
+    folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-demo-"))
+    folder.chmod(0o755)  # the database's own user has to pass; its data folder is closed to others
+    try:
+        async with _simulator() as simulator:
+            config = _configuration(folder, simulator.base_url, port)
+            logs.configure(config.log.level, config.log.format, sys.stderr)
+            console.print(f"PostgreSQL in {folder}, a simulated Genesys Cloud on {simulator.base_url}, two orgs:")
+            if once:
+                return await _once(config, console)
+            return await _until_stopped(config, folder, console)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _simulator() -> AsyncIterator[Simulator]:
+    orgs = {name: SimulatedOrg(client_secret=SECRET, flows=FLOWS, timezone=zone) for name, zone in ORGS.items()}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        yield simulator
+
+
+def _configuration(folder: Path, url: str, port: int | None) -> Config:
+    """Written to a file, so that every other command works with it too."""
+    file = folder / "flow-outcomes.yaml"
+    org = {"base_url": url, "login_url": url, "client_secret": SECRET, "requests_per_second": 10}
+    document = {
+        "database": {"embedded": str(folder / "postgresql")},
+        "http": {"port": _port(port)},
+        "log": {"level": "error", "format": "console"},
+        "orgs": {name: {**org, "client_id": name, "timezone": zone} for name, zone in ORGS.items()},
+        "jobs": {
+            "daily": {"since": f"P{DAYS}D", "off_peak": None, "retry_every": "PT1M"},
+            "hourly": {"since": "P7D", "window": "hour", "granularity": "hourly", "off_peak": None},
+        },
+    }
+    file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return load_config(file, {})
+
+
+def _port(wanted: int | None) -> int:
+    if wanted is not None:
+        return wanted
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", 8080))
+        except OSError:
+            return 0
+    return 8080
+
+
+async def _once(config: Config, console: Console) -> int:
+    server = embedded.Embedded(config.database.embedded or Path())
+    dsn = await asyncio.to_thread(server.start)
+    try:
+        with Progress(sys.stderr) as bar:
+            code = await run_once(config, bar.watch(Reporter().emit))
+        _print(console, await summary(dsn))
+    finally:
+        await asyncio.to_thread(server.stop)
+    return code
+
+
+async def _until_stopped(config: Config, folder: Path, console: Console) -> int:
+    reporter, caught_up = Reporter(), _CaughtUp()
+    bar = Progress(sys.stderr)
+    address: list[str] = []
+    reporter.emit = _noting(address, caught_up.watch(bar.watch(reporter.emit)))  # type: ignore[method-assign]
+    daemon = Daemon(config, lambda: load_config(folder / "flow-outcomes.yaml", {}), reporter)
+
+    async def tell() -> None:
+        with bar:
+            await caught_up.done.wait()
+        dsn = await asyncio.to_thread(embedded.running, config.database.embedded or Path())
+        if dsn is not None:
+            _print(console, await summary(dsn))
+            _what_next(console, address[0], dsn, folder)
+
+    telling = asyncio.create_task(tell())
+    try:
+        await daemon.serve()
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+    return 0
+
+
+def _noting(address: list[str], emit: Emit) -> Emit:
+    def noted(event: str, **context: Any) -> None:  # noqa: ANN401 - a context holds anything
+        if event == "daemon_started":
+            address.append(context["http_address"])
+        emit(event, **context)
+
+    return noted
+
+
+def _print(console: Console, stored: list[Summary]) -> None:
+    table = Table("org", "granularity", "flows", "from", "to", "rows", "of them null", "sum of counts")
+    for each in stored:
+        table.add_row(
+            each.org,
+            each.granularity,
+            f"{each.flows}",
+            f"{each.first:%Y-%m-%d}",
+            f"{each.last:%Y-%m-%d}",
+            f"{each.rows:,}",
+            f"{each.nulls:,}",
+            f"{each.counted:,}",
+        )
+    console.print(table)
+
+
+def _what_next(console: Console, address: str, dsn: str, folder: Path) -> None:
+    program = shlex.quote(str(Path(sys.argv[0])))
+    psql = shlex.quote(str(binaries.installed() / "psql"))
+    for line in (
+        f"Look at it:        http://{address}/",
+        f"Ask how it is:     {program} status --config {folder}/flow-outcomes.yaml",
+        f"Connect:           {dsn}",
+        f"See figures:       {psql} '{dsn}' -c 'SELECT * FROM flow_outcomes.flow_outcome LIMIT 20'",
+        "It goes on as a daemon; Ctrl-C ends it and takes everything away again.",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
