@@ -11,7 +11,7 @@ from service import logs
 from service.config import Config
 from service.errors import ConfigError, DatabaseAwayError
 from service.org_loop import OrgLoop
-from service.postgres import aliases, ledger
+from service.postgres import aliases, requests
 from service.report import Reporter
 from service.runtime import Runtime, database_of, migrated
 from service.scheduler import Scheduler
@@ -136,8 +136,9 @@ class Daemon:
             self._emit("config_rejected", faults=[f"{fault.key}: {fault.message}" for fault in error.faults])
             return
         restart = self._config.restart_needed(config)
-        old, self._config = self._config, config.model_copy(
-            update={"database": self._config.database, "http": self._config.http}
+        old, self._config = (
+            self._config,
+            config.model_copy(update={"database": self._config.database, "http": self._config.http}),
         )
         if config.log != old.log:
             logs.configure(config.log.level, config.log.format)
@@ -174,7 +175,7 @@ class Daemon:
         while True:
             await asyncio.sleep(ASKED_EVERY)
             with contextlib.suppress(DatabaseAwayError):
-                for org in await ledger.orgs_asked(runtime.database):
+                for org in await requests.orgs_asked(runtime.database):
                     if org in self._loops:
                         self._loops[org][0].asked()
 

@@ -60,8 +60,7 @@ async def demo(*, port: int | None, once: bool) -> int:
         once: end after the first full catch-up, with a table of what was stored.
     """
     console = Console(highlight=False)
-    folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-demo-"))
-    folder.chmod(0o755)  # the database's own user has to pass; its data folder is closed to others
+    folder = _folder()
     try:
         async with _simulator() as simulator:
             config = _configuration(folder, simulator.base_url, port)
@@ -72,6 +71,12 @@ async def demo(*, port: int | None, once: bool) -> int:
             return await _until_stopped(config, folder, console)
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-demo-"))
+    folder.chmod(0o755)  # the database's own user has to pass; its data folder is closed to others
+    return folder
 
 
 @asynccontextmanager
@@ -179,7 +184,7 @@ def _what_next(console: Console, address: str, dsn: str, folder: Path) -> None:
         f"Look at it:        http://{address}/",
         f"Ask how it is:     {program} status --config {folder}/flow-outcomes.yaml",
         f"Connect:           {dsn}",
-        f"See figures:       {psql} '{dsn}' -c 'SELECT * FROM flow_outcomes.flow_outcome LIMIT 20'",
+        f"See figures:       {psql} '{dsn}' -c 'SELECT * FROM flow_outcomes.flow_outcome LIMIT 20'",  # noqa: S608 - to be read
         "It goes on as a daemon; Ctrl-C ends it and takes everything away again.",
     ):
         console.print(line, markup=False, soft_wrap=True)

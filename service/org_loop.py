@@ -171,7 +171,7 @@ class OrgLoop:
                 except* (LeaseLostError, DatabaseAwayError) as errors:
                     self._emit("org_interrupted", org=self.org.name, reason=str(errors.exceptions[0]))
                     await asyncio.sleep(AWAY_RETRY)
-                except* Exception:
+                except* Exception:  # noqa: BLE001 - what nobody thought of must not end the daemon
                     self._emit("cycle_broken", org=self.org.name, job=None, exc_info=True)
                     await asyncio.sleep(BROKEN_RETRY)
         finally:

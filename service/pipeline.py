@@ -15,8 +15,8 @@ from service.model import Normalised, Query, Scan
 from service.normalise import Frame, normalise
 from service.plan.buckets import buckets, is_edge
 from service.plan.scans import halve
-from service.postgres.ledger import Ledger
 from service.postgres.lease import Lease
+from service.postgres.ledger import Ledger
 from service.postgres.merge import Merged, ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.staging import Staging

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from service.clock import Clock, SystemClock
-from service.config import Config, Org
 from service.config import Database as DatabaseConfig
+from service.config import Org
 from service.errors import ConfigError, DatabaseAwayError, UnauthorizedError
 from service.genesys.client import GenesysClient
 from service.genesys.query_builder import QueryBuilder

@@ -15,9 +15,10 @@ from service.model import Granularity, Span, Window
 from service.pipeline import Pipeline
 from service.plan import due, granularity, windows
 from service.postgres.lease import Lease
-from service.postgres.ledger import AD_HOC, Ledger, LedgerWindow, ask, work_of
+from service.postgres.ledger import AD_HOC, Ledger, LedgerWindow, work_of
 from service.postgres.partitions import Partitions
 from service.postgres.pool import Database
+from service.postgres.requests import ask
 from service.scanner import BACKLOG, BY_HAND, RECENT, Scanner, Tally, Terms
 
 Emit = Callable[..., None]
@@ -28,8 +29,8 @@ class Wish:
     """What a cycle is to take along. It may be added to while the cycle runs, and counts from the next scan on.
 
     Attributes:
-        whole: the lookback, and not only what is unfinished or doubted; None leaves it to the cycle, which takes it
-            along where a window fell due that is not stored yet, and says so here.
+        whole: the lookback, and not only what is unfinished or doubted; None leaves it to the cycle, which takes
+            it along where a window fell due that is not stored yet, and says so here.
         any_time: the off-peak hours do not matter.
         stop: no scan begins any more.
     """

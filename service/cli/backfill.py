@@ -13,7 +13,8 @@ from service.config import AdHoc, Config, Org
 from service.errors import ConfigError, DatabaseAwayError, Fault, LeaseLostError
 from service.model import Granularity, Window
 from service.once import DATABASE_PATIENCE
-from service.postgres.ledger import Ledger, ask, progress
+from service.postgres.ledger import Ledger
+from service.postgres.requests import ask, progress
 from service.progress import Progress
 from service.report import Emit, Reporter
 from service.runtime import Runtime, database_of, migrated
@@ -68,9 +69,7 @@ async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Pro
         async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
             found = ad_hoc_windows(org, entry, runtime.clock.now())
             if not found.windows:
-                print(
-                    f"nothing of {entry.start} to {entry.end} has settled yet: a bucket rests an hour after its end"
-                )
+                print(f"nothing of {entry.start} to {entry.end} has settled yet: a bucket rests for an hour")
                 return 1
             try:
                 async with asyncio.timeout(TAKE_WITHIN):

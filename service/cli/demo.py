@@ -7,6 +7,7 @@ import asyncio
 
 from service.cli.arguments import declare
 
+
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     command = declare(

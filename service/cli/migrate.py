@@ -14,7 +14,11 @@ from service.runtime import database_of
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     declare(
-        commands, "migrate", run, "bring the schema up", example="flow-outcomes migrate --config flow-outcomes.yaml"
+        commands,
+        "migrate",
+        run,
+        "bring the schema up",
+        example="flow-outcomes migrate --config flow-outcomes.yaml",
     )
 
 

@@ -120,9 +120,10 @@ _RENAME = """
         FROM named JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = named.outcome_no
         WHERE o.outcome_name <> named.outcome_name
     ), kept AS (
-        INSERT INTO flow_outcomes.outcome_history (org, outcome_no, flow_id, outcome_id, reported_name, outcome_name,
-                                                   revision, until_revision)
-        SELECT o.org, o.outcome_no, o.flow_id, o.outcome_id, o.reported_name, o.outcome_name, o.revision, %(revision)s
+        INSERT INTO flow_outcomes.outcome_history (org, outcome_no, flow_id, outcome_id, reported_name,
+                                                   outcome_name, revision, until_revision)
+        SELECT o.org, o.outcome_no, o.flow_id, o.outcome_id, o.reported_name,
+               o.outcome_name, o.revision, %(revision)s
         FROM flow_outcomes.outcome o JOIN moved ON o.org = %(org)s AND o.outcome_no = moved.outcome_no
     )
     UPDATE flow_outcomes.outcome o SET outcome_name = moved.outcome_name, revision = %(revision)s

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 from service.model import Granularity, Scan, Span, Window
 from service.postgres.pool import Database
+from service.postgres.requests import INSERT, ask, columns
 
 AD_HOC = "ad hoc"
 LAST_ERROR_LENGTH = 1000
@@ -60,26 +61,19 @@ class Ledger:
         """Every window of a work that the ledger knows, by start."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                "SELECT job, window_start, window_end, requested_granularity, granularity, due_at, state, flow_ids,"
-                " doubted_in IS NOT NULL, job IS NULL AND requests > requests_read,"
+                "SELECT job, window_start, window_end, requested_granularity, granularity, due_at,"
+                " state, flow_ids, doubted_in IS NOT NULL, job IS NULL AND requests > requests_read,"
                 " ask_alone, attempts, last_error"
                 " FROM flow_outcomes.extraction_window WHERE org = %s AND work = %s"
                 " ORDER BY window_start, window_end",
                 (self._org, work),
             )
-            return [
-                LedgerWindow(
-                    Window(self._org, work, job, Span(start, end), requested, Granularity(granularity), due_at),
-                    state,
-                    None if flows is None else frozenset(flows),
-                    doubted,
-                    unread,
-                    alone,
-                    attempts,
-                    error,
-                )
-                async for job, start, end, requested, granularity, due_at, state, flows, doubted, unread, alone, attempts, error in cursor
-            ]
+            return [self._window(work, row) for row in await cursor.fetchall()]
+
+    def _window(self, work: str, row: tuple[Any, ...]) -> LedgerWindow:
+        job, start, end, requested, granularity, due_at, state, flows, *rest = row
+        window = Window(self._org, work, job, Span(start, end), requested, Granularity(granularity), due_at)
+        return LedgerWindow(window, state, None if flows is None else frozenset(flows), *rest)
 
     async def all_settled(self, windows: Sequence[Window], flows: Collection[str]) -> bool:
         """Whether nothing of these ad hoc windows is left to do."""
@@ -91,9 +85,10 @@ class Ledger:
         """Enter windows that are owed; those that are there already stay as they are."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                f"{_INSERT} WHERE EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)"
+                f"{INSERT} WHERE EXISTS"
+                " (SELECT 1 FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)"
                 " ON CONFLICT DO NOTHING",
-                {**_columns(windows), "epoch": self._epoch},
+                {**columns(windows), "epoch": self._epoch},
             )
 
     async def forget(self, windows: Sequence[Window]) -> None:
@@ -154,7 +149,7 @@ class Ledger:
         )
 
     async def interrupt(self, scan: Scan, reason: str | None = None, *, ask_alone: bool = False) -> None:
-        """Put a scan back that did not fail: the process stopped, the database or the org was away, it was split."""
+        """Put a scan back that did not fail: it was stopped or split, or the database or the org was away."""
         await self._each(
             scan,
             "last_error = coalesce(%(reason)s, last_error), ask_alone = ask_alone OR %(ask_alone)s,"
@@ -228,94 +223,6 @@ class Ledger:
             "ends": [w.span.end for w in windows],
             "epoch": self._epoch,
         }
-
-
-async def ask(database: Database, windows: Sequence[Window], *, again: bool) -> None:
-    """Ask for ad hoc windows of one org; anybody may, and the org's owner extracts them.
-
-    Those that are there already are asked for once more where ``again`` says so.
-
-    Raises:
-        DatabaseAwayError: the database is away.
-    """
-    async with database.transaction() as connection:
-        await connection.execute(f"{_INSERT} ON CONFLICT DO NOTHING", _columns(windows))
-        if again:
-            await connection.execute(
-                f"UPDATE flow_outcomes.extraction_window SET requests = requests_begun + 1 WHERE {_NAMED}"
-                " AND requests <= requests_begun",
-                _columns(windows),
-            )
-
-
-async def orgs_asked(database: Database) -> list[str]:
-    """The orgs of which somebody asked for an ad hoc span that nobody has begun yet.
-
-    Raises:
-        DatabaseAwayError: the database is away.
-    """
-    async with database.connection() as connection:
-        cursor = await connection.execute(
-            "SELECT DISTINCT org FROM flow_outcomes.extraction_window WHERE job IS NULL AND requests > requests_begun"
-        )
-        return [row[0] for row in await cursor.fetchall()]
-
-
-class Progress(NamedTuple):
-    """How far the windows are that somebody asked for."""
-
-    windows: int
-    read: int
-    failed: int
-    errors: list[str]
-
-    @property
-    def over(self) -> bool:
-        """Whether every one was read, or could not be."""
-        return self.read + self.failed >= self.windows
-
-
-async def progress(database: Database, windows: Sequence[Window]) -> Progress:
-    """How far these ad hoc windows are.
-
-    Raises:
-        DatabaseAwayError: the database is away.
-    """
-    async with database.connection() as connection:
-        cursor = await connection.execute(
-            "SELECT requests_read >= requests OR doubted_in IS NOT NULL AND state = 'complete',"
-            f" requests_failed >= requests, last_error FROM flow_outcomes.extraction_window WHERE {_NAMED}",
-            _columns(windows),
-        )
-        rows = await cursor.fetchall()
-    read = sum(row[0] for row in rows)
-    failed = [row[2] for row in rows if row[1] and not row[0]]
-    return Progress(len(windows), read, len(failed), [error for error in failed if error])
-
-
-_INSERT = (
-    "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
-    " requested_granularity, granularity, due_at)"
-    " SELECT %(org)s, %(work)s, w.* FROM unnest(%(jobs)s::text[], %(starts)s::timestamptz[],"
-    " %(ends)s::timestamptz[], %(requests)s::text[], %(granularities)s::text[], %(due)s::timestamptz[]) AS w"
-)
-_NAMED = (
-    "org = %(org)s AND work = %(work)s AND (window_start, window_end, requested_granularity) IN"
-    " (SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requests)s::text[]))"
-)
-
-
-def _columns(windows: Sequence[Window]) -> dict[str, object]:
-    return {
-        "org": windows[0].org,
-        "work": windows[0].work,
-        "jobs": [w.job for w in windows],
-        "starts": [w.span.start for w in windows],
-        "ends": [w.span.end for w in windows],
-        "requests": [w.requested for w in windows],
-        "granularities": [w.granularity.value for w in windows],
-        "due": [w.due_at for w in windows],
-    }
 
 
 # Windows of one work, for the org's owner alone.

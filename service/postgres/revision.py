@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-# The last act of its transaction: the instant from which a reader sees it. Never earlier than the one before, whatever the clock did.
+# The last act of its transaction: the instant from which a reader sees it. Never earlier than the one before,
+# whatever the clock did.
 STAMP = """
     WITH counted AS (
         UPDATE flow_outcomes.org SET revision = %(revision)s WHERE org = %(org)s
