@@ -88,13 +88,19 @@ class Transport:
             raise ServerError(f"the connection failed: {self._redactor.clean(str(error))}") from None
 
     async def _exchange(self, request: HttpRequest, permit: Permit) -> bytes:
+        def sent() -> None:
+            if permit.sent_at is not None:
+                # aiohttp sends a GET again by itself where a kept connection turns out closed: past the limit.
+                raise aiohttp.ServerDisconnectedError
+            permit.sent()
+
         async with self._open().request(
             request.method,
             request.url,
             data=request.body,
             headers={**request.headers, "Accept": "application/json", "Accept-Encoding": "gzip"},
             allow_redirects=False,
-            trace_request_ctx={"permit": permit},
+            trace_request_ctx={"sent": sent},
         ) as response:
             packed = response.headers.get("Content-Encoding", "identity").strip().lower()
             if response.status in _SUCCESS:
@@ -129,11 +135,7 @@ class Transport:
 async def _tell_sent(
     _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceRequestHeadersSentParams
 ) -> None:
-    permit: Permit = context.trace_request_ctx["permit"]
-    if permit.sent_at is not None:
-        # aiohttp sends a GET again by itself where a kept connection turns out closed: past limit and lease.
-        raise aiohttp.ServerDisconnectedError
-    permit.sent()
+    context.trace_request_ctx["sent"]()
 
 
 async def _read(content: aiohttp.StreamReader, packed: str, most: int, *, cut: bool = False) -> bytes:
