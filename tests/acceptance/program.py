@@ -1,0 +1,256 @@
+"""The installed program as a process, and what must be stored of a source.
+
+The simulator lives on the test's own event loop, so a process is always awaited, never waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+from psycopg.rows import dict_row
+
+from service.simulator import Simulator
+
+PROGRAM = Path(sys.executable).with_name("flow-outcomes")
+PATIENCE = 120.0  # seconds after which a process is stuck
+SECRET = "canary-secret-5f1d0c"
+
+Row = dict[str, Any]
+Key = tuple[str, datetime, str]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended.
+
+    Attributes:
+        code: its exit code; below zero the signal that ended it.
+        out, err: what it wrote.
+        peak: the most memory that it held, in bytes.
+    """
+
+    code: int
+    out: str
+    err: str
+    peak: int
+
+    @cached_property
+    def events(self) -> list[Row]:
+        """The log, from whichever stream it went to."""
+        return [json.loads(line) for line in [*self.out.splitlines(), *self.err.splitlines()] if line[:1] == "{"]
+
+    def told(self, event: str, **context: object) -> list[Row]:
+        """The lines of the log with this event and context."""
+        return [
+            line
+            for line in self.events
+            if line["event"] == event and all(line.get(key) == value for key, value in context.items())
+        ]
+
+
+@dataclass
+class Running:
+    """A process at work."""
+
+    process: asyncio.subprocess.Process
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+    _reading: list[asyncio.Task[None]] = field(default_factory=list)
+    _peak: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._reading = [
+            asyncio.create_task(_read(self.process.stdout, self.out)),
+            asyncio.create_task(_read(self.process.stderr, self.err)),
+            asyncio.create_task(self._measure()),
+        ]
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        if self.process.returncode is None:
+            self.process.kill()
+
+    async def end(self) -> Ended:
+        """Wait for its end."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                code = await self.process.wait()
+                await asyncio.gather(*self._reading)
+        except TimeoutError:
+            self.kill()
+            pytest.fail(f"stuck; it wrote {self.out[-20:]} and {self.err[-20:]}")
+        return Ended(code, "".join(self.out), "".join(self.err), self._peak)
+
+    async def _measure(self) -> None:
+        """The high-water mark is the kernel's, so that a look now and then loses little."""
+        while self.process.returncode is None:
+            self._peak = max(self._peak, _high_water(self.process.pid))
+            await asyncio.sleep(0.05)
+
+
+def _high_water(pid: int) -> int:
+    """The most memory that a process held so far, in bytes; 0 where it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+async def _read(stream: asyncio.StreamReader, lines: list[str]) -> None:
+    while line := await stream.readline():
+        lines.append(line.decode())
+
+
+class Program:
+    """The program with one configuration on one database.
+
+    Args:
+        folder: where the configuration stands, and where the program works.
+        dsn: of the database.
+    """
+
+    def __init__(self, folder: Path, dsn: str) -> None:
+        self.folder = folder
+        self.dsn = dsn
+        self.config = folder / "flow-outcomes.yaml"
+        self.running: list[Running] = []
+
+    def configure(
+        self,
+        simulator: Simulator,
+        *,
+        orgs: Mapping[str, Mapping[str, object]] | None = None,
+        jobs: Mapping[str, object] | None = None,
+        ad_hoc: Mapping[str, object] | None = None,
+        **other: object,
+    ) -> None:
+        """Write the configuration: an org for each of the simulator's, and what is asked of them."""
+        given = orgs or {name: {} for name in simulator.orgs}
+        tree: dict[str, object] = {
+            "database": {"dsn": self.dsn},
+            "orgs": {
+                name: {
+                    "base_url": simulator.base_url,
+                    "login_url": simulator.base_url,
+                    "client_id": name,
+                    "client_secret": simulator.orgs[name].settings.client_secret,
+                    "requests_per_second": 200,
+                    **settings,
+                }
+                for name, settings in given.items()
+            },
+            "jobs": jobs or {},
+            "ad_hoc": ad_hoc or {},
+            **other,
+        }
+        self.config.write_text(yaml.safe_dump(tree))
+
+    async def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Running:
+        """Start a command; ``--config`` is added."""
+        process = await asyncio.create_subprocess_exec(
+            str(PROGRAM),
+            *arguments,
+            *([] if "--config" in arguments else ["--config", str(self.config)]),
+            cwd=self.folder,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(self.folder), **(environment or {})},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=2**24,
+        )
+        running = Running(process)
+        self.running.append(running)
+        return running
+
+    async def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Ended:
+        """Run a command to its end."""
+        return await (await self.start(*arguments, environment=environment)).end()
+
+    def rows(self, query: str, *parameters: object) -> list[Row]:
+        """What the database says."""
+        with psycopg.connect(self.dsn, row_factory=dict_row, options="-c timezone=UTC") as connection:
+            return connection.execute(query.encode(), parameters).fetchall()
+
+    def windows(self, org: str | None = None) -> list[Row]:
+        """The ledger, by start."""
+        return self.rows(
+            "SELECT * FROM flow_outcomes.extraction_window WHERE %s::text IS NULL OR org = %s"
+            " ORDER BY org, window_start, job",
+            org,
+            org,
+        )
+
+    def stored(self, org: str, granularity: str) -> dict[Key, Row]:
+        """What is stored of an org, nulls included."""
+        return {
+            (row["flow_id"], row["bucket_start"], row["outcome_name"]): row
+            for row in self.rows(
+                "SELECT * FROM flow_outcomes.flow_outcome WHERE org = %s AND granularity = %s", org, granularity
+            )
+        }
+
+
+def expected(
+    truth: Mapping[Key, tuple[int, float]],
+    buckets: Iterable[tuple[datetime, datetime]],
+    *,
+    expect_for: timedelta = timedelta(days=31),
+) -> dict[Key, tuple[int | None, float | None, float | None]]:
+    """What must be stored of a source: count, percentage and share, and a null for each outcome that fell silent.
+
+    Worked out from the contract alone, bucket by bucket.
+    """
+    ends = dict(buckets)
+    totals: dict[tuple[str, datetime], int] = {}
+    seen: dict[tuple[str, str], list[datetime]] = {}
+    for (flow, start, name), (count, _) in truth.items():
+        totals[flow, start] = totals.get((flow, start), 0) + count
+        seen.setdefault((flow, name), []).append(start)
+    found: dict[Key, tuple[int | None, float | None, float | None]] = {}
+    for (flow, start, name), (count, percentage) in truth.items():
+        total = totals[flow, start]
+        found[flow, start, name] = (count, percentage, count / total if total else None)
+    for (flow, name), starts in seen.items():
+        for start in ends:
+            if start not in starts and any(
+                ends[before] <= start <= ends[before] + expect_for for before in starts if before < start
+            ):
+                found[flow, start, name] = (None, None, None)
+    return found
+
+
+def figures(stored: Mapping[Key, Row]) -> dict[Key, tuple[int | None, float | None, float | None]]:
+    """Of what is stored, what can be compared with the source."""
+    return {
+        key: (row["outcome_count"], row["outcome_percentage"], row["outcome_share"]) for key, row in stored.items()
+    }
+
+
+def local_days(first: date, past: date, instant_of: Callable[[date], datetime]) -> list[tuple[datetime, datetime]]:
+    """The days from one local date to another, each with its end, in UTC."""
+    days = [first + timedelta(days=number) for number in range((past - first).days)]
+    return [(instant_of(day), instant_of(day + timedelta(days=1))) for day in days]
+
+
+def today() -> datetime:
+    """The start of this day, UTC."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def secretless(text: str) -> bool:
+    """Whether the canary is nowhere in a text, spelled as it may be."""
+    return SECRET not in text

@@ -1,0 +1,121 @@
+"""A page at fault costs its window, this once; not the other windows, and not the next run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
+from tests.acceptance.program import SECRET, Key, Program, expected, figures
+
+FIRSTS = [date(2024, 1, 8), date(2024, 2, 5), date(2024, 3, 4)]
+DAYS = 2
+OPEN = SimulatedOrg(requests_per_second=None)
+
+# what goes wrong in the first window of an org, and what its last_error must say
+FAULTS = {
+    "missing_token": (Fault(page=2, times=1), "nextPageToken"),
+    "repeated_token": (Fault(page=2, times=1), "twice"),
+    "cursor_loop": (Fault(page=3, times=1), "twice"),
+    "truncated": (Fault(page=2, times=5), "connection"),
+    "not_json": (Fault(page=2, times=1), "not JSON"),
+    "invalid_utf8": (Fault(page=2, times=1), "UTF-8"),
+    "outcomes_array": (Fault(page=2, times=1), "array"),
+    "missing_data": (Fault(page=2, times=1), "no data"),
+    "redirect": (Fault(page=2, times=1), "redirect"),
+    "gzip_bomb": (Fault(page=2, times=1), "64 MiB"),
+    "deep_json": (Fault(page=2, times=1), "nested"),
+    "duplicate_different": (Fault(page=2, times=1), "two different figures"),
+    "bare": (Fault(page=1, times=1), "neither flow nor bucket"),
+    "forbidden": (Fault(page=2, times=1), "Analytics > Query > Read"),
+    "hostile_error": (Fault(page=2, times=1), "400"),
+    "utc_cut": (Fault(times=1), "time zone America/New_York"),
+    "throttled": (Fault(page=2, times=1, value="0"), ""),
+    "server_error": (Fault(page=2, times=2), ""),
+    "unauthorized": (Fault(page=2, times=1), ""),
+    "connection_reset": (Fault(page=2, times=2), ""),
+    "drip": (Fault(page=2, times=1, value=0.3), ""),
+}
+HARMLESS = {name for name, (_, told) in FAULTS.items() if not told}
+ZONES = {"utc_cut": "America/New_York"}
+
+
+def span(first: date, past: date) -> tuple[datetime, datetime]:
+    return datetime(first.year, first.month, first.day, tzinfo=UTC), datetime(
+        past.year, past.month, past.day, tzinfo=UTC
+    )
+
+
+async def test_a_page_at_fault_fails_its_window_alone(program: Program) -> None:
+    """Of a window with a page at fault nothing is stored, the others are; the next run makes it good."""
+    orgs = {
+        name: replace(
+            OPEN,
+            faults=Faults(**{name: fault}),
+            timezone=ZONES.get(name, "UTC"),
+            client_secret=SECRET,
+        )
+        for name, (fault, _) in FAULTS.items()
+    }
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(
+            simulator,
+            orgs={
+                name: {
+                    "page_size": 10,
+                    "concurrency": 1,
+                    "breaker": {"failures": 100},
+                    "timezone": ZONES.get(name, "UTC"),
+                }
+                for name in FAULTS
+            },
+            ad_hoc={
+                f"{name}-{number}": {
+                    "org": name,
+                    "from": first,
+                    "to": first + timedelta(days=DAYS),
+                    "granularity": "daily",
+                }
+                for name in FAULTS
+                for number, first in enumerate(FIRSTS)
+            },
+        )
+        ended = await program.run("run", "--once")
+        assert (ended.code, ended.err) == (1, "")
+        for name, (_, told) in FAULTS.items():
+            assert simulator.orgs[name].fired[name], name
+            first, *others = program.windows(name)
+            assert [each["state"] for each in others] == ["complete"] * 2, (name, others)
+            rows = program.stored(name, "daily")
+            inside = [key for key in rows if first["window_start"] <= key[1] < first["window_end"]]
+            if name in HARMLESS:
+                assert (first["state"], first["last_error"]) == ("complete", None), (name, first)
+                assert len(inside) > 20
+                continue
+            assert first["state"] == "failed", name
+            assert told in first["last_error"], (name, first["last_error"])
+            assert inside == [], name
+            assert ended.told("window_failed", org=name, reason=first["last_error"]), name
+        assert sum(1 for arrival in simulator.arrivals if arrival.kind == "moved") == 0
+        forbidden = [each for each in simulator.arrivals if each.org == "forbidden" and each.status == 403]
+        assert len(forbidden) == 1
+        assert simulator.tokens_issued == len(FAULTS) + 1  # a refused token is renewed once
+        assert ended.peak < 400 * 2**20
+        for name in FAULTS:
+            simulator.switch(name, None)
+        ended = await program.run("run", "--once")
+        assert (ended.code, ended.err, ended.told("window_failed")) == (0, "", [])
+        assert len(ended.told("window_complete")) == len(FAULTS) - len(HARMLESS)
+        for name in FAULTS:
+            zone = ZONES.get(name, "UTC")
+            stored = figures(program.stored(name, "daily"))
+            windows = program.windows(name)
+            assert {(each["state"], each["last_error"]) for each in windows} == {("complete", None)}
+            truth: dict[Key, tuple[int, float]] = {}
+            buckets: list[tuple[datetime, datetime]] = []
+            for each in windows:
+                start, end = each["window_start"], each["window_end"]
+                truth |= simulator.truth(start, end, "daily", zone, org=name)
+                buckets += [(start + timedelta(days=day), start + timedelta(days=day + 1)) for day in range(DAYS)]
+            assert stored == expected(truth, buckets), name
+        assert simulator.in_flight_violations == 0
