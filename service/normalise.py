@@ -95,7 +95,8 @@ class Frame:
         if wanted is not None:
             if end != wanted:
                 raise PageError(
-                    f"bucket {Span(start, end)} does not end at {instant(wanted)}, where its granularity says"
+                    f"bucket {Span(start, end)} does not end at {instant(wanted)},"
+                    f" where the time zone {self.timezone} and the granularity say"
                 )
             return Span(start, end)
         try:
