@@ -46,7 +46,9 @@ class Runtime:
         self.clock = clock or SystemClock()
         self.emit = emit
         self._acquired: dict[str, asyncio.Queue[Lease]] = {}
-        self.keeper = LeaseKeeper(dsn, self.owner, self.clock, on_acquired=self._deliver, on_lost=self._lost)
+        self.keeper = LeaseKeeper(
+            dsn, self.owner, self.clock, on_acquired=self._deliver, on_released=self._released, on_lost=self._lost
+        )
         self._background: set[asyncio.Task[None]] = set()
 
     async def lease(self, org: str) -> Lease:
@@ -61,6 +63,9 @@ class Runtime:
     def _deliver(self, lease: Lease) -> None:
         self.emit("org_acquired", org=lease.org, owner=self.owner, epoch=lease.epoch)
         self._acquired.setdefault(lease.org, asyncio.Queue()).put_nowait(lease)
+
+    def _released(self, org: str) -> None:
+        self.emit("org_released", org=org, owner=self.owner)
 
     def _lost(self, org: str) -> None:
         self.emit("org_lost", org=org, owner=self.owner)

@@ -63,7 +63,7 @@ class LeaseKeeper:
         dsn: the database.
         owner: this process's application_name, unlike any other's.
         clock: for the time at which a lease runs out.
-        on_acquired, on_lost: called for each org that changes hands.
+        on_acquired, on_released, on_lost: called for each org that is taken, given back, or taken from us.
     """
 
     def __init__(
@@ -73,12 +73,14 @@ class LeaseKeeper:
         clock: Clock,
         *,
         on_acquired: Callable[[Lease], None],
+        on_released: Callable[[str], None],
         on_lost: Callable[[str], None],
     ) -> None:
         self._dsn = dsn
         self.owner = owner
         self._clock = clock
         self._on_acquired = on_acquired
+        self._on_released = on_released
         self._on_lost = on_lost
         self._wanted: set[str] = set()
         self._leases: dict[str, Lease] = {}
@@ -202,7 +204,8 @@ class LeaseKeeper:
                 )
                 epoch = await cursor.fetchone()
                 cursor = await connection.execute(
-                    "UPDATE flow_outcomes.org_lease SET owner = %(owner)s,"
+                    "UPDATE flow_outcomes.org_lease SET owner = %(owner)s, owned_since = clock_timestamp(),"
+                    " breaker = 'closed', breaker_until = NULL,"
                     " expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s)"
                     " WHERE org = %(org)s"
                     " RETURNING greatest(0, extract(epoch FROM held_until - clock_timestamp()))::float8",
@@ -237,7 +240,7 @@ class LeaseKeeper:
             if org in renewed:
                 lease.good_until = before + LIFETIME
             else:
-                self._lose(org)
+                self._drop(org, self._on_lost)
 
     async def note_hold(self, database: Database, org: str, seconds: float) -> None:
         """Keep a 429's wait for whoever works the org next.
@@ -255,7 +258,7 @@ class LeaseKeeper:
 
     async def _release(self, org: str) -> None:
         connection = self._open
-        self._lose(org)
+        self._drop(org, self._on_released)
         await connection.execute(
             "UPDATE flow_outcomes.org_lease SET owner = NULL, expires_at = NULL"
             " WHERE org = %(org)s AND owner = %(owner)s",
@@ -263,15 +266,15 @@ class LeaseKeeper:
         )
         await connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", {"org": org})
 
-    def _lose(self, org: str) -> None:
+    def _drop(self, org: str, tell: Callable[[str], None]) -> None:
         lease = self._leases.pop(org, None)
         if lease is not None:
             lease.lost.set()
-            self._on_lost(org)
+            tell(org)
 
     async def _drop_connection(self) -> None:
         for org in list(self._leases):
-            self._lose(org)
+            self._drop(org, self._on_lost)
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(psycopg.Error, OSError):
