@@ -14,10 +14,14 @@ CREATE TABLE flow_outcomes.org (
 
 -- The heartbeat, apart from org: a renewal must never wait for a merge.
 CREATE TABLE flow_outcomes.org_lease (
-    org        text PRIMARY KEY,
-    owner      text,          -- the process's application_name; null: given back in order
-    expires_at timestamptz,
-    held_until timestamptz    -- a 429's Retry-After, kept over restarts
+    org           text PRIMARY KEY,
+    owner         text,          -- the process's application_name; null: given back in order
+    owned_since   timestamptz,
+    expires_at    timestamptz,
+    held_until    timestamptz,   -- a 429's Retry-After, kept over restarts
+    breaker       text NOT NULL DEFAULT 'closed'   -- as its owner told it last, for those who only look
+                  CHECK (breaker IN ('closed', 'half-open', 'open')),
+    breaker_until timestamptz    -- open: when a probe may be sent
 ) WITH (fillfactor = 50);
 
 CREATE TABLE flow_outcomes.extraction_window (

@@ -5,6 +5,7 @@
     FlowOutcomesError
     ├── ConfigError               the configuration, all its faults at once
     ├── DatabaseAwayError         PostgreSQL cannot be reached, or not written
+    ├── SchemaError               the schema is not there, or not for this role to read
     ├── LeaseLostError            another process works the org now: write nothing more
     └── ExtractionError           a query did not end in a complete scan
         ├── UnauthorizedError     401, after the token was renewed once
@@ -48,6 +49,10 @@ class ConfigError(FlowOutcomesError):
 
 class DatabaseAwayError(FlowOutcomesError):
     """The database cannot be reached or does not take writes now; what was due stays due."""
+
+
+class SchemaError(FlowOutcomesError):
+    """The schema is not there, is not as this version needs it, or may not be read by this role."""
 
 
 class LeaseLostError(FlowOutcomesError):

@@ -178,7 +178,11 @@ def _console(line: dict[str, Plain]) -> str:
 
 def _visible(value: Plain) -> str:
     """The value on one line, with nothing in it that a terminal would obey."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, or could not show, spelled out."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -1,0 +1,294 @@
+"""How it stands, per org and job: the document that ``status --json`` and ``/api/status`` give.
+
+The ledger may not list what fell due since the last cycle, or before the first one. So what is owed is reckoned
+here, as a worker would, and held against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple, TypedDict
+
+from service.config import Config, Job, Org
+from service.model import Span, instant
+from service.plan import windows
+from service.postgres import standing as ledger
+from service.postgres.ledger import AD_HOC, work_of
+from service.postgres.pool import Connection
+from service.postgres.standing import Counted, Hold, Owed, Unfinished
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Gap(TypedDict):
+    """A window that is due and not complete."""
+
+    window_start: str
+    window_end: str
+    state: str
+    reason: str
+
+
+class Windows(TypedDict):
+    """Windows by state."""
+
+    complete: int
+    pending: int
+    running: int
+    failed: int
+
+
+class JobStanding(TypedDict):
+    """One job of one org; ``newest_complete`` is the end of the newest complete window."""
+
+    windows: Windows
+    newest_complete: str | None
+    gaps: list[Gap]
+    rejected: int
+    troubled: int
+
+
+class AdHocStanding(TypedDict):
+    """What was asked for by hand."""
+
+    windows: Windows
+    gaps: list[Gap]
+
+
+class Told(TypedDict):
+    """An error of a window that stays complete."""
+
+    job: str | None
+    window_start: str
+    window_end: str
+    reason: str
+
+
+class OrgStanding(TypedDict):
+    """One org; ``owner`` is None where no process holds it."""
+
+    breaker: str
+    breaker_until: str | None
+    owner: str | None
+    owner_since: str | None
+    held_for: float
+    jobs: dict[str, JobStanding]
+    ad_hoc: AdHocStanding
+    restated_lately: int
+    last_errors: list[Told]
+
+
+class Standing(TypedDict):
+    """The whole document."""
+
+    at: str
+    orgs: dict[str, OrgStanding]
+
+
+class _Key(NamedTuple):
+    """What a job's windows depend on, beside the job: orgs of one time zone owe the same."""
+
+    job: str
+    timezone: str
+
+
+@dataclass(frozen=True)
+class _Calendar:
+    """What a job owes in one time zone.
+
+    Attributes:
+        spans: every window that has rested.
+        due: how many of them are due: the first so many.
+        edges: the sums of their starts and ends, as the ledger's are summed.
+    """
+
+    job: Job
+    spans: list[Span]
+    due: int
+    edges: tuple[float, float]
+
+
+@dataclass
+class _Found:
+    """What the database said."""
+
+    counted: dict[tuple[str, str], Counted]
+    unfinished: dict[tuple[str, str], list[Unfinished]]
+    ad_hoc: dict[str, dict[str, int]]
+    holds: dict[str, Hold]
+    restated: dict[str, int]
+    unlisted: dict[tuple[str, str], list[Span]] = field(default_factory=dict)
+    last_errors: dict[str, list[Told]] = field(default_factory=dict)
+
+
+async def standing(connection: Connection, config: Config, now: datetime) -> Standing:
+    """How every configured org and job stands, also where nothing ever ran.
+
+    Args:
+        connection: of the database; it is only read.
+        config: what is owed.
+        now: the time by which it is.
+
+    Raises:
+        DatabaseAwayError, SchemaError: as the connection says.
+    """
+    calendars = await asyncio.to_thread(_calendars, config, now)
+    async with ledger.snapshot(connection):
+        found = await _ask(connection, config, calendars)
+    return await asyncio.to_thread(_compose, config, calendars, found, now)
+
+
+def _calendars(config: Config, now: datetime) -> dict[_Key, _Calendar]:
+    found: dict[_Key, _Calendar] = {}
+    for job in config.jobs.values():
+        for org in config.orgs_of(job.name):
+            key = _Key(job.name, org.timezone)
+            if key not in found:
+                found[key] = _calendar(job, org, now)
+    return found
+
+
+def _calendar(job: Job, org: Org, now: datetime) -> _Calendar:
+    spans = windows.owed(job.window, job.since.resolve(now, org.tz), now, job.delay, org.tz)
+    due = bisect_right(spans, now, key=lambda span: windows.due_at(span, job.delay, job.off_peak))
+    edges = sum(span.start.timestamp() for span in spans), sum(span.end.timestamp() for span in spans)
+    return _Calendar(job, spans, due, edges)
+
+
+async def _ask(connection: Connection, config: Config, calendars: dict[_Key, _Calendar]) -> _Found:
+    orgs = list(config.orgs)
+    owed = [
+        Owed(org.name, work_of(job.name), job.granularity, _whole(calendars[_Key(job.name, org.timezone)]))
+        for job in config.jobs.values()
+        for org in config.orgs_of(job.name)
+    ]
+    unfinished: dict[tuple[str, str], list[Unfinished]] = defaultdict(list)
+    for window in await ledger.unfinished(connection, orgs):
+        unfinished[window.org, window.work].append(window)
+    found = _Found(
+        counted=await ledger.counted(connection, owed),
+        unfinished=unfinished,
+        ad_hoc=await ledger.ad_hoc(connection, orgs),
+        holds=await ledger.holds(connection, orgs),
+        restated=await ledger.restated(connection, orgs),
+    )
+    for key, calendar in calendars.items():
+        await _ask_unlisted(connection, config, key, calendar, found)
+    if any(each.troubled for each in found.counted.values()):
+        for org, errors in (await ledger.last_errors(connection, orgs)).items():
+            found.last_errors[org] = [
+                Told(
+                    job=each.job,
+                    window_start=instant(each.span.start),
+                    window_end=instant(each.span.end),
+                    reason=each.reason,
+                )
+                for each in errors
+            ]
+    return found
+
+
+async def _ask_unlisted(
+    connection: Connection, config: Config, key: _Key, calendar: _Calendar, found: _Found
+) -> None:
+    """Look for owed windows that the ledger does not list, where its sums say that there are some."""
+    work, orgs = work_of(key.job), []
+    for org in config.orgs_of(key.job):
+        counted = found.counted.get((org.name, work), ledger.NOTHING)
+        if org.timezone == key.timezone and (counted.listed, counted.edges) != (
+            len(calendar.spans),
+            calendar.edges,
+        ):
+            orgs.append(org.name)
+    if orgs and calendar.spans:
+        requested = calendar.job.granularity
+        for name, span in await ledger.unlisted(connection, orgs, work, requested, calendar.spans):
+            found.unlisted.setdefault((name, work), []).append(span)
+
+
+def _whole(calendar: _Calendar) -> Span:
+    """From the first owed window's start to the last one's end; empty where none is owed."""
+    if not calendar.spans:
+        return Span(_EPOCH, _EPOCH)
+    return Span(calendar.spans[0].start, calendar.spans[-1].end)
+
+
+def _compose(config: Config, calendars: dict[_Key, _Calendar], found: _Found, now: datetime) -> Standing:
+    orgs: dict[str, OrgStanding] = {}
+    for org in config.orgs.values():
+        hold = found.holds.get(org.name, ledger.NO_HOLD)
+        orgs[org.name] = OrgStanding(
+            breaker=hold.breaker,
+            breaker_until=None if hold.breaker_until is None else instant(hold.breaker_until),
+            owner=hold.owner,
+            owner_since=None if hold.since is None else instant(hold.since),
+            held_for=round(hold.held_for, 1),
+            jobs={
+                job.name: _job(org.name, calendars[_Key(job.name, org.timezone)], found)
+                for job in config.jobs.values()
+                if not job.orgs or org.name in job.orgs
+            },
+            ad_hoc=_by_hand(org.name, found),
+            restated_lately=found.restated.get(org.name, 0),
+            last_errors=found.last_errors.get(org.name, []),
+        )
+    return Standing(at=instant(now), orgs=orgs)
+
+
+def _job(org: str, calendar: _Calendar, found: _Found) -> JobStanding:
+    key = org, work_of(calendar.job.name)
+    counted = found.counted.get(key, ledger.NOTHING)
+    states = _none()
+    states["complete"] = counted.complete
+    owed, last_due = set(calendar.spans), calendar.spans[calendar.due - 1] if calendar.due else None
+    gaps: list[tuple[Span, Gap]] = []
+    for window in found.unfinished.get(key, []):
+        if window.requested != calendar.job.granularity or window.span not in owed:
+            continue  # of a former configuration: the next cycle takes it out
+        _count(states, window.state)
+        if last_due is not None and window.span <= last_due:
+            gaps.append((window.span, _gap(window.span, window.state, _reason(window))))
+    for span in found.unlisted.get(key, []):
+        _count(states, "pending")
+        if last_due is not None and span <= last_due:
+            gaps.append((span, _gap(span, "pending", "due, and not begun yet")))
+    return JobStanding(
+        windows=states,
+        newest_complete=None if counted.newest is None else instant(counted.newest),
+        gaps=[gap for _, gap in sorted(gaps, key=lambda each: each[0])],
+        rejected=counted.rejected,
+        troubled=counted.troubled,
+    )
+
+
+def _by_hand(org: str, found: _Found) -> AdHocStanding:
+    states = _none()
+    for state, count in found.ad_hoc.get(org, {}).items():
+        _count(states, state, count)
+    unfinished: Sequence[Unfinished] = found.unfinished.get((org, AD_HOC), [])
+    return AdHocStanding(windows=states, gaps=[_gap(each.span, each.state, _reason(each)) for each in unfinished])
+
+
+def _none() -> Windows:
+    return Windows(complete=0, pending=0, running=0, failed=0)
+
+
+def _count(states: Windows, state: str, by: int = 1) -> None:
+    match state:
+        case "complete" | "pending" | "running" | "failed":
+            states[state] += by
+
+
+def _gap(span: Span, state: str, reason: str) -> Gap:
+    return Gap(window_start=instant(span.start), window_end=instant(span.end), state=state, reason=reason)
+
+
+def _reason(window: Unfinished) -> str:
+    if window.last_error:
+        return window.last_error
+    return "being extracted" if window.state == "running" else "due, and not extracted yet"

@@ -1,0 +1,279 @@
+"""What ``status`` tells, held against a ledger in every state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from service.cli import main
+from service.config import Config, config_from
+from service.errors import DatabaseAwayError, SchemaError
+from service.postgres import standing as ledger
+from service.postgres.look import looking, unready
+from service.postgres.pool import Database
+from service.standing import JobStanding, Standing, standing
+
+NOW = datetime(2024, 1, 11, 12, tzinfo=UTC)
+FIRST = datetime(2024, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def config(**changes: object) -> Config:
+    """Two orgs, and a job for both whose ten days have all fallen due."""
+    org = {"region": "mypurecloud.com", "client_id": "id", "client_secret": "not-a-secret"}
+    job = {"since": "2024-01-01", "off_peak": None} | changes
+    document = {
+        "database": {"dsn": "postgresql://127.0.0.1/none"},
+        "orgs": {"acme": org, "globex": org | {"timezone": "Europe/Berlin"}},
+        "jobs": {"daily": job},
+    }
+    return config_from(document)
+
+
+class Ledger:
+    """Writes the ledger as daemons would have left it."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+
+    def write(self, days: Iterable[int], state: str, error: str | None = None, **more: object) -> None:
+        columns = {
+            "org": "acme",
+            "work": "job:daily",
+            "job": "daily",
+            "requested_granularity": "daily",
+            "granularity": "daily",
+            "state": state,
+            "last_error": error,
+            "due_at": FIRST,
+        } | more
+        with psycopg.connect(self.dsn) as connection:
+            for day in days:
+                start = FIRST + day * DAY
+                values = {"window_start": start, "window_end": start + DAY} | columns
+                names = ", ".join(values)
+                marks = ", ".join(f"%({name})s" for name in values)
+                connection.execute(
+                    f"INSERT INTO flow_outcomes.extraction_window ({names}) VALUES ({marks})".encode(), values
+                )
+
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(statement.encode())
+
+    async def standing(self, config: Config, now: datetime = NOW) -> Standing:
+        async with looking(self.dsn, "test", within=10) as connection:
+            return await standing(connection, config, now)
+
+    async def daily(self, config: Config, now: datetime = NOW, org: str = "acme") -> JobStanding:
+        return (await self.standing(config, now))["orgs"][org]["jobs"]["daily"]
+
+
+@pytest.fixture
+def written(database: str) -> Ledger:
+    return Ledger(database)
+
+
+def days(job: JobStanding) -> list[str]:
+    return [gap["window_start"][:10] for gap in job["gaps"]]
+
+
+async def test_nothing_ever_ran(written: Ledger) -> None:
+    """Every configured org and job is told before the first cycle, all that is due as a gap."""
+    found = await written.standing(config())
+    assert list(found["orgs"]) == ["acme", "globex"]
+    for org in found["orgs"].values():
+        job = org["jobs"]["daily"]
+        assert (org["breaker"], org["owner"], job["newest_complete"]) == ("closed", None, None)
+        assert job["windows"] == {"complete": 0, "pending": 10, "running": 0, "failed": 0}
+        assert len(job["gaps"]) == 10
+        assert {gap["state"] for gap in job["gaps"]} == {"pending"}
+        assert all(gap["reason"] for gap in job["gaps"])
+
+
+async def test_all_is_well(written: Ledger) -> None:
+    """Gaps are empty when every due window is complete."""
+    written.write(range(10), "complete")
+    job = await written.daily(config())
+    assert job["gaps"] == []
+    assert job["windows"] == {"complete": 10, "pending": 0, "running": 0, "failed": 0}
+    assert job["newest_complete"] == "2024-01-11T00:00:00.000Z"
+
+
+async def test_each_state_is_a_gap_with_its_reason(written: Ledger) -> None:
+    """Failed, running and pending windows are gaps, and so is one that the ledger does not list."""
+    written.write([0, 1, 2, 3, 4, 8], "complete")
+    written.write([5], "failed", "HTTP 403 Forbidden")
+    written.write([6], "running")
+    written.write([7], "pending", "the breaker is open")
+    job = await written.daily(config())
+    assert [(gap["window_start"][8:10], gap["state"]) for gap in job["gaps"]] == [
+        ("06", "failed"),
+        ("07", "running"),
+        ("08", "pending"),
+        ("10", "pending"),
+    ]
+    assert [gap["reason"] for gap in job["gaps"]][::2] == ["HTTP 403 Forbidden", "the breaker is open"]
+    assert job["windows"] == {"complete": 6, "pending": 2, "running": 1, "failed": 1}
+    assert job["newest_complete"] == "2024-01-10T00:00:00.000Z"
+
+
+async def test_what_is_not_due_yet_is_no_gap(written: Ledger) -> None:
+    """A window that has rested but waits for the off-peak hours is pending, and no gap."""
+    written.write(range(9), "complete")
+    off_peak = config(off_peak="02:00-05:00")
+    before = await written.daily(off_peak, datetime(2024, 1, 11, 1, 30, tzinfo=UTC))
+    after = await written.daily(off_peak, datetime(2024, 1, 11, 2, tzinfo=UTC))
+    assert (days(before), before["windows"]["pending"]) == ([], 1)
+    assert (days(after), after["windows"]["pending"]) == (["2024-01-10"], 1)
+
+
+async def test_as_many_rows_as_windows_but_others(written: Ledger) -> None:
+    """A count that happens to be right hides no gap: rows of a former configuration do not stand in."""
+    written.write([0, 1, 2, 3, 4, 5, 6, 7, 9], "complete")
+    written.write([0], "complete", window_start=FIRST, window_end=FIRST + timedelta(hours=1))
+    written.write([8], "complete", requested_granularity="hourly")
+    written.write([-3], "failed", "of an earlier since")
+    job = await written.daily(config())
+    assert days(job) == ["2024-01-09"]
+    assert job["windows"]["failed"] == 0
+
+
+async def test_days_begin_where_the_org_says(written: Ledger) -> None:
+    """The gaps of an org in another zone are its own days."""
+    job = await written.daily(config(), org="globex")
+    assert job["gaps"][0]["window_start"] == "2023-12-31T23:00:00.000Z"
+
+
+async def test_the_owner_and_its_breaker(written: Ledger) -> None:
+    """Another process knows the breaker, for as long as the owner holds the org or it would stay open."""
+    written.execute(
+        "INSERT INTO flow_outcomes.org_lease (org, owner, owned_since, expires_at, held_until)"
+        " VALUES ('acme', 'me', now(), now() + interval '15 s', now() + interval '1 min')"
+    )
+    async with pool(written.dsn) as database:
+        await ledger.note_breaker(database, "acme", "me", "open", 30.0)
+        await ledger.note_breaker(database, "acme", "somebody else", "closed", None)
+        acme = (await written.standing(config()))["orgs"]["acme"]
+        assert (acme["owner"], acme["breaker"]) == ("me", "open")
+        assert acme["breaker_until"]
+        assert 50 < acme["held_for"] <= 60
+        written.execute("UPDATE flow_outcomes.org_lease SET expires_at = now() - interval '1 s'")
+        acme = (await written.standing(config()))["orgs"]["acme"]
+        assert (acme["owner"], acme["breaker"]) == (None, "open")
+        await ledger.note_breaker(database, "acme", "me", "half-open", None)
+        acme = (await written.standing(config()))["orgs"]["acme"]
+        assert (acme["breaker"], acme["breaker_until"]) == ("closed", None)
+
+
+async def test_what_was_asked_by_hand(written: Ledger) -> None:
+    """Ad hoc windows are told apart from jobs', and one asked for again is pending."""
+    by_hand = {"work": "ad hoc", "job": None}
+    written.write([0], "complete", requests=1, requests_read=1, **by_hand)
+    written.write([1], "complete", requests=2, requests_read=1, **by_hand)
+    written.write([2], "failed", "too large", **by_hand)
+    found = (await written.standing(config()))["orgs"]["acme"]["ad_hoc"]
+    assert found["windows"] == {"complete": 1, "pending": 1, "running": 0, "failed": 1}
+    assert [gap["reason"] for gap in found["gaps"]] == ["too large"]
+
+
+async def test_a_complete_window_with_an_error(written: Ledger) -> None:
+    """A later reading that failed leaves the window complete, and is told."""
+    written.write(range(9), "complete")
+    written.write([9], "complete", "the scan came back wholly empty")
+    acme = (await written.standing(config()))["orgs"]["acme"]
+    assert acme["jobs"]["daily"]["gaps"] == []
+    assert acme["jobs"]["daily"]["troubled"] == 1
+    assert [each["reason"] for each in acme["last_errors"]] == ["the scan came back wholly empty"]
+
+
+async def test_readiness_means_writing(written: Ledger, empty_database: str) -> None:
+    """A database that takes no writes, or lacks the schema, is not ready; one that is leaves no trace."""
+    async with looking(written.dsn, "test", within=10, read_only=False) as connection:
+        assert await unready(connection) is None
+        cursor = await connection.execute("SELECT count(*) FROM flow_outcomes.org")
+        assert await cursor.fetchone() == (0,)
+        await connection.execute("SET default_transaction_read_only = on")
+        assert "no writes" in (await unready(connection) or "")
+    async with looking(empty_database, "test", within=10, read_only=False) as connection:
+        assert "flow-outcomes migrate" in (await unready(connection) or "")
+
+
+async def test_errors_are_told_apart(empty_database: str) -> None:
+    """No schema is one thing, no server another."""
+    with pytest.raises(SchemaError, match="flow-outcomes migrate"):
+        await Ledger(empty_database).standing(config())
+    with pytest.raises(DatabaseAwayError, match="refused"):
+        await Ledger("postgresql://127.0.0.1:1/none").standing(config())
+
+
+def file(folder: Path, dsn: str) -> str:
+    path = folder / "flow-outcomes.yaml"
+    path.write_text(
+        f"database: {{dsn: '{dsn}'}}\n"
+        "orgs: {acme: {region: mypurecloud.com, client_id: id, client_secret: not-a-secret}}\n"
+        "jobs: {daily: {since: P5D, off_peak: null}}\n"
+    )
+    return str(path)
+
+
+def test_the_command(database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table is for people, ``--json`` is one document and nothing else; neither obeys what it shows."""
+    now = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    Ledger(database).write([(now - FIRST).days - 2], "failed", "[bold]\x1b[31m red\u202e", due_at=now)
+    assert main(["status", "--config", file(tmp_path, database), "--json"]) == 0
+    told = capsys.readouterr()
+    assert [gap["state"] for gap in json.loads(told.out)["orgs"]["acme"]["jobs"]["daily"]["gaps"]].count(
+        "failed"
+    ) == 1
+    assert told.err == ""
+    assert main(["status", "--config", file(tmp_path, database)]) == 0
+    shown = capsys.readouterr().out
+    assert "[bold]\\x1b[31m red\\u202e" in shown
+    assert "no process works it now" in shown
+
+
+def test_a_role_that_may_only_read(database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``status`` works for it, and says so in a line where it may not even read."""
+    name = database.rpartition("/")[2]
+    Ledger(database).execute(f"CREATE ROLE reader_{name} LOGIN PASSWORD 'reader'")
+    host = database.rpartition("@")[2]
+    reader = f"postgresql://reader_{name}:reader@{host}"
+    try:
+        assert main(["status", "--config", file(tmp_path, reader)]) == 1
+        assert "grant the role" in capsys.readouterr().err
+        Ledger(database).execute(
+            f"GRANT USAGE ON SCHEMA flow_outcomes TO reader_{name};"
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA flow_outcomes TO reader_{name}"
+        )
+        assert main(["status", "--config", file(tmp_path, reader)]) == 0
+    finally:
+        Ledger(database).execute(f"DROP OWNED BY reader_{name}; DROP ROLE reader_{name}")
+
+
+def test_the_command_where_it_cannot_tell(
+    empty_database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One clear line and exit code 1."""
+    for dsn, word in ((empty_database, "flow-outcomes migrate"), ("postgresql://127.0.0.1:1/none", "refused")):
+        assert main(["status", "--config", file(tmp_path, dsn), "--json"]) == 1
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert word in told.err
+        assert told.err.count("\n") == 1
+
+
+@asynccontextmanager
+async def pool(dsn: str) -> AsyncIterator[Database]:
+    database = Database(dsn, size=2, application_name="test")
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
