@@ -13,12 +13,11 @@ from service.errors import ConfigError, DatabaseAwayError
 from service.org_loop import OrgLoop
 from service.postgres import aliases, requests
 from service.report import Reporter
-from service.runtime import Runtime, database_of, migrated
+from service.runtime import GRACE, Runtime, database_of, migrated
 from service.scheduler import Scheduler
 from service.signals import Signals
 from service.web.server import WebServer
 
-GRACE = 20.0  # seconds that what is in flight gets at the end
 ASKED_EVERY = 2.0  # seconds between two looks for ad hoc spans that somebody asked for
 ALIASES_EVERY = 10.0  # and for edited aliases
 

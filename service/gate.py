@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,7 +38,7 @@ class Gate:
         self._numbers = itertools.count()
         self._waiting: list[_Waiting] = []
         self._inside: list[Scan] = []
-        self._closed = False
+        self._closed = asyncio.Event()
 
     @property
     def inside(self) -> int:
@@ -56,11 +57,17 @@ class Gate:
 
     def close(self) -> None:
         """Let nobody in any more; those inside go on."""
-        self._closed = True
+        self._closed.set()
         for each in self._waiting:
             if not each.admitted.done():
                 each.admitted.set_exception(GateClosedError())
         self._waiting.clear()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, or until the gate closes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
 
     @asynccontextmanager
     async def enter(self, scan: Scan, priority: int) -> AsyncIterator[None]:
@@ -69,7 +76,7 @@ class Gate:
         Raises:
             GateClosedError: the gate is closed.
         """
-        if self._closed:
+        if self._closed.is_set():
             raise GateClosedError
         each = _Waiting(priority, next(self._numbers), scan, asyncio.get_running_loop().create_future())
         self._waiting.append(each)

@@ -8,8 +8,9 @@ from service.config import Config, Org
 from service.errors import DatabaseAwayError, LeaseLostError
 from service.postgres import aliases
 from service.report import Emit
-from service.runtime import Runtime, database_of, migrated
+from service.runtime import GRACE, Runtime, database_of, migrated
 from service.scanner import GivenUpError, Tally
+from service.signals import Signals
 from service.worker import OrgWorker, Wish
 
 HELD_ELSEWHERE = 30.0  # seconds to wait for an org that another process holds
@@ -17,19 +18,37 @@ DATABASE_PATIENCE = 30.0  # seconds to wait for a database that is away
 
 
 async def run_once(config: Config, emit: Emit) -> int:
-    """Run what is due for all orgs, side by side; the exit code.
+    """Run what is due for all orgs, side by side; the exit code. SIGTERM ends it in order, with 0.
 
     Raises:
         DatabaseAwayError: the database was away at the start, and stayed so.
     """
+    with Signals().heard() as signals:
+        running = asyncio.create_task(_run(config, emit, signals))
+        stopping = asyncio.create_task(signals.stop.wait())
+        try:
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                await asyncio.wait({running}, timeout=GRACE)
+                running.cancel()
+                await asyncio.wait({running})
+                return 0
+            return await running
+        finally:
+            stopping.cancel()
+
+
+async def _run(config: Config, emit: Emit, signals: Signals) -> int:
     async with database_of(config.database, start=True) as dsn:
         await migrated(dsn, emit, patience=DATABASE_PATIENCE)
         async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
-            done = await asyncio.gather(*(_org(runtime, config, org, emit) for org in config.orgs.values()))
+            done = await asyncio.gather(
+                *(_org(runtime, config, org, emit, signals) for org in config.orgs.values())
+            )
     return 0 if all(done) else 1
 
 
-async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit) -> bool:
+async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: Signals) -> bool:
     """Whether everything due of the org was stored."""
     try:
         async with asyncio.timeout(HELD_ELSEWHERE):
@@ -41,12 +60,21 @@ async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit) -> bool:
     try:
         await aliases.apply(runtime.database, org.name)
         async with runtime.worker(org, lease, gives_up=True) as worker:
-            return await _everything(worker, config, org)
+            closing = asyncio.create_task(_close_on(signals, worker))
+            try:
+                return await _everything(worker, config, org)
+            finally:
+                closing.cancel()
     except (DatabaseAwayError, LeaseLostError) as error:
         emit("org_given_up", org=org.name, reason=str(error))
         return False
     finally:
         runtime.keeper.give_back(org.name)
+
+
+async def _close_on(signals: Signals, worker: OrgWorker) -> None:
+    await signals.stop.wait()
+    worker.scanner.gate.close()
 
 
 async def _everything(worker: OrgWorker, config: Config, org: Org) -> bool:

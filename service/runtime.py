@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import socket
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from service.postgres.staging import sweep_org
 from service.report import Emit
 from service.worker import OrgWorker
 
+GRACE = 20.0  # seconds that what is in flight gets at the end
 AWAY_RETRY = 2.0  # seconds between two looks at a database that is away
 
 
@@ -49,7 +51,7 @@ class Runtime:
         self.keeper = LeaseKeeper(
             dsn, self.owner, self.clock, on_acquired=self._deliver, on_released=self._released, on_lost=self._lost
         )
-        self._background: set[asyncio.Task[None]] = set()
+        self._notes: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
 
     async def lease(self, org: str) -> Lease:
         """Wait until the org is ours."""
@@ -81,8 +83,6 @@ class Runtime:
             keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await keeping
-            for task in self._background:
-                task.cancel()
             await self.database.close()
 
     @asynccontextmanager
@@ -103,6 +103,9 @@ class Runtime:
             yield worker
         finally:
             await client.close()
+            # what a 429 asked for has to be noted while the org is still ours to write of
+            if notes := self._notes.pop(org.name, None):
+                await asyncio.wait(notes, timeout=3)
 
     def _keep_hold(self, lease: Lease) -> Callable[[float], None]:
         """Note a 429's wait where the next owner finds it."""
@@ -113,8 +116,8 @@ class Runtime:
 
         def keep(seconds: float) -> None:
             task = asyncio.create_task(note(seconds))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._notes[lease.org].add(task)
+            task.add_done_callback(self._notes[lease.org].discard)
 
         return keep
 

@@ -218,7 +218,7 @@ class Scanner:
                     await self._failed(scan, error, tally)
                     raise GivenUpError(str(error)) from error
                 await self._ledger.interrupt(scan, str(error))
-                await asyncio.sleep(error.retry_after)
+                await self.gate.pause(error.retry_after)
             except RateLimitedError as error:
                 await self._failed(scan, error, tally)
                 raise GivenUpError(str(error)) from error

@@ -22,6 +22,7 @@ from service.postgres.pool import Connection, Database, conninfo, explain
 
 LIFETIME = 15.0  # seconds that a renewal is good for
 RENEW_EVERY = 5.0
+BATCH = 100  # orgs tried at a time, so that taking many does not delay a renewal
 POLL_EVERY = 0.5  # seconds; how soon an org that was given back is taken
 
 _LOCK = "hashtextextended('flow_outcomes.org.' || %(org)s, 0)"
@@ -85,6 +86,7 @@ class LeaseKeeper:
         self._wanted: set[str] = set()
         self._leases: dict[str, Lease] = {}
         self._leaving: set[str] = set()
+        self._offset = 0
         self._changed = asyncio.Event()
         self._connection: Connection | None = None
         self.last_error: str | None = None
@@ -161,12 +163,17 @@ class LeaseKeeper:
         return self._connection
 
     async def _try(self, wanted: list[str]) -> None:
-        """Take what is free of the wanted orgs, and cut off the owners of the others that stand still."""
+        """Take what is free of some wanted orgs, and cut off the owners of the others that stand still."""
+        last = wanted[-1]
+        wanted = wanted[self._offset : self._offset + BATCH] or wanted[:BATCH]
+        self._offset = 0 if wanted[-1] == last else self._offset + BATCH
         cursor = await self._open.execute(
             f"SELECT org FROM unnest(%(orgs)s::text[]) AS w (org) WHERE pg_try_advisory_lock({_LOCK_OF_ROW})",
             {"orgs": wanted},
         )
         free = {row[0] for row in await cursor.fetchall()}
+        if free:
+            self._changed.set()  # there may be more to take: do not pause
         for org in wanted:
             if org in free:
                 await self._take(org)

@@ -74,7 +74,8 @@ class Database:
             max_size=size,
             timeout=10,
             max_idle=60,
-            reconnect_timeout=30,
+            reconnect_timeout=3,  # its pauses grow: rather begin anew, to be there soon after the server is
+            check=AsyncConnectionPool.check_connection,
             kwargs={"autocommit": True, "prepare_threshold": None},
             open=False,
         )
