@@ -1,0 +1,168 @@
+"""The server: a few paths, all of them only read, none of them waiting long for the database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Protocol
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from prometheus_client import CollectorRegistry, generate_latest
+
+from service.clock import Clock, SystemClock
+from service.config import Config
+from service.errors import ConfigError, Fault, FlowOutcomesError
+from service.web.gauges import Gauges, Load
+from service.web.page import STYLE_SOURCE, page
+from service.web.watch import STATUS_AGE, Watch
+
+METRICS_AGE = 3.0
+STATUS_SPACING, METRICS_SPACING = 4.0, 20.0
+KEEP_ALIVE = 15.0  # seconds that an idle connection is kept
+STOP_WITHIN = 1.0
+LARGEST_REQUEST = 64 * 1024
+PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src {STYLE_SOURCE}; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Reached(Protocol):
+    """What knows where the database is."""
+
+    dsn: str
+
+
+class WebServer:
+    """Tells how it is, from before the database is there to the end.
+
+    Args:
+        registry: what the process counts.
+        runtime: knows the database; None until it is there.
+        config: the configuration as of now.
+        load: what each org that this process holds is at.
+        clock: the time.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        runtime: Callable[[], Reached | None],
+        config: Callable[[], Config],
+        load: Callable[[], Mapping[str, Load]] = dict,
+        clock: Clock | None = None,
+    ) -> None:
+        self._registry = registry
+        self._runtime = runtime
+        self._config = config
+        self._load = load
+        self._clock = clock or SystemClock()
+        self._watch = Watch(self._dsn, config, self._clock)
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> str:
+        """Listen; gives ``host:port`` as it really is.
+
+        Raises:
+            ConfigError: it cannot listen there.
+        """
+        app = web.Application(middlewares=[_only_read], client_max_size=LARGEST_REQUEST)
+        app.on_response_prepare.append(_add_headers)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/api/status", self._status)
+        app.router.add_get("/", self._page)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=KEEP_ALIVE,
+            shutdown_timeout=STOP_WITHIN,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except (OSError, OverflowError) as error:
+            await runner.cleanup()
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigError([Fault("http", f"cannot listen on {host} port {port}: {reason}")]) from error
+        self._runner = runner
+        address, bound = runner.addresses[0][:2]
+        return f"[{address}]:{bound}" if ":" in address else f"{address}:{bound}"
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+        await self._watch.close()
+
+    def _dsn(self) -> str | None:
+        runtime = self._runtime()
+        if runtime is not None:
+            return runtime.dsn
+        configured = self._config().database.dsn
+        return None if configured is None else configured.get_secret_value()
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        reason = await self._watch.unready()
+        if reason:
+            return web.json_response({"ready": False, "reason": reason}, status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return web.json_response({"ready": True})
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        """What was counted, and the status' figures: the last known ones where the database is away."""
+        reachable = True
+        try:
+            await self._watch.status.get(age=METRICS_AGE, spacing=METRICS_SPACING)
+        except FlowOutcomesError:
+            reachable = False
+        known = self._watch.status
+        gauges = Gauges(known.last, known.age, dict(self._load()), self._clock.now(), reachable=reachable)
+        text = await asyncio.to_thread(lambda: generate_latest(self._registry) + gauges.text())
+        return web.Response(body=text, headers={"Content-Type": PROMETHEUS_TEXT})
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        try:
+            status = await self._watch.status.get(age=STATUS_AGE, spacing=STATUS_SPACING)
+        except FlowOutcomesError as error:
+            return web.json_response({"error": str(error)}, status=HTTPStatus.SERVICE_UNAVAILABLE)
+        text = await asyncio.to_thread(json.dumps, status)
+        return web.Response(text=text, content_type="application/json")
+
+    async def _page(self, _request: web.Request) -> web.Response:
+        trouble = None
+        try:
+            await self._watch.status.get(age=STATUS_AGE, spacing=STATUS_SPACING)
+        except FlowOutcomesError as error:
+            trouble = str(error)
+        text = await asyncio.to_thread(page, self._watch.status.last, trouble)
+        return web.Response(text=text, content_type="text/html")
+
+
+@web.middleware
+async def _only_read(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.method not in {"GET", "HEAD"}:
+        raise web.HTTPMethodNotAllowed(request.method, ["GET", "HEAD"])
+    return await handler(request)
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+    response.headers["Server"] = "flow-outcomes"

@@ -1,0 +1,231 @@
+"""The server over real HTTP on loopback: what it tells while the database is there, away, hung or demoted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import psycopg
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.config import Config, config_from
+from service.errors import ConfigError
+from service.report import Reporter
+from service.web import WebServer, watch
+from service.web.gauges import Load
+
+LABELS = ("org", "job", "state")
+AWAY = "postgresql://outcomes:hush-hush@127.0.0.1:1/none"
+
+
+@dataclass
+class Database:
+    dsn: str
+
+
+@dataclass
+class Site:
+    """A server, and a client that asks it."""
+
+    address: str
+    session: aiohttp.ClientSession
+
+    async def ask(self, path: str, method: str = "GET") -> tuple[int, str, Mapping[str, str]]:
+        async with self.session.request(method, f"http://{self.address}{path}") as response:
+            return response.status, await response.text(), response.headers
+
+    async def metrics(self) -> dict[tuple[str, ...], float]:
+        _, text, _ = await self.ask("/metrics")
+        return {
+            (
+                sample.name,
+                *(sample.labels[key] for key in ("org", "job", "state") if key in sample.labels),
+            ): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+
+def config(dsn: str = AWAY) -> Config:
+    org = {"region": "mypurecloud.com", "client_id": "id", "client_secret": "not-a-secret"}
+    return config_from(
+        {
+            "database": {"dsn": dsn},
+            "orgs": {"acme": org},
+            "jobs": {"daily": {"since": "P3D", "off_peak": None}},
+        }
+    )
+
+
+@asynccontextmanager
+async def serving(
+    dsn: str | None, load: Mapping[str, Load] | None = None, registry: CollectorRegistry | None = None
+) -> AsyncIterator[Site]:
+    web = WebServer(
+        registry or Reporter().registry,
+        lambda: None if dsn is None else Database(dsn),
+        config,
+        lambda: load or {},
+    )
+    address = await web.start("127.0.0.1", 0)
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield Site(address, session)
+    finally:
+        await web.stop()
+
+
+@pytest.fixture
+async def site(database: str) -> AsyncIterator[Site]:
+    async with serving(database, {"acme": Load(3, 7)}) as site:
+        yield site
+
+
+async def test_all_is_well(site: Site) -> None:
+    """With a database of the current schema every path answers 200."""
+    for path in ("/healthz", "/readyz", "/metrics", "/api/status", "/"):
+        status, _, headers = await site.ask(path)
+        assert status == 200, path
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert "script-src" not in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "aiohttp" not in headers["Server"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+async def test_nothing_can_be_written(site: Site, method: str) -> None:
+    """Any method but GET and HEAD is refused, on paths that are there and others."""
+    for path in ("/healthz", "/api/status", "/", "/nowhere"):
+        status, _, headers = await site.ask(path, method)
+        assert status == 405
+        assert headers["Allow"] == "GET,HEAD"
+
+
+async def test_head_and_what_is_not_there(site: Site) -> None:
+    """HEAD answers as GET does, without the body; another path is 404."""
+    status, body, _ = await site.ask("/api/status", "HEAD")
+    assert (status, body) == (200, "")
+    assert (await site.ask("/../etc/passwd"))[0] == 404
+
+
+async def test_status_is_what_the_command_prints(site: Site) -> None:
+    """The document has the orgs, their jobs and the gaps."""
+    _, text, headers = await site.ask("/api/status")
+    assert headers["Content-Type"].startswith("application/json")
+    daily = json.loads(text)["orgs"]["acme"]["jobs"]["daily"]
+    assert len(daily["gaps"]) == daily["windows"]["pending"] > 0
+
+
+async def test_metrics(site: Site, database: str) -> None:
+    """The ledger's figures stand beside what the process counts, with the age to alert on."""
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
+            " requested_granularity, granularity, state, due_at) SELECT 'acme', 'job:daily', 'daily',"
+            " d, d + interval '1 day', 'daily', 'daily', 'complete', d"
+            " FROM (SELECT date_trunc('day', now(), 'UTC') - interval '2 days') AS of (d)"
+        )
+        connection.execute(
+            "INSERT INTO flow_outcomes.org_lease (org, owner, expires_at, held_until)"
+            " VALUES ('acme', 'me', now() + interval '1 min', now() + interval '1 min')"
+        )
+    found = await site.metrics()
+    assert found["flow_outcomes_windows", "acme", "daily", "complete"] == 1
+    assert found["flow_outcomes_windows", "acme", "daily", "pending"] >= 2
+    assert found["flow_outcomes_gaps", "acme", "daily"] >= 2
+    assert 86400 <= found["flow_outcomes_newest_complete_age_seconds", "acme", "daily"] <= 2 * 86400 + 60
+    assert found["flow_outcomes_org_held", "acme"] == 1
+    assert 50 < found["flow_outcomes_limit_hold_seconds", "acme"] <= 60
+    assert found["flow_outcomes_scans_in_flight", "acme"] == 3
+    assert found["flow_outcomes_scans_waiting", "acme"] == 7
+    assert found[("flow_outcomes_database_up",)] == 1
+    assert all(name[0].startswith("flow_outcomes_") for name in found)
+
+
+async def test_nothing_complete_has_an_age_all_the_same(site: Site) -> None:
+    """A job that never got anything is as old as its first due window, so that an alert fires."""
+    found = await site.metrics()
+    assert found["flow_outcomes_newest_complete_age_seconds", "acme", "daily"] > 2 * 86400
+
+
+async def test_the_database_is_away() -> None:
+    """The process says that it lives, why it is not ready, and what it counted; the secret stays out."""
+    reporter = Reporter()
+    reporter.emit("rate_limited", org="acme", retry_after=1)
+    async with serving(None, registry=reporter.registry) as site:
+        assert (await site.ask("/healthz"))[0] == 200
+        for path in ("/readyz", "/api/status", "/"):
+            status, text, _ = await site.ask(path)
+            assert status == (200 if path == "/" else 503)
+            assert "refused" in text
+            assert "hush" not in text
+        found = await site.metrics()
+        assert found["flow_outcomes_rate_limited_total", "acme"] == 1
+        assert found[("flow_outcomes_database_up",)] == 0
+
+
+async def test_the_last_figures_stay_while_the_database_is_away(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The age goes on growing from the last status that was read."""
+    place = Database(database)
+    monkeypatch.setattr("service.web.server.METRICS_AGE", -1.0)
+    monkeypatch.setattr("service.web.server.METRICS_SPACING", 0.0)
+    web = WebServer(Reporter().registry, lambda: place, config)
+    address = await web.start("127.0.0.1", 0)
+    async with aiohttp.ClientSession() as session:
+        site = Site(address, session)
+        before = await site.metrics()
+        place.dsn = AWAY
+        after = await site.metrics()
+    await web.stop()
+    age = "flow_outcomes_newest_complete_age_seconds", "acme", "daily"
+    assert after[("flow_outcomes_database_up",)] == 0
+    assert after[age] > before[age]
+
+
+async def test_not_ready_without_the_schema(empty_database: str) -> None:
+    """A schema that is not current is no reason to be ready."""
+    async with serving(empty_database) as site:
+        status, text, _ = await site.ask("/readyz")
+        assert status == 503
+        assert "flow-outcomes migrate" in json.loads(text)["reason"]
+
+
+async def test_not_ready_where_nothing_can_be_written(database: str) -> None:
+    """A demoted primary answers SELECT 1; it is not ready."""
+    name = database.rpartition("/")[2]
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+    async with serving(database) as site:
+        status, text, _ = await site.ask("/readyz")
+        assert status == 503
+        assert "no writes" in json.loads(text)["reason"]
+
+
+async def test_a_hung_database_does_not_hang_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes the connection and says nothing costs a bounded wait."""
+    monkeypatch.setattr(watch, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        async with serving(f"postgresql://127.0.0.1:{port}/none") as site, asyncio.timeout(5):
+            answers = await asyncio.gather(*(site.ask("/api/status") for _ in range(5)), site.ask("/metrics"))
+            assert [answer[0] for answer in answers] == [503] * 5 + [200]
+            assert "did not answer" in answers[0][1]
+            assert (await site.ask("/readyz"))[0] == 503
+            assert (await site.ask("/healthz"))[0] == 200
+
+
+async def test_a_port_that_is_taken() -> None:
+    """Which address cannot be had is said as a fault of the configuration."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        web = WebServer(CollectorRegistry(), lambda: None, config)
+        with pytest.raises(ConfigError, match=r"http: cannot listen on 127\.0\.0\.1 port"):
+            await web.start("127.0.0.1", taken.getsockname()[1])
