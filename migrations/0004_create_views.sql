@@ -1,6 +1,7 @@
 -- What reporting reads. Names that an alias made one are folded here: counts and percentages add up, missing and n
 -- give n, rejected and n give null. The share is over the flow's total in the bucket, and null for all of them where
--- one count is not known. A percentage that one of the folded names lacks is not known for their sum.
+-- one count is not known: rejected, or as a sum past what a bigint holds. A percentage that one of the folded names
+-- lacks is not known for their sum; they add up in one order, so that as-of gives the same to the last digit.
 
 CREATE VIEW flow_outcomes.flow_outcome AS
     SELECT org, flow_id, granularity, bucket_start, bucket_end,
@@ -13,18 +14,22 @@ CREATE VIEW flow_outcomes.flow_outcome AS
         SELECT *, bool_and(count_known) OVER bucket AS total_known, sum(outcome_count) OVER bucket AS flow_total
         FROM (
             SELECT org, flow_id, granularity, bucket_start, max(bucket_end) AS bucket_end, outcome_name,
-                   bool_and(state <> 'rejected') AS count_known,
+                   bool_and(state <> 'rejected')
+                       AND coalesce(sum(outcome_count) <= 9223372036854775807, true) AS count_known,
                    CASE WHEN bool_and(state <> 'rejected') AND sum(outcome_count) <= 9223372036854775807
                         THEN sum(outcome_count)::bigint END AS outcome_count,
                    CASE WHEN bool_and(state <> 'rejected')
                          AND count(outcome_percentage) = count(outcome_count)
-                        THEN sum(outcome_percentage) END AS outcome_percentage,
-                   CASE WHEN bool_and(state <> 'rejected') THEN sum(success_count)::bigint END AS success_count,
-                   CASE WHEN bool_and(state <> 'rejected') THEN sum(failure_count)::bigint END AS failure_count,
+                        THEN sum(outcome_percentage ORDER BY outcome_no) END AS outcome_percentage,
+                   CASE WHEN bool_and(state <> 'rejected') AND sum(success_count) <= 9223372036854775807
+                        THEN sum(success_count)::bigint END AS success_count,
+                   CASE WHEN bool_and(state <> 'rejected') AND sum(failure_count) <= 9223372036854775807
+                        THEN sum(failure_count)::bigint END AS failure_count,
                    max(extraction_timestamp) AS extraction_timestamp,
                    CASE WHEN count(*) = 1 THEN max(outcome_id) END AS outcome_id
             FROM (
-                SELECT f.org, o.flow_id, f.granularity, f.bucket_start, f.bucket_end, o.outcome_name, o.outcome_id,
+                SELECT f.org, f.outcome_no, o.flow_id, f.granularity, f.bucket_start, f.bucket_end,
+                       o.outcome_name, o.outcome_id,
                        f.state, f.outcome_count, f.outcome_percentage, f.success_count, f.failure_count,
                        f.extraction_timestamp
                 FROM flow_outcomes.figure f
@@ -53,18 +58,22 @@ CREATE FUNCTION flow_outcomes.flow_outcome_as_of(at timestamptz) RETURNS TABLE (
         SELECT *, bool_and(count_known) OVER bucket AS total_known, sum(outcome_count) OVER bucket AS flow_total
         FROM (
             SELECT org, flow_id, granularity, bucket_start, max(bucket_end) AS bucket_end, outcome_name,
-                   bool_and(state <> 'rejected') AS count_known,
+                   bool_and(state <> 'rejected')
+                       AND coalesce(sum(outcome_count) <= 9223372036854775807, true) AS count_known,
                    CASE WHEN bool_and(state <> 'rejected') AND sum(outcome_count) <= 9223372036854775807
                         THEN sum(outcome_count)::bigint END AS outcome_count,
                    CASE WHEN bool_and(state <> 'rejected')
                          AND count(outcome_percentage) = count(outcome_count)
-                        THEN sum(outcome_percentage) END AS outcome_percentage,
-                   CASE WHEN bool_and(state <> 'rejected') THEN sum(success_count)::bigint END AS success_count,
-                   CASE WHEN bool_and(state <> 'rejected') THEN sum(failure_count)::bigint END AS failure_count,
+                        THEN sum(outcome_percentage ORDER BY outcome_no) END AS outcome_percentage,
+                   CASE WHEN bool_and(state <> 'rejected') AND sum(success_count) <= 9223372036854775807
+                        THEN sum(success_count)::bigint END AS success_count,
+                   CASE WHEN bool_and(state <> 'rejected') AND sum(failure_count) <= 9223372036854775807
+                        THEN sum(failure_count)::bigint END AS failure_count,
                    max(extraction_timestamp) AS extraction_timestamp,
                    CASE WHEN count(*) = 1 THEN max(outcome_id) END AS outcome_id
             FROM (
-                SELECT f.org, o.flow_id, f.granularity, f.bucket_start, f.bucket_end, o.outcome_name, o.outcome_id,
+                SELECT f.org, f.outcome_no, o.flow_id, f.granularity, f.bucket_start, f.bucket_end,
+                       o.outcome_name, o.outcome_id,
                        f.state, f.outcome_count, f.outcome_percentage, f.success_count, f.failure_count,
                        f.extraction_timestamp
                 FROM flow_outcomes.org

@@ -79,8 +79,8 @@ ADD_OUTCOMES = """
     WITH added AS (
         INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, reported_name, outcome_name, revision)
         SELECT %(org)s, flow_id, source_key, source_key,
-               CASE WHEN source_key = '' THEN ''
-                    ELSE flow_outcomes.resolve_alias(%(org)s, flow_id, source_key) END,
+               CASE WHEN source_key IN (SELECT old_name FROM flow_outcomes.outcome_alias WHERE org = %(org)s)
+                    THEN flow_outcomes.resolve_alias(%(org)s, flow_id, source_key) ELSE source_key END,
                %(revision)s
         FROM pg_temp.scan_name i
         WHERE NOT EXISTS (SELECT 1 FROM flow_outcomes.outcome o
@@ -111,7 +111,8 @@ TAKE_SCAN = """
            NOT bool_or(i.rejected) AND count(*) > 1 AND (
                min(i.outcome_count) <> max(i.outcome_count)
                OR min(i.outcome_percentage) <> max(i.outcome_percentage)
-               OR count(i.outcome_percentage) NOT IN (0, count(*)))
+               OR count(i.outcome_percentage) NOT IN (0, count(*))
+               OR min(i.success_count) <> max(i.success_count) OR min(i.failure_count) <> max(i.failure_count))
     FROM pg_temp.incoming i
     JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
     GROUP BY o.outcome_no, i.bucket_start
@@ -312,7 +313,8 @@ RESTATE = """
         SELECT %(org)s, %(revision)s, %(granularity)s, flow_id, bucket_start, outcome_name,
                CASE WHEN old_count <= 9223372036854775807 THEN old_count END,
                CASE WHEN new_count <= 9223372036854775807 THEN new_count END
-        FROM folded WHERE old_count IS DISTINCT FROM new_count
+        FROM folded WHERE CASE WHEN old_count <= 9223372036854775807 THEN old_count END
+                          IS DISTINCT FROM CASE WHEN new_count <= 9223372036854775807 THEN new_count END
         ORDER BY flow_id, bucket_start, outcome_name
         RETURNING bucket_start
     )
