@@ -16,6 +16,7 @@ from service.report import Reporter
 from service.runtime import GRACE, Runtime, database_of, migrated
 from service.scheduler import Scheduler
 from service.signals import Signals
+from service.web.gauges import Load
 from service.web.server import WebServer
 
 ASKED_EVERY = 2.0  # seconds between two looks for ad hoc spans that somebody asked for
@@ -66,7 +67,7 @@ class Daemon:
         self._emit("daemon_stopped")
 
     async def _start(self, stack: AsyncExitStack) -> None:
-        web = WebServer(self._reporter.registry, lambda: self._runtime, lambda: self._config)
+        web = WebServer(self._reporter.registry, lambda: self._runtime, lambda: self._config, self._load)
         address = await web.start(self._config.http.host, self._config.http.port)
         stack.push_async_callback(web.stop)
         await stack.enter_async_context(self._scheduler.running())
@@ -98,6 +99,11 @@ class Daemon:
             self._working.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._working
+
+    def _load(self) -> dict[str, Load]:
+        """What each org that this process holds is at."""
+        gates = {name: loop.worker.scanner.gate for name, (loop, _) in self._loops.items() if loop.worker}
+        return {name: Load(gate.inside, gate.waiting) for name, gate in gates.items()}
 
     async def _main_loop(self) -> None:
         signals = self.signals

@@ -55,7 +55,9 @@ class Reporter:
         self._requests = self._counter("requests", "Answers by HTTP status, or how the request ended.", "status")
         self._retries = self._counter("retries", "Requests that are sent again after a failure.")
         self._rate_limited = self._counter("rate_limited", "Answers with status 429.")
-        self._windows = self._counter("windows", "Scanned windows by what became of them.", "job", "result")
+        self._windows = self._counter(
+            "scanned_windows", "Scanned windows by what became of them.", "job", "result"
+        )
         self._rows = self._counter("rows", "Figures reported in stored windows.", "job")
         self._rejected = self._counter("rejected_entries", "Outcomes that were refused.", "job")
         self._restated = self._counter("restatements", "Stored figures that a later scan changed.", "job")

@@ -10,8 +10,10 @@ import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+from service.breaker_notes import BreakerNotes
 from service.clock import Clock, SystemClock
 from service.config import Database as DatabaseConfig
 from service.config import Org
@@ -24,6 +26,7 @@ from service.postgres.lease import Lease, LeaseKeeper
 from service.postgres.migrate import migrate
 from service.postgres.pool import Database
 from service.postgres.staging import sweep_org
+from service.postgres.standing import note_breaker
 from service.report import Emit
 from service.worker import OrgWorker
 
@@ -92,7 +95,8 @@ class Runtime:
         Raises:
             DatabaseAwayError: the database is away.
         """
-        client = make_client(org, self.emit, self.clock, lease.check, self._keep_hold(lease))
+        breaker = BreakerNotes(partial(note_breaker, self.database, org.name, self.owner), self.emit)
+        client = make_client(org, breaker.emit, self.clock, lease.check, self._keep_hold(lease))
         client.hold(lease.hold)
         if gives_up:
             client.max_hold = 300.0
@@ -103,6 +107,7 @@ class Runtime:
             yield worker
         finally:
             await client.close()
+            await breaker.close()
             # what a 429 asked for has to be noted while the org is still ours to write of
             if notes := self._notes.pop(org.name, None):
                 await asyncio.wait(notes, timeout=3)
