@@ -85,7 +85,7 @@ ADD_OUTCOMES = """
         FROM pg_temp.scan_name i
         WHERE NOT EXISTS (SELECT 1 FROM flow_outcomes.outcome o
                           WHERE o.org = %(org)s AND o.flow_id = i.flow_id AND o.source_key = i.source_key)
-        ORDER BY flow_id, source_key
+        ORDER BY i.flow_id, i.source_key
         RETURNING flow_id
     )
     INSERT INTO flow_outcomes.flow (org, flow_id)

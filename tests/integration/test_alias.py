@@ -37,7 +37,8 @@ def other(database: str) -> Iterator[Session]:
 
 def entries(session: Session) -> list[tuple[Any, ...]]:
     return session.execute(
-        "SELECT flow_id, old_name, new_name FROM flow_outcomes.outcome_alias ORDER BY flow_id NULLS FIRST, old_name"
+        "SELECT flow_id, old_name, new_name FROM flow_outcomes.outcome_alias"
+        " ORDER BY flow_id NULLS FIRST, old_name"
     ).fetchall()
 
 
@@ -274,7 +275,7 @@ async def test_what_is_listed_is_what_is_there(shell: Shell) -> None:
     assert await shell("alias", "list", *OF_ACME) == (0, "acme has no aliases\n")
     await shell("alias", "add", *OF_ACME, "A", "B")
     await shell("alias", "add", *OF_ACME, "--flow", "f", "--", "-\x1b[2J[red]\u202e", "Bezahlt ✓ 已付")
-    code, out = await shell("alias", "list", *OF_ACME, "--json")
+    _, out = await shell("alias", "list", *OF_ACME, "--json")
     assert json.loads(out) == {
         "aliases": [
             {"org": "acme", "flow_id": None, "old_name": "A", "new_name": "B"},
@@ -322,7 +323,7 @@ async def test_rejected_entries_are_listed_the_latest_first(shell: Shell, sessio
     assert "older" not in out
     assert "\x1b" not in out
     assert "1 of 2 refused outcomes" in out
-    code, out = await shell("rejected", "--json")
+    _, out = await shell("rejected", "--json")
     told = json.loads(out)
     assert [each["reason"] for each in told["rejected"]] == ["newer", "older"]
     assert told["rejected"][0]["entry"] == "[x]\x1b" * 99
