@@ -72,12 +72,12 @@ class Query:
 
 
 class Figure(NamedTuple):
-    """What the API said of one outcome: JSON values, not yet judged; ``percent_of_total`` is None where absent."""
+    """What the API said of one outcome: JSON values, not yet judged; all but the count are None where absent."""
 
     outcome_count: object
     percent_of_total: object = None
-    success: int | None = None
-    failure: int | None = None
+    success: object = None
+    failure: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +89,15 @@ class Entry:
         interval: the JSON values of start and end; None where there is none.
         outcomes: figures by the API's own name (or id) of the outcome; None where they have no known shape.
         text: the element as it came, for ``rejected_entry``.
+        part: which part of the figures this is, where the API splits them by what was not asked for; the parts of
+            one outcome add up. Empty where an entry tells the whole.
     """
 
     flow_id: object
     interval: tuple[object, object]
     outcomes: Mapping[str, Figure] | None
     text: str
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ class OutcomeRow(NamedTuple):
     ``source_key`` is the outcome under the API's own name or id, before any alias; it is empty in a row that
     only marks that the flow's total in this bucket is not known, since an outcome was rejected whose name cannot
     be told. ``outcome_count`` is None just
-    where ``rejected`` is true.
+    where ``rejected`` is true. Rows of one outcome and bucket that differ in ``part`` add up in the merge; of those
+    that do not, equal ones count once.
     """
 
     flow_id: str
@@ -123,6 +127,7 @@ class OutcomeRow(NamedTuple):
     rejected: bool
     success: int | None = None
     failure: int | None = None
+    part: str = ""
 
 
 class Reject(NamedTuple):

@@ -143,11 +143,12 @@ class _Verdict:
         if known_flow is None or isinstance(place, str) or outcomes is None:
             self._refuse(entry, place, fault, known_flow)
         else:
-            self._judge(entry.text, known_flow, place, outcomes)
+            self._judge(entry, known_flow, place, outcomes)
 
-    def _judge(self, text: str, flow_id: str, bucket: Span, outcomes: Mapping[str, Figure]) -> None:
+    def _judge(self, entry: Entry, flow_id: str, bucket: Span, outcomes: Mapping[str, Figure]) -> None:
         """The outcomes of an entry whose flow and bucket are known: the hot loop."""
         start, end = bucket
+        text, part = entry.text, entry.part
         names, add = self._frame.names, self.rows.append
         total_known = True
         for name, (count, share, success, failure) in outcomes.items():
@@ -161,9 +162,15 @@ class _Verdict:
                 reason = f"count is not a whole number from 0 to 2^63-1: {shown(count)}"
             elif percentage is None and share is not None and not is_number(share):
                 reason = f"percentOfTotal is not a number: {shown(share)}"
-            else:
-                add(_new(OutcomeRow, (flow_id, start, end, name, whole, percentage, False, success, failure)))
+            elif success is None is failure:
+                add(_new(OutcomeRow, (flow_id, start, end, name, whole, percentage, False, None, None, part)))
                 continue
+            else:
+                good, bad = whole_number(success), whole_number(failure)
+                if good is not None and bad is not None and good + bad <= whole:
+                    add(OutcomeRow(flow_id, start, end, name, whole, percentage, False, good, bad, part))  # noqa: FBT003
+                    continue
+                reason = f"successes and failures do not fit the count: {shown(success)} and {shown(failure)}"
             self.rejects.append(Reject(reason, text, flow_id, start, name))
             add(OutcomeRow(flow_id, start, end, name, None, None, rejected=True))
         if not total_known:

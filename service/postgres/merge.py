@@ -41,6 +41,7 @@ class ScanRecord:
         pages: pages read, for each window what it took (they share a query's).
         entries: entries read; each window keeps its share, to reckon the next scan's pages with.
         cycle: names the cycle; an empty scan is believed when a later one says it again.
+        by_id: whether the API knows outcomes by id, and these are what it reported.
     """
 
     scan: Scan
@@ -51,6 +52,7 @@ class ScanRecord:
     pages: int
     entries: int
     cycle: str
+    by_id: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Merge:
             "expect_for": record.scan.expect_for,
             "began_at": record.began_at,
             "work": self._windows[0].work,
+            "by_id": record.by_id,
             "window_starts": [w.span.start for w in self._windows],
             "window_ends": [w.span.end for w in self._windows],
         }
@@ -170,7 +173,8 @@ class Merge:
         await self._fill(sql.TAKE_NAMES, "scan_name")
         await self._run(sql.ADD_OUTCOMES)
         await self._fill(sql.TAKE_OUTCOMES, "scan_outcome")
-        await self._fill(sql.TAKE_SCAN, "scanned")
+        [(in_parts,)] = await self._run(sql.HAS_PARTS)
+        await self._fill(sql.TAKE_PARTS if in_parts else sql.TAKE_SCAN, "scanned")
         for flow_id, bucket_start, name in await self._run(sql.FIND_CONFLICT):
             raise ConflictError(
                 f"two different figures for outcome {name!r} of flow {flow_id}"

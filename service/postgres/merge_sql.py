@@ -77,12 +77,17 @@ TAKE_NAMES = """
 
 ADD_OUTCOMES = """
     WITH added AS (
-        INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, reported_name, outcome_name, revision)
-        SELECT %(org)s, flow_id, source_key, source_key,
-               CASE WHEN source_key IN (SELECT old_name FROM flow_outcomes.outcome_alias WHERE org = %(org)s)
-                    THEN flow_outcomes.resolve_alias(%(org)s, flow_id, source_key) ELSE source_key END,
+        INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, outcome_id, reported_name, outcome_name, revision)
+        SELECT %(org)s, flow_id, source_key, CASE WHEN %(by_id)s THEN nullif(source_key, '') END, name,
+               CASE WHEN name IN (SELECT old_name FROM flow_outcomes.outcome_alias WHERE org = %(org)s)
+                    THEN flow_outcomes.resolve_alias(%(org)s, flow_id, name) ELSE name END,
                %(revision)s
-        FROM pg_temp.scan_name i
+        FROM (
+            SELECT n.flow_id, n.source_key, coalesce(t.name, n.source_key) AS name
+            FROM pg_temp.scan_name n
+            LEFT JOIN flow_outcomes.outcome_title t
+              ON %(by_id)s AND t.org = %(org)s AND t.outcome_id = n.source_key
+        ) i
         WHERE NOT EXISTS (SELECT 1 FROM flow_outcomes.outcome o
                           WHERE o.org = %(org)s AND o.flow_id = i.flow_id AND o.source_key = i.source_key)
         ORDER BY i.flow_id, i.source_key
@@ -126,6 +131,40 @@ FIND_CONFLICT = """
 """
 
 COUNT_ROWS = """
+# The same where the API tells figures in parts: of one part equal rows count once, and the parts add up. A sum that
+# no bigint holds is not known.
+TAKE_PARTS = """
+    INSERT INTO pg_temp.scanned
+    SELECT outcome_no, bucket_start, min(bucket_end), NOT bool_and(known),
+           CASE WHEN bool_and(known) THEN sum(outcome_count) END,
+           CASE WHEN bool_and(known) AND count(outcome_percentage) = count(*) THEN sum(outcome_percentage) END,
+           CASE WHEN bool_and(known) THEN sum(success_count) END,
+           CASE WHEN bool_and(known) THEN sum(failure_count) END,
+           bool_and(known) AND bool_or(differing)
+    FROM (
+        SELECT *, NOT rejected AND sum(outcome_count) OVER (PARTITION BY outcome_no, bucket_start)
+                                   <= 9223372036854775807 AS known
+        FROM (
+            SELECT o.outcome_no, i.bucket_start, i.part, min(i.bucket_end) AS bucket_end,
+                   bool_or(i.rejected) AS rejected, min(i.outcome_count) AS outcome_count,
+                   min(i.outcome_percentage) AS outcome_percentage,
+                   min(i.success_count) AS success_count, min(i.failure_count) AS failure_count,
+                   count(*) > 1 AND (
+                       min(i.outcome_count) <> max(i.outcome_count)
+                       OR min(i.outcome_percentage) <> max(i.outcome_percentage)
+                       OR count(i.outcome_percentage) NOT IN (0, count(*))
+                       OR min(i.success_count) <> max(i.success_count)
+                       OR min(i.failure_count) <> max(i.failure_count)) AS differing
+            FROM pg_temp.incoming i
+            JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
+            GROUP BY o.outcome_no, i.bucket_start, i.part
+        ) told
+    ) told
+    GROUP BY outcome_no, bucket_start
+"""
+
+HAS_PARTS = "SELECT EXISTS (SELECT 1 FROM pg_temp.incoming WHERE part <> '')"
+
     SELECT b.window_start, count(*)
     FROM pg_temp.scanned s JOIN pg_temp.scan_bucket b USING (bucket_start)
     WHERE NOT s.rejected

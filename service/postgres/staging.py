@@ -18,7 +18,7 @@ MEMORY_ROWS = 20_000
 _TYPES = ("text", "timestamptz", "timestamptz", "text", "int8", "float8", "bool", "int8", "int8")
 _COLUMNS = (
     "flow_id, bucket_start, bucket_end, source_key, outcome_count, outcome_percentage, rejected,"
-    " success_count, failure_count"
+    " success_count, failure_count, part"
 )
 _REJECT_TYPES = ("text", "int4", "text", "text", "text", "timestamptz", "text")
 _TAG = ("text", "uuid")
@@ -26,7 +26,7 @@ _INCOMING = """
     CREATE TEMP TABLE IF NOT EXISTS incoming (
         flow_id text NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
         source_key text NOT NULL, outcome_count bigint, outcome_percentage double precision,
-        rejected boolean NOT NULL, success_count bigint, failure_count bigint
+        rejected boolean NOT NULL, success_count bigint, failure_count bigint, part text NOT NULL
     ) ON COMMIT DELETE ROWS
 """
 _INCOMING_REJECT = """
