@@ -15,7 +15,7 @@ from service.postgres.pool import Connection, Database
 # Rows held in memory; about 6 MiB. Nearly every window stays below.
 MEMORY_ROWS = 20_000
 
-_TYPES = ("text", "timestamptz", "timestamptz", "text", "int8", "float8", "bool", "int8", "int8")
+_TYPES = ("text", "timestamptz", "timestamptz", "text", "int8", "float8", "bool", "int8", "int8", "text")
 _COLUMNS = (
     "flow_id, bucket_start, bucket_end, source_key, outcome_count, outcome_percentage, rejected,"
     " success_count, failure_count, part"
