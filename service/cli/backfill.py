@@ -9,7 +9,7 @@ from datetime import date
 
 from service.ad_hoc import ad_hoc_windows
 from service.cli.arguments import configured, declare
-from service.config import AdHoc, Config, Org
+from service.config import AdHoc, Config, Org, values
 from service.errors import ConfigError, DatabaseAwayError, Fault, LeaseLostError
 from service.model import Granularity, Window
 from service.once import DATABASE_PATIENCE
@@ -111,6 +111,6 @@ async def _handed_over(runtime: Runtime, org: Org, windows: list[Window], bar: P
 
 def _day(text: str) -> date:
     try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date like 2024-01-31") from None
+        return values.day(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None

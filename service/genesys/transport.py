@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -24,6 +25,9 @@ CONNECT_TIMEOUT = 30.0
 _STEP = 2**20
 _GZIP = zlib.MAX_WBITS | 16
 _SUCCESS = range(200, 300)
+
+# aiohttp names what broke the connection in the error's text alone.
+_BROKE = re.compile(r"\b(ConnectionResetError|ConnectionAbortedError|BrokenPipeError|TimeoutError|OSError)\(")
 
 
 class HttpRequest(NamedTuple):
@@ -67,7 +71,7 @@ class Transport:
 
         Raises:
             QueryTimeoutError: the time is over.
-            ServerError: the connection failed or broke midway, or the answer is 5xx.
+            ServerError: the connection failed or broke, or the answer is 5xx.
             PageError: too large, packed in a way that was not asked for, cut short, or a redirect.
             ExtractionError: the class that any other answer stands for.
         """
@@ -76,6 +80,9 @@ class Transport:
             async with deadline:
                 return await self._exchange(request, permit)
         except aiohttp.ClientError as error:
+            if isinstance(error, aiohttp.ClientPayloadError) and not _BROKE.search(str(error)):
+                # The server ended the body early, and in order: a page cut short, not a connection that broke.
+                raise PageError(f"the page was cut short: {self._redactor.clean(str(error))}") from None
             told = self._redactor.clean(str(error))
             raise ServerError(f"the connection failed: {type(error).__name__}: {told}") from None
         except TimeoutError as error:

@@ -73,15 +73,26 @@ async def progress(database: Database, windows: Sequence[Window]) -> Progress:
         DatabaseAwayError: the database is away.
     """
     async with database.connection() as connection:
-        cursor = await connection.execute(
-            "SELECT requests_read >= requests OR doubted_in IS NOT NULL AND state = 'complete',"
-            f" requests_failed >= requests, last_error FROM flow_outcomes.extraction_window WHERE {_NAMED}",
-            columns(windows),
-        )
+        cursor = await connection.execute(_PROGRESS, columns(windows))
         rows = await cursor.fetchall()
-    read = sum(row[0] for row in rows)
+    read = sum(bool(row[0]) for row in rows)
     failed = [row[2] for row in rows if row[1] and not row[0]]
     return Progress(len(windows), read, len(failed), [error for error in failed if error])
+
+
+# A window that the server refused as it was stands no longer in the table; the coarser one in its place counts.
+_PROGRESS = """
+    SELECT x.requests_read >= x.requests OR (x.doubted_in IS NOT NULL AND x.state = 'complete'),
+           x.requests IS NULL OR x.requests_failed >= x.requests, x.last_error
+    FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requests)s::text[])
+         AS w (window_start, window_end, requested)
+    LEFT JOIN LATERAL (
+        SELECT * FROM flow_outcomes.extraction_window x
+        WHERE x.org = %(org)s AND x.work = %(work)s AND x.requested_granularity = w.requested
+          AND x.window_start < w.window_end AND x.window_end > w.window_start
+        ORDER BY (x.window_start, x.window_end) = (w.window_start, w.window_end) DESC, x.window_start LIMIT 1
+    ) x ON true
+"""
 
 
 def columns(windows: Sequence[Window]) -> dict[str, object]:
