@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
 
 from service.errors import DatabaseAwayError, SchemaError
-from service.postgres.migrate import SCHEMA, schema_current
+from service.postgres.migrate import APPLIED, EXISTS, OLDEST, SCHEMA, known, schema_current
 from service.postgres.pool import Connection, conninfo, explain
 
 MEND = "run 'flow-outcomes migrate'"
@@ -83,3 +84,75 @@ async def unready(connection: Connection) -> str | None:
     except psycopg.Error as error:
         return f"the database cannot be written: {explain(error)}"
     return None
+
+
+class Facts(NamedTuple):
+    """What of the database matters to who sets it up.
+
+    Attributes:
+        version: PostgreSQL's, as it says it.
+        trouble: why the schema can never live here, or nothing.
+        writable: whether it takes writes at all; a standby does not.
+        pending: migrations that are not applied yet.
+        there: whether the schema is there at all; where it is not, no process can be at work here.
+        may_migrate: whether the role may bring the schema up.
+        lacking: what the role may not do to the tables, as ``INSERT on figure``.
+    """
+
+    version: str
+    trouble: str
+    writable: bool
+    pending: list[str]
+    there: bool
+    may_migrate: bool
+    lacking: list[str]
+
+
+async def facts(connection: Connection) -> Facts:
+    """Look everything up; reads only."""
+    info = connection.info
+    encoding = info.parameter_status("server_encoding")
+    trouble = ""
+    if info.server_version < OLDEST * 10_000:
+        trouble = f"PostgreSQL {OLDEST} or newer is needed"
+    elif encoding != "UTF8":
+        trouble = f"its encoding is {encoding}: it must be UTF8"
+    cursor = await connection.execute(
+        "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off', n.oid IS NOT NULL,"
+        " CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE')"
+        "      ELSE pg_has_role(n.nspowner, 'USAGE') END"
+        " FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = %(schema)s",
+        {"schema": SCHEMA},
+    )
+    row = await cursor.fetchone() or (False, False, False)
+    there = bool(row[1])
+    lacking = await _lacking(connection) if there else []
+    readable = there and not lacking
+    missing = await _pending(connection) if readable else [] if there else known()
+    version = info.parameter_status("server_version") or str(info.server_version)
+    return Facts(version, trouble, bool(row[0]), missing, there, bool(row[2]), lacking)
+
+
+async def _pending(connection: Connection) -> list[str]:
+    exists = await (await connection.execute(EXISTS)).fetchone()
+    applied = set()
+    if exists == (True,):
+        applied = {row[0] for row in await (await connection.execute(APPLIED)).fetchall()}
+    return [name for name in known() if name not in applied]
+
+
+async def _lacking(connection: Connection) -> list[str]:
+    """What the role may not do that a daemon does; the mapping table it only reads, and the views."""
+    cursor = await connection.execute(
+        "SELECT 'USAGE on the schema ' || n.nspname FROM pg_namespace n"
+        " WHERE n.nspname = %(schema)s AND NOT has_schema_privilege(n.oid, 'USAGE')"
+        " UNION ALL"
+        " SELECT r.needed || ' on ' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS r (needed, place)"
+        " WHERE n.nspname = %(schema)s AND NOT c.relispartition AND c.relname NOT LIKE '%%yoyo%%'"
+        " AND (c.relkind IN ('r', 'p') AND c.relname <> 'outcome_alias'"
+        "      OR c.relkind IN ('r', 'v') AND r.needed = 'SELECT')"
+        " AND NOT has_table_privilege(c.oid, r.needed)",
+        {"schema": SCHEMA},
+    )
+    return [row[0] for row in await cursor.fetchall()]
