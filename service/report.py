@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 Emit = Callable[..., None]
 
@@ -50,6 +50,7 @@ class Reporter:
     """
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each, which nobody asks for
         self.registry = CollectorRegistry()
         self._log = structlog.get_logger()
         self._requests = self._counter("requests", "Answers by HTTP status, or how the request ended.", "status")

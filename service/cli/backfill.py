@@ -81,12 +81,13 @@ async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Pro
                 async with runtime.worker(org, lease, gives_up=True) as worker:
                     windows = await worker.request(entry, again=True)
                     tally = await worker.ad_hoc(only=windows)
+                    stored = (await progress(runtime.database, windows)).read
             except (DatabaseAwayError, LeaseLostError, GivenUpError) as error:
                 sys.stderr.write(
                     f"flow-outcomes: {error}; what is not stored yet goes on when this is run again\n"
                 )
                 return 1
-            print(f"{tally.complete + tally.doubted} of {len(windows)} windows stored")
+            print(f"{stored} of {len(windows)} windows stored")
             return 0 if tally.unfinished == 0 else 1
 
 
