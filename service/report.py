@@ -50,7 +50,7 @@ class Reporter:
     """
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for each, which nobody asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series each, which nobody asks for
         self.registry = CollectorRegistry()
         self._log = structlog.get_logger()
         self._requests = self._counter("requests", "Answers by HTTP status, or how the request ended.", "status")
