@@ -16,6 +16,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from service.clock import Clock
 from service.errors import ConflictError, LeaseLostError, StorageError
 from service.model import Scan, Span, Window, instant
 from service.postgres import merge_sql as sql
@@ -94,9 +95,10 @@ def scope_of(flows: Sequence[str]) -> str:
 class Merge:
     """One scan's transaction."""
 
-    def __init__(self, connection: Connection, record: ScanRecord) -> None:
+    def __init__(self, connection: Connection, record: ScanRecord, clock: Clock) -> None:
         self._connection = connection
         self._record = record
+        self._clock = clock
         self._windows = record.scan.windows
         self._by_start = {window.span.start: window for window in record.scan.windows}
         self.result = Merged()
@@ -182,6 +184,8 @@ class Merge:
             )
         for start, rows in await self._run(sql.COUNT_ROWS):
             self.result.rows[self._window(start)] = rows
+        if await self._count(sql.FIND_OUTDONE, elapsed=self._elapsed()):
+            await self._run(sql.LEAVE_OUTDONE)
 
     def _buckets_in(self, window: Window) -> list[Span]:
         first = bisect_left(self._record.buckets, window.span.start, key=lambda bucket: bucket.start)
@@ -261,6 +265,8 @@ class Merge:
             self.result.missing[self._window(start)] = Missing(rows, sample)
 
     async def _complete(self) -> None:
+        if self.result.rows:
+            await self._run(sql.REFUTE_DOUBTS)
         for window in self._windows:
             doubted = window in self.result.doubted
             await self._run(
@@ -274,8 +280,12 @@ class Merge:
                 rows=self.result.rows.get(window, 0),
                 rejected=self.result.rejected.get(window, 0),
                 cycle=self._record.cycle,
+                elapsed=self._elapsed(),
                 doubt="a wholly empty answer over stored figures is believed when a later cycle says it again",
             )
+
+    def _elapsed(self) -> timedelta:
+        return self._clock.now() - self._record.began_at
 
     def _share_of_entries(self, window: Window) -> int:
         return round(self._record.entries * len(self._buckets_in(window)) / max(1, len(self._record.buckets)))
@@ -292,6 +302,6 @@ async def merge(database: Database, lease: Lease, staging: Staging, record: Scan
     """
     try:
         async with database.transaction(limit=MERGE_TIMEOUT + 30) as connection:
-            return await Merge(connection, record).run(lease, staging)
+            return await Merge(connection, record, lease.clock).run(lease, staging)
     except psycopg.Error as error:
         raise StorageError(f"PostgreSQL refuses it: {explain(error)}") from error

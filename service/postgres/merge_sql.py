@@ -24,7 +24,8 @@ TEMPORARY_TABLES = (
     """,
     """
     CREATE TEMP TABLE IF NOT EXISTS scan_outcome (
-        outcome_no bigint NOT NULL, flow_id text NOT NULL, source_key text NOT NULL, outcome_name text NOT NULL
+        outcome_no bigint NOT NULL, flow_id text NOT NULL, source_key text NOT NULL,
+        outcome_name text NOT NULL
     ) ON COMMIT DELETE ROWS
     """,
     # what it reported, numbered, each key once
@@ -41,6 +42,12 @@ TEMPORARY_TABLES = (
         outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
         state text NOT NULL, outcome_count bigint, outcome_percentage double precision,
         success_count bigint, failure_count bigint, old_state text, old_count bigint
+    ) ON COMMIT DELETE ROWS
+    """,
+    # of its buckets, those that a scan begun later has read already, for which flows
+    """
+    CREATE TEMP TABLE IF NOT EXISTS outdone (
+        bucket_start timestamptz NOT NULL, flow_ids text[]
     ) ON COMMIT DELETE ROWS
     """,
     # which of its buckets were covered before, for which flows
@@ -75,9 +82,11 @@ TAKE_NAMES = """
     INSERT INTO pg_temp.scan_name SELECT DISTINCT flow_id, source_key FROM pg_temp.incoming
 """
 
+# Where the API knows outcomes by id, their present names stand in outcome_title; without one the id serves.
 ADD_OUTCOMES = """
     WITH added AS (
-        INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, outcome_id, reported_name, outcome_name, revision)
+        INSERT INTO flow_outcomes.outcome
+               (org, flow_id, source_key, outcome_id, reported_name, outcome_name, revision)
         SELECT %(org)s, flow_id, source_key, CASE WHEN %(by_id)s THEN nullif(source_key, '') END, name,
                CASE WHEN name IN (SELECT old_name FROM flow_outcomes.outcome_alias WHERE org = %(org)s)
                     THEN flow_outcomes.resolve_alias(%(org)s, flow_id, name) ELSE name END,
@@ -117,22 +126,15 @@ TAKE_SCAN = """
                min(i.outcome_count) <> max(i.outcome_count)
                OR min(i.outcome_percentage) <> max(i.outcome_percentage)
                OR count(i.outcome_percentage) NOT IN (0, count(*))
-               OR min(i.success_count) <> max(i.success_count) OR min(i.failure_count) <> max(i.failure_count))
+               OR min(i.success_count) IS DISTINCT FROM max(i.success_count)
+               OR min(i.failure_count) IS DISTINCT FROM max(i.failure_count))
     FROM pg_temp.incoming i
     JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
     GROUP BY o.outcome_no, i.bucket_start
 """
 
-FIND_CONFLICT = """
-    SELECT o.flow_id, s.bucket_start, o.source_key
-    FROM pg_temp.scanned s
-    JOIN pg_temp.scan_outcome o ON o.outcome_no = s.outcome_no
-    WHERE s.differing LIMIT 1
-"""
-
-COUNT_ROWS = """
-# The same where the API tells figures in parts: of one part equal rows count once, and the parts add up. A sum that
-# no bigint holds is not known.
+# The same where the API tells figures in parts: of one part equal rows count once, and the parts add up. A sum
+# that no bigint holds is not known.
 TAKE_PARTS = """
     INSERT INTO pg_temp.scanned
     SELECT outcome_no, bucket_start, min(bucket_end), NOT bool_and(known),
@@ -165,6 +167,14 @@ TAKE_PARTS = """
 
 HAS_PARTS = "SELECT EXISTS (SELECT 1 FROM pg_temp.incoming WHERE part <> '')"
 
+FIND_CONFLICT = """
+    SELECT o.flow_id, s.bucket_start, o.source_key
+    FROM pg_temp.scanned s
+    JOIN pg_temp.scan_outcome o ON o.outcome_no = s.outcome_no
+    WHERE s.differing LIMIT 1
+"""
+
+COUNT_ROWS = """
     SELECT b.window_start, count(*)
     FROM pg_temp.scanned s JOIN pg_temp.scan_bucket b USING (bucket_start)
     WHERE NOT s.rejected
@@ -202,6 +212,23 @@ KEEP_REJECTED = """
         RETURNING window_start, reason, flow_id, outcome_name
     )
     SELECT * FROM kept LIMIT 20
+"""
+
+# Works overlap, and a slow scan may end after one that began later: that one is the truth where both have been.
+# When a scan began is reckoned back by the server's clock, for owners' clocks may differ.
+FIND_OUTDONE = """
+    INSERT INTO pg_temp.outdone
+    SELECT b.bucket_start, x.flow_ids
+    FROM flow_outcomes.extraction_window x
+    JOIN pg_temp.scan_bucket b ON b.bucket_start >= x.window_start AND b.bucket_start < x.window_end
+    WHERE x.org = %(org)s AND x.scanned_at > clock_timestamp() - %(elapsed)s AND x.granularity = %(granularity)s
+"""
+
+LEAVE_OUTDONE = """
+    DELETE FROM pg_temp.scanned s
+    USING pg_temp.scan_outcome o, pg_temp.outdone n
+    WHERE o.outcome_no = s.outcome_no AND n.bucket_start = s.bucket_start
+      AND (n.flow_ids IS NULL OR o.flow_id = ANY (n.flow_ids))
 """
 
 SILENCE_UNTOLD = """
@@ -245,16 +272,21 @@ ADD_SCOPE = """
     ON CONFLICT DO NOTHING
 """
 
+# What one scan's silence told, a later one whose silence tells nothing does not take back.
 COVER = """
     WITH covered AS (
         INSERT INTO flow_outcomes.bucket_coverage AS c
                (org, granularity, bucket_start, bucket_end, scope, silence_told, expect_for)
-        SELECT %(org)s, %(granularity)s, bucket_start, bucket_end, %(scope)s, silence_told, %(expect_for)s
-        FROM pg_temp.scan_bucket WHERE believed ORDER BY bucket_start
+        SELECT %(org)s, %(granularity)s, b.bucket_start, b.bucket_end, %(scope)s, b.silence_told, %(expect_for)s
+        FROM pg_temp.scan_bucket b
+        WHERE b.believed AND NOT EXISTS (
+            SELECT 1 FROM pg_temp.outdone n
+            WHERE n.bucket_start = b.bucket_start AND (n.flow_ids IS NULL OR n.flow_ids @> %(flows)s::text[]))
+        ORDER BY b.bucket_start
         ON CONFLICT (org, granularity, bucket_start, scope) DO UPDATE
-            SET bucket_end = EXCLUDED.bucket_end, silence_told = EXCLUDED.silence_told,
+            SET bucket_end = EXCLUDED.bucket_end, silence_told = c.silence_told OR EXCLUDED.silence_told,
                 expect_for = EXCLUDED.expect_for
-            WHERE (c.silence_told, c.expect_for) IS DISTINCT FROM (EXCLUDED.silence_told, EXCLUDED.expect_for)
+            WHERE EXCLUDED.silence_told AND NOT c.silence_told OR c.expect_for <> EXCLUDED.expect_for
         RETURNING bucket_start, bucket_end
     )
     INSERT INTO pg_temp.newly_covered SELECT * FROM covered
@@ -292,6 +324,9 @@ FIND_WITHDRAWN = """
       AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
       AND NOT EXISTS (SELECT 1 FROM pg_temp.scanned s
                       WHERE s.outcome_no = f.outcome_no AND s.bucket_start = f.bucket_start)
+      AND NOT EXISTS (SELECT 1 FROM pg_temp.outdone n
+                      WHERE n.bucket_start = f.bucket_start
+                        AND (n.flow_ids IS NULL OR o.flow_id = ANY (n.flow_ids)))
 """
 
 KEEP_FORMER = """
@@ -516,7 +551,8 @@ COMPLETE_WINDOW = """
     UPDATE flow_outcomes.extraction_window
     SET state = 'complete', granularity = %(granularity)s, query_hash = %(query_hash)s, pages = %(pages)s,
         entries = %(entries)s, rows = %(rows)s, rejected = %(rejected)s, last_error = NULL, doubted_in = NULL,
-        ask_alone = false, completed_at = clock_timestamp(), scanned_at = %(began_at)s,
+        ask_alone = false, completed_at = clock_timestamp(), scanned_at = clock_timestamp() - %(elapsed)s,
+        complete_since = coalesce(complete_since, clock_timestamp()),
         flow_ids = %(flows)s::text[], requests_read = requests_begun
     WHERE org = %(org)s AND work = %(work)s AND window_start = %(window_start)s AND window_end = %(window_end)s
       AND requested_granularity = %(requested)s
@@ -529,4 +565,18 @@ DOUBT_WINDOW = """
         state = CASE WHEN state = 'complete' THEN 'complete' ELSE 'pending' END
     WHERE org = %(org)s AND work = %(work)s AND window_start = %(window_start)s AND window_end = %(window_end)s
       AND requested_granularity = %(requested)s
+"""
+
+# A figure, whoever read it, refutes an empty scan that is not believed yet.
+REFUTE_DOUBTS = """
+    UPDATE flow_outcomes.extraction_window x
+    SET doubted_in = NULL, last_error = NULL
+    WHERE x.org = %(org)s AND x.granularity = %(granularity)s AND x.doubted_in IS NOT NULL
+      AND x.window_start < %(end)s AND x.window_end > %(start)s
+      AND EXISTS (
+          SELECT 1
+          FROM pg_temp.scanned s
+          JOIN pg_temp.scan_outcome o ON o.outcome_no = s.outcome_no
+          WHERE s.bucket_start >= x.window_start AND s.bucket_start < x.window_end AND NOT s.rejected
+            AND (x.flow_ids IS NULL OR o.flow_id = ANY (x.flow_ids)))
 """

@@ -1,0 +1,87 @@
+"""A desk at which scans are merged as the pipeline would, and the tables read as a user would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from service.clock import SystemClock
+from service.model import Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
+from service.postgres.lease import Lease
+from service.postgres.ledger import Ledger
+from service.postgres.merge import Merged, ScanRecord, merge
+from service.postgres.pool import Database
+from service.postgres.staging import Staging
+
+CLOCK = SystemClock()
+FIRST = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+class Desk:
+    """One org on a database.
+
+    Args:
+        dsn: where a user reads.
+        database: the pool that the merges use.
+        org: its name; ``found`` enters it.
+    """
+
+    def __init__(self, dsn: str, database: Database, org: str = "acme") -> None:
+        self.dsn = dsn
+        self.database = database
+        self.org = org
+        self.lease = Lease(org, 1, 0.0, CLOCK.monotonic() + 36_000, CLOCK, asyncio.Event())
+        self.cycle = 0
+
+    async def found(self) -> None:
+        """Enter the org, as a first lease would."""
+        await self.rows("INSERT INTO flow_outcomes.org (org, epoch) VALUES (%s, 1) RETURNING 1", self.org)
+
+    async def store(
+        self,
+        spans: Sequence[Span],
+        buckets: Sequence[Span],
+        rows: Sequence[OutcomeRow],
+        *,
+        granularity: Granularity = Granularity.DAILY,
+        flows: tuple[str, ...] = (),
+        expect_for: timedelta = timedelta(days=31),
+        rejects: Sequence[Reject] = (),
+        cycle: str | None = None,
+        work: str = "job:daily",
+        began_at: datetime | None = None,
+    ) -> Merged:
+        """Merge one scan of the windows with these spans."""
+        self.cycle += 1
+        job = work.removeprefix("job:") if work.startswith("job:") else None
+        windows = tuple(
+            Window(self.org, work, job, span, granularity.value, granularity, spans[0].start) for span in spans
+        )
+        whole = Span(spans[0].start, spans[-1].end)
+        scan = Scan(windows, (Query(self.org, whole, granularity, "UTC", flows, 100, None, whole),), expect_for)
+        ledger = Ledger(self.database, self.org, 1)
+        await ledger.owe(windows)
+        await ledger.begin(scan, "hash")
+        staging = Staging(self.database, self.org)
+        await staging.add(Normalised(list(rows), list(rejects)))
+        record = ScanRecord(
+            scan=scan,
+            buckets=buckets,
+            flows=flows,
+            query_hash="hash",
+            began_at=began_at or CLOCK.now(),
+            pages=1,
+            entries=1,
+            cycle=cycle or f"cycle {self.cycle}",
+        )
+        return await merge(self.database, self.lease, staging, record)
+
+    async def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """What a user's query gives."""
+        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
+            cursor = await connection.execute(query.encode(), parameters)
+            return await cursor.fetchall()
