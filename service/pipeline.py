@@ -5,7 +5,8 @@ Everything else is a room off it. What it is given is planned already; what it r
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from service.clock import Clock
@@ -69,6 +70,7 @@ class Pipeline:
                     pages=tally.pages,
                     entries=tally.entries,
                     cycle=cycle,
+                    by_id=self._client.dialect.by_id,
                 )
                 merged = await merge(self._database, self._lease, staging, record)
             except CursorError as error:
@@ -96,9 +98,10 @@ class Pipeline:
                 continue
             pages_before = tally.pages
             try:
-                async for normalised in self._pages(query, tally):
-                    _attributable(scan, normalised)
-                    await staging.add(normalised)
+                async with aclosing(self._pages(query, tally)) as pages:
+                    async for normalised in pages:
+                        _attributable(scan, normalised)
+                        await staging.add(normalised)
             except TooLargeError as error:
                 if halves is None:
                     raise
@@ -108,17 +111,18 @@ class Pipeline:
                     raise CursorError(f"too large, and told midway: {error}") from error
                 waiting[:0] = halves
 
-    async def _pages(self, query: Query, tally: _Tally) -> AsyncIterator[Normalised]:
+    async def _pages(self, query: Query, tally: _Tally) -> AsyncGenerator[Normalised, None]:
         frame = Frame.of(
             query,
             buckets(query.span, query.granularity, query.timezone),
             lambda at: is_edge(at, query.granularity, query.timezone),
         )
-        async for page in self._client.scan(query):
-            tally.pages += 1
-            tally.entries += len(page.entries)
-            self._emit("page_read", org=query.org, page=tally.pages, entries=len(page.entries))
-            yield normalise(page.entries, frame)
+        async with aclosing(self._client.scan(query)) as pages:
+            async for page in pages:
+                tally.pages += 1
+                tally.entries += len(page.entries)
+                self._emit("page_read", org=query.org, page=tally.pages, entries=len(page.entries))
+                yield normalise(page.entries, frame)
 
     async def _known_cuts(self) -> set[str]:
         if self._cuts is None:

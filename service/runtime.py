@@ -18,8 +18,8 @@ from service.clock import Clock, SystemClock
 from service.config import Database as DatabaseConfig
 from service.config import Org
 from service.errors import ConfigError, DatabaseAwayError, UnauthorizedError
+from service.genesys import AggregatesJobs, Dialect, FlowAggregates, QueryBuilder
 from service.genesys.client import GenesysClient
-from service.genesys.query_builder import QueryBuilder
 from service.logs import register_secret
 from service.postgres import embedded
 from service.postgres.lease import Lease, LeaseKeeper
@@ -145,7 +145,7 @@ def make_client(
         base_url=org.api_url,
         login_url=org.token_url,
         credentials=credentials,
-        dialect=QueryBuilder(),
+        dialect=dialect_of(org),
         requests_per_second=org.requests_per_second,
         query_timeout=org.query_timeout,
         breaker_failures=org.breaker.failures,
@@ -155,6 +155,13 @@ def make_client(
         emit=emit,
         clock=clock,
     )
+
+
+def dialect_of(org: Org) -> Dialect:
+    """How the org's API is spoken."""
+    if org.api == "query-builder":
+        return QueryBuilder()
+    return AggregatesJobs(org.job_timeout) if org.aggregates == "jobs" else FlowAggregates()
 
 
 @asynccontextmanager

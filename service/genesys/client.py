@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
 from service.clock import Clock, SystemClock
 from service.errors import ExtractionError, QueryTimeoutError, RateLimitedError, UnauthorizedError
+from service.genesys.allowance import Allowance
 from service.genesys.breaker import Breaker, Emit
 from service.genesys.dialect import ApiRequest, Dialect
 from service.genesys.limiter import OrgLimiter, Permit
@@ -19,6 +20,9 @@ from service.genesys.redaction import Redactor
 from service.genesys.retry import Retries
 from service.genesys.transport import HttpRequest, Transport
 from service.model import Page, Query
+
+_TOLD_MAX = 1000
+"""Characters of an error's text; what the server said in it is bounded before."""
 
 
 class GenesysClient:
@@ -70,8 +74,9 @@ class GenesysClient:
         self._emit: Emit = partial(emit, org=org)
         self._clock = clock or SystemClock()
         self._redactor = Redactor()
-        self._transport = Transport(self._redactor, self._clock)
         self.limiter = OrgLimiter(requests_per_second)
+        self._allowance = Allowance(lambda: self.limiter, self._on_hold, self._emit)
+        self._transport = Transport(self._redactor, self._clock, self._allowance.hear)
         self.breaker = Breaker(breaker_failures, breaker_open_for, self._clock, self._emit)
         self._tokens = TokenSource(
             login_url,
@@ -107,7 +112,7 @@ class GenesysClient:
         """Take over what is left of a hold from before this process."""
         self.limiter.hold(seconds)
 
-    def scan(self, query: Query) -> AsyncIterator[Page]:
+    async def scan(self, query: Query) -> AsyncGenerator[Page, None]:
         """The pages of one scan, in order, up to the last.
 
         Raises:
@@ -115,7 +120,14 @@ class GenesysClient:
             ExtractionError: the scan cannot be completed.
             LeaseLostError: this process no longer holds the org.
         """
-        return self.dialect.scan(query, partial(self.call, query_hash=self.dialect.query_hash(query)))
+        call = partial(self.call, query_hash=self.dialect.query_hash(query))
+        try:
+            async with aclosing(self.dialect.scan(query, call)) as pages:
+                async for page in pages:
+                    yield page
+        except ExtractionError as error:
+            error.args = (self._redactor.clean(str(error), _TOLD_MAX),)  # a page's text may be in it
+            raise
 
     async def call(self, request: ApiRequest, *, query_hash: str | None = None) -> bytes:
         """The body of the answer to one request; of those with one query hash one at a time.
@@ -124,10 +136,11 @@ class GenesysClient:
             ExtractionError: what the answer stands for, after the tries that are due.
             LeaseLostError: this process no longer holds the org.
         """
+        send = partial(self._authorized, request)
         if query_hash is None:
-            return await self._retries.run(partial(self._authorized, request))
+            return await self._retries.run(send, once=request.once)
         async with self._alone(query_hash):
-            return await self._retries.run(partial(self._authorized, request), query_hash=query_hash)
+            return await self._retries.run(send, once=request.once, query_hash=query_hash)
 
     async def close(self) -> None:
         """Stop what the client does of its own, and close its connections."""
@@ -159,7 +172,7 @@ class GenesysClient:
         headers = {"Authorization": f"Bearer {token}"}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        return HttpRequest(request.method, self._base_url + request.path, headers, request.body)
+        return HttpRequest(request.method, self._base_url + request.path, headers, request.body, request.rules)
 
     async def _once(self, request: HttpRequest) -> bytes:
         """One send, whatever for: through limiter, lease and breaker."""
@@ -184,7 +197,8 @@ class GenesysClient:
         began = self._clock.monotonic()
         status: int | str = "cancelled"
         try:
-            body = await self._transport.send(request, permit, self.query_timeout.total_seconds())
+            with self._allowance.one_more():
+                body = await self._transport.send(request, permit, self.query_timeout.total_seconds())
             status = "ok"
         except QueryTimeoutError:
             status = "timeout"

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
 
+from service.genesys.faults import USUAL, Rules
 from service.model import Page, Query
 
 
 class ApiRequest(NamedTuple):
-    """One request below ``base_url``, without its token; ``body`` is JSON, None where there is none."""
+    """One request below ``base_url``, without its token; ``body`` is JSON, None where there is none.
+
+    ``rules`` say what its answers mean. ``once`` is for what must not be done twice: it is not sent again where it
+    may have been taken though the answer did not come.
+    """
 
     method: str
     path: str
     body: bytes | None = None
+    rules: Rules = USUAL
+    once: bool = False
 
 
 Call = Callable[[ApiRequest], Awaitable[bytes]]
@@ -21,7 +28,13 @@ Call = Callable[[ApiRequest], Awaitable[bytes]]
 
 
 class Dialect(Protocol):
-    """One of the APIs that an org may be asked through."""
+    """One of the APIs that an org may be asked through.
+
+    Attributes:
+        by_id: whether it knows outcomes by id, so that their names are asked for apart.
+    """
+
+    by_id: bool
 
     def body(self, query: Query) -> dict[str, Any]:
         """The canonical query: what page one is asked with."""
@@ -29,7 +42,7 @@ class Dialect(Protocol):
     def query_hash(self, query: Query) -> str:
         """SHA-256, in hex, of the org and the canonical query without its page token."""
 
-    def scan(self, query: Query, call: Call) -> AsyncIterator[Page]:
+    def scan(self, query: Query, call: Call) -> AsyncGenerator[Page, None]:
         """The pages of one scan, in order, up to the last.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -37,6 +37,26 @@ _size = re.compile(r"(?i)cardinalit|too[\W_]*large|(?<!page)(?<!page[\W_])size")
 Clean = Callable[..., str]
 """``Redactor.clean``."""
 
+Judge = Callable[[int, str, str], type[ExtractionError] | None]
+"""What a status, a code and a message stand for at an endpoint; None where that is what they usually do."""
+
+
+class Rules(NamedTuple):
+    """What an endpoint's answers mean, where endpoints differ.
+
+    Attributes:
+        needs: what a 403 says is missing: a permission of the role and a scope of the client.
+        judge: its own view of an error, asked first.
+        tells_limit: whether the ``inin-ratelimit`` headers of its answers rule the org's limit.
+    """
+
+    needs: str = "the permission Analytics > Query > Read, the OAuth client the scope analytics:query:read"
+    judge: Judge | None = None
+    tells_limit: bool = False
+
+
+USUAL = Rules()
+
 
 def retry_after(header: str | None, now: datetime) -> float:
     """Seconds to hold back for: a whole number of seconds or an HTTP date (RFC 9110, 10.2.3), within bounds."""
@@ -55,7 +75,12 @@ def retry_after(header: str | None, now: datetime) -> float:
 
 
 def fault(
-    status: int, body: bytes, retry_after_header: str | None, now: datetime, clean: Clean
+    status: int,
+    body: bytes,
+    retry_after_header: str | None,
+    now: datetime,
+    clean: Clean,
+    rules: Rules = USUAL,
 ) -> ExtractionError:
     """The error that an answer with a status other than 2xx stands for.
 
@@ -68,16 +93,17 @@ def fault(
     words = [fields[key] for key in ("message", "error_description", "description", "error") if fields.get(key)]
     message = _text(words[0] if words else body.decode(errors="replace") if not fields else None, clean)
     told = ": ".join(each for each in (_title(status), code, message) if each)
+    if context_id:
+        told += f" [contextId {context_id}]"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimitedError(told, retry_after=retry_after(retry_after_header, now))
-    kind = _kind(status, code or "", message or "")
+    kind = (rules.judge and rules.judge(status, code or "", message or "")) or _kind(
+        status, code or "", message or ""
+    )
     if kind is PageError:
         told += " (a redirect, which is not followed)"
     if kind is ForbiddenError:
-        told += (
-            " (the client's role needs the permission Analytics > Query > Read,"
-            " the OAuth client the scope analytics:query:read)"
-        )
+        told += f" (the client's role needs {rules.needs})"
     return kind(told, status=status, code=code, context_id=context_id)
 
 

@@ -28,9 +28,9 @@ class Document(NamedTuple):
     """The outermost object of a page.
 
     Attributes:
-        fields: its values by key, without ``data`` where that is an array.
+        fields: its values by key, without the one that is cut into elements.
         raw: the text of each value, to the letter.
-        elements: of ``data``, each with its text to the letter; None where ``data`` is no array or not there.
+        elements: each with its text to the letter; None where their array is none, or not there.
     """
 
     fields: dict[str, Any]
@@ -50,8 +50,8 @@ def parse(text: str) -> Any:  # noqa: ANN401  # a JSON value is anything
     return value
 
 
-def document(text: str) -> Document:
-    """The outermost object, its ``data`` cut into elements.
+def document(text: str, array: str = "data") -> Document:
+    """The outermost object, the array under this key cut into elements.
 
     Raises:
         PageError: not JSON, not an object, or nested past what the interpreter can follow.
@@ -70,7 +70,7 @@ def document(text: str) -> Document:
         key = reader.value()
         reader.take(":")
         begin = reader.at
-        if key == "data" and reader.peek("["):
+        if key == array and reader.peek("["):
             elements = reader.elements()
         else:
             fields[key] = reader.value()

@@ -6,7 +6,7 @@ Request, page and errors are those of the operator's guide for this endpoint.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -58,6 +58,8 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 class QueryBuilder:
     """How the query-builder API is asked and read."""
 
+    by_id = False
+
     def body(self, query: Query) -> dict[str, Any]:
         """The query as page one sends it, times in UTC with milliseconds."""
         filters = []
@@ -85,7 +87,7 @@ class QueryBuilder:
         """SHA-256, in hex, of the org and the canonical query without its page token."""
         return hashlib.sha256(_encode([query.org, self.body(query)])).hexdigest()
 
-    async def scan(self, query: Query, call: Call) -> AsyncIterator[Page]:
+    async def scan(self, query: Query, call: Call) -> AsyncGenerator[Page, None]:
         """The pages of one scan, up to the one whose next token is null.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
@@ -59,8 +60,11 @@ class Retries:
         self._may_retry = may_retry
         self._budget = RetryBudget()
 
-    async def run(self, send: Callable[[], Awaitable[bytes]], **context: object) -> bytes:
+    async def run(self, send: Callable[[], Awaitable[bytes]], *, once: bool = False, **context: object) -> bytes:
         """What ``send`` gives in the end; ``context`` goes along with the events.
+
+        With ``once`` nothing is sent again that may have been taken: of the failures only a 503 says that it was
+        not, since the service itself answers it at the door.
 
         Raises:
             Exception: what ``send`` raised last.
@@ -74,7 +78,7 @@ class Retries:
                 # The limiter waits the hold out. Without a status it was the limiter that would not wait so long.
                 refusals += 1
                 return 0.0 if error.status is not None and refusals < REFUSALS else False
-            if not isinstance(error, ServerError):
+            if not isinstance(error, ServerError) or (once and error.status != HTTPStatus.SERVICE_UNAVAILABLE):
                 return False
             tries += 1
             if tries >= TRIES or not self._may_retry() or not self._budget.take():

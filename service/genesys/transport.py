@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ import aiohttp
 
 from service.clock import Clock
 from service.errors import PageError, QueryTimeoutError, ServerError
-from service.genesys.faults import fault
+from service.genesys.allowance import RESET
+from service.genesys.faults import USUAL, Rules, fault
 from service.genesys.limiter import Permit
 from service.genesys.redaction import Redactor
 
@@ -37,6 +39,7 @@ class HttpRequest(NamedTuple):
     url: str
     headers: dict[str, str]
     body: bytes | None
+    rules: Rules = USUAL
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.url}>"
@@ -48,11 +51,17 @@ class Transport:
     No proxy, netrc or cookie is taken from the environment or from an answer, certificates are checked, and a
     redirect is not followed. Bodies are unpacked here, in bounded steps: aiohttp would unpack 1 MB of gzip into a
     gigabyte at once.
+
+    Args:
+        redactor: takes secrets out of errors.
+        clock: tells how far off an HTTP date is.
+        hear: told the headers of each answer whose limit rules.
     """
 
-    def __init__(self, redactor: Redactor, clock: Clock) -> None:
+    def __init__(self, redactor: Redactor, clock: Clock, hear: Callable[[Mapping[str, str]], None]) -> None:
         self._redactor = redactor
         self._clock = clock
+        self._hear = hear
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -109,6 +118,10 @@ class Transport:
             allow_redirects=False,
             trace_request_ctx={"sent": sent},
         ) as response:
+            wait = response.headers.get("Retry-After")
+            if request.rules.tells_limit:
+                self._hear(response.headers)
+                wait = wait or response.headers.get(RESET)
             packed = response.headers.get("Content-Encoding", "identity").strip().lower()
             if response.status in _SUCCESS:
                 return await _read(response.content, packed, BODY_MAX)
@@ -119,9 +132,10 @@ class Transport:
             raise fault(
                 response.status,
                 body,
-                response.headers.get("Retry-After"),
+                wait,
                 self._clock.now(),
                 self._redactor.clean,
+                request.rules,
             )
 
     def _open(self) -> aiohttp.ClientSession:

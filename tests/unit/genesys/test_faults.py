@@ -71,7 +71,7 @@ def test_what_support_asks_for_is_kept() -> None:
     """Code and context id."""
     error = meaning(503, "service.unavailable", "busy")
     assert (error.code, error.context_id) == ("service.unavailable", "ctx-1")
-    assert str(error) == "HTTP 503 Service Unavailable: service.unavailable: busy"
+    assert str(error) == "HTTP 503 Service Unavailable: service.unavailable: busy [contextId ctx-1]"
 
 
 def test_a_403_names_permission_and_scope() -> None:
