@@ -12,8 +12,9 @@ from service.clock import Clock
 from service.config import AdHoc, Job, Org
 from service.genesys.client import GenesysClient
 from service.model import Granularity, Span, Window
+from service.owed import known_of, owed_spans, standings, window_of
 from service.pipeline import Pipeline
-from service.plan import due, granularity, windows
+from service.plan import due
 from service.postgres.lease import Lease
 from service.postgres.ledger import AD_HOC, Ledger, LedgerWindow, work_of
 from service.postgres.partitions import Partitions
@@ -204,53 +205,28 @@ class OrgWorker:
 
     async def _owed(self, job: Job, wish: Wish) -> tuple[due.Taken, dict[Span, LedgerWindow]]:
         """What the job owes by now, entered in the ledger, and what of it a cycle takes."""
-        now, tz = self._clock.now(), self.org.tz
-        spans = windows.owed(job.window, job.since.resolve(now, tz), now, job.delay, tz)
-        work, step = work_of(job.name), granularity.for_window(job.window, job.granularity)
-        known = await self._known(job, work)
-        new = [
-            Window(
-                self.org.name,
-                work,
-                job.name,
-                span,
-                job.granularity,
-                step,
-                windows.due_at(span, job.delay, job.off_peak),
-            )
-            for span in spans
-            if span not in known
-        ]
+        spans = owed_spans(self.org, job, self._clock.now())
+        known = await self._known(job)
+        new = [window_of(self.org, job, span) for span in spans if span not in known]
         owed = set(spans)
         gone = [each.window for span, each in known.items() if span not in owed and each.state != "complete"]
         if gone:
             await self._ledger.forget(gone)
         if new:
             await self._ledger.owe(new)
-            if job.granularity not in ("auto", step):
+            if job.granularity not in ("auto", new[0].granularity):
                 for window in new:
                     self.scanner.tell_adjusted(
                         window, "the window is too wide for the granularity that was asked for"
                     )
-            known = await self._known(job, work)
-        standings = {
-            span: due.Standing(
-                complete=each.state == "complete",
-                doubted=each.doubted,
-                reread=each.state == "complete" and not each.settled(self.org.flows),
-            )
-            for span, each in known.items()
-        }
+            known = await self._known(job)
+        standing = standings(known, self.org.flows)
         if wish.whole is None:
-            wish.whole = bool(spans) and not standings[spans[-1]].complete
-        return due.take(spans, standings, job.lookback, tz, whole=wish.whole), known
+            wish.whole = bool(spans) and not standing[spans[-1]].complete
+        return due.take(spans, standing, job.lookback, self.org.tz, whole=wish.whole), known
 
-    async def _known(self, job: Job, work: str) -> dict[Span, LedgerWindow]:
-        return {
-            each.window.span: each
-            for each in await self._ledger.windows(work)
-            if each.window.requested == job.granularity
-        }
+    async def _known(self, job: Job) -> dict[Span, LedgerWindow]:
+        return known_of(job, await self._ledger.windows(work_of(job.name)))
 
 
 AD_HOC_TERMS = Terms(

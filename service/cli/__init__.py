@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from service import __version__
-from service.cli import alias, backfill, check, demo, migrate, rejected, run, simulate, status
+from service.cli import alias, backfill, check, demo, migrate, plan, rejected, run, simulate, status
 from service.errors import ConfigError, FlowOutcomesError
 
 DONE, UNDONE, BAD_USAGE = 0, 1, 2
 
-_COMMANDS = (demo, run, backfill, status, check, alias, rejected, migrate, simulate)
+_COMMANDS = (demo, run, backfill, status, check, plan, alias, rejected, migrate, simulate)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -105,6 +105,11 @@ async def snapshot(connection: Connection) -> AsyncIterator[Connection]:
         yield connection
 
 
+async def readable(connection: Connection) -> None:
+    """See that the ledger is there and may be read; where not, the connection's own error says why."""
+    await connection.execute("SELECT FROM flow_outcomes.extraction_window, flow_outcomes.ad_hoc_entry LIMIT 0")
+
+
 async def counted(connection: Connection, owed: Sequence[Owed]) -> dict[tuple[str, str], Counted]:
     """What the ledger holds, by org and work; nothing where it has no row."""
     rows = _rows(
