@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple, TypedDict
@@ -213,15 +212,15 @@ async def _ask_unlisted(
 
 def _whole(calendar: _Calendar) -> Span:
     """From the first owed window's start to the last one's end; empty where none is owed."""
-    if not calendar.spans:
-        return Span(_EPOCH, _EPOCH)
-    return Span(calendar.spans[0].start, calendar.spans[-1].end)
+    spans = calendar.spans or [Span(_EPOCH, _EPOCH)]
+    return Span(spans[0].start, spans[-1].end)
 
 
 def _compose(config: Config, calendars: dict[_Key, _Calendar], found: _Found, now: datetime) -> Standing:
     orgs: dict[str, OrgStanding] = {}
     for org in config.orgs.values():
         hold = found.holds.get(org.name, ledger.NO_HOLD)
+        why = _why_not_yet(hold)
         orgs[org.name] = OrgStanding(
             breaker=hold.breaker,
             breaker_until=None if hold.breaker_until is None else instant(hold.breaker_until),
@@ -229,18 +228,18 @@ def _compose(config: Config, calendars: dict[_Key, _Calendar], found: _Found, no
             owner_since=None if hold.since is None else instant(hold.since),
             held_for=round(hold.held_for, 1),
             jobs={
-                job.name: _job(org.name, calendars[_Key(job.name, org.timezone)], found)
+                job.name: _job(org.name, calendars[_Key(job.name, org.timezone)], found, why)
                 for job in config.jobs.values()
                 if not job.orgs or org.name in job.orgs
             },
-            ad_hoc=_by_hand(org.name, found),
+            ad_hoc=_by_hand(org.name, found, why),
             restated_lately=found.restated.get(org.name, 0),
             last_errors=found.last_errors.get(org.name, []),
         )
     return Standing(at=instant(now), orgs=orgs)
 
 
-def _job(org: str, calendar: _Calendar, found: _Found) -> JobStanding:
+def _job(org: str, calendar: _Calendar, found: _Found, why: str) -> JobStanding:
     key = org, work_of(calendar.job.name)
     counted = found.counted.get(key, ledger.NOTHING)
     states = _none()
@@ -252,11 +251,11 @@ def _job(org: str, calendar: _Calendar, found: _Found) -> JobStanding:
             continue  # of a former configuration: the next cycle takes it out
         _count(states, window.state)
         if last_due is not None and window.span <= last_due:
-            gaps.append((window.span, _gap(window.span, window.state, _reason(window))))
+            gaps.append((window.span, _gap(window.span, window.state, _reason(window, why))))
     for span in found.unlisted.get(key, []):
         _count(states, "pending")
         if last_due is not None and span <= last_due:
-            gaps.append((span, _gap(span, "pending", "due, and not begun yet")))
+            gaps.append((span, _gap(span, "pending", why)))
     return JobStanding(
         windows=states,
         newest_complete=None if counted.newest is None else instant(counted.newest),
@@ -266,12 +265,12 @@ def _job(org: str, calendar: _Calendar, found: _Found) -> JobStanding:
     )
 
 
-def _by_hand(org: str, found: _Found) -> AdHocStanding:
+def _by_hand(org: str, found: _Found, why: str) -> AdHocStanding:
     states = _none()
     for state, count in found.ad_hoc.get(org, {}).items():
         _count(states, state, count)
-    unfinished: Sequence[Unfinished] = found.unfinished.get((org, AD_HOC), [])
-    return AdHocStanding(windows=states, gaps=[_gap(each.span, each.state, _reason(each)) for each in unfinished])
+    gaps = [_gap(each.span, each.state, _reason(each, why)) for each in found.unfinished.get((org, AD_HOC), [])]
+    return AdHocStanding(windows=states, gaps=gaps)
 
 
 def _none() -> Windows:
@@ -288,7 +287,16 @@ def _gap(span: Span, state: str, reason: str) -> Gap:
     return Gap(window_start=instant(span.start), window_end=instant(span.end), state=state, reason=reason)
 
 
-def _reason(window: Unfinished) -> str:
-    if window.last_error:
-        return window.last_error
-    return "being extracted" if window.state == "running" else "due, and not extracted yet"
+def _reason(window: Unfinished, why: str) -> str:
+    return window.last_error or ("being extracted" if window.state == "running" else why)
+
+
+def _why_not_yet(hold: Hold) -> str:
+    """What keeps an org's due windows waiting that have no error of their own."""
+    if hold.owner is None:
+        return "not extracted yet: no process works the org"
+    if hold.breaker != "closed":
+        return f"not extracted yet: the org's breaker is {hold.breaker}"
+    if hold.held_for:
+        return "not extracted yet: the API asked to wait"
+    return "due, and not extracted yet"
