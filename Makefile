@@ -45,6 +45,7 @@ lock: ## resolve the dependencies anew, with hashes
 	@command -v $(UV) > /dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 1; }
 	$(LOCK) --upgrade --extra build --extra dev pyproject.toml --output-file requirements-dev.txt
 	$(LOCK) --constraints requirements-dev.txt pyproject.toml --output-file requirements.txt
+	$(LOCK) --constraints requirements-dev.txt --extra export pyproject.toml --output-file requirements-export.txt
 	echo hatchling | $(LOCK) --constraints requirements-dev.txt - --output-file requirements-build.txt
 
 clean: ## forget what make made, the demo's data too
