@@ -1,6 +1,6 @@
 """Whatever history of scans, corrections and aliases: the tables say what the plain definition says.
 
-``FLOW_OUTCOMES_HISTORIES`` tells how many histories are tried; a few without it, thousands in the long form.
+``FLOW_OUTCOMES_HISTORIES`` tells how many histories are tried; ``make soak`` tries thousands of long ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.model import Granularity, OutcomeRow, Reject, Span
@@ -329,13 +329,28 @@ def hall(database: str) -> Iterator[Hall]:
         yield hall
 
 
-@settings(
-    max_examples=HISTORIES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
-)
+def _tried(histories: int) -> settings:
+    return settings(
+        max_examples=histories,
+        deadline=None,
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+        ],
+    )
+
+
+@_tried(HISTORIES)
 @given(history=HISTORY)
 def test_any_history_ends_in_what_the_plain_definition_says(hall: Hall, history: list[Step]) -> None:
     """At every step, and as of every step afterwards; what is unchanged is not written."""
+    hall.tell(history)
+
+
+@pytest.mark.soak
+@_tried(5000)
+@given(history=st.lists(STEP, min_size=1, max_size=30))
+def test_any_long_history_does_so_too(hall: Hall, history: list[Step]) -> None:
+    """The same for thousands of longer ones."""
     hall.tell(history)

@@ -1,0 +1,203 @@
+"""How long an alias takes to hold over millions of stored figures, while readers and a daily window go on.
+
+python -m benchmarks.alias_hold [--flows 1000] [--outcomes 50] [--days 100]
+
+The defaults store 5 million figures; the alias gives one outcome of every flow another name, 100,000 figures.
+"""
+
+# ruff: noqa: T201 - a script that prints its figures
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+
+from service.clock import SystemClock
+from service.model import Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
+from service.postgres import aliases
+from service.postgres.aliases import Alias
+from service.postgres.embedded import Embedded
+from service.postgres.lease import Lease
+from service.postgres.ledger import Ledger
+from service.postgres.merge import ScanRecord, merge
+from service.postgres.migrate import migrate
+from service.postgres.pool import Database
+from service.postgres.staging import Staging
+
+T = TypeVar("T")
+ORG = "acme"
+FIRST = datetime(2024, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+FILL = """
+    SELECT flow_outcomes.ensure_partitions('{first}', '{last}');
+    INSERT INTO flow_outcomes.org (org, epoch, revision) VALUES ('acme', 1, 1);
+    INSERT INTO flow_outcomes.revision VALUES ('acme', 1, now() - interval '1 day');
+    INSERT INTO flow_outcomes.flow_scope VALUES ('acme', '*', NULL);
+    INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, reported_name, outcome_name, revision)
+    SELECT 'acme', 'flow ' || f, 'Outcome ' || o, 'Outcome ' || o, 'Outcome ' || o, 1
+    FROM generate_series(1, {flows}) f, generate_series(1, {outcomes}) o;
+    INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count,
+                                      outcome_percentage, extraction_timestamp, revision)
+    SELECT 'acme', 'daily', outcome_no, d, d + interval '1 day', 'reported', outcome_no % 100, 0.02, now(), 1
+    FROM generate_series('{first}'::timestamptz, '{last}'::timestamptz - interval '1 day', '1 day') d,
+         flow_outcomes.outcome
+    ORDER BY d, outcome_no;
+    INSERT INTO flow_outcomes.bucket_coverage
+    SELECT 'acme', 'daily', d, d + interval '1 day', '*', true, '31 days'
+    FROM generate_series('{first}'::timestamptz, '{last}'::timestamptz - interval '1 day', '1 day') d;
+    VACUUM ANALYZE
+"""
+DASHBOARD = (
+    "SELECT * FROM {relation} WHERE org = 'acme' AND granularity = 'daily' AND flow_id = 'flow 7'"
+    " AND bucket_start >= '2024-02-01' AND bucket_start < '2024-03-01'"
+)
+WIDE = (
+    "SELECT outcome_name, sum(outcome_count) FROM {relation} WHERE org = 'acme' AND granularity = 'daily'"
+    " AND bucket_start >= '2024-02-01' AND bucket_start < '2024-02-08' GROUP BY 1"
+)
+NOW, AS_OF = "flow_outcomes.flow_outcome", "flow_outcomes.flow_outcome_as_of(now() - interval '1 hour')"
+
+
+class Bench:
+    """One database full of figures."""
+
+    def __init__(self, dsn: str, flows: int, outcomes: int, days: int) -> None:
+        self.dsn = dsn
+        self.flows = flows
+        self.outcomes = outcomes
+        self.days = days
+        self.database = Database(dsn, size=4, application_name="alias_hold")
+        self.done = asyncio.Event()
+
+    async def run(self) -> None:
+        """Fill it, and measure."""
+        await self.database.open()
+        await timed("fill", self.fill())
+        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
+            await self.explain(connection)
+            await timed("a daily window alone, all rows changed", self.merge(1))
+            alias = Alias(ORG, None, "Outcome 1", "Outcome 2")
+            readers = [asyncio.create_task(self.read()) for _ in range(2)]
+            merging = asyncio.create_task(timed("a daily window meanwhile, all rows changed", self.merge(2)))
+            await asyncio.sleep(0.2)
+            await timed("alias written", aliases.add(self.database, alias))
+            renamed = await timed("alias applied (it waits for the window that is being stored)", self.apply())
+            [(rows,)] = await fetch(
+                connection,
+                "SELECT count(*) FROM flow_outcomes.figure f JOIN flow_outcomes.outcome o USING (org, outcome_no)"
+                " WHERE o.reported_name = 'Outcome 1'",
+            )
+            print(f"{renamed} outcomes renamed, {rows:,} figures under another name")
+            await merging
+            await aliases.remove(self.database, ORG, None, "Outcome 1")
+            await timed("alias taken back, nothing else at work but readers", self.apply())
+            self.done.set()
+            waits = [wait for reader in readers for wait in await reader]
+            print(
+                f"{len(waits)} reads meanwhile, slowest {max(waits):.3f} s, mean {sum(waits) / len(waits):.3f} s"
+            )
+            await self.explain(connection)
+        await self.database.close()
+
+    async def fill(self) -> None:
+        """Store the figures."""
+        known = {
+            "flows": self.flows,
+            "outcomes": self.outcomes,
+            "first": FIRST.isoformat(),
+            "last": (FIRST + self.days * DAY).isoformat(),
+        }
+        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
+            for statement in FILL.format(**known).split(";"):
+                await connection.execute(statement.encode())
+
+    async def apply(self) -> int:
+        """Let the mapping table take hold."""
+        return await aliases.apply(self.database, ORG)
+
+    async def read(self) -> list[float]:
+        """Ask as a dashboard does, again and again; how long each answer took."""
+        waits = []
+        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
+            while not self.done.is_set():
+                began = time.perf_counter()
+                await fetch(connection, DASHBOARD.format(relation=NOW))
+                waits.append(time.perf_counter() - began)
+                await asyncio.sleep(0.05)
+        return waits
+
+    async def merge(self, more: int) -> None:
+        """A scan of the last day that finds every count changed."""
+        span = Span(FIRST + (self.days - 1) * DAY, FIRST + self.days * DAY)
+        window = Window(ORG, "job:daily", "daily", span, "daily", Granularity.DAILY, span.end)
+        scan = Scan((window,), (Query(ORG, span, Granularity.DAILY, "UTC", (), 100, None, span),), 31 * DAY)
+        clock = SystemClock()
+        await Ledger(self.database, ORG, 1).owe([window])
+        staging = Staging(self.database, ORG)
+        for flow in range(1, self.flows + 1):
+            rows = [
+                OutcomeRow(f"flow {flow}", *span, f"Outcome {each}", 1000 + more, 0.02, rejected=False)
+                for each in range(1, self.outcomes + 1)
+            ]
+            await staging.add(Normalised(rows, []))
+        record = ScanRecord(scan, [span], (), "hash", clock.now(), 1, 1, str(more))
+        lease = Lease(ORG, 1, 0.0, clock.monotonic() + 3600, clock, asyncio.Event())
+        merged = await merge(self.database, lease, staging, record)
+        print(f"{merged.changed:,} figures changed")
+
+    async def explain(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """How a dashboard's queries go: time, and whether any table of figures is read from end to end."""
+        for relation in (NOW, AS_OF):
+            for name, query in (("a flow's month", DASHBOARD), ("a week of all flows", WIDE)):
+                plan = await fetch(
+                    connection, f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {query.format(relation=relation)}"
+                )
+                lines = [line for (line,) in plan]
+                scans = sorted(
+                    {line.strip(" ->").split(" (")[0] for line in lines if "Scan" in line and "never" not in line}
+                )
+                print(f"{name}, {relation.partition('.')[2]}: {lines[-1].strip()}")
+                print("".join(f"    {scan}\n" for scan in scans), end="")
+
+
+async def fetch(connection: psycopg.AsyncConnection[Any], query: str) -> list[tuple[Any, ...]]:
+    """All rows of a query."""
+    cursor = await connection.execute(query.encode())
+    return await cursor.fetchall()
+
+
+async def timed(what: str, doing: Awaitable[T]) -> T:
+    """Wait for it, and print how long it took."""
+    began = time.perf_counter()
+    done = await doing
+    print(f"{what}: {time.perf_counter() - began:.2f} s", flush=True)
+    return done
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flows", type=int, default=1000)
+    parser.add_argument("--outcomes", type=int, default=50)
+    parser.add_argument("--days", type=int, default=100)
+    given = parser.parse_args()
+    print(f"{given.flows * given.outcomes * given.days:,} figures of {given.flows} flows")
+    with (
+        tempfile.TemporaryDirectory(prefix="flow-outcomes-bench-") as folder,
+        Embedded(Path(folder), durable=False) as dsn,
+    ):
+        migrate(dsn)
+        asyncio.run(Bench(dsn, given.flows, given.outcomes, given.days).run())
+
+
+if __name__ == "__main__":
+    main()

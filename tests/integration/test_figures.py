@@ -1,0 +1,181 @@
+"""Figures over time: what single decisions of the merge and the views come to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.model import OutcomeRow, Reject, Span
+from service.postgres import aliases
+from service.postgres.aliases import Alias
+from service.postgres.merge import Merged
+from service.postgres.pool import Database
+from tests.integration.desk import CLOCK, FIRST, Desk
+
+DAY = timedelta(days=1)
+MAX = 2**63 - 1
+SHOWN = (
+    "SELECT outcome_name, outcome_count, outcome_percentage, outcome_share FROM flow_outcomes.flow_outcome"
+    " ORDER BY bucket_start, outcome_name"
+)
+
+
+def span(day: int) -> Span:
+    return Span(FIRST + day * DAY, FIRST + (day + 1) * DAY)
+
+
+async def scan(desk: Desk, days: range, figures: dict[tuple[int, str], int | None], **more: Any) -> Merged:  # noqa: ANN401
+    """Scan days of the flow f."""
+    rows = [
+        OutcomeRow("f", *span(day), name, count, None, rejected=count is None)
+        for (day, name), count in figures.items()
+    ]
+    spans = [span(day) for day in days]
+    return await desk.store(spans, spans, rows, **more)
+
+
+@pytest.fixture
+async def desk(database: str) -> AsyncIterator[Desk]:
+    pool = Database(database, size=4, application_name="test")
+    await pool.open()
+    desk = Desk(database, pool)
+    await desk.found()
+    yield desk
+    await pool.close()
+
+
+async def call(desk: Desk, old: str, new: str) -> None:
+    await aliases.add(desk.database, Alias("acme", None, old, new))
+    await aliases.apply(desk.database, "acme")
+
+
+async def test_a_sum_past_what_a_bigint_holds_is_not_known(desk: Desk) -> None:
+    """Neither is the total then; every view still answers, and nothing is restated from unknown to unknown."""
+    await scan(desk, range(1), {(0, "A"): MAX, (0, "B"): 1, (0, "C"): 2})
+    await call(desk, "A", "B")
+    assert await desk.rows(SHOWN) == [("B", None, None, None), ("C", 2, None, None)]
+    await scan(desk, range(1), {(0, "A"): MAX, (0, "B"): 3, (0, "C"): 2})
+    assert await desk.rows("SELECT * FROM flow_outcomes.restatement") == []
+    await scan(desk, range(1), {(0, "A"): 1, (0, "B"): 3, (0, "C"): 4})
+    assert await desk.rows(SHOWN) == [("B", 4, None, 0.5), ("C", 4, None, 0.5)]
+    assert await desk.rows(
+        "SELECT outcome_name, old_count, new_count FROM flow_outcomes.restatement ORDER BY 1"
+    ) == [
+        ("B", None, 4),
+        ("C", 2, 4),
+    ]
+    assert await desk.rows("SELECT restatements, restated_by FROM flow_outcomes.coverage") == [(2, 6)]
+
+
+async def test_total_past_a_bigint_still_gives_shares(desk: Desk) -> None:
+    """Single counts that fit make a total that need not."""
+    await scan(desk, range(1), {(0, "A"): MAX, (0, "B"): MAX})
+    assert [row[3] for row in await desk.rows(SHOWN)] == [0.5, 0.5]
+
+
+async def test_a_scan_that_began_earlier_does_not_overwrite_a_later_one(desk: Desk) -> None:
+    """Works overlap: the slow scan's other days are stored, and its window is complete."""
+    now = CLOCK.now()
+    await scan(desk, range(1, 2), {(1, "A"): 2, (1, "New"): 1}, began_at=now - timedelta(seconds=5))
+    slow = await scan(
+        desk,
+        range(3),
+        {(0, "A"): 1, (1, "A"): 1, (1, "Old"): 9, (2, "A"): 1},
+        began_at=now - timedelta(seconds=60),
+        work="ad hoc",
+    )
+    assert slow.restated == {}
+    rows = await desk.rows(
+        "SELECT extract(day FROM bucket_start)::int, outcome_name, outcome_count FROM flow_outcomes.flow_outcome"
+        " WHERE outcome_count IS NOT NULL ORDER BY 1, 2"
+    )
+    assert rows == [(1, "A", 1), (2, "A", 2), (2, "New", 1), (3, "A", 1)]
+    assert await desk.rows("SELECT DISTINCT state FROM flow_outcomes.extraction_window") == [("complete",)]
+    await scan(desk, range(1, 2), {(1, "A"): 7}, work="ad hoc")
+    assert [row[:2] for row in await desk.rows(SHOWN)][:3] == [("A", 1), ("A", 7), ("New", None)]
+
+
+async def test_a_figure_that_another_work_read_refutes_an_empty_scan(desk: Desk) -> None:
+    """Then the next empty scan is the first one again."""
+    await scan(desk, range(1), {(0, "A"): 1})
+    assert (await scan(desk, range(1), {})).doubted
+    await scan(desk, range(1), {(0, "A"): 1}, work="ad hoc")
+    assert await desk.rows(
+        "SELECT doubted_in, last_error FROM flow_outcomes.extraction_window WHERE job = 'daily'"
+    ) == [(None, None)]
+    assert (await scan(desk, range(1), {})).doubted
+    assert not (await scan(desk, range(1), {})).doubted
+    assert await desk.rows(SHOWN) == [("A", None, None, None)]
+
+
+async def test_an_entry_that_may_be_anything_takes_no_null_back(desk: Desk) -> None:
+    """It tells nothing of what is missing: neither that it is, nor that it is not."""
+    await scan(desk, range(2), {(0, "A"): 1, (0, "B"): 1, (1, "A"): 1})
+    before = await desk.rows(SHOWN)
+    assert ("B", None, None, None) in before
+    reject = Reject("no flow id", "{}", None, FIRST + DAY, "B")
+    assert (await scan(desk, range(1, 2), {(1, "A"): 1}, rejects=[reject])).changed == 0
+    assert await desk.rows(SHOWN) == before
+
+
+async def test_coverage_tells_how_a_window_came_about(desk: Desk) -> None:
+    """Since when it is complete, when it was confirmed, and what later readings moved."""
+    await scan(desk, range(2), {(0, "A"): 10, (1, "A"): 5})
+    first = await desk.rows("SELECT complete_since FROM flow_outcomes.coverage ORDER BY window_start")
+    await scan(desk, range(1), {(0, "A"): 7, (0, "B"): 1})
+    await scan(desk, range(1), {(0, "A"): 8, (0, "B"): 1})
+    rows = await desk.rows(
+        "SELECT org, job, complete, complete_since < confirmed_at, doubted, restatements, restated_by,"
+        " last_restated_at IS NOT NULL FROM flow_outcomes.coverage ORDER BY window_start"
+    )
+    assert rows == [
+        ("acme", "daily", True, True, False, 3, 5, True),
+        ("acme", "daily", True, False, False, 0, 0, False),
+    ]
+    assert first == await desk.rows("SELECT complete_since FROM flow_outcomes.coverage ORDER BY window_start")
+
+
+async def test_as_of_is_planned_with_the_query_around_it(desk: Desk) -> None:
+    """The filters of a dashboard reach the indexes of figures and history: no function is run as a whole."""
+    async with await psycopg.AsyncConnection.connect(desk.dsn, autocommit=True) as connection:
+        await connection.execute("SET enable_seqscan = off")
+        await connection.execute("SELECT flow_outcomes.ensure_partitions('2024-01-01Z', '2024-12-01Z')")
+        cursor = await connection.execute(
+            "EXPLAIN SELECT * FROM flow_outcomes.flow_outcome_as_of('2024-05-01Z') WHERE org = 'acme'"
+            " AND granularity = 'daily' AND bucket_start >= '2024-03-01Z' AND bucket_start < '2024-04-01Z'"
+        )
+        plan = "\n".join(row[0] for row in await cursor.fetchall())
+    assert "Function Scan" not in plan
+    assert "figure_y2024m03_pkey" in plan
+    assert "figure_history_y2024m03_pkey" in plan
+    assert "2024m04" not in plan
+
+
+async def test_names_are_stored_to_the_letter(desk: Desk) -> None:
+    """Quotes, backslashes, line ends, marks that turn the writing round, spaces, and what looks like SQL."""
+    names = [
+        "'; DROP TABLE x; --",
+        "\\N",
+        "a\nb\t",
+        "\u202eevil",
+        " ",
+        "%s%%{0}$1",
+        "e\u0301",
+        "é",
+        "🏴‍☠️",
+        "x" * 512,
+    ]
+    await scan(desk, range(1), {(0, name): number for number, name in enumerate(names)})
+    rows = await desk.rows(
+        "SELECT outcome_count, outcome_name, outcome_key FROM flow_outcomes.flow_outcome ORDER BY 1"
+    )
+    assert rows == [(number, name, f"f_{name}") for number, name in enumerate(names)]
+    for name in names[1:]:
+        await call(desk, name, names[0])
+    assert await desk.rows("SELECT outcome_name, outcome_count FROM flow_outcomes.flow_outcome") == [
+        (names[0], 45)
+    ]
