@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,18 +11,14 @@ from tests.acceptance.program import Program
 
 
 @pytest.fixture
-def program(tmp_path: Path, database: str) -> Iterator[Program]:
+async def program(tmp_path: Path, database: str) -> AsyncIterator[Program]:
     """The program on a database of this test's own, the schema current; nothing of it outlives the test."""
-    program = Program(tmp_path, database)
-    yield program
-    for running in program.running:
-        running.kill()
+    async with Program(tmp_path, database) as program:
+        yield program
 
 
 @pytest.fixture
-def newcomer(tmp_path: Path, empty_database: str) -> Iterator[Program]:
+async def newcomer(tmp_path: Path, empty_database: str) -> AsyncIterator[Program]:
     """The program on a database with nothing in it."""
-    program = Program(tmp_path, empty_database)
-    yield program
-    for running in program.running:
-        running.kill()
+    async with Program(tmp_path, empty_database) as program:
+        yield program

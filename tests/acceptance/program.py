@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 import pytest
@@ -57,6 +57,10 @@ class Ended:
             for line in self.events
             if line["event"] == event and all(line.get(key) == value for key, value in context.items())
         ]
+
+    def why(self) -> str:
+        """Why windows failed, for the message of a failed test."""
+        return "; ".join(f"{line['org']}: {line['reason']}" for line in self.told("window_failed")) or self.err
 
 
 @dataclass
@@ -127,7 +131,15 @@ class Program:
         self.folder = folder
         self.dsn = dsn
         self.config = folder / "flow-outcomes.yaml"
-        self.running: list[Running] = []
+        self._running: list[Running] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for running in self._running:
+            running.kill()
+            await running.end()
 
     def configure(
         self,
@@ -161,10 +173,14 @@ class Program:
 
     async def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Running:
         """Start a command; ``--config`` is added."""
+        config = [] if "--config" in arguments else ["--config", str(self.config)]
+        return await self.start_bare(*arguments, *config, environment=environment)
+
+    async def start_bare(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Running:
+        """Start the program with just these arguments, in a clean environment."""
         process = await asyncio.create_subprocess_exec(
             str(PROGRAM),
             *arguments,
-            *([] if "--config" in arguments else ["--config", str(self.config)]),
             cwd=self.folder,
             env={"PATH": "/usr/bin:/bin", "HOME": str(self.folder), **(environment or {})},
             stdin=asyncio.subprocess.DEVNULL,
@@ -173,7 +189,7 @@ class Program:
             limit=2**24,
         )
         running = Running(process)
-        self.running.append(running)
+        self._running.append(running)
         return running
 
     async def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Ended:
@@ -240,17 +256,6 @@ def figures(stored: Mapping[Key, Row]) -> dict[Key, tuple[int | None, float | No
     }
 
 
-def local_days(first: date, past: date, instant_of: Callable[[date], datetime]) -> list[tuple[datetime, datetime]]:
-    """The days from one local date to another, each with its end, in UTC."""
-    days = [first + timedelta(days=number) for number in range((past - first).days)]
-    return [(instant_of(day), instant_of(day + timedelta(days=1))) for day in days]
-
-
 def today() -> datetime:
     """The start of this day, UTC."""
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def secretless(text: str) -> bool:
-    """Whether the canary is nowhere in a text, spelled as it may be."""
-    return SECRET not in text

@@ -69,7 +69,7 @@ async def test_an_entry_at_fault_costs_itself_alone(program: Program) -> None:
             },
         )
         ended = await program.run("run", "--once")
-        assert (ended.code, ended.err) == (0, ""), ended.told("window_failed")
+        assert (ended.code, ended.err) == (0, ""), ended.why()
         truth = dict(simulator.truth(START, BUCKETS[-1][1], "daily", org="count_text"))
         for name, (fault, _) in switches.items():
             assert simulator.orgs[name].fired[fault] == 1, name

@@ -76,7 +76,7 @@ async def test_every_row_and_every_share(program: Program) -> None:
             },
         )
         ended = await program.run("run", "--once")
-        assert (ended.code, ended.err) == (0, ""), ended.told("window_failed")
+        assert (ended.code, ended.err) == (0, ""), ended.why()
         for fault, org in [
             ("flow_beside", "beside"),
             ("extra_fields", "beside"),

@@ -1,0 +1,186 @@
+"""The org's limit and the server's refusals: what is waited out, what is given up, what is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import date, timedelta
+
+import psycopg
+
+from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
+from tests.acceptance.program import Program, today
+
+FIRST = date(2024, 1, 1)
+OPEN = SimulatedOrg(requests_per_second=None, centre=GeneratedCentre(seed=2, flows=6))
+
+
+async def test_the_limit_is_kept_and_used(program: Program) -> None:
+    """In no second more than ten requests, tokens and the next process included; 97 % of them used by a backlog.
+
+    Meanwhile an org that another process holds is waited for, thirty seconds, and then left to that one.
+    """
+    orgs = {
+        "acme": SimulatedOrg(centre=GeneratedCentre(seed=4, flows=60, outcomes=3), requests_per_second=10),
+        "held": OPEN,
+    }
+    elsewhere = program.folder / "elsewhere"
+    elsewhere.mkdir()
+    async with (
+        Program(elsewhere, program.dsn) as other,
+        Simulator(SimulatorConfig(orgs=orgs)) as simulator,
+        await psycopg.AsyncConnection.connect(program.dsn, autocommit=True) as connection,
+    ):
+        await connection.execute("SELECT pg_advisory_lock(hashtextextended('flow_outcomes.org.held', 0))")
+        other.configure(
+            simulator,
+            orgs={"held": {}},
+            ad_hoc={"one": {"org": "held", "from": FIRST, "to": FIRST + timedelta(days=2)}},
+        )
+        left = await other.start("run", "--once")
+        program.configure(simulator, orgs={"acme": {"page_size": 20, "requests_per_second": 10}})
+        ended = await program.run("backfill", "--org", "acme", "--from", "2024-01-01", "--to", "2024-02-22")
+        assert (ended.code, ended.told("rate_limited")) == (0, []), ended.why()
+        (window,) = program.windows("acme")
+        assert window["state"] == "complete"
+        assert window["pages"] >= 150
+        times = [each.at for each in simulator.arrivals if each.org == "acme"]
+        assert len(times) == window["pages"] + 1
+        assert (len(times) - 1) / (times[-1] - times[0]) >= 9.7
+        ended = await program.run("backfill", "--org", "acme", "--from", "2024-03-01", "--to", "2024-03-11")
+        assert (ended.code, ended.told("rate_limited")) == (0, []), ended.why()
+        assert simulator.peak_per_second("acme") <= 10
+        assert all(each.status == 200 for each in simulator.arrivals)
+        ended = await left.end()
+        assert (ended.code, ended.err) == (1, "")
+        assert len(ended.told("org_held_elsewhere", org="held")) == 1
+        assert not [each for each in simulator.arrivals if each.org == "held"]
+        assert simulator.in_flight_violations == 0
+
+
+async def test_two_processes_at_once(program: Program) -> None:
+    """Two runs on one database share the orgs: never over the limit, no query twice in flight, all stored."""
+    orgs = {
+        name: SimulatedOrg(centre=GeneratedCentre(seed=seed, flows=5), requests_per_second=10, latency=0.05)
+        for seed, name in enumerate(("acme", "beta"))
+    }
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(
+            simulator,
+            orgs={name: {"requests_per_second": 10, "page_size": 5} for name in orgs},
+            jobs={"daily": {"since": "P14D", "off_peak": None}},
+        )
+        one, two = await asyncio.gather(program.run("run", "--once"), program.run("run", "--once"))
+        assert {one.code, two.code} <= {0, 1}
+        assert 0 in (one.code, two.code)
+        for ended in (one, two):
+            assert ended.err == ""
+            assert ended.told("window_failed") == []
+            assert ended.told("rate_limited") == []
+        assert simulator.peak_per_second() <= 10
+        assert simulator.in_flight_violations == 0
+    windows = program.windows()
+    assert {each["state"] for each in windows} == {"complete"}
+    assert len(windows) in (28, 30)
+
+
+async def test_refusals_that_pass_and_some_that_do_not(program: Program) -> None:
+    """A short Retry-After is waited out, a long one remembered; what is broken is given up, and harms no other."""
+    faults = {
+        "short": Faults(throttled=Fault("2", page=2, times=1)),
+        "long": Faults(throttled=Fault("600", page=2, times=1)),
+        "absent": Faults(throttled=Fault("absent", page=2, times=1)),
+        "odd": Faults(throttled=Fault("-7", page=2, times=1)),
+        "broken": Faults(server_error=Fault(503)),
+        "gateway": Faults(server_error=Fault(502, page=2, times=2)),
+        "resets": Faults(connection_reset=Fault(page=2, times=2)),
+        "slow": Faults(slow=Fault(30, page=2, times=1)),
+        "drips": Faults(drip=Fault(30, page=2, times=1)),
+        "stale": Faults(unauthorized=Fault(page=2, times=2)),
+        "renewed": Faults(unauthorized=Fault(page=2, times=1)),
+        "login_slow": Faults(token_error=Fault(500, times=1), token_throttled=Fault("1", request=2)),
+        "login_odd": Faults(token_missing=Fault(times=1)),
+        "lifetime": Faults(expires_in=Fault("soon")),
+        "locked_out": Faults(),
+        "forbidden": Faults(),
+        "fine": Faults(),
+    }
+    orgs = {name: replace(OPEN, faults=fault, permitted=name != "forbidden") for name, fault in faults.items()}
+    two_windows = {
+        f"{name.replace('_', '-')}-{number}": {
+            "org": name,
+            "from": first,
+            "to": first + timedelta(days=2),
+            "granularity": "daily",
+        }
+        for name in orgs
+        for number, first in enumerate((FIRST, FIRST + timedelta(days=10)))
+    }
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(
+            simulator,
+            orgs={
+                name: {"page_size": 4, "concurrency": 1, "query_timeout": "PT1S", "breaker": {"failures": 4}}
+                | ({"client_secret": "not the right one"} if name == "locked_out" else {})
+                for name in orgs
+            },
+            ad_hoc=two_windows,
+        )
+        ended = await program.run("run", "--once")
+        assert (ended.code, ended.err) == (1, "")
+        for name, org in faults.items():
+            for fault in Faults.__dataclass_fields__:
+                if getattr(org, fault):
+                    assert simulator.orgs[name].fired[fault], (name, fault)
+        errors = {
+            name: [each["last_error"] for each in program.windows(name) if each["state"] != "complete"]
+            for name in orgs
+        }
+        whole = {"short", "absent", "odd", "gateway", "resets", "renewed", "login_slow", "lifetime", "fine"}
+        assert {name for name, found in errors.items() if not found} == whole
+        assert len(errors["slow"]) == len(errors["drips"]) == len(errors["stale"]) == len(errors["login_odd"]) == 1
+        assert "within 1 s" in str(errors["slow"])
+        assert "within 1 s" in str(errors["drips"])
+        assert "401" in str(errors["stale"])
+        assert "access_token" in str(errors["login_odd"])
+        assert "Analytics > Query > Read" in errors["forbidden"][0]
+        assert "analytics:query:read" in errors["forbidden"][1]
+        assert "client_secret" in errors["locked_out"][0]
+        assert "600 s" in str(errors["long"])
+        assert "503" in str(errors["broken"])
+        assert len(ended.told("circuit_opened", org="broken")) == 1
+        assert simulator.hold_violations == 0
+        asked = {name: [each for each in simulator.arrivals if each.org == name] for name in orgs}
+        assert len([each for each in asked["forbidden"] if each.status == 403]) == 2
+        assert len([each for each in asked["locked_out"] if each.kind == "token"]) == 1
+        assert len([each for each in asked["broken"] if each.kind == "query"]) == 4
+        assert len([each for each in asked["stale"] if each.status == 401]) == 2
+        for name in orgs:
+            for fault in Faults.__dataclass_fields__:
+                simulator.switch(fault, None, org=name)
+        simulator.orgs["long"].hold.tell(asked["long"][-1].at, 600)
+        held = len(asked["long"])
+        ended = await program.run("run", "--once")
+        assert ended.code == 1
+        assert len([each for each in simulator.arrivals if each.org == "long"]) == held
+        failed = {each["org"] for each in program.windows() if each["state"] != "complete"}
+        assert failed == {"long", "forbidden", "locked_out"}
+        assert simulator.in_flight_violations == 0
+
+
+async def test_a_long_hold_is_told(program: Program) -> None:
+    """A job that is held back for long says so where a reader of the table looks."""
+    orgs = {"acme": replace(OPEN, faults=Faults(throttled=Fault("900", request=1)))}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(simulator, jobs={"daily": {"since": "P3D", "off_peak": None}})
+        ended = await program.run("run", "--once")
+        assert (ended.code, simulator.orgs["acme"].fired["throttled"]) == (1, 1)
+        assert len(ended.told("rate_limited", org="acme", retry_after=900)) == 1
+        hold = program.rows(
+            "SELECT extract(epoch FROM held_until - now())::float8 AS s FROM flow_outcomes.org_lease"
+        )
+        assert 880 < hold[0]["s"] <= 900
+        assert len(simulator.arrivals) == 2
+    windows = program.windows()
+    assert "900 s" in " ".join(str(each["last_error"]) for each in windows)
+    assert all(each["window_end"] <= today() and each["state"] != "complete" for each in windows)

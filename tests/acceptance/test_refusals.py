@@ -1,0 +1,159 @@
+"""Refusals that have a way round: too fine, too large, a cursor that has gone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
+from tests.acceptance.program import Program, today
+from tests.acceptance.test_spans import RecordingCentre
+
+FIRST = date(2024, 1, 1)
+CENTRE = GeneratedCentre(seed=5, flows=12)
+FLOWS = [flow.id for flow in CENTRE.flows()]
+OPEN = SimulatedOrg(requests_per_second=None, centre=CENTRE)
+
+ORGS = {
+    "halved": replace(OPEN, cardinality=35),
+    "by_flows": replace(OPEN, cardinality=35),
+    "too_large": replace(OPEN, cardinality=11),
+    "expires": replace(OPEN, faults=Faults(cursor_expired=Fault(page=2, times=2))),
+    "expires_400": replace(OPEN, cursor_expired_status=400, faults=Faults(cursor_expired=Fault(page=3, times=1))),
+    "expires_thrice": replace(OPEN, faults=Faults(cursor_expired=Fault(page=2, times=3))),
+    "coarser": replace(OPEN, faults=Faults(granularity_refused=Fault("hourly"))),
+    "coarser_once": replace(OPEN, faults=Faults(granularity_refused=Fault())),
+    "coarser_month": replace(OPEN, faults=Faults(granularity_refused=Fault("daily"))),
+}
+DAYS = dict.fromkeys(ORGS, 10) | {"coarser": 2, "coarser_once": 2}
+
+
+async def test_ways_round_a_refusal(program: Program) -> None:
+    """Halved and remembered, begun again twice at most, coarser once: as the source has it, or a reason."""
+    async with Simulator(SimulatorConfig(orgs=ORGS)) as simulator:
+        program.configure(
+            simulator,
+            orgs={
+                name: {"page_size": 20, "flows": FLOWS if name == "by_flows" else [], "concurrency": 1}
+                for name in ORGS
+            },
+            ad_hoc={
+                name.replace("_", "-"): {
+                    "org": name,
+                    "from": FIRST,
+                    "to": FIRST + timedelta(days=days),
+                    "granularity": "hourly" if days == 2 else "daily",
+                }
+                for name, days in DAYS.items()
+            },
+        )
+        ended = await program.run("run", "--once")
+        assert (ended.code, ended.err) == (1, "")
+        for name, org in ORGS.items():
+            for fault in ("cursor_expired", "granularity_refused"):
+                assert bool(getattr(org.faults, fault)) == bool(simulator.orgs[name].fired[fault]), name
+        failed = {each["org"]: each["last_error"] for each in program.windows() if each["state"] == "failed"}
+        assert set(failed) == {"too_large", "expires_thrice", "coarser_once"}
+        assert "cardinality" in failed["too_large"].lower()
+        assert "cursor" in failed["expires_thrice"].lower()
+        assert "granularity" in failed["coarser_once"].lower()
+        assert len(ended.told("window_restarted", org="expires")) == 2
+        assert len(ended.told("window_restarted", org="expires_400")) == 1
+        assert len(ended.told("window_restarted", org="expires_thrice")) == 2
+        adjusted = {line["org"]: line["granularity"] for line in ended.told("granularity_adjusted")}
+        assert adjusted == {"coarser": "daily", "coarser_once": "daily", "coarser_month": "monthly"}
+        refused = _refused(simulator, "halved"), _refused(simulator, "by_flows")
+        assert refused == (5, 3)
+        asked = len(simulator.arrivals)
+        for name in ("halved", "by_flows"):
+            again = await program.run(
+                "backfill", "--org", name, "--from", "2024-01-01", "--to", "2024-01-11", "--granularity", "daily"
+            )
+            assert again.code == 0
+        assert len(simulator.arrivals) > asked
+        assert (_refused(simulator, "halved"), _refused(simulator, "by_flows")) == refused, "learned"
+        for name in set(ORGS) - set(failed):
+            (window,) = program.windows(name)
+            step = window["granularity"]
+            found = simulator.truth(window["window_start"], window["window_end"], step, org=name)
+            stored = {
+                key: row["outcome_count"]
+                for key, row in program.stored(name, step).items()
+                if row["outcome_count"] is not None
+            }
+            assert stored == {key: count for key, (count, _) in found.items()}, name
+            assert window["state"] == "complete"
+        for name in failed:
+            assert program.rows("SELECT 1 FROM flow_outcomes.flow_outcome WHERE org = %s", name) == []
+    (month,) = program.windows("coarser_month")
+    assert (month["requested_granularity"], month["granularity"]) == ("daily", "monthly")
+    assert (month["window_end"] - month["window_start"]).days == 31
+
+
+def _refused(simulator: Simulator, org: str) -> int:
+    return sum(each.org == org and each.status == 400 for each in simulator.arrivals)
+
+
+async def test_a_job_keeps_to_its_windows(program: Program) -> None:
+    """Joined windows that are refused are asked one by one; a job's window refused alone fails with the reason."""
+    now = today()
+
+    def centre() -> RecordingCentre:
+        found = RecordingCentre()
+        for back in range(1, 9):
+            for flow in range(4):
+                hours = {now - timedelta(days=back, hours=-hour): hour for hour in range(0, 24, 5)}
+                for hour, number in hours.items():
+                    found.put(f"flow-{flow}", hour, {"A": 3 + number, "B": 2 * back, f"only {back}": 1})
+        return found
+
+    centres = {name: centre() for name in ("joined", "alone", "never_daily", "auto", "always", "never")}
+    orgs = {name: SimulatedOrg(centre=found, requests_per_second=None) for name, found in centres.items()}
+    orgs["alone"] = replace(orgs["alone"], granularity_limits=(7, 1, 7))
+    orgs["never_daily"] = replace(orgs["never_daily"], faults=Faults(granularity_refused=Fault("daily")))
+    modes = {"auto": "auto", "always": "always", "never": "never"}
+    plain = {"since": "P8D", "off_peak": None, "lookback": "P0D"}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(
+            simulator,
+            jobs={
+                "plain": plain | {"orgs": ["joined", "alone", "never_daily"]},
+                **{
+                    f"with_{mode}": plain | {"orgs": [mode], "metrics_delay": mode, "delay": "PT1H"}
+                    for mode in modes
+                },
+            },
+        )
+        ended = await program.run("run", "--once")
+        assert (ended.code, ended.err) == (1, "")
+        rows = {}
+        for name in orgs:
+            windows = program.windows(name)
+            assert len(windows) in (8, 9), name  # the ninth, where the day before yesterday's hour has not rested
+            states = {each["state"] for each in windows}
+            if name == "never_daily":
+                assert states == {"failed"}
+                assert all("granularity" in each["last_error"].lower() for each in windows)
+                assert {each["granularity"] for each in windows} == {"daily"}
+                assert program.stored(name, "daily") == {}
+                continue
+            assert states == {"complete"}, name
+            start, end = windows[0]["window_start"], windows[-1]["window_end"]
+            truth = simulator.truth(start, end, "daily", org=name)
+            rows[name] = {
+                key: row["outcome_count"]
+                for key, row in program.stored(name, "daily").items()
+                if row["outcome_count"] is not None
+            }
+            assert rows[name] == {key: count for key, (count, _) in truth.items()}, name
+            assert len(rows[name]) == 4 * 3 * 8
+        assert simulator.orgs["alone"].fired["granularity_refused"] == 0
+        asked = {
+            name: sum(each.org == name and each.kind == "query" for each in simulator.arrivals) for name in orgs
+        }
+        assert asked["joined"] == 2  # one to learn the size of an answer, one for all the others
+        assert asked["alone"] >= 9
+        hashes = {each["query_hash"] for each in program.windows("joined")}
+        assert len(hashes) == 2
+        assert rows["auto"] == rows["always"] == rows["never"]
+        assert max(end for _, end in centres["always"].asked) > max(end for _, end in centres["auto"].asked)

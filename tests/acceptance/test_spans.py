@@ -1,0 +1,159 @@
+"""What is asked for by hand, and what becomes of a span that cannot be had as it was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from service.simulator import SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
+from tests.acceptance.program import Program, today
+
+ZONE_OF_WEEK = "America/New_York"
+
+
+class RecordingCentre(StaticCentre):
+    """A centre that remembers what was asked of it: the outermost stretch of each scan."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **more)
+        self.asked: set[tuple[int, int]] = set()
+
+    def snapshot(self) -> RecordingCentre:
+        """Itself: nothing changes while it is read."""
+        return self
+
+    def tally(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
+        """What was reported; noted before."""
+        self.asked.add((start, end))
+        return super().tally(flow_id, start, end, at)
+
+
+def centre() -> RecordingCentre:
+    """One flow with a figure in a few hours of many years, and in each of the last five days."""
+    found = RecordingCentre()
+    for year in range(2014, 2026):
+        for month in (1, 4, 9):
+            for day in (1, 12, 28):
+                found.put("f1", datetime(year, month, day, 7, tzinfo=UTC), {"A": 10 * month + day, "B": 1})
+    for back in range(1, 6):
+        found.put("f1", today() - timedelta(days=back, hours=-3), {"A": back})
+    return found
+
+
+def utc(year: int, month: int, day: int) -> datetime:
+    return datetime(year, month, day, tzinfo=UTC)
+
+
+async def test_spans_that_cannot_be_had_as_asked(program: Program) -> None:
+    """A span too wide is coarsened or cut, one across buckets widened, one unsettled cut back; all is told."""
+    now = today()
+    entries = {
+        "ten_days": ("2024-01-01", "2024-01-11", "hourly"),
+        "years": ("2023-01-01", "2024-02-05", "daily"),
+        "long": ("2015-01-01", "2023-01-01", "monthly"),
+        "half": ("2024-04-10", "2024-04-20", "monthly"),
+        "ahead": (f"{now - timedelta(days=3):%Y-%m-%d}", f"{now + timedelta(days=4):%Y-%m-%d}", "daily"),
+        "fine": ("2024-09-01", "2024-09-08", "auto"),
+        "wide": ("2024-01-01", "2024-06-01", "auto"),
+        "week": ("2024-10-31", "2024-11-07", "hourly"),
+        "nothing": (f"{now:%Y-%m-%d}", f"{now + timedelta(days=2):%Y-%m-%d}", "daily"),
+    }
+    centres = {name: centre() for name in entries}
+    orgs = {
+        name: SimulatedOrg(
+            centre=centres[name], requests_per_second=None, timezone=ZONE_OF_WEEK if name == "week" else "UTC"
+        )
+        for name in entries
+    }
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(
+            simulator,
+            orgs={name: {"timezone": orgs[name].timezone} for name in entries},
+            ad_hoc={
+                f"ask-{name}": {"org": name, "from": start, "to": end, "granularity": granularity}
+                for name, (start, end, granularity) in entries.items()
+            },
+        )
+        ended = await program.run("run", "--once")
+        assert (ended.code, ended.err) == (0, ""), ended.why()
+        queries = {
+            name: sum(each.org == name and each.kind == "query" for each in simulator.arrivals) for name in orgs
+        }
+        again = await program.run("run", "--once")
+        assert (again.code, again.told("window_complete")) == (0, [])
+        truth = {
+            name: {
+                (flow, start, outcome): count
+                for each in program.windows(name)
+                for (flow, start, outcome), (count, _) in simulator.truth(
+                    each["window_start"], each["window_end"], each["granularity"], org=name
+                ).items()
+            }
+            for name in entries
+        }
+    settled = (datetime.now(UTC) - timedelta(hours=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    week = utc(2024, 10, 31) + timedelta(hours=4)
+    middle = week + timedelta(hours=84)
+    wanted = {
+        "ten_days": ("hourly", "daily", [(utc(2024, 1, 1), utc(2024, 1, 11))]),
+        "years": ("daily", "monthly", [(utc(2023, 1, 1), utc(2024, 3, 1))]),
+        "long": ("monthly", "monthly", [(utc(2015, 1, 1), utc(2019, 1, 1)), (utc(2019, 1, 1), utc(2023, 1, 1))]),
+        "half": ("monthly", "monthly", [(utc(2024, 4, 1), utc(2024, 5, 1))]),
+        "ahead": ("daily", "daily", [(now - timedelta(days=3), settled)]),
+        "fine": ("auto", "hourly", [(utc(2024, 9, 1), utc(2024, 9, 8))]),
+        "wide": ("auto", "daily", [(utc(2024, 1, 1), utc(2024, 6, 1))]),
+        "week": ("hourly", "hourly", [(week, middle), (middle, week + timedelta(hours=169))]),
+    }
+    for name, (requested, granularity, spans) in wanted.items():
+        windows = program.windows(name)
+        assert [(each["window_start"], each["window_end"]) for each in windows] == spans, name
+        assert {(each["requested_granularity"], each["granularity"]) for each in windows} == {
+            (requested, granularity)
+        }
+        assert {(each["state"], each["job"]) for each in windows} == {("complete", None)}
+        stored = {
+            key: row["outcome_count"]
+            for key, row in program.stored(name, granularity).items()
+            if row["outcome_count"] is not None
+        }
+        assert stored == truth[name], name
+        assert stored or name == "week", name
+    assert program.windows("nothing") == []
+    assert queries == dict.fromkeys(entries, 1) | {"long": 2, "week": 2, "nothing": 0}
+    adjusted = {line["org"]: line for line in ended.told("granularity_adjusted")}
+    assert set(adjusted) == {"ten_days", "years"}
+    assert (adjusted["ten_days"]["requested"], adjusted["ten_days"]["granularity"]) == ("hourly", "daily")
+    assert {line["org"] for line in ended.told("span_adjusted")} == {"years", "half", "ahead"}
+    assert len(ended.told("span_adjusted", org="half", window_start="2024-04-01T00:00:00.000Z")) == 1
+
+
+async def test_backfill(program: Program) -> None:
+    """Told in one line what was stored; a complete span is read again; what does not exist is said in one line."""
+    source = centre()
+    orgs = {"acme": SimulatedOrg(centre=source, requests_per_second=None)}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(simulator)
+        span = ("backfill", "--org", "acme", "--from", "2024-01-01", "--to", "2024-02-01")
+        first = await program.run(*span)
+        assert (first.code, first.out) == (0, "1 of 1 windows stored\n")
+        source.correct("f1", datetime(2024, 1, 12, 7, tzinfo=UTC), "A", 1000)
+        again = await program.run(*span)
+        assert (again.code, again.out) == (0, "1 of 1 windows stored\n")
+        assert len(again.told("outcome_restated", org="acme")) == 1
+        future, unknown, turned, early, odd = await asyncio.gather(
+            program.run("backfill", "--org", "acme", "--from", "2080-01-01", "--to", "2080-02-01"),
+            program.run("backfill", "--org", "nobody", "--from", "2024-01-01", "--to", "2024-02-01"),
+            program.run("backfill", "--org", "acme", "--from", "2024-02-01", "--to", "2024-02-01"),
+            program.run("backfill", "--org", "acme", "--from", "1970-01-01", "--to", "2024-02-01"),
+            program.run("backfill", "--org", "acme", "--from", "01.02.2024", "--to", "2024-02-01"),
+        )
+    rows = program.stored("acme", "daily")
+    assert rows["f1", utc(2024, 1, 12), "A"]["outcome_count"] == 1000
+    (window,) = program.windows("acme")
+    assert (window["attempts"], window["state"]) == (2, "complete")
+    assert future.code == 1
+    for ended, key in ((unknown, "--org"), (turned, "--to"), (early, "--from"), (odd, "--from")):
+        assert (ended.code, ended.out) == (2, ""), ended
+        assert key in ended.err
+        assert len(ended.err.splitlines()) == 1, ended.err
