@@ -52,6 +52,9 @@ class Centre(Protocol):
     def flows(self) -> Sequence[Flow]:
         """Every flow, in a lasting order."""
 
+    def outcomes(self, at: int) -> Sequence[Flow]:
+        """Every outcome, by its id and the name that it has at this instant, whatever it was called before."""
+
     def tally(self, flow_id: str, start: int, end: int, at: int) -> list[Tally]:
         """What was reported of the records that happened in [start, end) and were visible at ``at``.
 
@@ -74,6 +77,11 @@ class _Dated:
     phase: int
     period: int
     alive: int
+
+    def name(self, at: int) -> str:
+        """What it is called at an instant, alive or not."""
+        turn = (at - 10 * HOUR - self.phase * DAY) // (self.period * DAY)
+        return _dated_name(self.theme, (turn * self.period + self.phase) * DAY + 10 * HOUR)
 
     def segments(self, start: int, end: int) -> list[tuple[int, int, str]]:
         """The stretches of [start, end) in which it was alive, each with its name."""
@@ -129,6 +137,14 @@ class GeneratedCentre:
     def flows(self) -> Sequence[Flow]:
         """Every flow, in a lasting order."""
         return [works.flow for works in self._works]
+
+    def outcomes(self, at: int) -> Sequence[Flow]:
+        """Every outcome of every flow; a campaign goes by the name of its last turn."""
+        return [
+            Flow(outcome.id, outcome.name if outcome.dated is None else outcome.dated.name(at))
+            for works in self._works
+            for outcome in works.outcomes
+        ]
 
     def snapshot(self) -> GeneratedCentre:
         """Itself: its past does not change but by the clock."""

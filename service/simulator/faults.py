@@ -77,6 +77,11 @@ class Faults:
         dates_apart: dateFrom and dateTo in place of interval.
         bare: {"metrics": {"flow-outcomes": {…}}} with the first entry's outcomes, and nothing else.
         no_percent: no percentOfTotal.
+        bad_failed: the first group's nFlowOutcomeFailed is ``value`` [10**9].
+        job_lost: a job is begun, and the connection reset in place of the answer.
+        job_refused: 503 in place of beginning a job.
+        job_state: a job's state is ``value`` ["FAILED"].
+        rate_headers: ``value`` (a mapping) in place of some of the inin-ratelimit headers.
         token_slow: the token endpoint waits ``value`` [2] seconds.
         token_reset: it resets the connection.
         token_error: ``value`` [500] is its status.
@@ -131,6 +136,11 @@ class Faults:
     dates_apart: Fault | None = None
     bare: Fault | None = None
     no_percent: Fault | None = None
+    bad_failed: Fault | None = None
+    job_lost: Fault | None = None
+    job_refused: Fault | None = None
+    job_state: Fault | None = None
+    rate_headers: Fault | None = None
     token_slow: Fault | None = None
     token_reset: Fault | None = None
     token_error: Fault | None = None
@@ -142,6 +152,8 @@ class Faults:
 
 
 FAULT_NAMES = frozenset(one.name for one in fields(Faults))
+PUBLIC_FAULTS = frozenset({"bad_failed", "job_lost", "job_refused", "job_state", "rate_headers"})
+"""Those that the query builder has no opportunity for."""
 
 
 class FaultPlan:

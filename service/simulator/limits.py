@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,36 @@ class Rate:
             recent.popleft()
         recent.append(at)
         return len(recent) <= self._limit
+
+
+class Minute:
+    """At most ``allowed`` arrivals a minute (None is no limit); a minute begins with the first arrival in it."""
+
+    def __init__(self, allowed: int | None) -> None:
+        self.allowed = allowed
+        self._count = 0
+        self._until = float("-inf")
+
+    def arrive(self, at: float) -> bool:
+        """Count an arrival; whether it is within the limit."""
+        if at >= self._until:
+            self._count, self._until = 0, at + 60.0
+        self._count += 1
+        return self.allowed is None or self._count <= self.allowed
+
+    def headers(self, at: float) -> dict[str, str]:
+        """What an answer tells of it."""
+        if self.allowed is None:
+            return {}
+        return {
+            "inin-ratelimit-allowed": str(self.allowed),
+            "inin-ratelimit-count": str(self._count),
+            "inin-ratelimit-reset": str(self.reset(at)),
+        }
+
+    def reset(self, at: float) -> int:
+        """Whole seconds until the next minute."""
+        return max(1, math.ceil(self._until - at))
 
 
 class Hold:

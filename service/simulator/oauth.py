@@ -91,11 +91,11 @@ def _bearer(header: str | None) -> str:
     return token if scheme.lower() == "bearer" else ""
 
 
-def missing_permission() -> Refusal:
-    """The answer to a client whose role lacks the permission."""
+def missing_permission(permission: str = "analytics:query:read") -> Refusal:
+    """The answer to a client whose role lacks a permission."""
     return Refusal(
         403,
         "missing.any.permissions",
         "Unable to perform the requested action. You must have at least one of the following permissions "
-        "assigned: [analytics:query:read]",
+        f"assigned: [{permission}]",
     )

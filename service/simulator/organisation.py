@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from service.simulator.centre import Centre, GeneratedCentre
 from service.simulator.cursors import Cursors
 from service.simulator.faults import FaultPlan, Faults
-from service.simulator.limits import Flight, Hold, Rate
+from service.simulator.limits import Flight, Hold, Minute, Rate
 from service.simulator.pages import Order, PercentOf, Position
 
 SIMULATED_SECRET = "simulated-secret"  # noqa: S105 - it opens a simulation
@@ -34,7 +34,12 @@ class SimulatedOrg:
         token_lifetime: seconds, told as ``expires_in``.
         cursor_lifetime: seconds for which a page token is good.
         cursor_expired_status: how an expired one is answered, 410 or 400.
-        permitted: whether the role holds ``analytics:query:read``.
+        permitted: whether the role holds ``analytics:query:read`` and ``analytics:flowAggregate:view``.
+        names_permitted: whether it holds ``architect:flow:view`` and ``architect:flowOutcome:view``.
+        requests_per_minute: of the public API, told in its answers' headers; None is no limit, and no headers.
+        extra_dimension: groups come split by mediaType, which nobody asked for.
+        job_polls: how often a job's state is QUEUED or PENDING before it is FULFILLED.
+        job_lifetime: seconds until a job expires.
         granularity_limits: days for hourly, days for daily, calendar years for monthly.
         cardinality: the most (flow, bucket) pairs that a query may span; None is no bound.
         order: in which a scan walks: flow after flow, or bucket after bucket.
@@ -56,6 +61,11 @@ class SimulatedOrg:
     cursor_lifetime: float = 600
     cursor_expired_status: int = 410
     permitted: bool = True
+    names_permitted: bool = True
+    requests_per_minute: int | None = 300
+    extra_dimension: bool = False
+    job_polls: int = 2
+    job_lifetime: float = 86_400
     granularity_limits: tuple[int, int, int] = (7, 365, 7)
     cardinality: int | None = None
     order: Order = "flow"
@@ -123,6 +133,7 @@ class LiveOrg:
             settings.outcomes,
         )
         self.rate = Rate(settings.requests_per_second)
+        self.minute = Minute(settings.requests_per_minute)
         self.hold = Hold()
         self.flight = Flight()
         self.cursors = Cursors(settings.cursor_lifetime, settings.cursor_expired_status)

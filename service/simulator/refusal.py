@@ -11,10 +11,14 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure of the 
         self.status = status
         self.code = code
         self.message = message
+        self.context_id: str | None = None
 
     def body(self) -> dict[str, object]:
         """The JSON document that is answered."""
-        return {"status": self.status, "code": self.code, "message": self.message}
+        told: dict[str, object] = {"status": self.status, "code": self.code, "message": self.message}
+        if self.context_id is not None:  # the public API tells more
+            told |= {"contextId": self.context_id, "details": [], "errors": []}
+        return told
 
 
 def bad_request(message: str, code: str = "bad.request") -> Refusal:

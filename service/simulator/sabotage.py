@@ -26,16 +26,20 @@ def too_many(org: LiveOrg, at: float, told: str | None = None) -> Reply:
     return refused(refusal, {} if told == "absent" else {"Retry-After": told})
 
 
-async def before_query(org: LiveOrg, request: web.Request, occasion: Occasion, at: float) -> Reply | None:
+async def before_query(
+    org: LiveOrg, request: web.Request, occasion: Occasion, at: float, permission: str = "analytics:query:read"
+) -> Reply | None:
     """What a fault answers in place of the engine; None where none strikes."""
     if fault := occasion.strike("slow"):
         await asyncio.sleep(float(str(fault.value or 2)))
     if occasion.strike("connection_reset"):
         reset(request)
-    return _in_place_of_page(org, request, occasion, at)
+    return _in_place_of_page(org, request, occasion, at, permission)
 
 
-def _in_place_of_page(org: LiveOrg, request: web.Request, occasion: Occasion, at: float) -> Reply | None:
+def _in_place_of_page(
+    org: LiveOrg, request: web.Request, occasion: Occasion, at: float, permission: str
+) -> Reply | None:
     if occasion.strike("redirect"):
         return Reply(307, b"", {"Location": MOVED})
     if fault := occasion.strike("throttled"):
@@ -45,7 +49,7 @@ def _in_place_of_page(org: LiveOrg, request: web.Request, occasion: Occasion, at
     if occasion.strike("unauthorized"):
         raise Refusal(401, "bad.credentials", "Invalid login credentials.")
     if occasion.strike("forbidden"):
-        raise missing_permission()
+        raise missing_permission(permission)
     if fault := occasion.strike("hostile_error"):
         return _echo(request, int(str(fault.value or 400)))
     return None

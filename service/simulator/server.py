@@ -20,11 +20,13 @@ from service.simulator.admin import Admin
 from service.simulator.buckets import TimeGroup
 from service.simulator.engine import decode, digest_of
 from service.simulator.faults import Fault
+from service.simulator.flow_aggregates import JOBS
 from service.simulator.instants import Hands, milliseconds, moment
 from service.simulator.limits import peak_per_second
 from service.simulator.oauth import TokenRefusal, Tokens, basic_credentials, missing_permission
 from service.simulator.organisation import LiveOrg, SimulatorConfig
 from service.simulator.pages import open_scan
+from service.simulator.public import PUBLIC, PublicApi
 from service.simulator.refusal import Refusal
 from service.simulator.sabotage import MOVED, before_query, too_many
 from service.simulator.wire import ConnectionGoneError, Reply, document, refused, send
@@ -41,7 +43,8 @@ class Arrival:
     Attributes:
         at: seconds of the pacing clock, taken before anything else.
         path: what was asked for.
-        kind: ``token``, ``query``, ``moved`` (a redirect that was followed) or ``other``.
+        kind: ``token``, ``query``, ``aggregates``, ``jobs``, ``names``, ``moved`` (a redirect that was followed)
+            or ``other``.
         org: the client id, or None where it cannot be told.
         digest: of the query without its page token; empty for anything else.
         page: of the scan, from 1; 0 for anything else.
@@ -84,6 +87,7 @@ class Simulator:
         self.base_url = ""
         self._pace = pace
         self._admin = Admin(self)
+        self.public = PublicApi(self.orgs, self.tokens, self._hands)
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -193,7 +197,7 @@ class Simulator:
         at = self._pace()
         if request.path.startswith(ADMIN):
             return await self._admin.answer(request)
-        arrival = Arrival(at, request.path, _KINDS.get(request.path, "other"))
+        arrival = Arrival(at, request.path, _kind_of(request.path))
         self.arrivals.append(arrival)
         org = self._org_of(request)
         arrival.org = org.client_id if org else None
@@ -222,6 +226,8 @@ class Simulator:
                 return (await token_endpoint.answer_token(request, org, self.tokens, self._hands())).response()
             case "query":
                 return await self._query(request, arrival)
+            case "aggregates" | "jobs" | "names":
+                return await self.public.answer(request, arrival)
             case "moved":
                 return document(_EMPTY_PAGE).response()
         raise Refusal(404, "not.found", "The requested resource was not found")
@@ -258,4 +264,8 @@ class Simulator:
         return self.orgs.get(client_id) if client_id else None
 
 
-_KINDS = {token_endpoint.PATH: "token", query_builder.PATH: "query", MOVED: "moved"}
+_KINDS = {token_endpoint.PATH: "token", query_builder.PATH: "query", MOVED: "moved", **PUBLIC}
+
+
+def _kind_of(path: str) -> str:
+    return "jobs" if path.startswith(f"{JOBS}/") else _KINDS.get(path, "other")

@@ -18,7 +18,7 @@ class StaticCentre:
         flows: flow ids that exist beside those of ``figures``, without a figure.
 
     An hour that a stretch covers in part gives its proportional share, rounded so that the parts add up. An
-    outcome's id is its name.
+    outcome's id is the name that it was put under, whatever it is entitled to later.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class StaticCentre:
     ) -> None:
         self._settle = settle // timedelta(milliseconds=1)
         self._hours: dict[str, dict[int, dict[str, int]]] = {flow: {} for flow in flows}
+        self._titles: dict[str, str] = {}
         for (flow, hour), outcomes in (figures or {}).items():
             self.put(flow, hour, outcomes)
 
@@ -46,6 +47,17 @@ class StaticCentre:
         for outcomes in self._reached(flow_id, since):
             if old in outcomes:
                 outcomes[new] = outcomes.pop(old) + outcomes.get(new, 0)
+
+    def entitle(self, outcome_id: str, name: str) -> None:
+        """Give an outcome another name, its id and all that it reported kept."""
+        self._titles[outcome_id] = name
+
+    def outcomes(self, at: int) -> Sequence[Flow]:  # noqa: ARG002 - whatever the instant
+        """Every outcome that has a figure, or a name."""
+        ids = dict.fromkeys(
+            name for hours in self._hours.values() for figures in hours.values() for name in figures
+        )
+        return [Flow(each, self._titles.get(each, each)) for each in [*ids, *(self._titles.keys() - ids)]]
 
     def withdraw(self, outcome: str, *, flow_id: str | None = None, since: datetime | None = None) -> None:
         """Report an outcome no longer, of what happened from ``since`` on (None: ever), in one flow or all."""
@@ -65,6 +77,7 @@ class StaticCentre:
         """A copy, unmoved by later changes."""
         copy = StaticCentre(flows=tuple(self._hours))
         copy._settle = self._settle
+        copy._titles = dict(self._titles)
         for flow, hours in self._hours.items():
             copy._hours[flow] = {hour: dict(outcomes) for hour, outcomes in hours.items()}
         return copy
@@ -82,7 +95,7 @@ class StaticCentre:
             if low < high:
                 for name, count in outcomes.items():
                     counts[name] = counts.get(name, 0) + count * high // HOUR - count * low // HOUR
-        return [(name, name, count) for name, count in counts.items()]
+        return [(name, self._titles.get(name, name), count) for name, count in counts.items()]
 
     def _reached(self, flow_id: str | None, since: datetime | None) -> list[dict[str, int]]:
         first = None if since is None else milliseconds(since)

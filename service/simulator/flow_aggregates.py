@@ -1,0 +1,227 @@
+"""The flow-aggregates dialect: a query in, groups out, over the same contact centre as the query builder's.
+
+Where nothing happened nothing is said: no zero, no null.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+from service.simulator.aggregates_engine import (
+    DIMENSIONS,
+    AggregatesQuery,
+    check_granularity,
+    parse_query,
+    too_fine_an_answer,
+    too_large,
+)
+from service.simulator.buckets import Stretch, cut
+from service.simulator.centre import Centre
+from service.simulator.distortion import HTML
+from service.simulator.faults import Occasion
+from service.simulator.instants import DAY, HOUR, Hands, parse_instant, spelled
+from service.simulator.organisation import LiveOrg
+
+QUERY = "/api/v2/analytics/flows/aggregates/query"
+JOBS = "/api/v2/analytics/flows/aggregates/jobs"
+
+Result: TypeAlias = dict[str, Any]
+_BLOCK = 6 * HOUR
+_VALUES = ("SUCCESS",) * 5 + ("FAILURE",) * 2 + ("UNKNOWN",)
+
+
+def answer(org: LiveOrg, document: object, occasion: Occasion, now: Hands) -> bytes:
+    """The JSON text of the whole answer; Refusal where the engine takes offence."""
+    query = parse_query(document, job=False)
+    return spoilt({"results": results_of(org, query, occasion, now)}, occasion)
+
+
+def results_of(org: LiveOrg, query: AggregatesQuery, occasion: Occasion, now: Hands) -> list[Result]:
+    """Every group with its buckets."""
+    if occasion.strike("granularity_refused"):
+        raise too_fine_an_answer()
+    check_granularity(query, org.settings.granularity_limits)
+    if fault := occasion.strike("cardinality_refused"):
+        raise too_large(int(str(fault.value or 400)))
+    centre = org.centre.snapshot()
+    flows = [flow.id for flow in centre.flows() if query.flows is None or flow.id in query.flows]
+    buckets = (
+        [(query.start, query.end)]
+        if query.step is None
+        else cut(query.start, query.end, query.step, query.timezone)
+    )
+    if org.settings.cardinality is not None and len(flows) * len(buckets) > org.settings.cardinality:
+        raise too_large()
+    if occasion.strike("empty_answer"):
+        return []
+    found: dict[tuple[str, ...], Result] = {}
+    kept = query.group_by + (("mediaType",) if org.settings.extra_dimension else ())
+    dimensions = [name for name in DIMENSIONS if name in kept]
+    for flow in flows:
+        for bucket in buckets:
+            _add_bucket(found, _tallies(centre, flow, bucket, now.at), query, dimensions, bucket)
+    return list(found.values())
+
+
+def _add_bucket(
+    found: dict[tuple[str, ...], Result],
+    tallies: Iterator[tuple[Mapping[str, str], int]],
+    query: AggregatesQuery,
+    dimensions: Sequence[str],
+    bucket: Stretch,
+) -> None:
+    """Add up one flow's bucket by the dimensions, and put it down to the groups."""
+    counts: dict[tuple[str, ...], list[int]] = {}
+    for place, count in tallies:
+        both = counts.setdefault(tuple(place[name] for name in dimensions), [0, 0])
+        both[0] += count
+        both[1] += count if place["flowOutcomeValue"] == "FAILURE" else 0
+    for key, both in counts.items():
+        metrics = [
+            {"metric": name, "stats": {"count": count}}
+            for name, count in zip(("nFlowOutcome", "nFlowOutcomeFailed"), both, strict=True)
+            if count and name in query.metrics
+        ]
+        if metrics:
+            group = found.setdefault(key, {"group": dict(zip(dimensions, key, strict=True)), "data": []})
+            group["data"].append({"interval": f"{spelled(bucket[0])}/{spelled(bucket[1])}", "metrics": metrics})
+
+
+def _tallies(centre: Centre, flow: str, bucket: Stretch, at: int) -> Iterator[tuple[Mapping[str, str], int]]:
+    """The counts of a flow's bucket in the finest groups there are."""
+    for outcome, values in split(centre, flow, bucket, at).items():
+        for value, count in values.items():
+            for media, part in (("voice", count - count // 3), ("chat", count // 3)):
+                if part:
+                    yield (
+                        {
+                            "flowId": flow,
+                            "flowOutcomeId": outcome,
+                            "flowOutcomeValue": value,
+                            "mediaType": media,
+                        },
+                        part,
+                    )
+
+
+def split(centre: Centre, flow: str, bucket: Stretch, at: int) -> dict[str, dict[str, int]]:
+    """Counts by outcome's id and value.
+
+    What happened in one quarter of a UTC day ended alike, by the hash of outcome and quarter: so the parts of any
+    cut add up here too.
+    """
+    found: dict[str, dict[str, int]] = {}
+    low = bucket[0]
+    while low < bucket[1]:
+        block = low // _BLOCK
+        high = min((block + 1) * _BLOCK, bucket[1])
+        for outcome, _, count in centre.tally(flow, low, high, at):
+            if count:
+                digest = blake2b(f"{outcome}:{block}".encode(), digest_size=1).digest()[0]
+                values = found.setdefault(outcome, {})
+                value = _VALUES[digest % len(_VALUES)]
+                values[value] = values.get(value, 0) + count
+        low = high
+    return found
+
+
+def spoilt(page: Result, occasion: Occasion) -> bytes:
+    """The JSON text of an answer, after every content fault that strikes now."""
+    for name, spoil in _SPOILS.items():
+        fault = occasion.due(name)
+        if fault is not None and spoil(page, fault.value):
+            occasion.count(name)
+    if occasion.strike("not_json"):
+        return HTML
+    return json.dumps(page).encode()
+
+
+def _first_datum(page: Result) -> Result | None:
+    return next((datum for result in page.get("results", []) for datum in result["data"]), None)
+
+
+def _missing_data(page: Result, _: object) -> bool:
+    return page.pop("results", None) is not None
+
+
+def _bad_count(page: Result, value: object) -> bool:
+    datum = _first_datum(page)
+    if datum is None:
+        return False
+    datum["metrics"][0]["stats"]["count"] = {"null": None, None: "12"}.get(value, value)  # type: ignore[call-overload]
+    return True
+
+
+def _bad_failed(page: Result, value: object) -> bool:
+    datum = _first_datum(page)
+    if datum is None:
+        return False
+    others = [each for each in datum["metrics"] if each["metric"] != "nFlowOutcomeFailed"]
+    datum["metrics"] = [*others, {"metric": "nFlowOutcomeFailed", "stats": {"count": value or 10**9}}]
+    return True
+
+
+def _bad_interval(page: Result, value: object) -> bool:
+    datum = _first_datum(page)
+    if datum is not None:
+        datum["interval"] = "yesterday" if value is None else value
+    return datum is not None
+
+
+def _bucket_outside(page: Result, value: object) -> bool:
+    datum = _first_datum(page)
+    if datum is not None:
+        past = int(str(value or 10)) * 365 * DAY
+        start, end = (parse_instant(side) - past for side in datum["interval"].split("/"))
+        datum["interval"] = f"{spelled(start)}/{spelled(end)}"
+    return datum is not None
+
+
+def _missing_flow(page: Result, _: object) -> bool:
+    return any(result["group"].pop("flowId", None) for result in page.get("results", [])[:1])
+
+
+def _bad_entry(page: Result, value: object) -> bool:
+    if not page.get("results"):
+        return False
+    page["results"][0] = 17 if value is None else value
+    return True
+
+
+def _duplicate(page: Result, *, more: int) -> bool:
+    datum = _first_datum(page)
+    if datum is None:
+        return False
+    twin = json.loads(json.dumps(page["results"][0]))
+    for metric in twin["data"][0]["metrics"]:
+        metric["stats"]["count"] += more
+    page["results"].append(twin)
+    return True
+
+
+def _extra_fields(page: Result, _: object) -> bool:
+    page["total"] = {"unknown": [1]}
+    for result in page.get("results", []):
+        result["extra"] = None
+        for datum in result["data"]:
+            datum["views"] = []
+            for metric in datum["metrics"]:
+                metric["stats"]["ratio"] = 0.5
+    return True
+
+
+_SPOILS: Mapping[str, Callable[[Result, object], bool]] = {
+    "extra_fields": _extra_fields,
+    "bad_count": _bad_count,
+    "bad_failed": _bad_failed,
+    "bad_interval": _bad_interval,
+    "bucket_outside": _bucket_outside,
+    "missing_flow": _missing_flow,
+    "duplicate_equal": lambda page, _: _duplicate(page, more=0),
+    "duplicate_different": lambda page, _: _duplicate(page, more=1),
+    "bad_entry": _bad_entry,
+    "missing_data": _missing_data,
+}
