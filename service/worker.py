@@ -12,6 +12,7 @@ from service.clock import Clock
 from service.config import AdHoc, Job, Org
 from service.genesys.client import GenesysClient
 from service.model import Granularity, Span, Window
+from service.naming import Naming
 from service.owed import known_of, owed_spans, standings, window_of
 from service.pipeline import Pipeline
 from service.plan import due
@@ -75,6 +76,7 @@ class OrgWorker:
         self._emit = emit
         self._database = database
         self._ledger = Ledger(database, org.name, lease.epoch)
+        self._naming = Naming(client, lease, database, clock, emit)
         pipeline = Pipeline(client, database, self._ledger, lease, clock, emit)
         self.scanner = Scanner(
             org, client, self._ledger, pipeline, Partitions(database), clock, emit, gives_up=gives_up
@@ -124,6 +126,7 @@ class OrgWorker:
         self._emit("cycle_started", org=self.org.name, job=job.name, windows=len(found), cycle=cycle)
         recent = set(taken.recent)
         try:
+            await self._naming.refresh()
             await self.scanner.run(
                 found, terms, cycle, tally, lambda window: RECENT if window.span in recent else BACKLOG
             )
@@ -149,6 +152,7 @@ class OrgWorker:
             return tally
         self._emit("cycle_started", org=self.org.name, job=None, windows=len(found), cycle=cycle)
         try:
+            await self._naming.refresh()
             await self.scanner.run(found, AD_HOC_TERMS, cycle, tally, lambda _: BY_HAND)
         finally:
             self._finished(None, cycle, tally)

@@ -97,6 +97,18 @@ class Breaker:
             if generation == self._generation:
                 self._probing = False
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around a send that the breaker does not learn from, and that is no probe either.
+
+        Raises:
+            CircuitOpenError: the breaker is not closed.
+        """
+        self.check()
+        if self._state != "closed":
+            raise CircuitOpenError("the breaker is open, and waits for a probe", retry_after=_PROBE_PATIENCE)
+        yield
+
     def _failed(self, generation: int, reason: str) -> None:
         if generation != self._generation:
             return  # sent before the breaker last moved: it has been judged already

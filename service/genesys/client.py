@@ -182,7 +182,7 @@ class GenesysClient:
         try:
             self._emit("request_waited", seconds=self._clock.monotonic() - began)
             self._lease_check()
-            with self.breaker.guard():
+            with self.breaker.aside() if request.rules.aside else self.breaker.guard():
                 return await self._send(request, permit)
         except RateLimitedError as error:
             self.limiter.hold(error.retry_after)

@@ -48,11 +48,13 @@ class Rules(NamedTuple):
         needs: what a 403 says is missing: a permission of the role and a scope of the client.
         judge: its own view of an error, asked first.
         tells_limit: whether the ``inin-ratelimit`` headers of its answers rule the org's limit.
+        aside: whether its failures say nothing of the org's health, so that the breaker does not count them.
     """
 
     needs: str = "the permission Analytics > Query > Read, the OAuth client the scope analytics:query:read"
     judge: Judge | None = None
     tells_limit: bool = False
+    aside: bool = False
 
 
 USUAL = Rules()
