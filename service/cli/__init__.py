@@ -8,15 +8,28 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from service import __version__
-from service.cli import alias, backfill, check, demo, migrate, plan, rejected, run, simulate, status
 from service.errors import ConfigError, FlowOutcomesError
 
 DONE, UNDONE, BAD_USAGE = 0, 1, 2
 
-_COMMANDS = (demo, run, backfill, status, check, plan, alias, rejected, migrate, simulate)
+# Each is a module of this package; only the one that was asked for is imported, or all of them for the help.
+_COMMANDS = (
+    "demo",
+    "run",
+    "backfill",
+    "status",
+    "check",
+    "plan",
+    "alias",
+    "rejected",
+    "export",
+    "migrate",
+    "simulate",
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,20 +39,23 @@ class _Parser(argparse.ArgumentParser):
         self.exit(BAD_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    top = _Parser(prog="flow-outcomes", description=__doc__.splitlines()[0] if __doc__ else None)
-    top.description = "Brings Genesys Cloud flow-outcome figures into PostgreSQL, complete and right."
+def parser(wanted: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
+    """The command line, with the wanted commands."""
+    top = _Parser(
+        prog="flow-outcomes",
+        description="Brings Genesys Cloud flow-outcome figures into PostgreSQL, complete and right.",
+    )
     top.add_argument("--version", action="version", version=f"flow-outcomes {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in _COMMANDS:
-        command.add_to(commands)
+    for name in wanted:
+        import_module(f"{__name__}.{name}").add_to(commands)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    arguments = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parser(argv[:1] if argv[:1] and argv[0] in _COMMANDS else _COMMANDS).parse_args(argv)
     try:
         code: int = arguments.command(arguments)
     except ConfigError as error:
