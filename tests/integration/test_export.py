@@ -1,0 +1,321 @@
+"""Parquet for a warehouse: the figures as they are, only what changed, whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pytest
+import yaml
+
+from service.cli import main
+from service.errors import ConfigError, DatabaseAwayError
+from service.export import Exported, export
+from service.export_folder import FRESH, MANIFEST, PENDING, ExportError, ExportFolder
+from service.model import Granularity, OutcomeRow, Span
+from service.parquet import Parquet
+from service.postgres import aliases
+from service.postgres import export as reading
+from service.postgres.export import COLUMNS
+from service.postgres.pool import Database
+from tests.integration.desk import Desk
+
+JANUARY = datetime(2024, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+DAYS = [Span(JANUARY + day * DAY, JANUARY + (day + 1) * DAY) for day in range(60)]  # to the end of February
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+INSTANTS = {"bucket_start", "bucket_end", "extraction_timestamp"}
+FILES = {f"org={org}/granularity=daily/month=2024-0{month}" for org in ("acme", "globex") for month in (1, 2)}
+
+Rows = AsyncGenerator[list[tuple[Any, ...]], None]
+
+
+class Place(NamedTuple):
+    """Two orgs on one database, and a folder to export into."""
+
+    acme: Desk
+    globex: Desk
+    folder: Path
+
+    async def export(self, *, since_last: bool = True) -> Exported:
+        return await export(self.acme.dsn, self.folder, since_last=since_last)
+
+    async def stored(self) -> list[tuple[Any, ...]]:
+        """What a reader of the database sees."""
+        return await self.acme.rows(
+            f"SELECT {', '.join(COLUMNS)} FROM flow_outcomes.flow_outcome"
+            " ORDER BY org, granularity, flow_id, bucket_start, outcome_name"
+        )
+
+    def read(self) -> list[tuple[Any, ...]]:
+        """What a reader of the folder sees."""
+        columns = [f"epoch_us({name})" if name in INSTANTS else name for name in COLUMNS]
+        with duckdb.connect() as duck:
+            found = duck.execute(
+                f"SELECT {', '.join(columns)}"
+                f" FROM read_parquet('{self.folder}/**/*.parquet', hive_partitioning = true)"
+                " ORDER BY org, granularity, flow_id, bucket_start, outcome_name"
+            ).fetchall()
+        return [
+            tuple(
+                EPOCH + timedelta(microseconds=value) if name in INSTANTS else value
+                for name, value in zip(COLUMNS, row, strict=True)
+            )
+            for row in found
+        ]
+
+    def files(self) -> dict[str, int]:
+        """Each file with the number of its inode: another one, where it was written anew."""
+        found = self.folder.rglob("*.parquet")
+        return {str(file.parent.relative_to(self.folder)): file.stat().st_ino for file in found}
+
+
+def figures(days: list[Span], name: str = "Paid", count: int = 7) -> list[OutcomeRow]:
+    return [
+        OutcomeRow(flow, *day, outcome, each, 0.5, rejected=False)
+        for day in days
+        for flow in ("billing", "support")
+        for outcome, each in ((name, count), ("Löst 🎧", 0))
+    ]
+
+
+@pytest.fixture
+async def place(database: str, tmp_path: Path) -> AsyncIterator[Place]:
+    """January and February of two orgs."""
+    pool = Database(database, size=2, application_name="test")
+    await pool.open()
+    acme, globex = Desk(database, pool, "acme"), Desk(database, pool, "globex")
+    for desk in (acme, globex):
+        await desk.found()
+        await desk.store(DAYS, DAYS, figures(DAYS))
+    yield Place(acme, globex, tmp_path / "export")
+    await pool.close()
+
+
+async def test_what_is_read_back_is_what_is_stored(place: Place) -> None:
+    """Every column of every row comes back through DuckDB, nulls, zeros, Unicode and instants alike."""
+    await place.acme.store(DAYS[9:10], DAYS[9:10], figures(DAYS[9:10])[:1])  # an outcome that is missing: nulls
+    done = await place.export(since_last=False)
+    stored = await place.stored()
+    assert place.read() == stored
+    assert {row[COLUMNS.index("outcome_count")] for row in stored} == {0, 7, None}
+    assert done == Exported(1, 4, len(stored), 0, 0)
+    assert set(place.files()) == FILES
+
+
+async def test_where_nothing_changed_nothing_is_written(place: Place) -> None:
+    """A second export writes no file; one without --since-last writes them all."""
+    await place.export()
+    files = place.files()
+    assert await place.export() == Exported(2, 0, 0, 0, 4)
+    assert place.files() == files
+    assert (await place.export(since_last=False)).files == 4
+    assert not set(place.files().values()) & set(files.values())
+
+
+async def test_only_the_months_that_changed(place: Place) -> None:
+    """A late restatement brings its own month anew, of its own org, and another granularity its own file."""
+    await place.export()
+    before = place.files()
+    await place.acme.store(DAYS[3:4], DAYS[3:4], figures(DAYS[3:4], count=8))
+    await place.globex.store(DAYS[59:], DAYS[59:], figures(DAYS[59:], "Neu"), granularity=Granularity.HOURLY)
+    assert (await place.export()).files == 2
+    after = place.files()
+    assert {file for file in after if after[file] != before.get(file)} == {
+        "org=acme/granularity=daily/month=2024-01",
+        "org=globex/granularity=hourly/month=2024-02",
+    }
+    assert place.read() == await place.stored()
+
+
+async def test_an_alias_reaches_every_month_of_its_outcome(place: Place) -> None:
+    """A new name is in every month in which the outcome has a figure, of that org alone; its removal too."""
+    pool = place.acme.database
+    once = OutcomeRow("billing", *DAYS[40], "Once", 1, None, rejected=False)
+    await place.acme.store(DAYS[40:41], DAYS[40:41], [*figures(DAYS[40:41]), once])
+    await place.export()
+    await aliases.add(pool, aliases.Alias("acme", None, "Paid", "Settled"))
+    await aliases.apply(pool, "acme")
+    assert (await place.export()).files == 2
+    assert place.read() == await place.stored()
+    assert "Settled" in {row[COLUMNS.index("outcome_name")] for row in place.read()}
+    await aliases.add(pool, aliases.Alias("acme", "billing", "Once", "Twice"))
+    await aliases.apply(pool, "acme")
+    assert (await place.export()).files == 1
+    await aliases.remove(pool, "acme", None, "Paid")
+    await aliases.apply(pool, "acme")
+    assert (await place.export()).files == 2
+    assert place.read() == await place.stored()
+
+
+async def test_a_month_that_is_empty_now(place: Place) -> None:
+    """Where nothing is left of a month its file goes, and the manifest says so, once."""
+    await place.acme.store(DAYS[59:], DAYS[59:], figures(DAYS[59:]), granularity=Granularity.MONTHLY)
+    await place.export()
+    await place.acme.rows("DELETE FROM flow_outcomes.figure WHERE granularity = 'monthly' RETURNING 1")
+    assert (await place.export(since_last=False)).removed == 1
+    assert place.read() == await place.stored()
+    told = json.loads((place.folder / MANIFEST).read_text())["partitions"]
+    assert told["org=acme/granularity=monthly/month=2024-02/figures.parquet"] == {"rows": 0, "export": 2}
+    assert (await place.export()).removed == 0
+
+
+async def test_one_snapshot(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stored while an export is at work comes with the next one, and the two do not mix."""
+    stood = await place.stored()
+    write, writes = Parquet.write, 0
+
+    async def storing(self: Parquet, path: Path, rows: Rows) -> int:
+        nonlocal writes
+        writes += 1
+        if writes == 2:
+            await place.acme.store(DAYS, DAYS, figures(DAYS, count=9))
+            await place.globex.store(DAYS, DAYS, figures(DAYS, count=9))
+        return await write(self, path, rows)
+
+    monkeypatch.setattr(Parquet, "write", storing)
+    await place.export()
+    assert place.read() == stood
+    assert (await place.export()).files == 4
+    assert place.read() == await place.stored()
+
+
+async def test_a_disk_that_is_full(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file cannot be written, all the former ones stay, and nothing of the new ones."""
+    await place.export()
+    stood, files = place.read(), place.files()
+    await place.acme.store(DAYS, DAYS, figures(DAYS, count=9))
+    write, writes = Parquet.write, 0
+
+    async def full(self: Parquet, path: Path, rows: Rows) -> int:
+        nonlocal writes
+        writes += 1
+        if writes == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return await write(self, path, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parquet, "write", full)
+        with pytest.raises(ExportError, match="No space left on device"):
+            await place.export()
+    assert writes == 2
+    assert (place.read(), place.files()) == (stood, files)
+    assert list(place.folder.rglob(FRESH)) == []
+    assert (await place.export()).files == 2
+    assert place.read() == await place.stored()
+
+
+def crashing_at(patch: pytest.MonkeyPatch, last: int) -> None:
+    """Let as many renames and removals happen, and end as a crash does at the next one: nobody clears up."""
+    taken = 0
+
+    def crashing(name: str) -> Callable[..., object]:
+        original = getattr(Path, name)
+
+        def step(self: Path, *arguments: object, **named: object) -> object:
+            nonlocal taken
+            if taken == last:
+                raise KeyboardInterrupt
+            taken += 1
+            return original(self, *arguments, **named)
+
+        return step
+
+    patch.setattr(ExportFolder, "_sweep", lambda _: None)
+    for name in ("replace", "unlink"):
+        patch.setattr(Path, name, crashing(name))
+
+
+async def test_a_crash_at_each_step_of_the_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at any rename or removal, the next export finds the former files or finishes the new ones."""
+    await place.export()
+    for step in range(6):
+        stood, number = place.read(), json.loads((place.folder / MANIFEST).read_text())["export"]
+        await place.acme.store(DAYS, DAYS, figures(DAYS, count=10 + step))
+        with monkeypatch.context() as patch:
+            crashing_at(patch, step)
+            with contextlib.nullcontext() if step == 5 else pytest.raises(KeyboardInterrupt):
+                await place.export()
+        assert (place.folder / PENDING).exists() == (1 <= step < 5)
+        if step == 0:
+            assert place.read() == stood
+        done = await place.export()
+        assert done == Exported(number + (1 if step == 0 else 2), *((2, 240, 0, 2) if step == 0 else (0, 0, 0, 4)))
+        assert place.read() == await place.stored()
+        assert list(place.folder.rglob(".*")) == []
+
+
+async def test_another_database(place: Place) -> None:
+    """Where the revision that the folder shows is not this database's, the org is written anew."""
+    await place.export()
+    await place.acme.rows("UPDATE flow_outcomes.revision SET stamped_at = now() WHERE org = 'acme' RETURNING 1")
+    assert await place.export() == Exported(2, 2, len(await place.stored()) // 2, 0, 2)
+
+
+async def test_an_org_that_is_gone(place: Place) -> None:
+    """An org that the database does not know any more goes out of the folder too."""
+    await place.export()
+    for table in ("org", "figure"):
+        await place.acme.rows(f"DELETE FROM flow_outcomes.{table} WHERE org = 'globex' RETURNING 1")
+    assert await place.export() == Exported(2, 0, 0, 2, 2)
+    assert place.read() == await place.stored()
+
+
+async def test_one_export_at_a_time(place: Place) -> None:
+    """A second export into the same folder is told to wait, and harms nothing."""
+    with ExportFolder(place.folder).opened(), pytest.raises(ExportError, match="another export is at work"):
+        await place.export()
+
+
+async def test_a_folder_of_something_else(place: Place) -> None:
+    """A folder that holds anything but an export is left alone."""
+    place.folder.mkdir()
+    (place.folder / "letter.txt").write_text("dear")
+    with pytest.raises(ConfigError, match="holds something else"):
+        await place.export()
+
+
+async def test_memory_stays_flat(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A month comes in parts, whatever its size, and the parts make the whole."""
+    monkeypatch.setattr(reading, "ROWS_AT_ONCE", 7)
+    parts: list[int] = []
+    batch = Parquet._batch
+
+    def counted(self: Parquet, rows: list[tuple[Any, ...]]) -> object:
+        parts.append(len(rows))
+        return batch(self, rows)
+
+    monkeypatch.setattr(Parquet, "_batch", counted)
+    done = await place.export()
+    assert max(parts) == 7
+    assert sum(parts) == done.rows
+    assert place.read() == await place.stored()
+
+
+async def test_a_database_that_is_away(tmp_path: Path) -> None:
+    """No server is our own error, and the folder holds no manifest."""
+    with pytest.raises(DatabaseAwayError):
+        await export("postgresql://nobody@127.0.0.1:1/nothing", tmp_path / "export", since_last=True)
+    assert not (tmp_path / "export" / MANIFEST).exists()
+
+
+async def test_the_command(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It tells what it wrote; without pyarrow it says what to install, and exits 2."""
+    file = tmp_path / "flow-outcomes.yaml"
+    org = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "secret"}
+    file.write_text(yaml.safe_dump({"database": {"dsn": place.acme.dsn}, "orgs": {"acme": org}}))
+    command = ["export", "--config", str(file), "--to", str(place.folder), "--since-last"]
+    assert await asyncio.to_thread(main, command) == 0
+    assert capsys.readouterr().out.endswith("4 files with 480 rows written, 0 removed, 0 unchanged\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "pyarrow", None)
+        assert await asyncio.to_thread(main, command) == 2
+    assert capsys.readouterr().err == "export: needs pyarrow: pip install 'flow-outcomes[export]'\n"
