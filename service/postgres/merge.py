@@ -18,7 +18,7 @@ import psycopg
 
 from service.clock import Clock
 from service.errors import ConflictError, LeaseLostError, StorageError
-from service.model import Scan, Span, Window, instant
+from service.model import Granularity, Scan, Span, Window, instant
 from service.postgres import merge_sql as sql
 from service.postgres.lease import Lease
 from service.postgres.pool import MERGE_TIMEOUT, Connection, Database, explain
@@ -26,7 +26,12 @@ from service.postgres.revision import STAMP
 from service.postgres.staging import Staging
 
 ALL_FLOWS = "*"
-LONGEST_BUCKET = timedelta(days=32)  # a month, and an hour for a clock put back
+# No bucket is longer, wherever clocks are put back.
+LONGEST_BUCKET = {
+    Granularity.HOURLY: timedelta(hours=3),
+    Granularity.DAILY: timedelta(days=3),
+    Granularity.MONTHLY: timedelta(days=33),
+}
 
 
 @dataclass(frozen=True)
@@ -250,8 +255,10 @@ class Merge:
         if not (self.result.changed or self._newly_covered):
             return
         longest = (await self._run(sql.LONGEST_EXPECTATION))[0][0] or self._record.scan.expect_for
+        longest_bucket = LONGEST_BUCKET[self._record.scan.granularity]
         bounds = {
-            "seen_from": self._record.scan.span.start - longest - LONGEST_BUCKET,
+            "longest_bucket": longest_bucket,
+            "seen_from": self._record.scan.span.start - longest - longest_bucket,
             "expected_to": self._record.scan.span.end + longest,
         }
         self._parameters.update(bounds)

@@ -197,12 +197,15 @@ KEEP_REJECTED_TEXT = """
     ON CONFLICT DO NOTHING
 """
 
+# One row for each outcome at fault, also where the same entry came twice; the same in a later scan adds none.
 KEEP_REJECTED = """
     WITH kept AS (
         INSERT INTO flow_outcomes.rejected_outcome (org, window_start, window_end, digest, ordinal, reason,
                                                     flow_id, bucket_start, outcome_name, rejected_at)
-        SELECT %(org)s, w.window_start, w.window_end, i.digest, i.ordinal, i.reason,
-               i.flow_id, i.bucket_start, i.outcome_name, %(began_at)s
+        SELECT %(org)s, w.window_start, w.window_end, i.digest,
+               row_number() OVER (PARTITION BY w.window_start, i.digest
+                                  ORDER BY i.ordinal, i.outcome_name, i.reason) - 1,
+               i.reason, i.flow_id, i.bucket_start, i.outcome_name, %(began_at)s
         FROM pg_temp.incoming_reject i
         LEFT JOIN pg_temp.scan_bucket b USING (bucket_start)
         JOIN unnest(%(window_starts)s::timestamptz[], %(window_ends)s::timestamptz[])
@@ -402,17 +405,22 @@ LONGEST_EXPECTATION = """
     WHERE org = %(org)s AND granularity = %(granularity)s
 """
 
-# Buckets that are new: every outcome that had a figure not too long before.
+# Buckets that are new: every outcome that had a figure not too long before. Asked outcome by outcome, since the
+# index finds that figure at once where reading all of them would take a month of figures.
 FIND_EXPECTED_HERE = """
     INSERT INTO pg_temp.candidate
     SELECT seen.outcome_no, b.bucket_start, b.bucket_end
     FROM (
-        SELECT DISTINCT f.outcome_no
-        FROM flow_outcomes.figure f
-        JOIN flow_outcomes.outcome o ON o.org = f.org AND o.outcome_no = f.outcome_no
-        WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_count IS NOT NULL
-          AND f.bucket_start >= %(seen_from)s AND f.bucket_start < %(end)s
-          AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
+        SELECT o.outcome_no
+        FROM flow_outcomes.outcome o
+        CROSS JOIN LATERAL (
+            SELECT 1
+            FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = o.outcome_no
+              AND f.outcome_count IS NOT NULL AND f.bucket_start >= %(seen_from)s AND f.bucket_start < %(end)s
+            LIMIT 1
+        ) figure
+        WHERE o.org = %(org)s AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
     ) seen
     CROSS JOIN pg_temp.newly_covered b
     WHERE NOT EXISTS (SELECT 1 FROM pg_temp.scanned s
@@ -442,6 +450,11 @@ FIND_EXPECTED_LATER = """
           AND bucket_start >= %(start)s AND bucket_start <= %(expected_to)s
           AND NOT bucket_start IN (SELECT bucket_start FROM pg_temp.newly_covered)
     ) v ON v.bucket_start >= c.earliest AND v.bucket_start <= c.latest + v.expect_for
+    WHERE NOT EXISTS (
+        SELECT 1 FROM flow_outcomes.figure f
+        WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+          AND f.outcome_no = c.outcome_no AND f.bucket_start = v.bucket_start AND f.state <> 'expected'
+          AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s)
     ON CONFLICT DO NOTHING
 """
 
@@ -458,7 +471,7 @@ _WANTED = """
               WHERE p.org = %(org)s AND p.granularity = %(granularity)s AND p.outcome_no = k.outcome_no
                 AND p.outcome_count IS NOT NULL
                 AND p.bucket_start >= %(seen_from)s AND p.bucket_start < %(expected_to)s
-                AND p.bucket_start >= k.bucket_start - v.expect_for - interval '32 days'
+                AND p.bucket_start >= k.bucket_start - v.expect_for - %(longest_bucket)s
                 AND p.bucket_start < k.bucket_start
                 AND p.bucket_end <= k.bucket_start AND p.bucket_end >= k.bucket_start - v.expect_for
           )

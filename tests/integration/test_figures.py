@@ -122,6 +122,15 @@ async def test_an_entry_that_may_be_anything_takes_no_null_back(desk: Desk) -> N
     assert await desk.rows(SHOWN) == before
 
 
+async def test_each_refused_outcome_is_kept_once(desk: Desk) -> None:
+    """Also where the same entry came twice, with others in between; and not again when a later scan brings it."""
+    same, other = (Reject("no flow id", text, None, FIRST, None) for text in ('{"same": 1}', '{"other": 1}'))
+    for rejects in ([same, other, same], [same, other, same], [other, same]):
+        await scan(desk, range(1), {(0, "A"): 1}, rejects=rejects)
+    rows = await desk.rows("SELECT entry, count(*) FROM flow_outcomes.rejected_entry GROUP BY 1 ORDER BY 1")
+    assert rows == [('{"other": 1}', 1), ('{"same": 1}', 2)]
+
+
 async def test_coverage_tells_how_a_window_came_about(desk: Desk) -> None:
     """Since when it is complete, when it was confirmed, and what later readings moved."""
     await scan(desk, range(2), {(0, "A"): 10, (1, "A"): 5})
