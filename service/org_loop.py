@@ -34,12 +34,13 @@ class JobLoop:
         self._clock = clock
         self._emit = emit
         self._rung = asyncio.Event()
-        self._wish = Wish()
+        self._wish = Wish(whole=False)
         self._running: Wish | None = None
         self._closed = False
 
     def close(self) -> None:
         """Begin nothing new; ``run`` ends when what is in flight has ended."""
+        self._forget()
         self._closed = True
         if self._running is not None:
             self._running.stop = True
@@ -48,34 +49,43 @@ class JobLoop:
     def ring(self, *, whole: bool | None = None, any_time: bool = False) -> None:
         """Ask for a cycle; one that runs already is joined where it takes along all that is wished for."""
         running = self._running
-        if running is not None and (any_time or whole is not None):
+        if running is not None:
             running.any_time = running.any_time or any_time
             if running.whole or not whole:
                 return
-        self._wish = Wish(self._wish.whole or whole, self._wish.any_time or any_time)
+        self._wish = Wish(_more(self._wish.whole, whole), self._wish.any_time or any_time)
+        self._rung.set()
+
+    def fallen_due(self) -> None:
+        """A window has fallen due: it does not wait until a backlog is done, which the next cycle goes on with."""
+        if self._running is not None:
+            self._running.stop = True
+        self._wish = Wish(_more(self._wish.whole, None), self._wish.any_time)
         self._rung.set()
 
     async def run(self, worker: OrgWorker) -> None:
         """Run cycles until this is closed or the org is lost."""
-        self.ring()
+        self.fallen_due()
         try:
             while True:
                 await self._rung.wait()
                 self._rung.clear()
                 if self._closed:
                     return
-                wish, self._wish = self._wish, Wish()
+                wish, self._wish = self._wish, Wish(whole=False)
                 self._running = wish
                 try:
                     await self._cycle(worker, wish)
                 finally:
                     self._running = None
         finally:
-            self._scheduler.forget(f"{self._name}/due")
-            self._scheduler.forget(f"{self._name}/retry")
+            if not self._closed:  # else its name may be another loop's by now
+                self._forget()
 
     async def _cycle(self, worker: OrgWorker, wish: Wish) -> None:
-        job = self.job
+        job, now, tz = self.job, self._clock.now(), worker.org.tz
+        following = windows.next_owed(job.window, job.since.resolve(now, tz), now, job.delay, tz)
+        self._at("due", windows.due_at(following, job.delay, job.off_peak), self.fallen_due)
         try:
             tally = await worker.cycle(job, wish)
         except LeaseLostError:
@@ -87,21 +97,33 @@ class JobLoop:
             self._emit("cycle_broken", org=self._org, job=job.name, exc_info=True)
             self._again(wish, self._clock.now() + timedelta(seconds=BROKEN_RETRY))
         else:
-            now = self._clock.now()
             if tally.unfinished or tally.doubted:
-                self._at("retry", self._open(now + job.retry_every), lambda: self.ring(whole=False))
-            tz = worker.org.tz
-            following = windows.next_owed(job.window, job.since.resolve(now, tz), now, job.delay, tz)
-            self._at("due", windows.due_at(following, job.delay, job.off_peak), self.ring)
+                at = self._open(self._clock.now() + job.retry_every)
+                self._at("retry", at, lambda: self.ring(whole=False))
 
     def _again(self, wish: Wish, at: datetime) -> None:
-        self._at("retry", at, lambda: self.ring(whole=wish.whole, any_time=wish.any_time))
+        def ring() -> None:
+            if wish.whole is None:
+                self.fallen_due()
+            self.ring(whole=wish.whole, any_time=wish.any_time)
+
+        self._at("retry", at, ring)
 
     def _open(self, at: datetime) -> datetime:
         return at if self.job.off_peak is None else self.job.off_peak.next_open(at)
 
     def _at(self, what: str, at: datetime, ring: Callable[[], None]) -> None:
-        self._scheduler.ring_at(f"{self._name}/{what}", at, ring)
+        if not self._closed:
+            self._scheduler.ring_at(f"{self._name}/{what}", at, ring)
+
+    def _forget(self) -> None:
+        self._scheduler.forget(f"{self._name}/due")
+        self._scheduler.forget(f"{self._name}/retry")
+
+
+def _more(one: bool | None, other: bool | None) -> bool | None:
+    """The larger of two wishes: the lookback too, the cycle's own choice, only what is open."""
+    return True if one or other else None if one is None or other is None else False
 
 
 class OrgLoop:
@@ -135,7 +157,7 @@ class OrgLoop:
                 self._start(self._jobs[name])
             elif self._jobs[name].job != job:
                 self._jobs[name].job = job
-                self._jobs[name].ring()
+                self._jobs[name].fallen_due()
         self._entries = {name: entry for name, entry in config.ad_hoc.items() if entry.org == org.name}
         self._ad_hoc.set()
 
