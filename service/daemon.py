@@ -67,7 +67,13 @@ class Daemon:
         self._emit("daemon_stopped")
 
     async def _start(self, stack: AsyncExitStack) -> None:
-        web = WebServer(self._reporter.registry, lambda: self._runtime, lambda: self._config, self._load)
+        web = WebServer(
+            self._reporter.registry,
+            lambda: self._runtime,
+            lambda: self._config,
+            self._load,
+            lambda: self._reporter.warned,
+        )
         address = await web.start(self._config.http.host, self._config.http.port)
         stack.push_async_callback(web.stop)
         await stack.enter_async_context(self._scheduler.running())

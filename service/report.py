@@ -6,11 +6,16 @@ Whatever happens is told as ``emit(event, **context)``; here it becomes a line o
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from service.clock import SystemClock
+from service.logs import plain
+from service.model import instant
 
 Emit = Callable[..., None]
 
@@ -42,14 +47,31 @@ _LEVELS = {
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
+_MOST_WARNINGS = 50  # that are kept for who looks
+_TEXT_MAX = 400
+
+
+class Warned(NamedTuple):
+    """A warning as the page tells it; without secrets, and cut to a bound."""
+
+    at: str
+    level: str
+    event: str
+    org: str | None
+    job: str | None
+    text: str
+
+
 class Reporter:
     """Tells each event to the log and to the metrics.
 
     Attributes:
         registry: what ``/metrics`` shows; one a process, not the library's global one.
+        warned: the last warnings and errors, the oldest first.
     """
 
     def __init__(self) -> None:
+        self.warned: deque[Warned] = deque(maxlen=_MOST_WARNINGS)
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series each, which nobody asks for
         self.registry = CollectorRegistry()
         self._log = structlog.get_logger()
@@ -90,7 +112,10 @@ class Reporter:
     def emit(self, event: str, **context: Any) -> None:  # noqa: ANN401 - a context holds anything
         """Log the event and count it."""
         self._count(event, context)
-        self._log.log(_LEVELS.get(event, logging.INFO), event, **context)
+        level = _LEVELS.get(event, logging.INFO)
+        if level >= logging.WARNING:
+            self.warned.append(_warned(event, level, context))
+        self._log.log(level, event, **context)
 
     def _count(self, event: str, context: dict[str, Any]) -> None:  # noqa: C901, PLR0912 - one case an event
         org, job = context.get("org") or "", context.get("job") or ""
@@ -124,3 +149,17 @@ class Reporter:
                 self._breaker.labels(org).set(2)
             case _:
                 pass
+
+
+def _warned(event: str, level: int, context: Mapping[str, Any]) -> Warned:
+    told = {key: plain(value) for key, value in context.items() if key != "exc_info"}
+    org, job = told.pop("org", None), told.pop("job", None)
+    text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items() if value is not None)
+    return Warned(
+        at=instant(SystemClock().now()),
+        level=logging.getLevelName(level).lower(),
+        event=event,
+        org=None if org is None else str(org),
+        job=None if job is None else str(job),
+        text=text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX - 1]}…",
+    )

@@ -21,6 +21,7 @@ from service.postgres.ledger import AD_HOC, work_of
 from service.postgres.pool import Connection
 from service.postgres.standing import Counted, Hold, Owed, Unfinished
 
+NOT_BEGUN = "due, and not begun yet"  # of a window that the ledger does not list
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
@@ -15,12 +15,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from service.clock import Clock, SystemClock
 from service.config import Config
 from service.errors import ConfigError, Fault, FlowOutcomesError
+from service.report import Warned
+from service.web.answers import Answers
+from service.web.endpoints import Endpoints
 from service.web.gauges import Gauges, Load
-from service.web.page import STYLE_SOURCE, page
-from service.web.watch import STATUS_AGE, Watch
+from service.web.now import Rates
+from service.web.page import page
+from service.web.watch import STATUS_AGE, STATUS_SPACING, Watch
 
 METRICS_AGE = 3.0
-STATUS_SPACING, METRICS_SPACING = 4.0, 20.0
+METRICS_SPACING = 20.0
 KEEP_ALIVE = 15.0  # seconds that an idle connection is kept
 STOP_WITHIN = 1.0
 LARGEST_REQUEST = 64 * 1024
@@ -28,8 +32,9 @@ PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
-        f"default-src 'none'; style-src {STYLE_SOURCE}; base-uri 'none'; form-action 'none';"
-        " frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+        " require-trusted-types-for 'script'; trusted-types 'none'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -53,6 +58,7 @@ class WebServer:
         runtime: knows the database; None until it is there.
         config: the configuration as of now.
         load: what each org that this process holds is at.
+        warned: the last warnings.
         clock: the time.
     """
 
@@ -62,6 +68,7 @@ class WebServer:
         runtime: Callable[[], Reached | None],
         config: Callable[[], Config],
         load: Callable[[], Mapping[str, Load]] = dict,
+        warned: Callable[[], Sequence[Warned]] = tuple,
         clock: Clock | None = None,
     ) -> None:
         self._registry = registry
@@ -70,6 +77,10 @@ class WebServer:
         self._load = load
         self._clock = clock or SystemClock()
         self._watch = Watch(self._dsn, config, self._clock)
+        self._answers = Answers(self._watch.there, self._clock)
+        self._endpoints = Endpoints(
+            self._watch, self._answers, config, load, warned, Rates(registry, self._clock), self._clock
+        )
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> str:
@@ -85,6 +96,7 @@ class WebServer:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/api/status", self._status)
         app.router.add_get("/", self._page)
+        self._endpoints.add_to(app)
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -108,6 +120,7 @@ class WebServer:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+        await self._answers.close()
         await self._watch.close()
 
     def _dsn(self) -> str | None:
@@ -164,5 +177,6 @@ async def _only_read(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
     response.headers["Server"] = "flow-outcomes"

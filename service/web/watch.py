@@ -14,12 +14,13 @@ from service.clock import Clock
 from service.config import Config
 from service.errors import DatabaseAwayError, FlowOutcomesError
 from service.postgres.look import looking, unready
+from service.postgres.page import Pace, pace
 from service.standing import Standing, standing
 
 PATIENCE = 2.5  # seconds that who asks waits for the database
 STANDING_WITHIN = 60.0  # seconds that the status may take: at 500 orgs before their first run it takes some
 READY_AGE = 1.0
-STATUS_AGE = 1.0
+STATUS_AGE, STATUS_SPACING = 1.0, 4.0
 
 T = TypeVar("T")
 
@@ -96,6 +97,7 @@ class Watch:
         self._config = config
         self._clock = clock
         self.status = Shared(self._standing, clock)
+        self.paces = Shared(self._paces, clock)
         self._ready = Shared(self._look, clock)
 
     async def unready(self) -> str:
@@ -108,17 +110,27 @@ class Watch:
     async def close(self) -> None:
         """End every look."""
         await self.status.close()
+        await self.paces.close()
         await self._ready.close()
 
     async def _standing(self) -> Standing:
-        async with looking(self._there(), "flow-outcomes web", within=STANDING_WITHIN) as connection:
+        async with looking(self.there(), "flow-outcomes web", within=STANDING_WITHIN) as connection:
             return await standing(connection, self._config(), self._clock.now())
 
+    async def _paces(self) -> list[Pace]:
+        async with looking(self.there(), "flow-outcomes web", within=STANDING_WITHIN) as connection:
+            return await pace(connection, list(self._config().orgs))
+
     async def _look(self) -> str:
-        async with looking(self._there(), "flow-outcomes web", within=PATIENCE, read_only=False) as connection:
+        async with looking(self.there(), "flow-outcomes web", within=PATIENCE, read_only=False) as connection:
             return await unready(connection) or ""
 
-    def _there(self) -> str:
+    def there(self) -> str:
+        """Where the database is.
+
+        Raises:
+            DatabaseAwayError: it is not there yet.
+        """
         dsn = self._dsn()
         if dsn is None:
             raise DatabaseAwayError("the database is still being started")

@@ -1,0 +1,41 @@
+"""The page's own files: read once, sent as they are, and the only ones there are."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+_FOLDER = Path(__file__).with_name("static")
+_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".LICENSE": "text/plain",
+}
+
+
+class Asset(NamedTuple):
+    """A file, what it is, and a digest of what is in it."""
+
+    body: bytes
+    content_type: str
+    etag: str
+
+
+@cache
+def assets() -> dict[str, Asset]:
+    """Every file by its name."""
+    return {
+        file.name: Asset(body, _TYPES[file.suffix], etag_of(body))
+        for file in sorted(_FOLDER.iterdir())
+        if file.suffix in _TYPES
+        for body in (file.read_bytes(),)
+    }
+
+
+def etag_of(body: bytes) -> str:
+    """What stands in the ETag header for these bytes."""
+    return hashlib.blake2b(body, digest_size=12).hexdigest()
