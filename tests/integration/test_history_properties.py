@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.errors import ConflictError
 from service.model import Granularity, OutcomeRow, Reject, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias, AliasError
@@ -37,7 +38,10 @@ LEAPS = (0, 1, 2, 31)  # expect_for, in buckets
 
 @dataclass(frozen=True)
 class ScanStep:
-    """A scan of some windows; it begins ``late`` scans before the one that was merged last began."""
+    """A scan of some windows; it begins ``late`` scans before the one that was merged last began.
+
+    One that is ``torn`` says two things of one outcome, so that it fails when much of it was written already.
+    """
 
     granularity: Granularity
     work: str
@@ -51,6 +55,7 @@ class ScanStep:
     expect: int
     new_cycle: bool
     late: int
+    torn: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ SCAN = st.builds(
     expect=st.sampled_from((*LEAPS, 31, 31)),
     new_cycle=st.booleans(),
     late=st.sampled_from((0, 0, 0, 0, 1, 2)),
+    torn=st.sampled_from((False,) * 7 + (True,)),
 )
 ALIAS = st.builds(
     AliasStep,
@@ -198,11 +204,24 @@ class Account:
             began=began,
         )
         restated = len(self.reference.restated)
+        rows = [_row(key, each) for key, each in said.items()]
+        if step.torn:
+            row = OutcomeRow(asked[0], *buckets[-1], "Torn", 1, None, rejected=False)
+            with pytest.raises(ConflictError):
+                await self.desk.store(
+                    windows,
+                    buckets,
+                    [*rows, row, row._replace(outcome_count=2)],
+                    granularity=granularity,
+                    rejects=rejects,
+                    work=step.work,
+                )
+            return
         doubted = self.reference.scan(told)
         merged = await self.desk.store(
             windows,
             buckets,
-            [_row(key, each) for key, each in said.items()],
+            rows,
             granularity=granularity,
             flows=step.flows,
             expect_for=expect_for,
