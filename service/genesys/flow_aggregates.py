@@ -29,6 +29,7 @@ TOTAL, FAILED = "nFlowOutcome", "nFlowOutcomeFailed"
 
 _STEPS = {Granularity.HOURLY: "PT1H", Granularity.DAILY: "P1D", Granularity.MONTHLY: "P1M"}
 _ABSENT = object()
+_ANYTHING = "a group tells neither flow nor outcome: it may be a part of any figure"
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -171,20 +172,23 @@ def _entries(element: msgspec.Raw) -> Iterator[Entry]:
 
 
 def _loose_entries(value: object, text: str) -> list[Entry]:
-    """The entries of a group, whatever it looks like; what cannot be read is left for the judge to refuse."""
+    """The entries of a group, whatever it looks like; what cannot be read is left for the judge to refuse.
+
+    Raises:
+        PageError: it tells neither flow nor outcome, so that it may be a part of any figure.
+    """
     group = value.get("group") if isinstance(value, dict) else None
+    if not isinstance(group, dict):
+        raise PageError(_ANYTHING)
     data = value.get("data") if isinstance(value, dict) else None
-    if not isinstance(group, dict) or not isinstance(data, list):
-        flow_id = group.get("flowId") if isinstance(group, dict) else None
-        return [Entry(flow_id, (None, None), None, text)]
     part = _part(group)
     found = []
-    for datum in data:
+    for datum in data if isinstance(data, list) else [None]:
         interval = datum.get("interval") if isinstance(datum, dict) else None
         counts = _loose_counts(datum.get("metrics") if isinstance(datum, dict) else None)
-        if counts is None:
-            found.append(Entry(group.get("flowId"), _ends(interval), None, text))
-        elif (entry := _entry(group, part, interval, counts, text)) is not None:
+        # what has no known shape is a count that cannot be told
+        entry = _entry(group, part, interval, {TOTAL: None} if counts is None else counts, text)
+        if entry is not None:
             found.append(entry)
     return found
 
@@ -207,10 +211,16 @@ def _loose_counts(metrics: object) -> dict[str, object] | None:
 def _entry(
     group: Mapping[str, Any], part: str, interval: object, counts: Mapping[str, object], text: str
 ) -> Entry | None:
-    """One group in one bucket; None where it tells of no outcome."""
+    """One group in one bucket; None where it tells of no outcome.
+
+    Raises:
+        PageError: it tells neither flow nor outcome, so that it may be a part of any figure.
+    """
     total, failed = counts.get(TOTAL, _ABSENT), counts.get(FAILED, _ABSENT)
     if total is _ABSENT and (failed is _ABSENT or _is_zero(failed)):
         return None
+    if group.keys().isdisjoint(("flowId", "flowOutcomeId")):
+        raise PageError(_ANYTHING)
     outcome = group.get("flowOutcomeId")
     figure = _figure(total, failed, group.get("flowOutcomeValue", _ABSENT))
     # Without an id the outcome cannot be told, and an empty one is refused for that.

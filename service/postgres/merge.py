@@ -182,6 +182,8 @@ class Merge:
         await self._fill(sql.TAKE_OUTCOMES, "scan_outcome")
         [(in_parts,)] = await self._run(sql.HAS_PARTS)
         await self._fill(sql.TAKE_PARTS if in_parts else sql.TAKE_SCAN, "scanned")
+        if in_parts:
+            await self._run(sql.DOUBT_PARTS)
         for flow_id, bucket_start, name in await self._run(sql.FIND_CONFLICT):
             raise ConflictError(
                 f"two different figures for outcome {name!r} of flow {flow_id}"

@@ -167,6 +167,18 @@ TAKE_PARTS = """
 
 HAS_PARTS = "SELECT EXISTS (SELECT 1 FROM pg_temp.incoming WHERE part <> '')"
 
+# An entry that was refused may have been a part of whatever it does not rule out, and a sum without it is no figure.
+DOUBT_PARTS = """
+    UPDATE pg_temp.scanned s
+    SET rejected = true, outcome_count = NULL, outcome_percentage = NULL, success_count = NULL, failure_count = NULL
+    FROM pg_temp.scan_outcome o, pg_temp.incoming_reject i
+    WHERE o.outcome_no = s.outcome_no
+      AND (i.flow_id IS NULL OR i.outcome_name IS NULL OR i.bucket_start IS NULL)
+      AND (i.flow_id IS NULL OR i.flow_id = o.flow_id)
+      AND (i.outcome_name IS NULL OR i.outcome_name = o.source_key)
+      AND (i.bucket_start IS NULL OR i.bucket_start = s.bucket_start)
+"""
+
 FIND_CONFLICT = """
     SELECT o.flow_id, s.bucket_start, o.source_key
     FROM pg_temp.scanned s

@@ -1,0 +1,244 @@
+"""How the flow-aggregates API is asked and read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from service.errors import ForbiddenError, PageError, RefusedError, ServerError, TooLargeError
+from service.genesys.faults import fault
+from service.genesys.flow_aggregates import ASKING, FlowAggregates, decode
+from service.genesys.redaction import Redactor
+from service.model import Entry, Figure, Granularity, Query, Span
+from service.normalise import Frame, normalise
+
+DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
+INTERVAL = "2024-01-01T00:00:00.000Z/2024-01-02T00:00:00.000Z"
+QUERY = Query("acme", DAY, Granularity.DAILY, "Europe/Berlin", (), 100, None, DAY)
+
+
+def datum(total: object = 145, failed: object = None, **changed: object) -> dict[str, Any]:
+    metrics = [{"metric": "nFlowOutcome", "stats": {"count": total}}]
+    if failed is not None:
+        metrics.append({"metric": "nFlowOutcomeFailed", "stats": {"count": failed}})
+    return {"interval": INTERVAL, "metrics": metrics, **changed}
+
+
+def group(value: str | None = "SUCCESS", **more: str) -> dict[str, str]:
+    split = {} if value is None else {"flowOutcomeValue": value}
+    return {"flowId": "f1", "flowOutcomeId": "o1", **split, **more}
+
+
+def read(*results: object, **more: object) -> list[Entry]:
+    return decode(json.dumps({"results": results, **more}).encode())[0]
+
+
+def figures(*results: object) -> list[tuple[int | None, int | None, int | None]]:
+    """Count, successes and failures of each row that the judge lets through, or None where he does not."""
+    frame = Frame.of(QUERY, [DAY], lambda at: at == DAY.start)
+    rows = normalise(read(*results), frame).rows
+    return [(row.outcome_count, row.success, row.failure) for row in rows]
+
+
+class TestAsking:
+    def test_the_query_is_the_published_one(self) -> None:
+        """Interval in UTC, period, time zone, groups and both metrics; no filter where all flows are meant."""
+        assert FlowAggregates().body(QUERY) == {
+            "interval": INTERVAL,
+            "granularity": "P1D",
+            "timeZone": "Europe/Berlin",
+            "groupBy": ["flowId", "flowOutcomeId", "flowOutcomeValue"],
+            "metrics": ["nFlowOutcome", "nFlowOutcomeFailed"],
+        }
+
+    @pytest.mark.parametrize(
+        ("granularity", "period"),
+        [(Granularity.HOURLY, "PT1H"), (Granularity.DAILY, "P1D"), (Granularity.MONTHLY, "P1M")],
+    )
+    def test_granularity_is_a_period(self, granularity: Granularity, period: str) -> None:
+        """In ISO 8601."""
+        assert FlowAggregates().body(replace(QUERY, granularity=granularity))["granularity"] == period
+
+    def test_flows_are_predicates_of_one_value_each(self) -> None:
+        """Joined with or, in an order of their own."""
+        assert FlowAggregates().body(replace(QUERY, flows=("b", "a")))["filter"] == {
+            "type": "or",
+            "predicates": [
+                {"type": "dimension", "dimension": "flowId", "operator": "matches", "value": flow} for flow in "ab"
+            ],
+        }
+
+    def test_it_asks_no_further_than_is_wanted(self) -> None:
+        """There is no delay to tell this engine, so nothing is to be made up for."""
+        further = replace(QUERY, metrics_delay=timedelta(hours=1), asked=Span(DAY.start, DAY.end + DAY.duration))
+        assert FlowAggregates().body(further) == FlowAggregates().body(QUERY)
+        assert FlowAggregates().query_hash(further) == FlowAggregates().query_hash(QUERY)
+
+
+class TestReading:
+    def test_a_group_in_a_bucket_is_an_entry(self) -> None:
+        """Known by the outcome's id; its text is the whole group as it came."""
+        result = {"group": group(), "data": [datum()]}
+        [entry] = read(result)
+        assert (entry.flow_id, entry.interval) == ("f1", tuple(INTERVAL.split("/")))
+        assert entry.outcomes == {"o1": Figure(145, None, 145, 0)}
+        assert json.loads(entry.text) == result
+
+    def test_parts_are_told_apart_by_what_is_not_flow_or_outcome(self) -> None:
+        """In whatever order the dimensions stand; the slow way names them alike."""
+        one, other, again, slow = (
+            read({"group": each, "data": [datum(count)]})[0].part
+            for each, count in (
+                (group(mediaType="voice"), 1),
+                (group(mediaType="chat"), 1),
+                (dict(reversed(group(mediaType="voice").items())), 1),
+                (group(mediaType="voice"), 1.0),
+            )
+        )
+        assert one == again == slow != other
+
+    @pytest.mark.parametrize(
+        ("value", "total", "failed", "expected"),
+        [
+            ("SUCCESS", 5, None, (5, 5, 0)),
+            ("SUCCESS", 5, 0, (5, 5, 0)),
+            ("FAILURE", 5, 5, (5, 0, 5)),
+            ("FAILURE", 5, None, (5, 0, 5)),
+            ("UNKNOWN", 5, None, (5, 0, 0)),
+            ("SOMETHING", 5, None, (5, 0, 0)),
+            (None, 5, 2, (5, 3, 2)),
+            (None, 5, None, (5, 5, 0)),
+            ("SUCCESS", 5.0, None, (5, 5, 0)),
+            ("SUCCESS", 0, None, (0, 0, 0)),
+            # the engine counts in a way that is not understood: nothing is made of it
+            ("SUCCESS", 5, 1, (None, None, None)),
+            ("FAILURE", 5, 3, (None, None, None)),
+            ("UNKNOWN", 5, 5, (None, None, None)),
+            (None, 5, 6, (None, None, None)),
+            (None, 5, "2", (None, None, None)),
+            ("SUCCESS", "5", None, (None, None, None)),
+            ("SUCCESS", -5, None, (None, None, None)),
+            ("FAILURE", 1.5, None, (None, None, None)),
+            ("SUCCESS", True, None, (None, None, None)),
+            ("SUCCESS", 2**63, None, (None, None, None)),
+        ],
+    )
+    def test_success_and_failure(
+        self, value: str | None, total: object, failed: object, expected: tuple[int | None, ...]
+    ) -> None:
+        """The group's value splits; nFlowOutcomeFailed splits where the groups do not, and must agree."""
+        assert figures({"group": group(value), "data": [datum(total, failed)]}) == [expected]
+
+    def test_silence_is_absence(self) -> None:
+        """A group without buckets, a bucket without the metric: no entry, so neither null nor zero."""
+        other = {"metric": "nFlow", "stats": {"count": 9}}
+        none = {"metric": "nFlowOutcomeFailed", "stats": {"count": 0}}
+        assert read(
+            {"group": group(), "data": []},
+            {"group": group(), "data": [datum(metrics=[])]},
+            {"group": group(), "data": [datum(metrics=[other, none])]},
+            {"group": {"flowId": "f1"}, "data": [datum(metrics=[other])]},
+        ) == []  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            {"group": group()},
+            {"group": group(), "data": {}},
+            {"group": group(), "data": [17]},
+            {"group": group(), "data": [datum(metrics=17)]},
+            {"group": group(), "data": [datum(metrics=[17])]},
+            {"group": group(), "data": [datum(interval=None)]},
+            {"group": group(), "data": [datum(interval="yesterday")]},
+            {"group": {"flowId": "f1", "flowOutcomeValue": "SUCCESS"}, "data": [datum()]},
+            {"group": {"flowOutcomeId": "o1"}, "data": [datum()]},
+            {"group": {"flowId": "f1", "flowOutcomeId": 5}, "data": [datum()]},
+            {"group": group(), "data": [datum(metrics=[{"metric": "nFlowOutcome"}])]},
+            {"group": group(), "data": [datum(metrics=[{"metric": "nFlowOutcome", "stats": {}}])]},
+            {"group": group(), "data": [datum(metrics=[*datum(1)["metrics"], *datum(2)["metrics"]])]},
+            {"group": group(), "data": [datum(metrics=datum(0, 3)["metrics"][1:])]},
+        ],
+    )
+    def test_an_entry_at_fault_costs_itself_alone(self, result: object) -> None:
+        """It is refused, and its neighbour is read."""
+        frame = Frame.of(QUERY, [DAY], lambda at: at == DAY.start)
+        good = {"group": {**group(), "flowOutcomeId": "o2"}, "data": [datum(7)]}
+        found = normalise(read(result, good), frame)
+        assert len(found.rejects) == 1
+        assert json.loads(found.rejects[0].text) == result
+        assert [row.outcome_count for row in found.rows if row.source_key == "o2"] == [7]
+        assert all(row.rejected for row in found.rows if row.source_key != "o2")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"{}",
+            b"[]",
+            b"<html>",
+            b'{"results": null}',
+            b'{"results": {}}',
+            b'{"results": []',
+            b'{"results": ["\xff"]}',
+            b'{"results": [], "cursor": 5}',
+            b'{"results": [], "cursor": ""}',
+            b'{"results": [17]}',
+            b'{"results": [null]}',
+            b'{"results": [{"data": []}]}',
+            json.dumps({"results": [{"group": {"mediaType": "voice"}, "data": [datum()]}]}).encode(),
+        ],
+    )
+    def test_a_page_at_fault(self, answer: bytes) -> None:
+        """Nothing of it is believed; no results at all is a fault, not an empty answer."""
+        with pytest.raises(PageError):
+            decode(answer)
+
+    def test_odd_json_costs_its_entry_alone(self) -> None:
+        """A number past a double's range, a count that a double would round."""
+        text = json.dumps({"results": [{"group": group(), "data": [datum(1), datum(2), datum(3)]}]})
+        text = text.replace('"count": 2', '"count": 1e999').replace('"count": 3', '"count": 9007199254740993.0')
+        frame = Frame.of(QUERY, [DAY], lambda at: at == DAY.start)
+        rows = normalise(decode(text.encode())[0], frame).rows
+        assert [row.outcome_count for row in rows] == [1, None, 2**53 + 1]
+
+    def test_a_cursor_is_told(self) -> None:
+        """None where the scan ends here."""
+        assert decode(b'{"results": []}') == ([], None)
+        assert decode(b'{"results": [], "cursor": null}') == ([], None)
+        assert decode(b'{"cursor": "a+/=", "results": []}') == ([], "a+/=")
+        assert decode(b'{"cursor": "\\ud800", "results": []}')[1] == "\ud800"
+
+
+def meaning(status: int, code: str) -> Exception:
+    body = json.dumps({"code": code, "message": "m", "contextId": "c-1"}).encode()
+    return fault(status, body, None, DAY.start, Redactor().clean, ASKING)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "response.entity.too.large", TooLargeError),
+        (413, "response.entity.too.large", TooLargeError),
+        (504, "request.timeout", TooLargeError),
+        (504, "", TooLargeError),
+        (503, "service.unavailable", ServerError),
+        (502, "", ServerError),
+        (400, "bad.request", RefusedError),
+        (400, "invalid.date", RefusedError),
+        (403, "missing.any.permissions", ForbiddenError),
+    ],
+)
+def test_each_error_of_this_api(status: int, code: str, kind: type[Exception]) -> None:
+    """A 504 is a query that is too large here, and is halved like one."""
+    assert type(meaning(status, code)) is kind
+
+
+def test_a_403_names_what_is_missing() -> None:
+    """The permission of this API and its scopes, and what support asks for."""
+    told = str(meaning(403, "missing.any.permissions"))
+    assert "analytics:flowAggregate:view" in told
+    assert "analytics:readonly" in told
+    assert "contextId c-1" in told
