@@ -23,7 +23,10 @@ ASKED_EVERY = 2.0  # seconds between two looks for ad hoc spans that somebody as
 ALIASES_EVERY = 10.0  # and for edited aliases
 
 # What an org's client is made of; another one needs another client.
-_OTHER_CLIENT = ("api", "base_url", "login_url", "region", "aggregates")
+_OTHER_CLIENT = (
+    *("api", "base_url", "login_url", "region", "aggregates"),
+    *("client_id", "client_secret", "client_secret_file"),
+)
 
 
 class Daemon:
