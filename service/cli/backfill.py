@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import sys
 from datetime import date
 
 from service.ad_hoc import ad_hoc_windows
+from service.cli import DONE, UNDONE
 from service.cli.arguments import configured, declare
 from service.config import AdHoc, Config, Org, values
 from service.errors import ConfigError, DatabaseAwayError, Fault, LeaseLostError
 from service.model import Granularity, Window
 from service.once import DATABASE_PATIENCE
+from service.postgres.lease import Lease
 from service.postgres.ledger import Ledger
 from service.postgres.requests import ask, progress
 from service.progress import Progress
@@ -70,44 +73,50 @@ async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Pro
             found = ad_hoc_windows(org, entry, runtime.clock.now())
             if not found.windows:
                 print(f"nothing of {entry.start} to {entry.end} has settled yet: a bucket rests for an hour")
-                return 1
-            try:
-                async with asyncio.timeout(TAKE_WITHIN):
-                    lease = await runtime.lease(org.name)
-            except TimeoutError:
-                runtime.keeper.give_back(org.name)
-                return await _handed_over(runtime, org, list(found.windows), bar)
-            try:
-                async with runtime.worker(org, lease, gives_up=True) as worker:
-                    windows = await worker.request(entry, again=True)
-                    tally = await worker.ad_hoc(only=windows)
-                    stored = (await progress(runtime.database, windows)).read
-            except (DatabaseAwayError, LeaseLostError, GivenUpError) as error:
-                sys.stderr.write(
-                    f"flow-outcomes: {error}; what is not stored yet goes on when this is run again\n"
-                )
-                return 1
-            print(f"{stored} of {len(windows)} windows stored")
-            return 0 if tally.unfinished == 0 else 1
+                return UNDONE
+            taking = asyncio.create_task(runtime.lease(org.name))
+            await asyncio.wait({taking}, timeout=TAKE_WITHIN)
+            if not taking.done():
+                over = await _handed_over(runtime, org, list(found.windows), bar, taking)
+                if over is not None:
+                    return over
+            return await _here(runtime, org, entry, taking.result())
 
 
-async def _handed_over(runtime: Runtime, org: Org, windows: list[Window], bar: Progress) -> int:
-    """Ask the daemon that holds the org, and follow it."""
+async def _here(runtime: Runtime, org: Org, entry: AdHoc, lease: Lease) -> int:
+    """Extract it in this process."""
+    try:
+        async with runtime.worker(org, lease, gives_up=True) as worker:
+            windows = await worker.request(entry, again=True)
+            tally = await worker.ad_hoc(only=windows)
+            stored = (await progress(runtime.database, windows)).read
+    except (DatabaseAwayError, LeaseLostError, GivenUpError) as error:
+        sys.stderr.write(f"flow-outcomes: {error}; what is not stored yet goes on when this is run again\n")
+        return UNDONE
+    print(f"{stored} of {len(windows)} windows stored")
+    return DONE if tally.unfinished == 0 else UNDONE
+
+
+async def _handed_over(
+    runtime: Runtime, org: Org, windows: list[Window], bar: Progress, taking: asyncio.Task[Lease]
+) -> int | None:
+    """Ask the process that holds the org, and follow it; None once the org is ours: that one has ended."""
     settled = await Ledger(runtime.database, org.name, epoch=-1).all_settled(windows, org.flows)
     await ask(runtime.database, windows, again=settled)
     bar.say(f"{org.name} is worked by another process; it was handed the span")
-    done = 0
-    while True:
-        now = await progress(runtime.database, windows)
-        bar.at(now.read, len(windows))
-        done = now.read
-        if now.over:
-            break
-        await asyncio.sleep(POLL)
-    for error in now.errors:
-        sys.stderr.write(f"flow-outcomes: {error}\n")
-    print(f"{done} of {len(windows)} windows stored")
-    return 0 if now.failed == 0 else 1
+    while not taking.done():
+        with contextlib.suppress(DatabaseAwayError):
+            now = await progress(runtime.database, windows)
+            bar.at(now.read, len(windows))
+            if now.over:
+                taking.cancel()
+                runtime.keeper.give_back(org.name)
+                for error in now.errors:
+                    sys.stderr.write(f"flow-outcomes: {error}\n")
+                print(f"{now.read} of {len(windows)} windows stored")
+                return DONE if now.failed == 0 else UNDONE
+        await asyncio.wait({taking}, timeout=POLL)
+    return None
 
 
 def _day(text: str) -> date:
