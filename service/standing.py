@@ -21,7 +21,7 @@ from service.postgres.ledger import AD_HOC, work_of
 from service.postgres.pool import Connection
 from service.postgres.standing import Counted, Hold, Owed, Unfinished
 
-NOT_BEGUN = "due, and not begun yet"  # of a window that the ledger does not list
+NEVER_ASKED = "never asked for: "  # what a reason begins with where the ledger does not list the window
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -256,7 +256,7 @@ def _job(org: str, calendar: _Calendar, found: _Found, why: str) -> JobStanding:
     for span in found.unlisted.get(key, []):
         _count(states, "pending")
         if last_due is not None and span <= last_due:
-            gaps.append((span, _gap(span, "pending", why)))
+            gaps.append((span, _gap(span, "pending", f"{NEVER_ASKED}{why}")))
     return JobStanding(
         windows=states,
         newest_complete=None if counted.newest is None else instant(counted.newest),

@@ -16,7 +16,7 @@ from service.clock import FakeClock
 from service.postgres.embedded import Embedded
 from service.postgres.migrate import migrate
 
-KINDS = ("unit", "integration", "acceptance", "migrations")
+KINDS = ("unit", "integration", "acceptance", "migrations", "browser")
 TEMPLATE = "migrated"
 
 

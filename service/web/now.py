@@ -15,7 +15,7 @@ from service.postgres.ledger import AD_HOC, work_of
 from service.postgres.page import Pace
 from service.postgres.pool import Connection
 from service.report import Warned
-from service.standing import NOT_BEGUN, AdHocStanding, Gap, JobStanding, OrgStanding, Standing
+from service.standing import NEVER_ASKED, AdHocStanding, Gap, JobStanding, OrgStanding, Standing
 from service.web.gauges import Load
 
 MOST_GAPS = 40  # that are told one by one
@@ -142,17 +142,14 @@ def _gaps(status: Standing) -> list[Document]:
 def _told(org: str, job: str | None, gaps: Sequence[Gap]) -> list[Document]:
     found: list[Document] = []
     for gap in gaps:
-        state = "never asked" if gap["reason"] == NOT_BEGUN else _WORDS[gap["state"]]
-        last = found[-1] if found else None
-        if last and (last["window_end"], last["state"], last["reason"]) == (
-            gap["window_start"],
-            state,
-            gap["reason"],
-        ):
+        reason = gap["reason"].removeprefix(NEVER_ASKED)
+        state = _WORDS[gap["state"]] if reason == gap["reason"] else "never asked"
+        last = found[-1] if found else {"window_end": None}
+        if last["window_end"] == gap["window_start"] and (last["state"], last["reason"]) == (state, reason):
             last["window_end"] = gap["window_end"]
             last["windows"] += 1
         else:
-            found.append({"org": org, "job": job, **gap, "state": state, "windows": 1})
+            found.append({"org": org, "job": job, **gap, "state": state, "reason": reason, "windows": 1})
     return found
 
 

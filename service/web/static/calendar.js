@@ -1,6 +1,6 @@
 // The coverage calendar: a week a column, a letter a day; arrows move, Enter tells.
 
-import { STATES, ask, byId, el, many, mark, visible } from "./dom.js";
+import { STATES, ask, byId, el, glyph, many, mark, visible } from "./dom.js";
 
 const DAY = 86400000;
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
@@ -26,6 +26,7 @@ function move(days) {
 export async function refresh(orgs) {
   const asked = orgs.map((org) => ask("/api/calendar", past ? { org, to: iso(past) } : { org }));
   const calendars = (await Promise.all(asked)).map((answer) => answer.document);
+  calendars.forEach(trimmed);
   const wanted = new Set();
   for (const each of calendars) {
     for (const [job, days] of Object.entries(each.jobs)) {
@@ -41,6 +42,17 @@ export async function refresh(orgs) {
     }
   }
   if (!wanted.size) byId("calendars").replaceChildren(el("p", { class: "quiet" }, "No job works for this org."));
+}
+
+// What lies before anything was owed is not shown, but for four weeks.
+function trimmed(calendar) {
+  if (calendar.trimmed) return;
+  calendar.trimmed = true;
+  const jobs = Object.values(calendar.jobs);
+  const blank = Math.min(...jobs.map(({ days }) => days.search(/[^.]/)).map((at) => (at < 0 ? Infinity : at)));
+  const cut = blank === Infinity ? 0 : Math.max(0, Math.min(blank, jobs[0].days.length - 28));
+  calendar.first = dayAt(calendar.first, cut);
+  for (const job of jobs) job.days = job.days.slice(cut);
 }
 
 function show(key, calendar, job, { days, notes, window }) {
@@ -75,7 +87,7 @@ function paint(cell, day, letter, note, fresh) {
   const words = STATES[letter] ?? "nothing owed";
   const label = `${day} ${WEEKDAYS[(new Date(day).getUTCDay() + 6) % 7]}: ${words}${note ? ` (${note})` : ""}`;
   cell.className = letter === "." ? "none" : letter;
-  cell.textContent = letter === "." ? "" : letter === "C" ? "·" : letter;
+  cell.textContent = letter === "." ? "" : glyph(letter);
   cell.title = label;
   cell.setAttribute("aria-label", label);
   cell.dataset.state = letter;

@@ -65,7 +65,9 @@ export const LETTERS = {
   complete: "C", doubted: "D", waiting: "W", "being asked": "A", late: "L", "never asked": "N", failed: "F",
 };
 
-export const mark = (letter) => el("span", { class: `mark ${letter}`, title: STATES[letter], "aria-hidden": "true" }, letter);
+export const glyph = (letter) => (letter === "C" ? "·" : letter);
+
+export const mark = (letter) => el("span", { class: `mark ${letter}`, title: STATES[letter], "aria-hidden": "true" }, glyph(letter));
 
 export function when(instant) { // 2024-01-31T02:03:04.000Z
   return instant ? `${instant.slice(0, 10)} ${instant.slice(11, 19)}Z` : "–";

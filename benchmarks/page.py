@@ -1,0 +1,163 @@
+"""The page's first view on a large database: 5 orgs, 1,000 flows each, 3 years of days and hours.
+
+    python -m benchmarks.page [--flows 1000] [--years 3] [--orgs 5] [--figures 1] [--keep FOLDER]
+
+The ledger is whole: every daily and hourly window of every org. Figures are daily, five outcomes a flow, of the first
+``--figures`` orgs: the page reads one flow's at a time, by the primary key. Restatements: one in fifty figures.
+Prints what each request of the first view takes at the server, cold (nothing kept of an earlier answer) and as asked
+again, and their sum; the requests of a browser run side by side, so that its first view is there sooner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import aiohttp  # the page is asked as a browser would
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from service.config import Config, config_from
+from service.postgres.embedded import Embedded
+from service.postgres.migrate import migrate
+from service.report import Reporter
+from service.web import WebServer
+
+ROUNDS = 5
+OUTCOMES = 5
+
+
+def generate(dsn: str, orgs: list[str], flows: int, days: int, with_figures: int) -> None:
+    """Fill the tables as years of work would have."""
+    with psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC -c work_mem=256MB") as connection:
+        run = connection.execute
+        run("SET maintenance_work_mem = '512MB'")
+        run("SELECT flow_outcomes.ensure_partitions(now() - make_interval(days => %s), now())", [days + 40])
+        for place, org in enumerate(orgs):
+            values = {"org": org, "days": days, "flows": flows, "outcomes": OUTCOMES}
+            run("INSERT INTO flow_outcomes.org (org, revision) VALUES (%(org)s, %(days)s)", values)
+            for job, step, granularity in (("daily", "1 day", "daily"), ("hourly", "1 hour", "hourly")):
+                run(
+                    "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
+                    " requested_granularity, granularity, state, attempts, pages, rows, due_at, completed_at,"
+                    " complete_since, scanned_at) SELECT %(org)s, 'job:' || %(job)s, %(job)s, s, s + step,"
+                    " %(granularity)s, %(granularity)s, CASE WHEN random() < 0.002 THEN 'failed' ELSE 'complete'"
+                    " END, 1, 10, 5000, s + interval '25 hours', s + interval '26 hours', s + interval '26 hours',"
+                    " s + interval '26 hours' FROM (SELECT %(step)s::interval) i (step), LATERAL generate_series("
+                    " date_trunc('day', now()) - make_interval(days => %(days)s),"
+                    " date_trunc('hour', now()) - interval '1 day' - step, step) g (s)",
+                    values | {"job": job, "step": step, "granularity": granularity},
+                )
+            run(
+                "INSERT INTO flow_outcomes.flow SELECT %(org)s, 'flow-' || f, 'Flow number ' || f"
+                " FROM generate_series(1, %(flows)s) f",
+                values,
+            )
+            run(
+                "INSERT INTO flow_outcomes.outcome (org, outcome_no, flow_id, source_key, reported_name,"
+                " outcome_name, revision) SELECT %(org)s, (f - 1) * %(outcomes)s + o, 'flow-' || f, 'outcome ' || o,"
+                " 'outcome ' || o, 'outcome ' || o, 1"
+                " FROM generate_series(1, %(flows)s) f, generate_series(1, %(outcomes)s) o",
+                values,
+            )
+            run(
+                "INSERT INTO flow_outcomes.revision SELECT %(org)s, r, now() - make_interval(days => %(days)s - r)"
+                " FROM generate_series(1, %(days)s) r",
+                values,
+            )
+            run(
+                "INSERT INTO flow_outcomes.restated SELECT %(org)s, greatest(1, %(days)s - d), 'daily', 'flow-' || f,"
+                " date_trunc('day', now()) - make_interval(days => d), 'outcome ' || (f %% 5 + 1), 10, 11"
+                " FROM generate_series(1, %(days)s) d, generate_series(1, %(flows)s, 10) f",
+                values,
+            )
+            if place < with_figures:
+                run(
+                    "INSERT INTO flow_outcomes.figure SELECT %(org)s, 'daily', o, s, s + interval '1 day', 'reported',"
+                    " (random() * 500)::bigint, NULL, NULL, NULL, s + interval '26 hours', 1"
+                    " FROM generate_series(date_trunc('day', now()) - make_interval(days => %(days)s),"
+                    " date_trunc('day', now()) - interval '1 day', interval '1 day') s,"
+                    " generate_series(1, %(flows)s * %(outcomes)s) o",
+                    values,
+                )
+        run("ANALYZE")
+
+
+def configuration(dsn: str, orgs: list[str], days: int) -> Config:
+    """The jobs that owe just those windows."""
+    org = {"region": "mypurecloud.com", "client_id": "id", "client_secret": "not-a-secret"}
+    job = {"since": f"P{days}D", "off_peak": None}
+    return config_from(
+        {
+            "database": {"dsn": dsn},
+            "orgs": {name: org for name in orgs},
+            "jobs": {"daily": job, "hourly": job | {"window": "hour", "granularity": "hourly"}},
+        }
+    )
+
+
+async def measure(dsn: str, config: Config) -> None:
+    """Ask for the first view as the page's script does, and print the times."""
+    orgs = list(config.orgs)
+    paths = ["/", "/api/now", *(f"/api/calendar?org={org}" for org in orgs), "/api/changes"]
+    paths += [f"/api/flows?org={orgs[0]}&q=&limit=200", f"/api/shares?org={orgs[0]}&flow=flow-7"]
+    cold: dict[str, list[float]] = {path: [] for path in paths}
+    warm: dict[str, list[float]] = {path: [] for path in paths}
+    whole: list[float] = []
+    async with aiohttp.ClientSession() as session:  # noqa: TID251 - the program's own server
+
+        async def ask(address: str, path: str) -> float:
+            began = time.perf_counter()
+            async with session.get(f"http://{address}{path}") as response:
+                body = await response.read()
+                if response.status != 200:  # noqa: PLR2004 - OK
+                    raise SystemExit(f"{path}: {response.status} {body.decode()}")
+            return (time.perf_counter() - began) * 1000
+
+        for _ in range(ROUNDS):
+            site = WebServer(Reporter().registry, lambda: SimpleNamespace(dsn=dsn), lambda: config)
+            address = await site.start("127.0.0.1", 0)
+            for path in paths:
+                cold[path].append(await ask(address, path))
+                warm[path].append(await ask(address, path))
+            await site.stop()
+            site = WebServer(Reporter().registry, lambda: SimpleNamespace(dsn=dsn), lambda: config)
+            address = await site.start("127.0.0.1", 0)
+            began = time.perf_counter()
+            await ask(address, "/")
+            await ask(address, "/api/now")
+            await asyncio.gather(*(ask(address, path) for path in paths[2:]))
+            whole.append((time.perf_counter() - began) * 1000)
+            await site.stop()
+    for path in paths:
+        print(f"{path:<52} {statistics.median(cold[path]):8.1f} ms  again {statistics.median(warm[path]):6.1f} ms")  # noqa: T201
+    each = ", ".join(f"{took:.0f}" for took in sorted(whole))
+    print(f"first view, as a browser asks: median {statistics.median(whole):.0f} ms of {each}")  # noqa: T201
+
+
+def main() -> None:
+    """Generate, and measure."""
+    parser = argparse.ArgumentParser()
+    for name, usual in (("flows", 1000), ("years", 3), ("orgs", 5), ("figures", 1)):
+        parser.add_argument(f"--{name}", type=int, default=usual)
+    parser.add_argument("--keep", type=Path, help="a folder for the database, used again where it is there")
+    given = parser.parse_args()
+    days, orgs = given.years * 365, [f"org{number}" for number in range(1, given.orgs + 1)]
+    folder = given.keep or Path(tempfile.mkdtemp(prefix="flow-outcomes-page-"))
+    fresh = not (folder / "data").exists()
+    with Embedded(folder, durable=False) as dsn:
+        if fresh:
+            migrate(dsn)
+            began = time.perf_counter()
+            generate(make_conninfo(dsn), orgs, given.flows, days, given.figures)
+            print(f"generated in {time.perf_counter() - began:.0f} s")  # noqa: T201
+        asyncio.run(measure(dsn, configuration(dsn, orgs, days)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Chromium in front of the real server on a real database; skipped where either the driver or a browser is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from service.report import Reporter
+from service.web import WebServer
+from service.web.gauges import Load
+from tests.browser import planted
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    " --disable-component-update --disable-sync"
+).split()
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@dataclass
+class Site:
+    """The server's address, and the database behind it."""
+
+    url: str
+    dsn: str
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            cursor = connection.execute(query.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+
+@dataclass
+class View:
+    """A page, and what its console said."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+
+Open = Callable[..., View]
+
+
+@pytest.fixture
+def site(database: str) -> Iterator[Site]:
+    planted.plant(database)
+    reporter = Reporter()
+    config = planted.config(database)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    reporter.emit("rate_limited", org="globex", job="daily", retry_after=50)
+    web = WebServer(
+        reporter.registry,
+        lambda: SimpleNamespace(dsn=database),
+        lambda: config,
+        lambda: {"acme": Load(3, 7)},
+        lambda: reporter.warned,
+    )
+    address = asyncio.run_coroutine_threadsafe(web.start("127.0.0.1", 0), loop).result(10)
+    try:
+        yield Site(f"http://{address}/", database)
+    finally:
+        asyncio.run_coroutine_threadsafe(web.stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(scope="module")  # while it lasts this thread has a running loop, which other modules' tests need
+def browser() -> Iterator[Browser]:
+    driver = pytest.importorskip("playwright.sync_api")
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip("there is no chromium here")
+    with driver.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def view(browser: Browser, site: Site) -> Iterator[Open]:
+    """Opens the page, waits for its first look, and sees at the end that the console stayed silent."""
+    opened: list[View] = []
+
+    def opens(**context: Any) -> View:
+        made = browser.new_context(**({"viewport": {"width": 1200, "height": 900}} | context))
+        seen = View(made.new_page())
+        seen.page.on("console", lambda said: seen.complaints.append(said.text))
+        seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+        opened.append(seen)
+        seen.page.goto(site.url)
+        if context.get("java_script_enabled", True):
+            seen.page.wait_for_selector("body[data-looks]", timeout=20_000)
+        return seen
+
+    yield opens
+    for each in opened:
+        assert each.complaints == []
+        each.page.context.close()

@@ -1,0 +1,142 @@
+"""A database with troubles planted in it, as daemons would have left them, and the server that shows it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+
+from service.config import Config, config_from
+
+DAY = timedelta(days=1)
+HOSTILE = "<img src=x onerror=document.title='owned'>"
+FLOW = "1f0c2a52-0000-4000-8000-000000000001"
+OTHER_FLOW = "1f0c2a52-0000-4000-8000-000000000002"
+SINCE = 120  # days
+
+
+def midnight() -> datetime:
+    """The day that is not over yet."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def day(back: int) -> str:
+    """The date so many days ago."""
+    return f"{midnight() - back * DAY:%Y-%m-%d}"
+
+
+FAILED, LATE, RESTATED, NEVER, DOUBTED, ASKING = 5, 9, 12, 16, 20, 2
+"""Days back at which each trouble is planted."""
+
+
+def config(dsn: str) -> Config:
+    """Two orgs, of which one has an hourly job too."""
+    org = {"region": "mypurecloud.com", "client_id": "id", "client_secret": "not-a-secret"}
+    return config_from(
+        {
+            "database": {"dsn": dsn},
+            "orgs": {"acme": org, "globex": org | {"timezone": "Europe/Berlin"}},
+            "jobs": {
+                "daily": {"since": f"P{SINCE}D", "off_peak": None},
+                "hourly": {
+                    "orgs": ["acme"],
+                    "since": "P3D",
+                    "window": "hour",
+                    "granularity": "hourly",
+                    "off_peak": None,
+                },
+            },
+        }
+    )
+
+
+def plant(dsn: str) -> None:
+    """Everything complete but for the troubles."""
+    today = midnight()
+    with psycopg.connect(dsn) as connection:
+        for org, zone in (("acme", "UTC"), ("globex", "Europe/Berlin")):
+            connection.execute(
+                "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
+                " requested_granularity, granularity, state, attempts, pages, rows, due_at, completed_at,"
+                " complete_since, scanned_at)"
+                " SELECT %(org)s, 'job:daily', 'daily', d AT TIME ZONE %(zone)s,"
+                " (d + interval '1 day') AT TIME ZONE %(zone)s, 'daily', 'daily', 'complete', 1, 3, 250,"
+                " (d + interval '25 hours') AT TIME ZONE %(zone)s, e, e, e"
+                " FROM generate_series(date_trunc('day', now() AT TIME ZONE %(zone)s) - %(since)s * interval '1 day',"
+                "   date_trunc('day', (now() - interval '1 hour') AT TIME ZONE %(zone)s) - interval '1 day',"
+                "   interval '1 day') AS s (d),"
+                " LATERAL (SELECT (d + interval '26 hours') AT TIME ZONE %(zone)s AS e) done",
+                {"org": org, "zone": zone, "since": SINCE},
+            )
+            connection.execute("INSERT INTO flow_outcomes.org (org, epoch, revision) VALUES (%s, 1, 2)", [org])
+        connection.execute(
+            "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
+            " requested_granularity, granularity, state, attempts, pages, rows, due_at, completed_at)"
+            " SELECT 'acme', 'job:hourly', 'hourly', h, h + interval '1 hour', 'hourly', 'hourly', 'complete',"
+            " 1, 1, 20, h + interval '2 hours', h + interval '2 hours'"
+            " FROM generate_series(date_trunc('hour', now() - interval '3 days'), now() - interval '2 hours',"
+            " interval '1 hour') AS s (h)"
+        )
+        set_day = (
+            "UPDATE flow_outcomes.extraction_window SET {} WHERE org = 'acme' AND job = 'daily'"
+            " AND window_start = %s"
+        )
+        for back, change in (
+            (FAILED, "state = 'failed', attempts = 4, completed_at = NULL, pages = 0, rows = 0,"
+                     " last_error = 'the page was cut short: it has no nextPageToken'"),
+            (LATE, "state = 'pending', attempts = 0, completed_at = NULL, pages = 0, rows = 0"),
+            (ASKING, "state = 'running', attempts = 1, completed_at = NULL, pages = 0, rows = 0"),
+            (DOUBTED, "doubted_in = 'c1', attempts = 2, last_error = 'the scan came back wholly empty:"
+                      " not believed until a second one says the same'"),
+        ):  # fmt: skip
+            connection.execute(set_day.format(change).encode(), [today - back * DAY])
+        connection.execute(
+            "DELETE FROM flow_outcomes.extraction_window WHERE org = 'acme' AND job = 'daily' AND window_start = %s",
+            [today - NEVER * DAY],
+        )
+        _figures(connection, today)
+
+
+def _figures(connection: psycopg.Connection[tuple[object, ...]], today: datetime) -> None:
+    run = connection.execute
+    run("INSERT INTO flow_outcomes.flow VALUES ('acme', %s, 'Sales'), ('acme', %s, %s)", [FLOW, OTHER_FLOW, HOSTILE])
+    names = ["TransferredToQueue", "Abandoned", "SelfServed", HOSTILE]
+    for number, name in enumerate(names, 1):
+        run(
+            "INSERT INTO flow_outcomes.outcome (org, outcome_no, flow_id, source_key, reported_name, outcome_name,"
+            " revision) VALUES ('acme', %s, %s, %s, %s, %s, 1)",
+            [number, FLOW, name, name, name],
+        )
+        run(
+            "INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,"
+            " outcome_count, extraction_timestamp, revision)"
+            " SELECT 'acme', 'daily', %(no)s, d, d + interval '1 day', CASE WHEN quiet THEN 'expected'"
+            " ELSE 'reported' END, CASE WHEN NOT quiet THEN 400 / %(no)s + (extract(doy FROM d)::int * 7 * %(no)s)"
+            " %% 40 END, d + interval '26 hours', 1"
+            " FROM generate_series(%(first)s::timestamptz, %(last)s::timestamptz, interval '1 day') AS s (d),"
+            " LATERAL (SELECT %(no)s = 2 AND d BETWEEN %(quiet)s AND %(quiet)s + interval '4 days' AS quiet) q"
+            " WHERE d <> ALL (%(gone)s::timestamptz[])",
+            {
+                "no": number,
+                "first": today - SINCE * DAY,
+                "last": today - DAY,
+                "quiet": today - 40 * DAY,
+                "gone": [today - FAILED * DAY, today - LATE * DAY, today - NEVER * DAY, today - ASKING * DAY],
+            },
+        )
+    run(
+        "INSERT INTO flow_outcomes.revision VALUES ('acme', 1, now() - interval '2 days'),"
+        " ('acme', 2, now() - interval '1 hour'), ('globex', 2, now() - interval '1 hour')"
+    )
+    restated = "INSERT INTO flow_outcomes.restated VALUES ('acme', 2, 'daily', %s, %s, %s, %s, %s)"
+    run(restated, [FLOW, today - RESTATED * DAY, "Abandoned", 42, 57])
+    run(restated, [FLOW, today - RESTATED * DAY, HOSTILE, 100, None])
+    run(
+        "INSERT INTO flow_outcomes.outcome_history VALUES ('acme', 3, %s, NULL, 'Self Service', 'Self Service', 0, 1)",
+        [FLOW],
+    )
+    run(
+        "INSERT INTO flow_outcomes.org_lease (org, owner, owned_since, expires_at, breaker, breaker_until, held_until)"
+        " VALUES ('acme', 'host:1', now(), now() + interval '1 hour', 'closed', NULL, NULL), ('globex', 'host:2',"
+        " now(), now() + interval '1 hour', 'open', now() + interval '8 min', now() + interval '50 s')"
+    )

@@ -1,0 +1,194 @@
+"""The page in a real browser: what it shows is what the database holds, and nothing on it is obeyed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.browser import planted
+from tests.browser.conftest import Open, Site
+from tests.browser.planted import FLOW, HOSTILE, day
+
+CELLS = ".calendar[data-org=acme][data-job=daily] td[data-day]"
+States = dict[str, str]
+
+
+def cell(back: int) -> str:
+    return f'.calendar[data-org=acme][data-job=daily] td[data-day="{day(back)}"]'
+
+
+def test_the_calendar_is_the_ledger(view: Open, site: Site) -> None:
+    """Each day has the letter that the ledger's windows give it, in words too."""
+    page = view().page
+    shown: States = dict(
+        page.eval_on_selector_all(CELLS, "cells => cells.map(each => [each.dataset.day, each.dataset.state])")
+    )
+    rows = site.rows(
+        "SELECT to_char(window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD'), state, doubted_in IS NOT NULL"
+        " FROM flow_outcomes.extraction_window WHERE org = 'acme' AND job = 'daily'"
+    )
+    letters = {"complete": "C", "failed": "F", "pending": "L", "running": "A"}
+    expected = {when: "D" if doubted else letters[state] for when, state, doubted in rows}
+    expected |= {day(planted.NEVER): "N", day(planted.RESTATED): "R"}
+    assert {when: state for when, state in shown.items() if state not in ".W"} == expected
+    for back, words in (
+        (planted.FAILED, "failed"),
+        (planted.LATE, "late"),
+        (planted.RESTATED, "restated"),
+        (planted.NEVER, "never asked"),
+        (planted.DOUBTED, "in doubt"),
+    ):
+        assert words in (page.get_attribute(cell(back), "aria-label") or "")
+
+
+def test_what_is_missing_and_why(view: Open) -> None:
+    """The verdict counts, and each trouble stands there with its day and its reason."""
+    page = view().page
+    assert "4 due windows of" in page.inner_text("#verdict")
+    assert "1 complete one is in doubt" in page.inner_text("#verdict")
+    told = page.locator("#gaps li").all_inner_texts()
+    for back, words in (
+        (planted.FAILED, "failed: the page was cut short"),
+        (planted.LATE, "late: due, and not extracted yet"),
+        (planted.NEVER, "never asked: due"),
+        (planted.DOUBTED, "in doubt: the scan came back wholly empty"),
+    ):
+        assert any(day(back) in line and words in line for line in told), (words, told)
+
+
+def test_a_day_is_told_on_a_click(view: Open, site: Site) -> None:
+    """Pages, rows, attempts, last error and restatements, as they are stored."""
+    page = view().page
+    page.click(cell(planted.FAILED))
+    page.wait_for_selector("#day-body table")
+    assert "the page was cut short" in page.inner_text("#day-body")
+    assert page.locator("#day-body tbody td").all_inner_texts()[2] == "4"
+    page.click(cell(planted.RESTATED))
+    page.wait_for_selector("#day-body h3:has-text('2 restatements')")
+    shown = {tuple(row[-3:]) for row in _rows(page, "#day-body [aria-label=Restatements]")}
+    stored = site.rows("SELECT outcome_name, old_count, new_count FROM flow_outcomes.restatement")
+    assert shown == {(name, str(old), "null" if new is None else str(new)) for name, old, new in stored}
+
+
+def test_by_keyboard(view: Open) -> None:
+    """Tab reaches the calendar, arrows move, Enter tells, Escape goes back."""
+    page = view().page
+    page.focus(cell(planted.FAILED))
+    for _ in range(planted.FAILED, planted.DOUBTED):
+        page.keyboard.press("ArrowUp")
+    at = "el => el.ownerDocument.activeElement.dataset.day"
+    body = page.locator("body")
+    assert body.evaluate(at) == day(planted.DOUBTED)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#day-body table")
+    assert "wholly empty" in page.inner_text("#day-body")
+    assert body.evaluate("el => el.ownerDocument.activeElement.id") == "day-title"
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#day")
+    assert body.evaluate(at) == day(planted.DOUBTED)
+    reached = set()
+    page.locator("body").evaluate("el => el.ownerDocument.activeElement.blur()")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(body.evaluate("el => { const at = el.ownerDocument.activeElement; return at.id || at.tagName; }"))
+    assert {"calendar-org", "flow", "granularity", "chart", "TD", "BUTTON"} <= reached
+
+
+def test_shares_are_those_of_the_view(view: Open, site: Site) -> None:
+    """The table beside the chart has each bucket's counts and shares; null is called null, and absent is blank."""
+    page = view().page
+    page.select_option("#flow", FLOW)
+    page.wait_for_selector("#chart-legend li:has-text('Abandoned')")
+    assert page.locator("#chart canvas").count() == 1
+    page.click("#figures summary")
+    page.wait_for_selector("#figures-body tbody tr")
+    headings = page.locator("#figures-body th").all_inner_texts()[1:]
+    shown = {
+        (row[0], name): figure
+        for row in _rows(page, "#figures-body")
+        for name, figure in zip(headings, row[1:], strict=True)
+        if figure
+    }
+    stored = {
+        (when, name): "null" if count is None else f"{count:,} ({share:.1%})".replace("%", " %")
+        for when, name, count, share in site.rows(
+            "SELECT to_char(bucket_start AT TIME ZONE 'UTC', 'YYYY-MM-DD'), outcome_name, outcome_count,"
+            " outcome_share FROM flow_outcomes.flow_outcome WHERE org = 'acme' AND granularity = 'daily'"
+            " AND bucket_start >= date_trunc('day', now()) - interval '89 days'"
+        )
+    }
+    assert shown == stored
+    assert "5 buckets with a figure that is null" in page.inner_text("#chart-note")
+
+
+def test_a_hostile_name_does_nothing(view: Open) -> None:
+    """It stands there as text, in every list; no element comes of it."""
+    page = view().page
+    page.select_option("#flow", FLOW)
+    page.wait_for_selector("#chart-legend li:has-text('<img')")
+    page.click(cell(planted.RESTATED))
+    page.wait_for_selector("#day-body h3:has-text('2 restatements')")
+    for place in ("#chart-legend", "#restated", "#day-body", "#flow"):
+        assert HOSTILE in (page.text_content(place) or ""), place
+    assert page.locator("img").count() == 0
+    assert "owned" not in page.title()
+
+
+def test_live_without_a_reload(view: Open, site: Site) -> None:
+    """A window that comes in, and a restatement, are shown within seconds on the page as it stands."""
+    page = view().page
+    page.locator("body").evaluate("el => { el.dataset.mine = 'kept'; }")
+    site.rows(
+        "UPDATE flow_outcomes.extraction_window SET state = 'complete', last_error = NULL, completed_at = now()"
+        " WHERE org = 'acme' AND state = 'failed'"
+    )
+    site.rows(
+        "INSERT INTO flow_outcomes.restated VALUES ('acme', 2, 'daily', %s, now(), 'SelfServed', 7, 1234567)", FLOW
+    )
+    page.wait_for_selector(f"{cell(planted.FAILED)}[data-state=C]", timeout=15_000)
+    page.wait_for_selector("#restated td:has-text('1234567')", timeout=15_000)
+    page.wait_for_selector("#verdict:has-text('3 due windows of')", timeout=15_000)
+    assert page.get_attribute("body", "data-mine") == "kept"
+
+
+def test_now(view: Open) -> None:
+    """Queue, breaker, Retry-After, the newest window's age and the last warnings."""
+    page = view().page
+    acme, globex = (page.inner_text(f".card[data-org={org}]") for org in ("acme", "globex"))
+    assert "3 scans in flight, 7 waiting" in acme
+    assert "held back for" in globex
+    assert "open until" in globex
+    assert "another process: host:2" in globex
+    assert "ago" in acme
+    assert "rate_limited" in page.inner_text("#warnings")
+
+
+def test_dark(view: Open) -> None:
+    """In the dark the paper is dark and the ink is light."""
+    brightness = "el => getComputedStyle(el).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+    ink = brightness.replace("backgroundColor", "color")
+    light, dark = view().page.locator("body"), view(color_scheme="dark").page.locator("body")
+    assert min(light.evaluate(brightness)) > 200 > 100 > max(light.evaluate(ink))
+    assert max(dark.evaluate(brightness)) < 60 < 180 < min(dark.evaluate(ink))
+
+
+def test_on_a_phone(view: Open) -> None:
+    """Nothing is wider than the screen but what scrolls by itself, and the newest days are in sight."""
+    page = view(viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True).page
+    assert page.locator("html").evaluate("el => el.scrollWidth") <= 360
+    box = page.locator(cell(1)).bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] <= 360
+
+
+def test_without_a_script(view: Open) -> None:
+    """The status table tells the essential, and what needs a script is not there."""
+    page = view(java_script_enabled=False).page
+    assert "acme" in page.inner_text("#status tbody")
+    assert "the page was cut short" in page.inner_text("#status tbody")
+    assert page.is_hidden("#coverage")
+
+
+def _rows(page: Any, within: str) -> list[list[str]]:  # noqa: ANN401 - the driver need not be there
+    texts = "rows => rows.map(row => [...row.cells].map(cell => cell.textContent.trim()))"
+    found: list[list[str]] = page.eval_on_selector_all(f"{within} tbody tr", texts)
+    return found
