@@ -13,7 +13,7 @@ WORKERS ?= 2
 UV ?= uv
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help demo test lint ci chaos soak bench lock clean
+.PHONY: help demo test lint ci conformance chaos soak bench lock clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -31,6 +31,10 @@ test: lint ## lint and every test; ARGS="-k name" for some
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not chaos and not soak" $(ARGS)
 
 ci: test ## what the build runs
+
+conformance: .venv/.dev ## the official SDK against the simulator, our requests against its models
+	$(PIP) install --no-build-isolation --editable ".[conformance]"
+	$(BIN)/python -m pytest tests/conformance $(ARGS)
 
 chaos: .venv/.dev ## processes killed at every moment, and what the tables hold then
 	$(BIN)/python -m pytest -m chaos $(ARGS)

@@ -86,7 +86,7 @@ class _Dated:
     def segments(self, start: int, end: int) -> list[tuple[int, int, str]]:
         """The stretches of [start, end) in which it was alive, each with its name."""
         found = []
-        turn = (start // DAY - self.phase) // self.period
+        turn = (start // DAY - self.phase) // self.period - 1  # it ends at ten in the morning of its last day
         while (begun := (turn * self.period + self.phase) * DAY + 10 * HOUR) < end:
             low, high = max(start, begun), min(end, begun + self.alive * DAY)
             if low < high:
