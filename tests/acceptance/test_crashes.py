@@ -43,7 +43,7 @@ async def reader(dsn: str) -> AsyncIterator[set[tuple[str, int]]]:
             while True:
                 cursor = await connection.execute(LOOK)
                 seen.update([(state, rows) for state, rows in await cursor.fetchall()])
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.02)
 
     looking = asyncio.create_task(look())
     try:
@@ -69,12 +69,13 @@ async def test_killed_at_several_instants(program: Program) -> None:
             orgs={"acme": {"page_size": 3, "requests_per_second": 400}},
             jobs={"daily": {"since": f"P{DAYS}D", "off_peak": None, "lookback": "P2D"}},
         )
+        watching = psycopg.connect(program.dsn, autocommit=True)
         instants: list[Callable[[], bool]] = [
             lambda: len(simulator.arrivals) > 0,
             lambda: len(simulator.arrivals) > asked + 4,
             lambda: ("complete", FLOWS * 3) in seen,
             lambda: len(simulator.arrivals) > asked + 25,
-            lambda: _merging(program.dsn),
+            lambda: _merging(watching),
         ]
         for instant in instants:
             asked = len(simulator.arrivals)
@@ -82,6 +83,7 @@ async def test_killed_at_several_instants(program: Program) -> None:
             await until(instant)
             running.kill()
             assert (await running.end()).code == -9
+        watching.close()
         (left,) = program.rows(
             "SELECT count(*) AS unfinished FROM flow_outcomes.extraction_window WHERE state <> 'complete'"
         )
@@ -103,13 +105,12 @@ async def test_killed_at_several_instants(program: Program) -> None:
         assert program.rows(f"SELECT * FROM flow_outcomes.{table}") == []
 
 
-def _merging(dsn: str) -> bool:
+def _merging(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
     """Whether a merge is under way just now."""
-    with psycopg.connect(dsn) as connection:
-        found = connection.execute(
-            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND state IN ('active', 'idle in transaction') AND query ~ 'scan_bucket|scanned|incoming'"
-        ).fetchone()
+    found = connection.execute(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND state IN ('active', 'idle in transaction') AND query ~ 'scan_bucket|scanned|incoming'"
+    ).fetchone()
     return found is not None
 
 

@@ -7,7 +7,15 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
+from service.simulator import (
+    Fault,
+    Faults,
+    GeneratedCentre,
+    SimulatedOrg,
+    Simulator,
+    SimulatorConfig,
+    StaticCentre,
+)
 from service.simulator.buckets import TimeGroup
 from tests.acceptance.program import Program, expected, figures
 
@@ -31,6 +39,31 @@ NEW_YORK, KOLKATA = "America/New_York", "Asia/Kolkata"
 CENTRE = GeneratedCentre(seed=11, flows=8)
 FLOWS = [flow.id for flow in CENTRE.flows()]
 
+LETTERS = [
+    *(" lead", "trail ", "tab\t", "new\nline", "\u0001", "\ufeffBOM", "\\N", "NULL", "'; DROP TABLE x; --", "{}"),
+    *(
+        '"',
+        "%s",
+        "é" * 256,
+        "👩\u200d👩\u200d👧",
+        "\U0010ffff",
+        "\x7f",
+        "\u2028",
+        "\u202eabc",
+        " ",
+        "\\",
+        "a\\u0000b",
+    ),
+]
+NOON = datetime(2024, 5, 6, 12, tzinfo=UTC)
+TO_THE_LETTER = StaticCentre(
+    {
+        ("f_1", NOON): dict(zip(LETTERS, range(len(LETTERS)), strict=True)),
+        ("F_1", NOON): {LETTERS[0]: 5},
+        ("f 1/ü", NOON): {"A": 0, "B": 0},
+        ("f_1_x", NOON): {"as large": 2**63 - 1, "as can be": 2**63 - 1},
+    }
+)
 OPEN = SimulatedOrg(requests_per_second=None)
 ORGS = {
     "acme": replace(OPEN, flows=60, outcomes=12),
@@ -44,6 +77,7 @@ ORGS = {
     "twice": replace(OPEN, faults=Faults(duplicate_equal=Fault())),
     "listed": replace(OPEN, centre=CENTRE, cardinality=9),
     "narrow": replace(OPEN, centre=CENTRE, cardinality=30),
+    "letters": replace(OPEN, centre=TO_THE_LETTER),
     "bare_flow": replace(OPEN, centre=CENTRE, faults=Faults(bare=Fault())),
 }
 SPANS: dict[str, tuple[date, date, TimeGroup]] = {
@@ -53,6 +87,7 @@ SPANS: dict[str, tuple[date, date, TimeGroup]] = {
     "autumn": (date(2024, 10, 31), date(2024, 11, 6), "daily"),
     "spring_hours": (date(2024, 3, 9), date(2024, 3, 12), "hourly"),
     "kolkata": (date(2024, 5, 6), date(2024, 5, 8), "hourly"),
+    "letters": (date(2024, 5, 6), date(2024, 5, 7), "daily"),
     "bare_flow": (date(2024, 5, 6), date(2024, 5, 7), "daily"),
 }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
-from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import SECRET, Key, Program, expected, figures
+from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
+from tests.acceptance.program import SECRET, Key, Program, expected, figures, today
 
 FIRSTS = [date(2024, 1, 8), date(2024, 2, 5), date(2024, 3, 4)]
 DAYS = 2
@@ -119,3 +119,34 @@ async def test_a_page_at_fault_fails_its_window_alone(program: Program) -> None:
                 buckets += [(start + timedelta(days=day), start + timedelta(days=day + 1)) for day in range(DAYS)]
             assert stored == expected(truth, buckets), name
         assert simulator.in_flight_violations == 0
+
+
+async def test_a_complete_window_stays_complete(program: Program) -> None:
+    """A later reading that fails, or is wholly empty once, changes no figure; one that is empty twice does."""
+    centre = StaticCentre(
+        {("f1", today() - timedelta(days=back)): {"A": back, "B": 2} for back in range(1, DAYS + 2)}
+    )
+    async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, centre=centre)})) as simulator:
+        program.configure(simulator, jobs={"daily": {"since": f"P{DAYS}D"}})
+        assert (await program.run("run", "--once")).code == 0
+        stored = program.stored("acme", "daily")
+        simulator.switch("not_json", Fault())
+        assert (await program.run("run", "--once")).code == 1
+        windows = program.windows()
+        assert {(each["state"], each["rows"]) for each in windows} == {("complete", 2)}
+        assert all(each["attempts"] > 1 for each in windows)
+        assert all("not JSON" in each["last_error"] for each in windows)
+        simulator.switch("not_json", None)
+        centre.clear()
+        doubted = await program.run("run", "--once")
+        assert (doubted.code, len(doubted.told("window_doubted"))) == (0, len(windows))
+        assert {each["state"] for each in program.windows()} == {"complete"}
+        assert all("empty" in each["last_error"] for each in program.windows())
+        assert program.stored("acme", "daily") == stored
+        believed = await program.run("run", "--once")
+        assert (believed.code, len(believed.told("outcome_missing"))) == (0, len(windows))
+    assert {row["outcome_count"] for row in program.stored("acme", "daily").values()} == {None}
+    assert {row["last_error"] for row in program.windows()} == {None}
+    restated = program.rows("SELECT * FROM flow_outcomes.restatement")
+    assert len(restated) == len(stored)
+    assert {row["new_count"] for row in restated} == {None}
