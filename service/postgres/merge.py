@@ -269,7 +269,7 @@ class Merge:
         await self._run(sql.FIND_EXPECTED_LATER)
         await self._run("ANALYZE pg_temp.candidate")
         self.result.changed += await self._count(sql.TAKE_BACK_EXPECTED)
-        self.result.changed += await self._count(sql.STORE_EXPECTED)
+        self.result.changed += await self._fill(sql.STORE_EXPECTED, "missing")
         for start, rows, sample in await self._run(sql.COUNT_MISSING):
             self.result.missing[self._window(start)] = Missing(rows, sample)
 

@@ -69,6 +69,12 @@ TEMPORARY_TABLES = (
         PRIMARY KEY (outcome_no, bucket_start)
     ) ON COMMIT DELETE ROWS
     """,
+    # where one came
+    """
+    CREATE TEMP TABLE IF NOT EXISTS missing (
+        outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
 )
 
 TAKE_BUCKETS = """
@@ -498,13 +504,16 @@ STORE_EXPECTED = f"""
             WHERE f.org = %(org)s AND f.granularity = %(granularity)s
               AND f.outcome_no = c.outcome_no AND f.bucket_start = c.bucket_start
               AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s)
+    ), stored AS (
+        INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,
+                                          extraction_timestamp, revision)
+        SELECT %(org)s, %(granularity)s, k.outcome_no, k.bucket_start, k.bucket_end, 'expected',
+               %(began_at)s, %(revision)s
+        FROM k WHERE {_WANTED}
+        ORDER BY k.outcome_no, k.bucket_start
+        RETURNING outcome_no, bucket_start
     )
-    INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,
-                                      extraction_timestamp, revision)
-    SELECT %(org)s, %(granularity)s, k.outcome_no, k.bucket_start, k.bucket_end, 'expected',
-           %(began_at)s, %(revision)s
-    FROM k WHERE {_WANTED}
-    ORDER BY k.outcome_no, k.bucket_start
+    INSERT INTO pg_temp.missing SELECT * FROM stored
 """
 
 TAKE_BACK_EXPECTED = f"""
@@ -525,19 +534,22 @@ TAKE_BACK_EXPECTED = f"""
 
 # What this scan made null that a reader misses: a name that another one was made an alias of is not missing.
 COUNT_MISSING = """
-    SELECT b.window_start, count(*), (array_agg(DISTINCT o.outcome_name))[1:5]
-    FROM flow_outcomes.figure f
-    JOIN pg_temp.scan_bucket b ON b.bucket_start = f.bucket_start
-    JOIN flow_outcomes.outcome o ON o.org = f.org AND o.outcome_no = f.outcome_no
-    WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-      AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
-      AND f.outcome_no IN (SELECT outcome_no FROM pg_temp.candidate
-                           UNION ALL SELECT outcome_no FROM pg_temp.change WHERE state = 'withdrawn')
-      AND f.revision = %(revision)s AND f.state IN ('expected', 'withdrawn') AND o.outcome_name <> ''
-      AND NOT EXISTS (
-          SELECT 1 FROM pg_temp.scan_outcome twin
-          JOIN pg_temp.scanned s ON s.outcome_no = twin.outcome_no AND s.bucket_start = f.bucket_start
-          WHERE twin.flow_id = o.flow_id AND twin.outcome_name = o.outcome_name)
+    WITH told AS MATERIALIZED (
+        SELECT n.flow_id, n.outcome_name, s.bucket_start
+        FROM pg_temp.scanned s JOIN pg_temp.scan_outcome n USING (outcome_no)
+    ), gone AS (
+        SELECT o.flow_id, o.outcome_name, m.bucket_start
+        FROM (SELECT outcome_no, bucket_start FROM pg_temp.missing
+              UNION ALL
+              SELECT outcome_no, bucket_start FROM pg_temp.change WHERE state = 'withdrawn') m
+        JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = m.outcome_no
+        WHERE o.outcome_name <> ''
+    )
+    SELECT b.window_start, count(*), (array_agg(DISTINCT gone.outcome_name))[1:5]
+    FROM gone
+    JOIN pg_temp.scan_bucket b USING (bucket_start)
+    LEFT JOIN told USING (flow_id, outcome_name, bucket_start)
+    WHERE told.flow_id IS NULL
     GROUP BY b.window_start
 """
 
