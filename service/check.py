@@ -38,11 +38,6 @@ HOLD_MOST = 5.0  # seconds: a longer wait that a 429 asks for is told, not waite
 DATABASE_WITHIN = 10.0
 LONG_PAST = timedelta(days=30)
 
-_PERMISSION = (
-    "give the OAuth client's role the permission Analytics > Query > Read, and the client the scope"
-    " analytics:query:read"
-)
-
 _CERTIFICATE = (
     "its certificate is not trusted here: a proxy may open the connection, or the URL names another host;"
     " have its certificate authority installed on this machine"
@@ -167,14 +162,16 @@ async def _asked(org: Org, client: GenesysClient, clock: Clock, steps: Steps) ->
     if org.name not in steps.tokens and isinstance(answer, ExtractionError):
         return [Finding(f"{org.name} token", False, f"{org.token_url}: {answer}", _mend_token(org, answer))]
     found = [Finding(f"{org.name} token", True, f"given by {org.token_url}")]
+    rules = client.dialect.rules
     match answer:
         case ForbiddenError():
-            return [*found, Finding(f"{org.name} permission", False, str(answer), _PERMISSION)]
+            mend = f"give the OAuth client's role {rules.needs}"
+            return [*found, Finding(f"{org.name} permission", False, str(answer), mend)]
         case ExtractionError():
             return [*found, Finding(f"{org.name} query", False, f"{org.api_url}: {answer}", _mend_query(answer))]
         case _:
             said = f"answered by {org.api_url}, {answer} entries on its first page of one"
-            permitted = Finding(f"{org.name} permission", True, "Analytics > Query > Read")
+            permitted = Finding(f"{org.name} permission", True, rules.permission)
             return [*found, permitted, Finding(f"{org.name} query", True, said)]
 
 

@@ -24,7 +24,7 @@ from service.errors import (
 )
 from service.genesys.dialect import ApiRequest, Call
 from service.genesys.faults import Rules
-from service.genesys.flow_aggregates import NEEDS, FlowAggregates, decode
+from service.genesys.flow_aggregates import PERMISSION, SCOPE, FlowAggregates, decode
 from service.model import Page, Query
 
 PATH = "/api/v2/analytics/flows/aggregates/jobs"
@@ -45,7 +45,7 @@ def _judge(status: int, code: str, _message: str) -> type[ExtractionError] | Non
     return CursorError if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) else None
 
 
-_RULES = Rules(NEEDS, _judge, tells_limit=True)
+_RULES = Rules(PERMISSION, SCOPE, _judge, tells_limit=True)
 
 
 class AggregatesJobs(FlowAggregates):

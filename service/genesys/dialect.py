@@ -32,9 +32,11 @@ class Dialect(Protocol):
 
     Attributes:
         by_id: whether it knows outcomes by id, so that their names are asked for apart.
+        rules: what its answers mean, and what asking takes.
     """
 
     by_id: bool
+    rules: Rules
 
     def body(self, query: Query) -> dict[str, Any]:
         """The canonical query: what page one is asked with."""

@@ -45,16 +45,23 @@ class Rules(NamedTuple):
     """What an endpoint's answers mean, where endpoints differ.
 
     Attributes:
-        needs: what a 403 says is missing: a permission of the role and a scope of the client.
+        permission: what the client's role has to hold; a 403 says that it is missing.
+        scope: what the OAuth client has to have.
         judge: its own view of an error, asked first.
         tells_limit: whether the ``inin-ratelimit`` headers of its answers rule the org's limit.
         aside: whether its failures say nothing of the org's health, so that the breaker does not count them.
     """
 
-    needs: str = "the permission Analytics > Query > Read, the OAuth client the scope analytics:query:read"
+    permission: str = "Analytics > Query > Read"
+    scope: str = "analytics:query:read"
     judge: Judge | None = None
     tells_limit: bool = False
     aside: bool = False
+
+    @property
+    def needs(self) -> str:
+        """What asking takes, in words."""
+        return f"the permission {self.permission}, the OAuth client the scope {self.scope}"
 
 
 USUAL = Rules()

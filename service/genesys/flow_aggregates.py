@@ -21,10 +21,7 @@ from service.genesys.faults import Rules
 from service.model import Entry, Figure, Granularity, Page, Query, instant
 
 PATH = "/api/v2/analytics/flows/aggregates/query"
-NEEDS = (
-    "the permission Analytics > Flow Aggregate > View (analytics:flowAggregate:view),"
-    " the OAuth client the scope analytics or analytics:readonly"
-)
+PERMISSION, SCOPE = "Analytics > Flow Aggregate > View (analytics:flowAggregate:view)", "analytics:readonly"
 TOTAL, FAILED = "nFlowOutcome", "nFlowOutcomeFailed"
 
 _STEPS = {Granularity.HOURLY: "PT1H", Granularity.DAILY: "P1D", Granularity.MONTHLY: "P1M"}
@@ -39,7 +36,7 @@ def too_large(status: int, code: str, _message: str) -> type[ExtractionError] | 
     return TooLargeError if too_slow or code == "response.entity.too.large" else None
 
 
-ASKING = Rules(NEEDS, too_large, tells_limit=True)
+ASKING = Rules(PERMISSION, SCOPE, too_large, tells_limit=True)
 
 
 class _Stats(msgspec.Struct, gc=False):
@@ -76,6 +73,7 @@ class FlowAggregates:
     """How the flow-aggregates API is asked and read, with synchronous queries."""
 
     by_id = True
+    rules = ASKING
 
     def body(self, query: Query) -> dict[str, Any]:
         """The query, times in UTC with milliseconds, days and months cut where the org's time zone says.

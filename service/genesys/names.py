@@ -27,7 +27,8 @@ class Listing(NamedTuple):
 FLOWS = Listing(
     "/api/v2/flows",
     Rules(
-        "the permission Architect > Flow > View (architect:flow:view), the OAuth client the scope architect",
+        "Architect > Flow > View (architect:flow:view)",
+        "architect:readonly",
         tells_limit=True,
         aside=True,
     ),
@@ -35,8 +36,8 @@ FLOWS = Listing(
 OUTCOMES = Listing(
     "/api/v2/flows/outcomes",
     Rules(
-        "the permission Architect > Flow Outcome > View (architect:flowOutcome:view),"
-        " the OAuth client the scope architect",
+        "Architect > Flow Outcome > View (architect:flowOutcome:view)",
+        "architect:readonly",
         tells_limit=True,
         aside=True,
     ),

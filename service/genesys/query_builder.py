@@ -17,6 +17,7 @@ import msgspec
 from service.errors import PageError
 from service.genesys import loose_json
 from service.genesys.dialect import ApiRequest, Call
+from service.genesys.faults import USUAL
 from service.model import Entry, Figure, Granularity, Page, Query, instant
 
 PATH = "/api/v2/analytics/query-builder/query"
@@ -59,6 +60,7 @@ class QueryBuilder:
     """How the query-builder API is asked and read."""
 
     by_id = False
+    rules = USUAL
 
     def body(self, query: Query) -> dict[str, Any]:
         """The query as page one sends it, times in UTC with milliseconds."""

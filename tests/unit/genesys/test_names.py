@@ -63,5 +63,5 @@ def test_a_page_at_fault(answer: object) -> None:
 
 def test_each_list_names_its_permission() -> None:
     """For a 403."""
-    assert "architect:flow:view" in FLOWS.rules.needs
-    assert "architect:flowOutcome:view" in OUTCOMES.rules.needs
+    assert "architect:flow:view" in FLOWS.rules.permission
+    assert "architect:flowOutcome:view" in OUTCOMES.rules.permission
