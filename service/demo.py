@@ -59,7 +59,7 @@ async def demo(*, port: int | None, once: bool) -> int:
         port: of the page; None is 8080, or any free one where that is taken.
         once: end after the first full catch-up, with a table of what was stored.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     folder = _folder()
     try:
         async with _simulator() as simulator:

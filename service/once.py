@@ -7,6 +7,7 @@ import asyncio
 from service.config import Config, Org
 from service.errors import DatabaseAwayError, LeaseLostError
 from service.postgres import aliases
+from service.postgres.lease import Lease
 from service.report import Emit
 from service.runtime import GRACE, Runtime, database_of, migrated
 from service.scanner import GivenUpError, Tally
@@ -50,26 +51,37 @@ async def _run(config: Config, emit: Emit, signals: Signals) -> int:
 
 async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: Signals) -> bool:
     """Whether everything due of the org was stored."""
+    lost_at: float | None = None
     try:
-        async with asyncio.timeout(HELD_ELSEWHERE):
-            lease = await runtime.lease(org.name)
-    except TimeoutError:
-        runtime.keeper.give_back(org.name)
-        emit("org_held_elsewhere", org=org.name, reason="another process works this org; it is left to that one")
-        return False
-    try:
-        await aliases.apply(runtime.database, org.name)
-        async with runtime.worker(org, lease, gives_up=True) as worker:
-            closing = asyncio.create_task(_close_on(signals, worker))
+        while True:
             try:
-                return await _everything(worker, config, org)
-            finally:
-                closing.cancel()
-    except (DatabaseAwayError, LeaseLostError) as error:
-        emit("org_given_up", org=org.name, reason=str(error))
-        return False
+                async with asyncio.timeout(HELD_ELSEWHERE):
+                    lease = await runtime.lease(org.name)
+            except TimeoutError:
+                reason = "another process works this org; it is left to that one"
+                emit("org_held_elsewhere", org=org.name, reason=reason)
+                return False
+            try:
+                return await _hold(runtime, config, org, lease, signals)
+            except (DatabaseAwayError, LeaseLostError) as error:
+                # a database that was away for a moment costs no more than that moment
+                lost_at = lost_at or runtime.clock.monotonic()
+                if runtime.clock.monotonic() - lost_at >= DATABASE_PATIENCE:
+                    emit("org_given_up", org=org.name, reason=str(error))
+                    return False
+                emit("org_interrupted", org=org.name, reason=str(error))
     finally:
         runtime.keeper.give_back(org.name)
+
+
+async def _hold(runtime: Runtime, config: Config, org: Org, lease: Lease, signals: Signals) -> bool:
+    await aliases.apply(runtime.database, org.name)
+    async with runtime.worker(org, lease, gives_up=True) as worker:
+        closing = asyncio.create_task(_close_on(signals, worker))
+        try:
+            return await _everything(worker, config, org)
+        finally:
+            closing.cancel()
 
 
 async def _close_on(signals: Signals, worker: OrgWorker) -> None:

@@ -57,7 +57,10 @@ class Runtime:
         self._notes: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
 
     async def lease(self, org: str) -> Lease:
-        """Wait until the org is ours."""
+        """Wait until the org is ours, which it may be already."""
+        held = self.keeper.held.get(org)
+        if held is not None:
+            return held
         arrivals = self._acquired.setdefault(org, asyncio.Queue())
         self.keeper.want(org)
         while True:

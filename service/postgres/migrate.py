@@ -35,7 +35,7 @@ CONNECT_TIMEOUT = 10
 OLDEST = 14
 WAYS = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "flow-outcomes migrate"}
 
-APPLIED = f"SELECT migration_id FROM {SCHEMA}.{TABLE}"  # noqa: S608 - constants
+APPLIED = f"SELECT migration_id FROM {SCHEMA}.{TABLE}"
 EXISTS = f"SELECT to_regclass('{SCHEMA}.{TABLE}') IS NOT NULL"
 READABLE = f"GRANT SELECT ON {SCHEMA}.{TABLE} TO PUBLIC"  # for a role that may use the schema, not change it
 
@@ -198,7 +198,7 @@ def _explained(missing: list[str] | None = None) -> Iterator[None]:
     try:
         yield
     except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
-        raise DatabaseAwayError(str(error).strip()) from error
+        raise DatabaseAwayError(" ".join(str(error).split())) from error
     except psycopg.errors.InsufficientPrivilege as error:
         reason = f"{error.diag.message_primary}: run 'flow-outcomes migrate' as a role that may"
         if missing:
