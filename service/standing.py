@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple, TypedDict
 
 from service.config import Config, Job, Org
 from service.model import Span, instant
-from service.plan import windows
+from service.plan import edges, windows
+from service.plan.edges import Step
+from service.plan.granularity import WindowKind
 from service.postgres import standing as ledger
 from service.postgres.ledger import AD_HOC, work_of
 from service.postgres.pool import Connection
@@ -104,11 +108,13 @@ class _Calendar:
     Attributes:
         spans: every window that has rested.
         due: how many of them are due: the first so many.
+        known: the same, to look one up.
         edges: the sums of their starts and ends, as the ledger's are summed.
     """
 
     job: Job
-    spans: list[Span]
+    spans: Sequence[Span]
+    known: frozenset[Span]
     due: int
     edges: tuple[float, float]
 
@@ -154,10 +160,24 @@ def _calendars(config: Config, now: datetime) -> dict[_Key, _Calendar]:
 
 
 def _calendar(job: Job, org: Org, now: datetime) -> _Calendar:
-    spans = windows.owed(job.window, job.since.resolve(now, org.tz), now, job.delay, org.tz)
+    spans, known, sums = _owed(
+        job.window,
+        edges.at_or_before(job.since.resolve(now, org.tz), Step(job.window), org.tz),
+        edges.at_or_before(now - job.delay, Step(job.window), org.tz),
+        org.timezone,
+    )
     due = bisect_right(spans, now, key=lambda span: windows.due_at(span, job.delay, job.off_peak))
-    edges = sum(span.start.timestamp() for span in spans), sum(span.end.timestamp() for span in spans)
-    return _Calendar(job, spans, due, edges)
+    return _Calendar(job, spans, known, due, sums)
+
+
+@lru_cache(maxsize=16)
+def _owed(
+    kind: WindowKind, since: datetime, settled: datetime, timezone: str
+) -> tuple[Sequence[Span], frozenset[Span], tuple[float, float]]:
+    """Every window between two of its edges; three years of hours are reckoned once an hour, not at each look."""
+    spans = windows.owed(kind, since, settled, timedelta(0), timezone)
+    sums = sum(span.start.timestamp() for span in spans), sum(span.end.timestamp() for span in spans)
+    return spans, frozenset(spans), sums
 
 
 async def _ask(connection: Connection, config: Config, calendars: dict[_Key, _Calendar]) -> _Found:
@@ -245,7 +265,7 @@ def _job(org: str, calendar: _Calendar, found: _Found, why: str) -> JobStanding:
     counted = found.counted.get(key, ledger.NOTHING)
     states = _none()
     states["complete"] = counted.complete
-    owed, last_due = set(calendar.spans), calendar.spans[calendar.due - 1] if calendar.due else None
+    owed, last_due = calendar.known, calendar.spans[calendar.due - 1] if calendar.due else None
     gaps: list[tuple[Span, Gap]] = []
     for window in found.unfinished.get(key, []):
         if window.requested != calendar.job.granularity or window.span not in owed:

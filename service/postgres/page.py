@@ -158,12 +158,14 @@ async def restated_days(
 ) -> dict[str, set[date]]:
     """The local dates on which a bucket begins that was restated, by granularity: a look into the index a day."""
     cursor = await connection.execute(
+        # a LIMIT, for with EXISTS the planner joins every restatement with every day
         "SELECT g.granularity, d.day::date FROM unnest(%(granularities)s::text[]) AS g (granularity)"
         " CROSS JOIN generate_series(%(first)s::timestamp, %(past)s::timestamp - interval '1 day',"
         "   interval '1 day') AS d (day)"
-        " WHERE EXISTS (SELECT FROM flow_outcomes.restated s WHERE s.org = %(org)s"
+        " CROSS JOIN LATERAL (SELECT FROM flow_outcomes.restated s WHERE s.org = %(org)s"
         "   AND s.granularity = g.granularity AND s.bucket_start >= d.day AT TIME ZONE %(tz)s"
-        "   AND s.bucket_start < (d.day + interval '1 day') AT TIME ZONE %(tz)s)",
+        "   AND s.bucket_start < (d.day + interval '1 day') AT TIME ZONE %(tz)s"
+        "   ORDER BY s.bucket_start LIMIT 1) r",
         {"granularities": list(granularities), "first": first, "past": past, "org": org, "tz": timezone},
     )
     found: dict[str, set[date]] = {each: set() for each in granularities}
@@ -256,12 +258,12 @@ async def pace(connection: Connection, orgs: Collection[str]) -> list[Pace]:
     """How fast the windows of these orgs are coming in."""
     cursor = await connection.execute(
         "SELECT org, work, count(*),"
-        " greatest(1, date_part('epoch', clock_timestamp() - min(coalesce(complete_since, completed_at))))"
+        " greatest(1, date_part('epoch', now() - min(coalesce(complete_since, completed_at))))"
         " FROM flow_outcomes.extraction_window WHERE org = ANY (%(orgs)s)"
-        " AND scanned_at > clock_timestamp() - make_interval(secs => %(looked)s)"
+        " AND scanned_at > now() - make_interval(secs => %(looked)s)"
         " AND state = 'complete' AND (job IS NULL OR complete_since IS NOT NULL)"
         " AND CASE WHEN job IS NULL THEN completed_at ELSE complete_since END"
-        "     > clock_timestamp() - make_interval(secs => %(pace)s) GROUP BY 1, 2",
+        "     > now() - make_interval(secs => %(pace)s) GROUP BY 1, 2",
         {"orgs": list(orgs), "looked": 5 * PACE, "pace": PACE},
     )
     return [Pace(*row) for row in await cursor.fetchall()]

@@ -114,19 +114,22 @@ async def counted(connection: Connection, owed: Sequence[Owed]) -> dict[tuple[st
     """What the ledger holds, by org and work; nothing where it has no row."""
     rows = _rows(
         connection,
-        "SELECT w.org, w.work, count(*) FILTER (WHERE w.complete), max(w.window_end) FILTER (WHERE w.complete),"
-        " count(*) FILTER (WHERE w.within),"
-        " coalesce(sum(date_part('epoch', w.window_start)) FILTER (WHERE w.within), 0),"
-        " coalesce(sum(date_part('epoch', w.window_end)) FILTER (WHERE w.within), 0),"
-        " sum(w.rejected)::bigint, count(*) FILTER (WHERE w.complete AND w.last_error IS NOT NULL)"
-        " FROM (SELECT e.org, e.work, e.window_start, e.window_end, e.rejected, e.last_error,"
-        "         e.state = 'complete' AS complete,"
-        "         e.window_start >= o.first AND e.window_end <= o.past AS within"
-        "       FROM unnest(%(orgs)s::text[], %(works)s::text[], %(requested)s::text[],"
-        "         %(firsts)s::timestamptz[], %(pasts)s::timestamptz[]) AS o (org, work, requested, first, past)"
-        "       JOIN flow_outcomes.extraction_window e"
-        "         ON e.org = o.org AND e.work = o.work AND e.requested_granularity = o.requested) w"
-        " GROUP BY 1, 2",
+        # work by work: as one grouping the planner would sort the whole ledger for it
+        "SELECT o.org, o.work, w.complete, w.newest, w.listed, w.starts, w.ends, w.rejected, w.troubled"
+        " FROM unnest(%(orgs)s::text[], %(works)s::text[], %(requested)s::text[],"
+        "   %(firsts)s::timestamptz[], %(pasts)s::timestamptz[]) AS o (org, work, requested, first, past)"
+        " CROSS JOIN LATERAL ("
+        "   SELECT count(*) AS found, count(*) FILTER (WHERE e.complete) AS complete,"
+        "     max(e.window_end) FILTER (WHERE e.complete) AS newest, count(*) FILTER (WHERE e.within) AS listed,"
+        "     coalesce(sum(date_part('epoch', e.window_start)) FILTER (WHERE e.within), 0) AS starts,"
+        "     coalesce(sum(date_part('epoch', e.window_end)) FILTER (WHERE e.within), 0) AS ends,"
+        "     sum(e.rejected)::bigint AS rejected,"
+        "     count(*) FILTER (WHERE e.complete AND e.last_error IS NOT NULL) AS troubled"
+        "   FROM (SELECT window_start, window_end, rejected, last_error, state = 'complete' AS complete,"
+        "           window_start >= o.first AND window_end <= o.past AS within"
+        "         FROM flow_outcomes.extraction_window"
+        "         WHERE org = o.org AND work = o.work AND requested_granularity = o.requested) e) w"
+        " WHERE w.found > 0",
         {
             "orgs": [each.org for each in owed],
             "works": [each.work for each in owed],
@@ -230,8 +233,10 @@ async def restated(connection: Connection, orgs: Collection[str]) -> dict[str, i
     """How many figures were restated within the last day, by org."""
     rows = _rows(
         connection,
-        "SELECT org, count(*) FROM flow_outcomes.restatement"
-        " WHERE org = ANY (%(orgs)s) AND restated_at > clock_timestamp() - interval '1 day' GROUP BY 1",
+        # from the few revisions to their figures: the planner would rather read every restatement there ever was
+        "SELECT r.org, sum(s.count)::bigint FROM flow_outcomes.revision r CROSS JOIN LATERAL ("
+        "   SELECT count(*) FROM flow_outcomes.restated s WHERE s.org = r.org AND s.revision = r.revision) s"
+        " WHERE r.org = ANY (%(orgs)s) AND r.stamped_at > now() - interval '1 day' AND s.count > 0 GROUP BY 1",
         {"orgs": list(orgs)},
     )
     return {org: count async for org, count in rows}

@@ -144,7 +144,7 @@ def _told(org: str, job: str | None, gaps: Sequence[Gap]) -> list[Document]:
     for gap in gaps:
         reason = gap["reason"].removeprefix(NEVER_ASKED)
         state = _WORDS[gap["state"]] if reason == gap["reason"] else "never asked"
-        last = found[-1] if found else {"window_end": None}
+        last = found[-1] if found else Document(window_end=None)
         if last["window_end"] == gap["window_start"] and (last["state"], last["reason"]) == (state, reason):
             last["window_end"] = gap["window_end"]
             last["windows"] += 1

@@ -24,6 +24,7 @@ from service.web.page import page
 from service.web.watch import STATUS_AGE, STATUS_SPACING, Watch
 
 METRICS_AGE = 3.0
+PAGE_AGE = 30.0  # the table that its script replaces at once
 METRICS_SPACING = 20.0
 KEEP_ALIVE = 15.0  # seconds that an idle connection is kept
 STOP_WITHIN = 1.0
@@ -162,7 +163,7 @@ class WebServer:
     async def _page(self, _request: web.Request) -> web.Response:
         trouble = None
         try:
-            await self._watch.status.get(age=STATUS_AGE, spacing=STATUS_SPACING)
+            await self._watch.status.get(age=PAGE_AGE, spacing=STATUS_SPACING)
         except FlowOutcomesError as error:
             trouble = str(error)
         text = await asyncio.to_thread(page, self._watch.status.last, trouble)

@@ -162,7 +162,9 @@ async def test_the_owner_and_its_breaker(written: Ledger) -> None:
         await ledger.note_breaker(database, "acme", "somebody else", "closed", None)
         acme = (await written.standing(config()))["orgs"]["acme"]
         assert (acme["owner"], acme["breaker"]) == ("me", "open")
-        assert acme["jobs"]["daily"]["gaps"][0]["reason"] == "not extracted yet: the org's breaker is open"
+        assert acme["jobs"]["daily"]["gaps"][0]["reason"] == (
+            "never asked for: not extracted yet: the org's breaker is open"
+        )
         assert acme["breaker_until"]
         assert 50 < acme["held_for"] <= 60
         written.execute("UPDATE flow_outcomes.org_lease SET expires_at = now() - interval '1 s'")

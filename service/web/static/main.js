@@ -25,7 +25,7 @@ function chosen() {
 }
 
 function orgs(names) {
-  options(byId("calendar-org"), [...(names.length > 1 && names.length <= 6 ? [[ALL, "all"]] : []), ...names.map((name) => [name, name])]);
+  options(byId("calendar-org"), [...(names.length > 1 && names.length <= 3 ? [[ALL, "all"]] : []), ...names.map((name) => [name, name])]);
   options(byId("shares-org"), names.map((name) => [name, name]));
 }
 
