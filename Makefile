@@ -13,7 +13,7 @@ WORKERS ?= 2
 UV ?= uv
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help demo test lint ci conformance chaos soak bench lock clean
+.PHONY: help demo test lint ci conformance chaos image sbom soak bench lock clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -28,7 +28,7 @@ lint: .venv/.dev ## style, types and who may import whom
 	$(BIN)/lint-imports
 
 test: lint ## lint and every test; ARGS="-k name" for some
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not chaos and not soak" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not chaos and not image and not soak" $(ARGS)
 
 ci: test ## what the build runs
 
@@ -38,6 +38,14 @@ conformance: .venv/.dev ## the official SDK against the simulator, our requests 
 
 chaos: .venv/.dev ## processes killed at every moment, and what the tables hold then
 	$(BIN)/python -m pytest -m chaos $(ARGS)
+
+image: .venv/.dev ## the Dockerfile's steps, carried out in an empty folder
+	$(BIN)/python -m pytest -m image $(ARGS)
+
+sbom: .venv/.dev ## what the image is made of, as CycloneDX, from the lock
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-format JSON \
+	  --output-file dist/sbom.cdx.json requirements.txt
 
 soak: .venv/.dev ## hours of work, memory watched
 	$(BIN)/python -m pytest -m soak $(ARGS)

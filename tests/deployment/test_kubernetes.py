@@ -1,0 +1,119 @@
+"""config/kubernetes: against the API's own schemas, and what these cannot say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from service.config import load_config
+from service.runtime import GRACE
+from tests.deployment.dockerfile import ROOT, stages
+
+FOLDER = ROOT / "config" / "kubernetes"
+VERSIONS = ("1.30", kubernetes_validate.latest_version())
+OBJECTS: list[dict[str, Any]] = [
+    each
+    for file in sorted(FOLDER.glob("*.yaml"))
+    if file.name != "kustomization.yaml"
+    for each in yaml.safe_load_all(file.read_text())
+]
+KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+
+
+def one(kind: str) -> dict[str, Any]:
+    [found] = [each for each in OBJECTS if each["kind"] == kind]
+    return found
+
+
+POD: dict[str, Any] = one("Deployment")["spec"]["template"]["spec"]
+CONTAINER: dict[str, Any] = POD["containers"][0]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("manifest", OBJECTS, ids=lambda each: each["kind"])
+def test_the_schema(manifest: dict[str, Any], version: str) -> None:
+    """Each object is what the API takes, with no key that it does not know."""
+    kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_the_kustomization_is_whole() -> None:
+    """Every manifest but the example is in it."""
+    files = {file.name for file in FOLDER.glob("*.yaml")} - {"kustomization.yaml", "secrets.example.yaml"}
+    assert set(KUSTOMIZATION["resources"]) == files
+    assert [each["name"] for each in KUSTOMIZATION["images"]] == [CONTAINER["image"]]
+
+
+def test_two_that_share_the_orgs() -> None:
+    """A drained node or an update leaves one of the two at work."""
+    assert one("Deployment")["spec"]["replicas"] == 2
+    assert one("Deployment")["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 1
+    assert one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+
+
+def test_selectors_find_the_pods() -> None:
+    """Every selector is that of the pods' labels."""
+    labels = one("Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [
+        one("Deployment")["spec"]["selector"]["matchLabels"],
+        one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        one("Service")["spec"]["selector"],
+        POD["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
+    ]
+    assert all(selector.items() <= labels for selector in selectors)
+
+
+def test_it_has_time_to_drain() -> None:
+    """The kill comes after the grace that the daemon gives what is in flight, and some more."""
+    assert POD["terminationGracePeriodSeconds"] >= GRACE + 10
+
+
+def test_probes() -> None:
+    """Alive is a matter of the process, ready one of the database too."""
+    ports = {port["name"] for port in CONTAINER["ports"]}
+    paths = {name: CONTAINER[name]["httpGet"] for name in ("livenessProbe", "readinessProbe", "startupProbe")}
+    assert {name: each["path"] for name, each in paths.items()} == {
+        "livenessProbe": "/healthz",
+        "readinessProbe": "/readyz",
+        "startupProbe": "/healthz",
+    }
+    assert {each["port"] for each in paths.values()} <= ports
+    assert one("Service")["spec"]["ports"][0]["targetPort"] in ports
+
+
+def test_it_is_confined() -> None:
+    """The image's own user, nothing to write to, no rights, a bound on memory."""
+    user = next(each for each in stages()[-1] if each.word == "USER").text
+    pod, container = POD["securityContext"], CONTAINER["securityContext"]
+    assert f"{pod['runAsUser']}:{pod['runAsGroup']}" == user
+    assert pod["runAsNonRoot"] is True
+    assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert POD["automountServiceAccountToken"] is False
+    assert "memory" in CONTAINER["resources"]["limits"]
+
+
+def test_secrets_are_files(tmp_path: Path) -> None:
+    """No secret is in the environment; what is mounted is what the configuration names, and it is a good one."""
+    assert "env" not in CONTAINER
+    assert "envFrom" not in CONTAINER
+    mounts = {mount["name"]: mount for mount in CONTAINER["volumeMounts"]}
+    assert all("subPath" not in mount for mount in mounts.values())
+    secrets = {each["metadata"]["name"]: each["stringData"] for each in OBJECTS if each["kind"] == "Secret"}
+    assert {volume["secret"]["secretName"] for volume in POD["volumes"]} == set(secrets)
+    text = secrets["flow-outcomes-config"]["config.yaml"]
+    assert CONTAINER["args"][-1] == f"{mounts['config']['mountPath']}/config.yaml"
+    for name, secret in secrets["flow-outcomes-clients"].items():
+        (tmp_path / name).write_text(secret)
+        text = text.replace(f"{mounts['clients']['mountPath']}/{name}", str(tmp_path / name))
+    (tmp_path / "config.yaml").write_text(text)
+    config = load_config(tmp_path / "config.yaml", {})
+    assert {org.credentials().client_secret for org in config.orgs.values()} == {"the OAuth client's secret"}
