@@ -13,8 +13,11 @@ import pytest
 import yaml
 from psycopg.rows import dict_row
 
-from service.config import load_config
+from service.check import Steps, ask_alone
+from service.clock import SystemClock
+from service.config import Config, load_config
 from service.once import run_once
+from service.postgres import staging
 from service.simulator import (
     Fault,
     Faults,
@@ -42,17 +45,10 @@ class Desk:
         self.dsn = dsn
         self.told: list[tuple[str, Row]] = []
 
-    async def run(
-        self,
-        simulator: Simulator,
-        orgs: Mapping[str, Mapping[str, object]],
-        *,
-        days: int = 10,
-        granularity: str = "daily",
-        name: str = "span",
-        first: date = date(2024, 5, 6),
-    ) -> int:
-        """One catch-up of an ad hoc span for each org; the exit code."""
+    def configure(
+        self, simulator: Simulator, orgs: Mapping[str, Mapping[str, object]], **ad_hoc: Mapping[str, object]
+    ) -> Config:
+        """Write the configuration, and read it."""
         tree = {
             "database": {"dsn": self.dsn},
             "orgs": {
@@ -67,21 +63,26 @@ class Desk:
                 }
                 for org, settings in orgs.items()
             },
-            "ad_hoc": {
-                f"{name}_{org}": {
-                    "org": org,
-                    "from": first,
-                    "to": first + timedelta(days=days),
-                    "granularity": granularity,
-                }
-                for org in orgs
-            },
+            "ad_hoc": ad_hoc,
         }
         self.file.write_text(yaml.safe_dump(tree))
+        return load_config(self.file, {})
+
+    async def run(
+        self,
+        simulator: Simulator,
+        orgs: Mapping[str, Mapping[str, object]],
+        *,
+        days: int = 10,
+        granularity: str = "daily",
+        name: str = "span",
+        first: date = date(2024, 5, 6),
+    ) -> int:
+        """One catch-up of an ad hoc span for each org; the exit code."""
+        span = {"from": first, "to": first + timedelta(days=days), "granularity": granularity}
+        config = self.configure(simulator, orgs, **{f"{name}_{org}": {"org": org, **span} for org in orgs})
         self.told = []
-        return await run_once(
-            load_config(self.file, {}), lambda event, **context: self.told.append((event, context))
-        )
+        return await run_once(config, lambda event, **context: self.told.append((event, context)))
 
     def events(self, event: str) -> list[Row]:
         return [context for told, context in self.told if told == event]
@@ -110,8 +111,12 @@ def desk(tmp_path: Path, database: str) -> Desk:
     return Desk(tmp_path, database)
 
 
-async def test_either_api_gives_the_same_counts(desk: Desk) -> None:
-    """Query, jobs with small pages, groups split by what was not asked for, and the query builder."""
+async def test_either_api_gives_the_same_counts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Query, jobs with small pages, groups split by what was not asked for, and the query builder.
+
+    However much of it is held in memory.
+    """
+    monkeypatch.setattr(staging, "MEMORY_ROWS", 100)
     org = replace(OPEN, centre=GeneratedCentre(seed=5, flows=20, outcomes=2))
     orgs = {
         "builder": org,
@@ -292,7 +297,7 @@ async def test_a_page_at_fault_stores_nothing(desk: Desk) -> None:
         }.items()
     }
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
-        assert await desk.run(simulator, dict.fromkeys(orgs, {}), days=1) == 1
+        assert await desk.run(simulator, {name: {} for name in orgs}, days=1) == 1
         for name in orgs:
             assert simulator.orgs[name].fired.total() >= 1, name
             assert desk.stored(name) == {}, name
@@ -300,7 +305,7 @@ async def test_a_page_at_fault_stores_nothing(desk: Desk) -> None:
 
 
 async def test_an_entry_at_fault_costs_its_figure_alone(desk: Desk) -> None:
-    """It is kept as it came, what lacks it is null, since a sum without one part is no figure; the rest is stored."""
+    """It is kept as it came, what lacks it is null (a sum without a part is no figure), the rest is stored."""
     plain = replace(OPEN, centre=GeneratedCentre(seed=8, flows=6, outcomes=2))
     orgs = {
         name: replace(plain, faults=Faults(**{fault: Fault(value, times=1)}))
@@ -316,7 +321,7 @@ async def test_an_entry_at_fault_costs_its_figure_alone(desk: Desk) -> None:
         )
     }
     async with Simulator(SimulatorConfig(orgs={**orgs, "plain": plain})) as simulator:
-        assert await desk.run(simulator, dict.fromkeys([*orgs, "plain"], {}), days=1) == 0
+        assert await desk.run(simulator, {name: {} for name in [*orgs, "plain"]}, days=1) == 0
         assert [simulator.orgs[name].fired.total() for name in orgs] == [1] * len(orgs)
     whole = desk.counts("plain")
     for name in orgs:
@@ -409,3 +414,23 @@ async def test_headers_that_make_no_sense_are_ignored(desk: Desk) -> None:
         assert await desk.run(simulator, {"acme": {}}, days=1) == 0
         assert simulator.fired["rate_headers"] > 1
     assert desk.events("limit_told") == desk.events("limit_spent") == []
+
+
+@pytest.mark.parametrize("aggregates", ["query", "jobs"])
+async def test_check_says_what_is_missing(desk: Desk, aggregates: str) -> None:
+    """The same lines as for the other API, with this one's permission; a job that was begun for it is deleted."""
+    orgs = {"acme": OPEN, "forbidden": replace(OPEN, permitted=False)}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        config = desk.configure(simulator, {name: {"aggregates": aggregates} for name in orgs})
+        found = [
+            finding for org in config.orgs.values() for finding in await ask_alone(org, SystemClock(), Steps())
+        ]
+        assert simulator.public.jobs["acme"].known == {}
+    assert [(each.about, each.good) for each in found] == [
+        ("acme token", True),
+        ("acme permission", True),
+        ("acme query", True),
+        ("forbidden token", True),
+        ("forbidden permission", False),
+    ]
+    assert "analytics:flowAggregate:view" in found[-1].mend
