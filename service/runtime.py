@@ -58,11 +58,11 @@ class Runtime:
 
     async def lease(self, org: str) -> Lease:
         """Wait until the org is ours, which it may be already."""
+        arrivals = self._acquired.setdefault(org, asyncio.Queue())
+        self.keeper.want(org)
         held = self.keeper.held.get(org)
         if held is not None:
             return held
-        arrivals = self._acquired.setdefault(org, asyncio.Queue())
-        self.keeper.want(org)
         while True:
             lease = await arrivals.get()
             if not lease.lost.is_set():

@@ -97,8 +97,9 @@ class LeaseKeeper:
         return dict(self._leases)
 
     def want(self, org: str) -> None:
-        """Take the org as soon as it is free."""
+        """Take the org as soon as it is free; keep it where it was about to be given back."""
         self._wanted.add(org)
+        self._leaving.discard(org)
         self._changed.set()
 
     def give_back(self, org: str) -> None:
