@@ -2,11 +2,13 @@
 
     python -m benchmarks.page [--flows 1000] [--years 3] [--orgs 5] [--figures 1] [--keep FOLDER]
 
-The ledger is whole: every daily and hourly window of every org. Figures are daily, five outcomes a flow, of the first
-``--figures`` orgs: the page reads one flow's at a time, by the primary key. Restatements: one in fifty figures.
-Prints what each request of the first view takes at the server, cold (nothing kept of an earlier answer) and as asked
-again, and their sum; the requests of a browser run side by side, so that its first view is there sooner.
+The ledger is whole: every daily and hourly window of every org. Figures are daily, five outcomes a flow, of the
+first ``--figures`` orgs: the page reads one flow's at a time, by the primary key. Restatements: one in fifty.
+Prints what each request takes, cold (nothing kept of an earlier answer) and as asked again, and how long the first
+view takes where the requests come as a browser sends them.
 """
+
+# ruff: noqa: T201 - a script that prints its figures
 
 from __future__ import annotations
 
@@ -61,8 +63,8 @@ def generate(dsn: str, orgs: list[str], flows: int, days: int, with_figures: int
             )
             run(
                 "INSERT INTO flow_outcomes.outcome (org, outcome_no, flow_id, source_key, reported_name,"
-                " outcome_name, revision) SELECT %(org)s, (f - 1) * %(outcomes)s + o, 'flow-' || f, 'outcome ' || o,"
-                " 'outcome ' || o, 'outcome ' || o, 1"
+                " outcome_name, revision) SELECT %(org)s, (f - 1) * %(outcomes)s + o, 'flow-' || f,"
+                " 'outcome ' || o, 'outcome ' || o, 'outcome ' || o, 1"
                 " FROM generate_series(1, %(flows)s) f, generate_series(1, %(outcomes)s) o",
                 values,
             )
@@ -72,15 +74,16 @@ def generate(dsn: str, orgs: list[str], flows: int, days: int, with_figures: int
                 values,
             )
             run(
-                "INSERT INTO flow_outcomes.restated SELECT %(org)s, greatest(1, %(days)s - d), 'daily', 'flow-' || f,"
-                " date_trunc('day', now()) - make_interval(days => d), 'outcome ' || (f %% 5 + 1), 10, 11"
+                "INSERT INTO flow_outcomes.restated SELECT %(org)s, greatest(1, %(days)s - d), 'daily',"
+                " 'flow-' || f, date_trunc('day', now()) - make_interval(days => d), 'outcome ' || (f %% 5 + 1),"
+                " 10, 11"
                 " FROM generate_series(1, %(days)s) d, generate_series(1, %(flows)s, 10) f",
                 values,
             )
             if place < with_figures:
                 run(
-                    "INSERT INTO flow_outcomes.figure SELECT %(org)s, 'daily', o, s, s + interval '1 day', 'reported',"
-                    " (random() * 500)::bigint, NULL, NULL, NULL, s + interval '26 hours', 1"
+                    "INSERT INTO flow_outcomes.figure SELECT %(org)s, 'daily', o, s, s + interval '1 day',"
+                    " 'reported', (random() * 500)::bigint, NULL, NULL, NULL, s + interval '26 hours', 1"
                     " FROM generate_series(date_trunc('day', now()) - make_interval(days => %(days)s),"
                     " date_trunc('day', now()) - interval '1 day', interval '1 day') s,"
                     " generate_series(1, %(flows)s * %(outcomes)s) o",
@@ -96,7 +99,7 @@ def configuration(dsn: str, orgs: list[str], days: int) -> Config:
     return config_from(
         {
             "database": {"dsn": dsn},
-            "orgs": {name: org for name in orgs},
+            "orgs": dict.fromkeys(orgs, org),
             "jobs": {"daily": job, "hourly": job | {"window": "hour", "granularity": "hourly"}},
         }
     )
@@ -140,9 +143,9 @@ async def measure(dsn: str, config: Config) -> None:
             whole.append((time.perf_counter() - began) * 1000)
             await site.stop()
     for path in paths:
-        print(f"{path:<52} {statistics.median(cold[path]):8.1f} ms  again {statistics.median(warm[path]):6.1f} ms")  # noqa: T201
+        print(f"{path:<52} {statistics.median(cold[path]):8.1f} ms  again {statistics.median(warm[path]):6.1f} ms")
     each = ", ".join(f"{took:.0f}" for took in sorted(whole))
-    print(f"first view, as a browser asks: median {statistics.median(whole):.0f} ms of {each}")  # noqa: T201
+    print(f"first view, as a browser asks: median {statistics.median(whole):.0f} ms of {each}")
 
 
 def main() -> None:
@@ -160,7 +163,7 @@ def main() -> None:
             migrate(dsn)
             began = time.perf_counter()
             generate(make_conninfo(dsn), orgs, given.flows, days, given.figures)
-            print(f"generated in {time.perf_counter() - began:.0f} s")  # noqa: T201
+            print(f"generated in {time.perf_counter() - began:.0f} s")
         asyncio.run(measure(dsn, configuration(dsn, orgs, days)))
 
 

@@ -1,4 +1,4 @@
-"""Chromium in front of the real server on a real database; skipped where either the driver or a browser is missing."""
+"""Chromium in front of the real server on a real database; skipped where the driver or a browser is missing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,16 @@ from tests.browser import planted
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -95,7 +101,7 @@ def view(browser: Browser, site: Site) -> Iterator[Open]:
     """Opens the page, waits for its first look, and sees at the end that the console stayed silent."""
     opened: list[View] = []
 
-    def opens(**context: Any) -> View:
+    def opens(**context: Any) -> View:  # noqa: ANN401 - the driver's own options
         made = browser.new_context(**({"viewport": {"width": 1200, "height": 900}} | context))
         seen = View(made.new_page())
         seen.page.on("console", lambda said: seen.complaints.append(said.text))

@@ -15,6 +15,11 @@ OTHER_FLOW = "1f0c2a52-0000-4000-8000-000000000002"
 SINCE = 120  # days
 
 
+CUT_SHORT = "the page was cut short: it has no nextPageToken"
+EMPTY = "the scan came back wholly empty: not believed until a second one says the same"
+NOT_STORED = "completed_at = NULL, pages = 0, rows = 0"
+
+
 def midnight() -> datetime:
     """The day that is not over yet."""
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -62,7 +67,8 @@ def plant(dsn: str) -> None:
                 " SELECT %(org)s, 'job:daily', 'daily', d AT TIME ZONE %(zone)s,"
                 " (d + interval '1 day') AT TIME ZONE %(zone)s, 'daily', 'daily', 'complete', 1, 3, 250,"
                 " (d + interval '25 hours') AT TIME ZONE %(zone)s, e, e, e"
-                " FROM generate_series(date_trunc('day', now() AT TIME ZONE %(zone)s) - %(since)s * interval '1 day',"
+                " FROM generate_series("
+                "   date_trunc('day', now() AT TIME ZONE %(zone)s) - %(since)s * interval '1 day',"
                 "   date_trunc('day', (now() - interval '1 hour') AT TIME ZONE %(zone)s) - interval '1 day',"
                 "   interval '1 day') AS s (d),"
                 " LATERAL (SELECT (d + interval '26 hours') AT TIME ZONE %(zone)s AS e) done",
@@ -82,16 +88,15 @@ def plant(dsn: str) -> None:
             " AND window_start = %s"
         )
         for back, change in (
-            (FAILED, "state = 'failed', attempts = 4, completed_at = NULL, pages = 0, rows = 0,"
-                     " last_error = 'the page was cut short: it has no nextPageToken'"),
-            (LATE, "state = 'pending', attempts = 0, completed_at = NULL, pages = 0, rows = 0"),
-            (ASKING, "state = 'running', attempts = 1, completed_at = NULL, pages = 0, rows = 0"),
-            (DOUBTED, "doubted_in = 'c1', attempts = 2, last_error = 'the scan came back wholly empty:"
-                      " not believed until a second one says the same'"),
-        ):  # fmt: skip
+            (FAILED, f"state = 'failed', attempts = 4, last_error = '{CUT_SHORT}', {NOT_STORED}"),
+            (LATE, f"state = 'pending', attempts = 0, {NOT_STORED}"),
+            (ASKING, f"state = 'running', attempts = 1, {NOT_STORED}"),
+            (DOUBTED, f"doubted_in = 'c1', attempts = 2, last_error = '{EMPTY}'"),
+        ):
             connection.execute(set_day.format(change).encode(), [today - back * DAY])
         connection.execute(
-            "DELETE FROM flow_outcomes.extraction_window WHERE org = 'acme' AND job = 'daily' AND window_start = %s",
+            "DELETE FROM flow_outcomes.extraction_window"
+            " WHERE org = 'acme' AND job = 'daily' AND window_start = %s",
             [today - NEVER * DAY],
         )
         _figures(connection, today)
@@ -99,7 +104,8 @@ def plant(dsn: str) -> None:
 
 def _figures(connection: psycopg.Connection[tuple[object, ...]], today: datetime) -> None:
     run = connection.execute
-    run("INSERT INTO flow_outcomes.flow VALUES ('acme', %s, 'Sales'), ('acme', %s, %s)", [FLOW, OTHER_FLOW, HOSTILE])
+    flows = "INSERT INTO flow_outcomes.flow VALUES ('acme', %s, 'Sales'), ('acme', %s, %s)"
+    run(flows, [FLOW, OTHER_FLOW, HOSTILE])
     names = ["TransferredToQueue", "Abandoned", "SelfServed", HOSTILE]
     for number, name in enumerate(names, 1):
         run(
@@ -132,11 +138,13 @@ def _figures(connection: psycopg.Connection[tuple[object, ...]], today: datetime
     run(restated, [FLOW, today - RESTATED * DAY, "Abandoned", 42, 57])
     run(restated, [FLOW, today - RESTATED * DAY, HOSTILE, 100, None])
     run(
-        "INSERT INTO flow_outcomes.outcome_history VALUES ('acme', 3, %s, NULL, 'Self Service', 'Self Service', 0, 1)",
+        "INSERT INTO flow_outcomes.outcome_history"
+        " VALUES ('acme', 3, %s, NULL, 'Self Service', 'Self Service', 0, 1)",
         [FLOW],
     )
     run(
-        "INSERT INTO flow_outcomes.org_lease (org, owner, owned_since, expires_at, breaker, breaker_until, held_until)"
+        "INSERT INTO flow_outcomes.org_lease (org, owner, owned_since, expires_at, breaker, breaker_until,"
+        " held_until)"
         " VALUES ('acme', 'host:1', now(), now() + interval '1 hour', 'closed', NULL, NULL), ('globex', 'host:2',"
         " now(), now() + interval '1 hour', 'open', now() + interval '8 min', now() + interval '50 s')"
     )
