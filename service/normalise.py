@@ -168,7 +168,7 @@ class _Verdict:
             else:
                 good, bad = whole_number(success), whole_number(failure)
                 if good is not None and bad is not None and good + bad <= whole:
-                    add(OutcomeRow(flow_id, start, end, name, whole, percentage, False, good, bad, part))  # noqa: FBT003
+                    add(OutcomeRow(flow_id, start, end, name, whole, percentage, False, good, bad, part))
                     continue
                 reason = f"successes and failures do not fit the count: {shown(success)} and {shown(failure)}"
             self.rejects.append(Reject(reason, text, flow_id, start, name))

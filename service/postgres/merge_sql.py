@@ -173,10 +173,11 @@ TAKE_PARTS = """
 
 HAS_PARTS = "SELECT EXISTS (SELECT 1 FROM pg_temp.incoming WHERE part <> '')"
 
-# An entry that was refused may have been a part of whatever it does not rule out, and a sum without it is no figure.
+# An entry that was refused may have been a part of whatever it does not rule out; a sum without it is no figure.
 DOUBT_PARTS = """
     UPDATE pg_temp.scanned s
-    SET rejected = true, outcome_count = NULL, outcome_percentage = NULL, success_count = NULL, failure_count = NULL
+    SET rejected = true, outcome_count = NULL, outcome_percentage = NULL,
+        success_count = NULL, failure_count = NULL
     FROM pg_temp.scan_outcome o, pg_temp.incoming_reject i
     WHERE o.outcome_no = s.outcome_no
       AND (i.flow_id IS NULL OR i.outcome_name IS NULL OR i.bucket_start IS NULL)

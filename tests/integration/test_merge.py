@@ -13,8 +13,8 @@ import pytest
 from service.clock import SystemClock
 from service.errors import ConflictError, LeaseLostError
 from service.model import Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
-from service.postgres.ledger import Ledger
 from service.postgres.lease import Lease
+from service.postgres.ledger import Ledger
 from service.postgres.merge import Merged, ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.staging import Staging
@@ -76,7 +76,9 @@ class Desk:
 
     async def counts(self) -> dict[tuple[int, str, str], int | None]:
         """The counts of flow_outcome by day, flow and name."""
-        rows = await self.rows("SELECT bucket_start, flow_id, outcome_name, outcome_count FROM flow_outcomes.flow_outcome")
+        rows = await self.rows(
+            "SELECT bucket_start, flow_id, outcome_name, outcome_count FROM flow_outcomes.flow_outcome"
+        )
         return {((start - FIRST).days, flow, name): count for start, flow, name, count in rows}
 
     async def restatements(self) -> list[tuple[Any, ...]]:
@@ -108,7 +110,8 @@ async def test_a_scan_is_stored_with_its_shares_and_its_mark(desk: Desk) -> None
         "SELECT outcome_key, outcome_count, outcome_share FROM flow_outcomes.flow_outcome ORDER BY outcome_key"
     )
     assert rows == [("f_Lost", 1, 0.25), ("f_Paid", 3, 0.75), ("g_Paid", 0, None)]
-    assert await desk.rows("SELECT state, rows, job FROM flow_outcomes.extraction_window") == [("complete", 3, "daily")]
+    windows = await desk.rows("SELECT state, rows, job FROM flow_outcomes.extraction_window")
+    assert windows == [("complete", 3, "daily")]
     assert await desk.rows("SELECT flow_id FROM flow_outcomes.flow ORDER BY 1") == [("f",), ("g",)]
 
 
@@ -172,10 +175,9 @@ async def test_an_empty_scan_is_believed_only_when_a_later_cycle_says_it_again(d
     merged = await desk.scan(range(2), {(1, "f", "Paid"): 4}, cycle="second")
     assert len(merged.doubted) == 1
     assert (await desk.counts())[0, "f", "Paid"] == 3
-    assert await desk.rows("SELECT state, last_error IS NULL FROM flow_outcomes.extraction_window ORDER BY window_start") == [
-        ("complete", False),
-        ("complete", True),
-    ]
+    assert await desk.rows(
+        "SELECT state, last_error IS NULL FROM flow_outcomes.extraction_window ORDER BY window_start"
+    ) == [("complete", False), ("complete", True)]
     merged = await desk.scan(range(2), {(1, "f", "Paid"): 4}, cycle="third")
     assert not merged.doubted
     assert (await desk.counts())[0, "f", "Paid"] is None
