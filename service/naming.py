@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from service.clock import Clock
-from service.errors import ExtractionError
+from service.errors import CircuitOpenError, ExtractionError, RateLimitedError
 from service.genesys.client import GenesysClient
 from service.genesys.names import FLOWS, OUTCOMES, Listing, listed
 from service.postgres.lease import Lease
@@ -62,11 +62,15 @@ class Naming:
                 if renamed:
                     self._emit("outcomes_renamed", org=self._lease.org, outcomes=renamed)
             self._next_look = self._clock.monotonic() + (AGAIN_AFTER if unknown else EVERY)
-            self._tell(tuple(unknown))
+            self._tell(tuple(filter(None, unknown)))
 
     async def _listed(self, listing: Listing, unknown: list[str]) -> dict[str, str]:
+        """Names by id; none, and a reason, where they cannot be had. That now is not the time is no reason."""
         try:
             return await listed(listing, self._client.call)
+        except (CircuitOpenError, RateLimitedError):
+            unknown.append("")
+            return {}
         except ExtractionError as error:
             unknown.append(f"{listing.path}: {error}")
             return {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from service.clock import Clock
 from service.errors import CursorError, PageError, TooLargeError
@@ -88,7 +89,7 @@ class Pipeline:
 
     async def _fetch(self, query: Query, scan: Scan, staging: Staging, tally: _Tally) -> None:
         """Read one query to its end, in halves where the engine finds it too large."""
-        waiting = [query]
+        waiting, too_slow = [query], []
         while waiting:
             query = waiting.pop(0)
             query_hash = self._client.dialect.query_hash(query)
@@ -105,11 +106,16 @@ class Pipeline:
             except TooLargeError as error:
                 if halves is None:
                     raise
-                await self._ledger.cut(query_hash)
-                (await self._known_cuts()).add(query_hash)
-                if tally.pages > pages_before:
+                midway = tally.pages > pages_before
+                if error.status == HTTPStatus.GATEWAY_TIMEOUT and not midway:
+                    too_slow.append(query_hash)
+                else:
+                    await self._remember_cut(query_hash)
+                if midway:
                     raise CursorError(f"too large, and told midway: {error}") from error
                 waiting[:0] = halves
+        for query_hash in too_slow:  # its halves did pass, so it was the size, and not the server's bad hour
+            await self._remember_cut(query_hash)
 
     async def _pages(self, query: Query, tally: _Tally) -> AsyncGenerator[Normalised, None]:
         frame = Frame.of(
@@ -123,6 +129,10 @@ class Pipeline:
                 tally.entries += len(page.entries)
                 self._emit("page_read", org=query.org, page=tally.pages, entries=len(page.entries))
                 yield normalise(page.entries, frame)
+
+    async def _remember_cut(self, query_hash: str) -> None:
+        await self._ledger.cut(query_hash)
+        (await self._known_cuts()).add(query_hash)
 
     async def _known_cuts(self) -> set[str]:
         if self._cuts is None:

@@ -97,6 +97,15 @@ class Admin:
                 "in_flight_violations": simulator.in_flight_violations,
                 "hold_violations": simulator.hold_violations,
                 "tokens_issued": simulator.tokens_issued,
+                "jobs": {
+                    org: {
+                        "begun": jobs.begun,
+                        "deleted": jobs.deleted,
+                        "left": len(jobs.known),
+                        "most_alike": jobs.most_alike,
+                    }
+                    for org, jobs in simulator.public.jobs.items()
+                },
             }
         )
 

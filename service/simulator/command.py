@@ -40,6 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cardinality", type=int, default=None, metavar="N", help="the most (flow, bucket) pairs of a query")
     add("--order", choices=("flow", "bucket"), default="flow", help="what a scan walks along first")
     add("--split-entries", action="store_true", help="each page's last entry goes on with the next page")
+    add(
+        "--per-minute",
+        type=int,
+        default=300,
+        metavar="N",
+        help="flow-aggregates: requests a minute",
+    )
+    add("--extra-dimension", action="store_true", help="flow-aggregates: groups come split by mediaType too")
+    add("--job-polls", type=int, default=2, metavar="N", help="flow-aggregates: how often a job is not done yet")
+    add("--no-names", action="store_true", help="flow-aggregates: the role may not list flows and outcomes")
     add("--latency", type=float, default=0.0, metavar="SECONDS", help="before each answer")
     add("--now", type=_moment, default=None, metavar="ISO", help="the simulated time to begin with")
     add(
@@ -85,6 +95,10 @@ def config_of(args: argparse.Namespace) -> SimulatorConfig:
         order=args.order,
         split_entries=args.split_entries,
         latency=args.latency,
+        requests_per_minute=None if args.unlimited else args.per_minute,
+        extra_dimension=args.extra_dimension,
+        job_polls=args.job_polls,
+        names_permitted=not args.no_names,
         faults=Faults(**dict(args.fault)),
     )
     orgs = {client_id: replace(org, client_secret=secret) for client_id, secret in _credentials(args.orgs)}

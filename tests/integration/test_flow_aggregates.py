@@ -212,6 +212,18 @@ async def test_what_is_too_large_is_halved_and_remembered(desk: Desk) -> None:
     assert len({tuple(sorted(desk.counts(name).items())) for name in orgs}) == 1
 
 
+async def test_a_bad_hour_of_the_servers_is_not_remembered(desk: Desk) -> None:
+    """A 504 down to a single bucket fails the window; the next cycle asks the whole again."""
+    org = replace(OPEN, faults=Faults(server_error=Fault(504)))
+    async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
+        assert await desk.run(simulator, {"acme": {}}, days=4) == 1
+        assert desk.rows("SELECT * FROM flow_outcomes.query_cut") == []
+        simulator.switch("server_error", None)
+        simulator.arrivals.clear()
+        assert await desk.run(simulator, {"acme": {}}, days=4) == 0
+        assert [a.status for a in simulator.arrivals if a.kind == "aggregates"] == [200]
+
+
 async def test_one_bucket_that_is_too_large_fails_with_the_reason(desk: Desk) -> None:
     """With what support asks for in last_error and in the log."""
     orgs = {"acme": replace(OPEN, centre=GeneratedCentre(seed=7, flows=3, outcomes=2), cardinality=1)}
