@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import psycopg
+import pytest
 
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
 from tests.acceptance.program import Program, today
@@ -15,6 +16,7 @@ FIRST = date(2024, 1, 1)
 OPEN = SimulatedOrg(requests_per_second=None, centre=GeneratedCentre(seed=2, flows=6))
 
 
+@pytest.mark.alone
 async def test_the_limit_is_kept_and_used(program: Program) -> None:
     """In no second more than ten requests, tokens and the next process included; 97 % of them used by a backlog.
 

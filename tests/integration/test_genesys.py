@@ -269,6 +269,7 @@ async def test_nobody_there_is_a_broken_connection(wire: Wire) -> None:
         await wire.call()
 
 
+@pytest.mark.alone
 async def test_no_second_of_the_servers_sees_more_than_the_limit(wire: Wire) -> None:
     """Over several connections; and a backlog keeps the limit busy.
 
