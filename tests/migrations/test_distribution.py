@@ -1,0 +1,66 @@
+"""docs/scaling.md against the schema and the statements: what would be spread, and the rules for that."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psycopg
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "scaling.md").read_text()
+STATEMENTS = "\n".join(file.read_text() for file in (ROOT / "service" / "postgres").glob("*.py"))
+
+
+def column(dsn: str, query: str) -> set[str]:
+    with psycopg.connect(dsn) as connection:
+        return {row[0] for row in connection.execute(query.encode()).fetchall()}
+
+
+def listed() -> tuple[set[str], set[str]]:
+    """The tables that the document spreads, and those that it keeps."""
+    spread, kept = (set(re.findall(r"'(\w+)'", part)) for part in re.findall(r"ARRAY\[(.*?)\]", TEXT, re.DOTALL))
+    return spread | {"org"}, kept
+
+
+def test_every_table_is_in_the_list(database: str) -> None:
+    """Each table is spread or kept, none is forgotten, and none is listed that is not there."""
+    tables = column(
+        database,
+        "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = 'flow_outcomes' AND relkind IN ('r', 'p') AND NOT relispartition"
+        " AND relname NOT LIKE '%yoyo%'",
+    )
+    spread, kept = listed()
+    assert spread | kept == tables
+    assert not spread & kept
+
+
+def test_triggers_are_on_kept_tables_alone(database: str) -> None:
+    """A trigger on a spread table could not be made."""
+    found = column(
+        database,
+        "SELECT c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'flow_outcomes' AND NOT tgisinternal",
+    )
+    assert found <= listed()[1]
+
+
+def test_numbers_are_wide_enough(database: str) -> None:
+    """Nodes number without asking each other, which takes a bigint."""
+    narrow = column(
+        database,
+        "SELECT table_name || '.' || column_name FROM information_schema.columns"
+        " WHERE table_schema = 'flow_outcomes' AND data_type <> 'bigint'"
+        " AND (is_identity = 'YES' OR column_default LIKE 'nextval%')",
+    )
+    assert narrow == set()
+
+
+def test_statements_keep_the_rules() -> None:
+    """Nothing moves a row to another org, nothing merges, and an upsert takes its values from what is inserted."""
+    assert not re.search(r"\bMERGE\s+INTO\b", STATEMENTS)
+    assert not re.search(r"\bSET\s+org\s*=", STATEMENTS)
+    upserts = re.findall(r"DO UPDATE SET(.*?)(?:\"\"\"|RETURNING|\)\s*$)", STATEMENTS, re.DOTALL | re.MULTILINE)
+    assert upserts
+    assert not [each for each in upserts if re.search(r"\b(now|clock_timestamp|random)\(", each)]
