@@ -6,6 +6,7 @@ client's side of the program, so that a mistake there is not repeated here and t
 """
 
 from service.simulator.centre import Centre, Flow, GeneratedCentre
+from service.simulator.corrected import CorrectedCentre
 from service.simulator.faults import Fault, Faults
 from service.simulator.organisation import SimulatedOrg, SimulatorConfig
 from service.simulator.server import Arrival, Simulator
@@ -14,6 +15,7 @@ from service.simulator.static import StaticCentre
 __all__ = [
     "Arrival",
     "Centre",
+    "CorrectedCentre",
     "Fault",
     "Faults",
     "Flow",
