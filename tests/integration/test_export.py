@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import errno
 import json
+import re
+import shutil
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -319,3 +321,23 @@ async def test_the_command(place: Place, tmp_path: Path, capsys: pytest.CaptureF
         patch.setitem(sys.modules, "pyarrow", None)
         assert await asyncio.to_thread(main, command) == 2
     assert capsys.readouterr().err == "export: needs pyarrow: pip install 'flow-outcomes[export]'\n"
+
+
+async def test_the_documents_statements(place: Place) -> None:
+    """What docs/warehouses.md says of the folder works as written: DuckDB's query, and jq's list of files."""
+    text = (Path(__file__).parents[2] / "docs" / "warehouses.md").read_text()
+    await place.export()
+    await place.acme.store(DAYS[59:], DAYS[59:], figures(DAYS[59:], count=8))
+    await place.export()
+    [query] = [each for each in re.findall(r"```sql\n(.*?)```", text, re.DOTALL) if "read_parquet" in each]
+    wanted = query.replace("/srv/flow-outcomes", str(place.folder)).replace("2024-03", "2024-02")
+    with duckdb.connect() as duck:
+        found = duck.execute(f"SELECT outcomes FROM ({wanted.rstrip().rstrip(';')})").fetchall()
+    assert len(found) == 58
+    assert sum(int(row[0]) for row in found) == 29 * 14 + 2
+    [listing] = re.findall(r"```sh\n(jq .*?)```", text, re.DOTALL)
+    if shutil.which("jq"):
+        listing = listing.replace("/srv/flow-outcomes", str(place.folder))
+        jq = await asyncio.create_subprocess_exec("/bin/sh", "-ec", listing, stdout=asyncio.subprocess.PIPE)
+        told, _ = await jq.communicate()
+        assert told == b"org=acme/granularity=daily/month=2024-02/figures.parquet\n"
