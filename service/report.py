@@ -48,7 +48,8 @@ _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 _MOST_WARNINGS = 50  # that are kept for who looks
-_TEXT_MAX = 400
+_TEXT_MAX = 240
+_LEFT_OUT = {"exc_info", "query_hash", "cycle"}
 
 
 class Warned(NamedTuple):
@@ -152,7 +153,7 @@ class Reporter:
 
 
 def _warned(event: str, level: int, context: Mapping[str, Any]) -> Warned:
-    told = {key: plain(value) for key, value in context.items() if key != "exc_info"}
+    told = {key: plain(value) for key, value in context.items() if key not in _LEFT_OUT}
     org, job = told.pop("org", None), told.pop("job", None)
     text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items() if value is not None)
     return Warned(

@@ -19,7 +19,7 @@ from service.standing import NEVER_ASKED, AdHocStanding, Gap, JobStanding, OrgSt
 from service.web.gauges import Load
 
 MOST_GAPS = 40  # that are told one by one
-MOST_WARNINGS = 20
+MOST_WARNINGS = 12
 MEASURED_OVER = 15.0  # seconds
 _REQUESTS = "flow_outcomes_request_seconds_count"
 
@@ -81,8 +81,17 @@ def now(status: Standing, config: Config, found: Sequence[Pace], here: Here) -> 
         "missing": sum(job["missing"] for org in orgs.values() for job in org["jobs"].values())
         + sum(org["ad_hoc"]["missing"] for org in orgs.values()),
         "gaps": _gaps(status),
-        "warnings": [each._asdict() for each in list(here.warned)[-MOST_WARNINGS:][::-1]],
+        "warnings": _warnings(here.warned),
     }
+
+
+def _warnings(warned: Sequence[Warned]) -> list[Document]:
+    """The last of each kind, org and job, the newest first, and how often the like was kept."""
+    found: dict[tuple[str, str | None, str | None], Document] = {}
+    for each in reversed(warned):
+        told = found.setdefault((each.event, each.org, each.job), {**each._asdict(), "times": 0})
+        told["times"] += 1
+    return list(found.values())[:MOST_WARNINGS]
 
 
 def _org(

@@ -14,9 +14,9 @@ export function el(tag, attributes = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-// Characters that have no shape, or turn the line around, are spelled out.
+// Characters that control a terminal, break the line or turn it around are spelled out.
 export function visible(text) {
-  return String(text).replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\u2028\u2029]/gu, (each) => `\\u{${each.codePointAt(0).toString(16)}}`);
+  return String(text).replace(/[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, (each) => `\\u{${each.codePointAt(0).toString(16)}}`);
 }
 
 export function table(headings, rows, caption) {

@@ -98,8 +98,8 @@ function warnings(now) {
     byId("warnings").replaceChildren(el("p", { class: "quiet" }, "None since this process began."));
     return;
   }
-  const headings = [{ text: "when", when: true }, "event", "org", "job", "what"];
-  const rows = now.warnings.map((each) => ({ cells: [when(each.at), each.event, each.org, each.job, each.text] }));
+  const headings = [{ text: "when", when: true }, "event", "org", "job", { text: "times", number: true }, "the last of them"];
+  const rows = now.warnings.map((each) => ({ cells: [when(each.at), each.event, each.org, each.job, each.times, each.text] }));
   byId("warnings").replaceChildren(table(headings, rows, "Last warnings"));
 }
 

@@ -153,7 +153,7 @@ function legend(told, fills, at) {
     brush.fillRect(0, 0, 24, 16);
     const total = series.counts.reduce((sum, count) => sum + (count ?? 0), 0);
     const said = at === null || at === undefined ? `${total.toLocaleString("en")} in all` : figure(series, at);
-    return el("li", {}, swatch, `${nameOf(series, told)}: ${said || "–"}`);
+    return el("li", {}, swatch, el("bdi", {}, nameOf(series, told)), `: ${said || "–"}`);
   });
   if (at !== null && at !== undefined) items.unshift(el("li", {}, el("strong", {}, told.labels[at])));
   byId("chart-legend").replaceChildren(...items);
