@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -62,12 +63,18 @@ def test_what_it_names_is_there() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", []):
             source = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", volume).split(":")[0]
-            assert source in TREE["volumes"] or source == "./config/grafana" or (ROOT / source).exists(), source
+            assert source in TREE["volumes"] or (ROOT / source).exists(), source
         assert {each["source"] for each in service.get("configs", [])} <= set(TREE["configs"])
     contents = {name: yaml.safe_load(each["content"]) for name, each in TREE["configs"].items()}
     [job] = contents["prometheus"]["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["flow-outcomes:8080"]}]
-    sources = {each["uid"] for each in contents["grafana_datasources"]["datasources"]}
-    assert sources == {"prometheus", "postgresql"}
+    [rules] = contents["prometheus"]["rule_files"]
+    assert f"./config/grafana/{rules}:/etc/prometheus/{rules}:ro" in SERVICES["prometheus"]["volumes"]
+    sources = {each["type"] for each in contents["grafana_datasources"]["datasources"]}
+    dashboards = [json.loads(file.read_text()) for file in (ROOT / "config" / "grafana").glob("*.json")]
+    assert dashboards
+    for dashboard in dashboards:
+        wanted = {each["query"] for each in dashboard["templating"]["list"] if each["type"] == "datasource"}
+        assert wanted <= sources
     [provider] = contents["grafana_dashboards"]["providers"]
     assert f"./config/grafana:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]

@@ -114,3 +114,11 @@ def test_links_lead_somewhere() -> None:
                 assert anchor in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}, (
                     target
                 )
+
+
+def test_the_alerts_are_there() -> None:
+    """An alert that the document names is one of the rules."""
+    rules = (ROOT / "config" / "grafana" / "alerts.yaml").read_text()
+    named_alerts = re.findall(r"^\| (FlowOutcomes\w+) \|", TEXT, re.MULTILINE)
+    assert named_alerts
+    assert [each for each in named_alerts if f"alert: {each}\n" not in rules] == []
