@@ -9,7 +9,7 @@ from service.errors import DatabaseAwayError, LeaseLostError
 from service.postgres import aliases
 from service.postgres.lease import Lease
 from service.report import Emit
-from service.runtime import GRACE, Runtime, database_of, migrated
+from service.runtime import AWAY_RETRY, GRACE, Runtime, database_of, migrated
 from service.scanner import GivenUpError, Tally
 from service.signals import Signals
 from service.worker import OrgWorker, Wish
@@ -70,6 +70,7 @@ async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: 
                     emit("org_given_up", org=org.name, reason=str(error))
                     return False
                 emit("org_interrupted", org=org.name, reason=str(error))
+                await asyncio.sleep(AWAY_RETRY)
     finally:
         runtime.keeper.give_back(org.name)
 

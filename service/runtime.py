@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import socket
+import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -52,17 +53,22 @@ class Runtime:
         self.emit = emit
         self._acquired: dict[str, asyncio.Queue[Lease]] = {}
         self.keeper = LeaseKeeper(
-            dsn, self.owner, self.clock, on_acquired=self._deliver, on_released=self._released, on_lost=self._lost
+            dsn,
+            self.owner,
+            self.clock,
+            on_acquired=self._deliver,
+            on_released=self._released,
+            on_lost=self._lost,
+            on_cut=self.database.begin_anew,
         )
         self._notes: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
 
     async def lease(self, org: str) -> Lease:
-        """Wait until the org is ours, which it may be already."""
+        """Wait until the org is ours; where it still is, it is taken anew, so that a 429's hold is read again."""
         arrivals = self._acquired.setdefault(org, asyncio.Queue())
+        if arrivals.empty() and org in self.keeper.held:
+            self.keeper.give_back(org)
         self.keeper.want(org)
-        held = self.keeper.held.get(org)
-        if held is not None:
-            return held
         while True:
             lease = await arrivals.get()
             if not lease.lost.is_set():
@@ -212,7 +218,7 @@ async def migrated(dsn: str, emit: Emit, *, patience: float | None) -> None:
     deadline = None if patience is None else loop.time() + patience
     while True:
         try:
-            applied = await asyncio.to_thread(migrate, dsn)
+            applied = await _left_behind(lambda: migrate(dsn))
         except DatabaseAwayError as error:
             emit("database_away", reason=str(error))
             if deadline is not None and loop.time() + AWAY_RETRY >= deadline:
@@ -222,3 +228,25 @@ async def migrated(dsn: str, emit: Emit, *, patience: float | None) -> None:
             if applied:
                 emit("schema_migrated", applied=applied)
             return
+
+
+async def _left_behind(call: Callable[[], list[str]]) -> list[str]:
+    """Wait for a blocking call in a thread that nobody waits for where this is cancelled, at the end neither."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[list[str]] = loop.create_future()
+
+    def tell(outcome: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: None if done.done() else outcome())
+
+    def work() -> None:
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits
+            raised = error
+            tell(lambda: done.set_exception(raised))
+        else:
+            tell(lambda: done.set_result(result))
+
+    threading.Thread(target=work, daemon=True, name="migrate").start()
+    return await done

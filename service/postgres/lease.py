@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import psycopg
-from psycopg import AsyncConnection
 
 from service.clock import Clock
 from service.errors import DatabaseAwayError, LeaseLostError
-from service.postgres.pool import Connection, Database, conninfo, explain
+from service.postgres.pool import Connection, Database, conninfo, explain, hung_up_after
 
 LIFETIME = 15.0  # seconds that a renewal is good for
 RENEW_EVERY = 5.0
-BATCH = 100  # orgs tried at a time, so that taking many does not delay a renewal
+BATCH = 25  # orgs tried at a time, so that taking many does not delay a renewal
 POLL_EVERY = 0.5  # seconds; how soon an org that was given back is taken
+ANSWER_WITHIN = 4.0  # seconds after which the connection is taken for dead; with RENEW_EVERY less than LIFETIME
 
 _LOCK = "hashtextextended('flow_outcomes.org.' || %(org)s, 0)"
 _LOCK_OF_ROW = "hashtextextended('flow_outcomes.org.' || w.org, 0)"
@@ -65,6 +65,7 @@ class LeaseKeeper:
         owner: this process's application_name, unlike any other's.
         clock: for the time at which a lease runs out.
         on_acquired, on_released, on_lost: called for each org that is taken, given back, or taken from us.
+        on_cut: called when the connection, and all orgs with it, were lost.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class LeaseKeeper:
         on_acquired: Callable[[Lease], None],
         on_released: Callable[[str], None],
         on_lost: Callable[[str], None],
+        on_cut: Callable[[], Awaitable[None]],
     ) -> None:
         self._dsn = dsn
         self.owner = owner
@@ -83,6 +85,7 @@ class LeaseKeeper:
         self._on_acquired = on_acquired
         self._on_released = on_released
         self._on_lost = on_lost
+        self._on_cut = on_cut
         self._wanted: set[str] = set()
         self._leases: dict[str, Lease] = {}
         self._leaving: set[str] = set()
@@ -117,27 +120,31 @@ class LeaseKeeper:
                     await self._keep()
                 except (psycopg.Error, DatabaseAwayError, OSError, TimeoutError) as error:
                     self.last_error = explain(error)
+                    self._lose_all()
+                    await self._on_cut()
                     await self._drop_connection()
                     await asyncio.sleep(1)
         finally:
-            with contextlib.suppress(psycopg.Error, OSError, TimeoutError):
-                async with asyncio.timeout(2):
+            if self._connection is not None:
+                with contextlib.suppress(psycopg.Error, OSError), hung_up_after(self._connection, 2):
                     for org in list(self._leases):
                         await self._release(org)
             await self._drop_connection()
 
     async def _keep(self) -> None:
         async with asyncio.timeout(10):
-            self._connection = await AsyncConnection.connect(
+            self._connection = await Connection.connect(
                 conninfo(self._dsn, self.owner, idle_session_timeout="0"),
                 autocommit=True,
                 prepare_threshold=None,
             )
+        with hung_up_after(self._open, ANSWER_WITHIN):
+            await self._end_former()
         self.last_error = None
         renewed = 0.0
         while True:
             now = self._clock.monotonic()
-            async with asyncio.timeout(RENEW_EVERY):
+            with hung_up_after(self._open, ANSWER_WITHIN):
                 for org in self._leaving & self._leases.keys():
                     await self._release(org)
                 self._leaving.clear()
@@ -145,9 +152,17 @@ class LeaseKeeper:
                     await self._renew()
                     renewed = now
             if wanted := sorted(self._wanted - self._leases.keys()):
-                async with asyncio.timeout(RENEW_EVERY):
-                    await self._try(wanted)
+                await self._try(wanted)
             await self._watch()
+
+    async def _end_former(self) -> None:
+        """End what the server still has of our former sessions: cut off without a word, they keep their locks."""
+        await self._open.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = %(owner)s AND datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_start < (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())",
+            {"owner": self.owner},
+        )
 
     async def _watch(self) -> None:
         """Wait a little with an eye on the socket, so that a connection cut off is known at once."""
@@ -168,24 +183,27 @@ class LeaseKeeper:
         last = wanted[-1]
         wanted = wanted[self._offset : self._offset + BATCH] or wanted[:BATCH]
         self._offset = 0 if wanted[-1] == last else self._offset + BATCH
-        cursor = await self._open.execute(
-            f"SELECT org FROM unnest(%(orgs)s::text[]) AS w (org) WHERE pg_try_advisory_lock({_LOCK_OF_ROW})",
-            {"orgs": wanted},
-        )
-        free = {row[0] for row in await cursor.fetchall()}
+        with hung_up_after(self._open, ANSWER_WITHIN):
+            cursor = await self._open.execute(
+                f"SELECT org FROM unnest(%(orgs)s::text[]) AS w (org) WHERE pg_try_advisory_lock({_LOCK_OF_ROW})",
+                {"orgs": wanted},
+            )
+            free = {row[0] for row in await cursor.fetchall()}
         if free:
             self._changed.set()  # there may be more to take: do not pause
         for org in wanted:
             if org in free:
-                await self._take(org)
+                with hung_up_after(self._open, ANSWER_WITHIN):
+                    await self._take(org)
         if not free.issuperset(wanted):
-            await self._open.execute(
-                "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a"
-                " JOIN flow_outcomes.org_lease l ON l.owner = a.application_name"
-                " WHERE l.org = ANY (%(orgs)s) AND l.owner <> %(owner)s AND l.expires_at < clock_timestamp()"
-                " AND a.datname = current_database()",
-                {"orgs": wanted, "owner": self.owner},
-            )
+            with hung_up_after(self._open, ANSWER_WITHIN):
+                await self._open.execute(
+                    "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a"
+                    " JOIN flow_outcomes.org_lease l ON l.owner = a.application_name"
+                    " WHERE l.org = ANY (%(orgs)s) AND l.owner <> %(owner)s"
+                    " AND l.expires_at < clock_timestamp() AND a.datname = current_database()",
+                    {"orgs": wanted, "owner": self.owner},
+                )
 
     async def _take(self, org: str) -> None:
         connection = self._open
@@ -280,9 +298,12 @@ class LeaseKeeper:
             lease.lost.set()
             tell(org)
 
-    async def _drop_connection(self) -> None:
+    def _lose_all(self) -> None:
         for org in list(self._leases):
             self._drop(org, self._on_lost)
+
+    async def _drop_connection(self) -> None:
+        self._lose_all()
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(psycopg.Error, OSError):

@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 import psycopg
-from psycopg import AsyncConnection
 
 from service.errors import DatabaseAwayError, SchemaError
 from service.postgres.migrate import APPLIED, EXISTS, OLDEST, SCHEMA, known, schema_current
-from service.postgres.pool import Connection, conninfo, explain
+from service.postgres.pool import Connection, conninfo, explain, hung_up_after
 
 MEND = "run 'flow-outcomes migrate'"
 
@@ -31,23 +30,24 @@ async def looking(
     settings = {"statement_timeout": f"{max(1, round(within * 1000))}"}
     if read_only:
         settings["default_transaction_read_only"] = "on"
-    deadline = asyncio.timeout(within)
+    loop, deadline = asyncio.get_running_loop(), asyncio.timeout(within)
+    began = loop.time()
     try:
         async with deadline:
-            connection = await AsyncConnection.connect(
+            connection = await Connection.connect(
                 conninfo(dsn, application_name, **settings), autocommit=True, prepare_threshold=None
             )
             try:
-                with _explained():
+                deadline.reschedule(None)
+                with hung_up_after(connection, within), _explained():
                     yield connection
             finally:
                 with contextlib.suppress(psycopg.Error, OSError):
                     await connection.close()
-    except TimeoutError as error:
-        told = f"the database did not answer within {within:g} s" if deadline.expired() else explain(error)
+    except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:  # a TimeoutError is an OSError
+        late = loop.time() - began >= within
+        told = f"the database did not answer within {within:g} s" if late else explain(error)
         raise DatabaseAwayError(told) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
-        raise DatabaseAwayError(explain(error)) from error
     except psycopg.ProgrammingError as error:
         raise DatabaseAwayError(f"not a PostgreSQL DSN: {explain(error)}") from error
 

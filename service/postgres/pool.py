@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
@@ -14,10 +17,23 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from service.errors import DatabaseAwayError
 
-Connection = AsyncConnection[tuple[Any, ...]]
+
+class Connection(AsyncConnection[tuple[Any, ...]]):
+    """A connection that is broken off where a wait on it is cancelled.
+
+    The driver would ask the server, over a second connection, to cancel the statement, and then wait for the
+    answer on the first: on a dead network ten seconds, and who cancels wants none.
+    """
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ARG002, ASYNC109 - the driver's own
+        """Break it off."""
+        hang_up(self)
+
 
 # Seconds. A query on a dead network hangs without the server's limit, the socket's and the client's own.
 CONNECT_TIMEOUT = 5
+CHECK_TIMEOUT = 3  # for a connection that was idle, before it is handed out
+PATIENCE = 10  # for a connection, where all of them are in use
 STATEMENT_TIMEOUT = 60
 MERGE_TIMEOUT = 900
 _SETTINGS = {
@@ -35,6 +51,7 @@ _AWAY = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,  # a demoted primary
+    psycopg.errors.IdleInTransactionSessionTimeout,  # this process stood still in the middle of it
     PoolTimeout,
     TimeoutError,
 )
@@ -69,16 +86,17 @@ class Database:
         self.application_name = application_name
         self._pool = AsyncConnectionPool(
             conninfo(dsn, application_name),
-            connection_class=AsyncConnection[tuple[Any, ...]],
+            connection_class=Connection,
             min_size=0,
             max_size=size,
-            timeout=10,
+            timeout=PATIENCE,
             max_idle=60,
             reconnect_timeout=3,  # its pauses grow: rather begin anew, to be there soon after the server is
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
             kwargs={"autocommit": True, "prepare_threshold": None},
             open=False,
         )
+        self._in_use: set[Connection] = set()
 
     async def open(self) -> None:
         """Begin to make connections; does not wait for the server to be there."""
@@ -86,34 +104,82 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._pool.close(timeout=5)
+        await self._pool.close(timeout=1)
+
+    async def begin_anew(self) -> None:
+        """Trust no connection that is there: what waits on one ends now, and the next ones are new.
+
+        For when the server was lost without a word: nothing but a time limit would tell it of each of them.
+        """
+        for connection in self._in_use:
+            hang_up(connection)
+        await self._pool.drain()
 
     @asynccontextmanager
-    async def connection(self, *, limit: float = STATEMENT_TIMEOUT + 15) -> AsyncIterator[Connection]:
+    async def connection(
+        self, *, limit: float = STATEMENT_TIMEOUT + 15, patience: float = PATIENCE
+    ) -> AsyncIterator[Connection]:
         """A connection in autocommit mode, for at most ``limit`` seconds.
+
+        Args:
+            limit: seconds; past these it is broken off.
+            patience: seconds to wait for it, where all of them are in use.
 
         Raises:
             DatabaseAwayError: the server cannot be reached, or takes no writes.
         """
         try:
-            async with asyncio.timeout(limit), self._pool.connection() as connection:
+            async with self._pool.connection(timeout=min(patience, limit)) as connection:
+                self._in_use.add(connection)
                 try:
-                    yield connection
-                except psycopg.errors.ReadOnlySqlTransaction:
-                    await connection.close()  # what it is connected to is no primary any more
+                    with hung_up_after(connection, limit):
+                        yield connection
+                except psycopg.Error as error:
+                    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                        await connection.close()  # what it is connected to is no primary any more
+                    if connection.closed:
+                        raise DatabaseAwayError(explain(error)) from error
                     raise
+                finally:
+                    self._in_use.discard(connection)
         except _AWAY as error:
             raise DatabaseAwayError(explain(error)) from error
 
     @asynccontextmanager
-    async def transaction(self, *, limit: float = STATEMENT_TIMEOUT + 15) -> AsyncIterator[Connection]:
-        """A connection in one transaction, for at most ``limit`` seconds.
+    async def transaction(
+        self, *, limit: float = STATEMENT_TIMEOUT + 15, patience: float = PATIENCE
+    ) -> AsyncIterator[Connection]:
+        """A connection in one transaction, for at most ``limit`` seconds; both as in ``connection``.
 
         Raises:
             DatabaseAwayError: as ``connection``.
         """
-        async with self.connection(limit=limit) as connection, connection.transaction():
+        async with (
+            self.connection(limit=limit, patience=patience) as connection,
+            connection.transaction(),
+        ):
             yield connection
+
+
+@contextmanager
+def hung_up_after(connection: Connection, seconds: float) -> Iterator[None]:
+    """Break the connection off where the block takes longer; what waits on it gets an OperationalError."""
+    timer = asyncio.get_running_loop().call_later(seconds, hang_up, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def hang_up(connection: Connection) -> None:
+    """Break a connection off; who waits on it gets an OperationalError at once."""
+    with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+async def _check(connection: Connection) -> None:
+    with hung_up_after(connection, CHECK_TIMEOUT):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 def explain(error: BaseException) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import uuid
 
 import psycopg
 
-from service.errors import FlowOutcomesError
+from service.errors import DatabaseAwayError, FlowOutcomesError
 from service.model import Normalised, OutcomeRow, Reject
 from service.postgres.pool import Connection, Database
 
@@ -52,7 +53,7 @@ class Staging:
         self.scan_id = uuid.uuid4()
         self.rows = 0
         self.rejects = 0
-        self.spilled = False
+        self._staged = {"staging": 0, "staging_reject": 0}
         self._rows: list[OutcomeRow] = []
         self._rejects: list[tuple[str, int, Reject]] = []
         self._reject_bytes = 0
@@ -82,16 +83,26 @@ class Staging:
         self.rejects += 1
 
     async def _spill(self) -> None:
-        self.spilled = True
         async with self._database.transaction() as connection:
             await self._copy(connection, "flow_outcomes.staging", (self.org, self.scan_id))
             await self._copy_rejects(connection, "flow_outcomes.staging_reject", (self.org, self.scan_id))
+        self._staged["staging"] += len(self._rows)
+        self._staged["staging_reject"] += len(self._rejects)
         self._rows = []
         self._rejects = []
         self._reject_bytes = 0
 
+    @property
+    def spilled(self) -> bool:
+        """Whether some of it stands in the unlogged tables."""
+        return any(self._staged.values())
+
     async def pour(self, connection: Connection) -> None:
-        """Bring everything into the transaction's own tables ``incoming`` and ``incoming_reject``."""
+        """Bring everything into the transaction's own tables ``incoming`` and ``incoming_reject``.
+
+        Raises:
+            DatabaseAwayError: what was written out is gone: a crash of the server empties unlogged tables.
+        """
         await connection.execute(_INCOMING)
         await connection.execute(_INCOMING_REJECT)
         await self._copy(connection, "pg_temp.incoming", ())
@@ -101,11 +112,13 @@ class Staging:
                 ("incoming", "staging", _COLUMNS),
                 ("incoming_reject", "staging_reject", _REJECT_COLUMNS),
             ):
-                await connection.execute(
+                cursor = await connection.execute(
                     f"INSERT INTO pg_temp.{target} ({columns}) SELECT {columns} FROM flow_outcomes.{source}"
                     " WHERE org = %s AND scan_id = %s",
                     (self.org, self.scan_id),
                 )
+                if cursor.rowcount != self._staged[source]:
+                    raise DatabaseAwayError("the server has lost what was staged: it crashed meanwhile")
             await self._sweep(connection)
         await connection.execute("ANALYZE pg_temp.incoming")
 
@@ -118,8 +131,9 @@ class Staging:
 
     async def abandon(self) -> None:
         """Forget it all where possible; what stays written out is swept when the org is next taken."""
-        with contextlib.suppress(FlowOutcomesError, psycopg.Error):
-            await self.discard()
+        with contextlib.suppress(FlowOutcomesError, psycopg.Error, TimeoutError):
+            async with asyncio.timeout(3):
+                await self.discard()
 
     async def _sweep(self, connection: Connection) -> None:
         for table in ("staging", "staging_reject"):
