@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -19,6 +18,7 @@ from service.signals import Signals
 from service.web.gauges import Load
 from service.web.server import WebServer
 
+ENDING = 5.0  # seconds for giving back the orgs and closing the connections
 ASKED_EVERY = 2.0  # seconds between two looks for ad hoc spans that somebody asked for
 ALIASES_EVERY = 10.0  # and for edited aliases
 
@@ -91,7 +91,11 @@ class Daemon:
                 self._runtime = runtime
                 try:
                     self._open()
-                    await asyncio.gather(self._look_for_asked(runtime), self._look_for_aliases(runtime))
+                    self.signals.any.set()  # what was asked for before there was anybody to do it
+                    await asyncio.gather(
+                        self._look(ASKED_EVERY, lambda: self._look_for_asked(runtime)),
+                        self._look(ALIASES_EVERY, lambda: self._look_for_aliases(runtime)),
+                    )
                 finally:
                     for _, task in self._loops.values():
                         task.cancel()
@@ -106,8 +110,8 @@ class Daemon:
             yield
         finally:
             self._working.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._working
+            # Its own waits have ends; together they may be longer than anybody waits for a process to end.
+            await asyncio.wait({self._working}, timeout=ENDING)
 
     def _load(self) -> dict[str, Load]:
         """What each org that this process holds is at."""
@@ -124,7 +128,7 @@ class Daemon:
             if signals.reload.is_set():
                 signals.reload.clear()
                 await self._reload()
-            if signals.run_now.is_set():
+            if signals.run_now.is_set() and self._runtime is not None:
                 signals.run_now.clear()
                 for loop, _ in self._loops.values():
                     loop.run_now()
@@ -185,18 +189,22 @@ class Daemon:
         if not self.signals.stop.is_set():
             self._open()
 
-    async def _look_for_asked(self, runtime: Runtime) -> None:
+    async def _look(self, every: float, look: Callable[[], Coroutine[None, None, None]]) -> None:
         while True:
-            await asyncio.sleep(ASKED_EVERY)
-            with contextlib.suppress(DatabaseAwayError):
-                for org in await requests.orgs_asked(runtime.database):
-                    if org in self._loops:
-                        self._loops[org][0].asked()
+            await asyncio.sleep(every)
+            try:
+                await look()
+            except DatabaseAwayError:
+                continue
+            except Exception:  # noqa: BLE001 - what nobody thought of must not end the daemon
+                self._emit("cycle_broken", org=None, job=None, exc_info=True)
+
+    async def _look_for_asked(self, runtime: Runtime) -> None:
+        for org in await requests.orgs_asked(runtime.database):
+            if org in self._loops:
+                self._loops[org][0].asked()
 
     async def _look_for_aliases(self, runtime: Runtime) -> None:
-        while True:
-            await asyncio.sleep(ALIASES_EVERY)
-            with contextlib.suppress(DatabaseAwayError):
-                for org in await aliases.stale(runtime.database):
-                    if org in self._loops:
-                        await self._loops[org][0].aliases_changed()
+        for org in await aliases.stale(runtime.database):
+            if org in self._loops:
+                await self._loops[org][0].aliases_changed()

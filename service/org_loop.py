@@ -53,14 +53,14 @@ class JobLoop:
             running.any_time = running.any_time or any_time
             if running.whole or not whole:
                 return
-        self._wish = Wish(_more(self._wish.whole, whole), self._wish.any_time or any_time)
+        self._remember(Wish(whole, any_time))
         self._rung.set()
 
     def fallen_due(self) -> None:
         """A window has fallen due: it does not wait until a backlog is done, which the next cycle goes on with."""
         if self._running is not None:
             self._running.stop = True
-        self._wish = Wish(_more(self._wish.whole, None), self._wish.any_time)
+        self._remember(Wish())
         self._rung.set()
 
     async def run(self, worker: OrgWorker) -> None:
@@ -74,15 +74,19 @@ class JobLoop:
                     return
                 wish, self._wish = self._wish, Wish(whole=False)
                 self._running = wish
+                done = False
                 try:
-                    await self._cycle(worker, wish)
+                    done = await self._cycle(worker, wish)
                 finally:
                     self._running = None
+                    if wish.stop or not done:  # the next cycle goes on with it, or the org's next holder here
+                        self._remember(wish)
         finally:
             if not self._closed:  # else its name may be another loop's by now
                 self._forget()
 
-    async def _cycle(self, worker: OrgWorker, wish: Wish) -> None:
+    async def _cycle(self, worker: OrgWorker, wish: Wish) -> bool:
+        """Run one; whether it came to its end."""
         job, now, tz = self.job, self._clock.now(), worker.org.tz
         following = windows.next_owed(job.window, job.since.resolve(now, tz), now, job.delay, tz)
         self._at("due", windows.due_at(following, job.delay, job.off_peak), self.fallen_due)
@@ -92,22 +96,23 @@ class JobLoop:
             raise
         except DatabaseAwayError as error:
             self._emit("database_away", org=self._org, job=job.name, reason=str(error))
-            self._again(wish, self._clock.now() + timedelta(seconds=AWAY_RETRY))
+            self._again(AWAY_RETRY)
         except Exception:  # noqa: BLE001 - a cycle nobody thought of must not end the others
             self._emit("cycle_broken", org=self._org, job=job.name, exc_info=True)
-            self._again(wish, self._clock.now() + timedelta(seconds=BROKEN_RETRY))
+            self._again(BROKEN_RETRY)
         else:
             if tally.unfinished or tally.doubted:
                 at = self._open(self._clock.now() + job.retry_every)
                 self._at("retry", at, lambda: self.ring(whole=False))
+            return True
+        return False
 
-    def _again(self, wish: Wish, at: datetime) -> None:
-        def ring() -> None:
-            if wish.whole is None:
-                self.fallen_due()
-            self.ring(whole=wish.whole, any_time=wish.any_time)
+    def _again(self, after: float) -> None:
+        self._at("retry", self._clock.now() + timedelta(seconds=after), self._rung.set)
 
-        self._at("retry", at, ring)
+    def _remember(self, wish: Wish) -> None:
+        """Wish for as much in the next cycle."""
+        self._wish = Wish(_more(self._wish.whole, wish.whole), self._wish.any_time or wish.any_time)
 
     def _open(self, at: datetime) -> datetime:
         return at if self.job.off_peak is None else self.job.off_peak.next_open(at)
@@ -192,12 +197,19 @@ class OrgLoop:
                     await self._hold(lease)
                 except* (LeaseLostError, DatabaseAwayError) as errors:
                     self._emit("org_interrupted", org=self.org.name, reason=str(errors.exceptions[0]))
-                    await asyncio.sleep(AWAY_RETRY)
+                    await self._start_over(AWAY_RETRY)
                 except* Exception:  # noqa: BLE001 - what nobody thought of must not end the daemon
                     self._emit("cycle_broken", org=self.org.name, job=None, exc_info=True)
-                    await asyncio.sleep(BROKEN_RETRY)
+                    await self._start_over(BROKEN_RETRY)
         finally:
             self._runtime.keeper.give_back(self.org.name)
+
+    async def _start_over(self, after: float) -> None:
+        """Give the org back where it is still held, since a hold is handed out once; pause unless closed."""
+        self._runtime.keeper.give_back(self.org.name)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(after):
+                await self._closing.wait()
 
     async def _next_lease(self) -> Lease | None:
         """The org's lease when it can be had; None when this is closed before."""
@@ -268,7 +280,8 @@ class OrgLoop:
                 for entry in self._entries.values():
                     await worker.request(entry, again=again)
                 await worker.ad_hoc()
-            except LeaseLostError:
+            except (LeaseLostError, asyncio.CancelledError):
+                self._entries_again = self._entries_again or again
                 raise
             except DatabaseAwayError:
                 self._entries_again = self._entries_again or again

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+_ASKING = (signal.SIGHUP, signal.SIGUSR1)
 
 
 @dataclass
@@ -36,7 +40,7 @@ class Signals:
 
     @contextmanager
     def heard(self) -> Iterator[Signals]:
-        """While the context lasts, signals are noted here and do nothing else."""
+        """While the context lasts, signals are noted here and do nothing else; then they are as they were."""
         loop = asyncio.get_running_loop()
         events = {
             signal.SIGHUP: self.reload,
@@ -44,10 +48,32 @@ class Signals:
             signal.SIGTERM: self.stop,
             signal.SIGINT: self.stop,
         }
+        before = {number: signal.getsignal(number) for number in events}
         for number, event in events.items():
             loop.add_signal_handler(number, self.ask, event)
         try:
             yield self
         finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, events)  # asyncio leaves the default, which kills
             for number in events:
                 loop.remove_signal_handler(number)
+                signal.signal(number, before[number])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, events)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Around all of a process's work: while signals are not heard yet, or no more, each is answered all the same.
+
+    SIGTERM and SIGINT end it at once, in order since nothing is in flight; the others are ignored. Past the
+    context all are: the interpreter's own end would let them kill.
+    """
+    for number in _ENDING:
+        signal.signal(number, lambda *_: os._exit(0))
+    for number in _ASKING:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number in (*_ENDING, *_ASKING):
+            signal.signal(number, signal.SIG_IGN)
