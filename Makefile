@@ -13,7 +13,7 @@ WORKERS ?= 2
 UV ?= uv
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help demo test lint ci conformance chaos image sbom soak bench lock clean
+.PHONY: help demo browser test lint ci conformance chaos image sbom soak bench lock clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -30,6 +30,11 @@ lint: .venv/.dev ## style, types and who may import whom
 test: lint ## lint and every test; ARGS="-k name" for some
 	$(BIN)/python -m pytest -m "alone" $(ARGS) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not alone and not chaos and not image and not soak" $(ARGS)
+
+browser: .venv/.browser ## the page in a real chromium, which the system has to have
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+	  echo "make browser needs chromium: on Debian, apt-get install chromium" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 ci: test ## what the build runs
 
@@ -58,6 +63,7 @@ lock: ## resolve the dependencies anew, with hashes
 	@command -v $(UV) > /dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 1; }
 	$(LOCK) --upgrade --extra build --extra dev pyproject.toml --output-file requirements-dev.txt
 	$(LOCK) --constraints requirements-dev.txt pyproject.toml --output-file requirements.txt
+	$(LOCK) --constraints requirements-dev.txt --extra browser pyproject.toml --output-file requirements-browser.txt
 	$(LOCK) --constraints requirements-dev.txt --extra export pyproject.toml --output-file requirements-export.txt
 	echo hatchling | $(LOCK) --constraints requirements-dev.txt - --output-file requirements-build.txt
 
@@ -68,6 +74,10 @@ clean: ## forget what make made, the demo's data too
 # Nothing is fetched that the lock does not name with its hash, the build backend among it.
 .venv/.dev: .venv/.runtime requirements-dev.txt
 	$(PIP) install --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+.venv/.browser: .venv/.dev requirements-browser.txt
+	$(PIP) install --require-hashes --requirement requirements-browser.txt
 	@touch $@
 
 .venv/.runtime: .venv/.made requirements.txt requirements-build.txt pyproject.toml
