@@ -1,0 +1,220 @@
+"""The database fails in every way that it knows: no window fails for it, none is doubled or seen in part."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from service.clock import FakeClock, SystemClock
+from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
+from tests.faults.conftest import DAYS, Site
+from tests.faults.daemon import Daemon, Reader, complete, exact
+
+pytestmark = pytest.mark.acceptance
+
+SLOW = SimulatedOrg(requests_per_second=None, flows=8, latency=0.04)
+BACK_WITHIN = 12.0  # seconds after the database's return
+
+
+def source(org: SimulatedOrg = SLOW) -> Simulator:
+    """A source whose figures stand still."""
+    return Simulator(SimulatorConfig(orgs={"acme": org}), clock=FakeClock(SystemClock().now()))
+
+
+async def midway(daemon: Daemon, windows: int = 3) -> None:
+    """Wait until some windows are stored, and some are not."""
+    await daemon.told("window_complete", windows)
+    assert daemon.count("window_complete") < DAYS
+
+
+async def undisturbed(daemon: Daemon, site: Site, simulator: Simulator, reader: Reader) -> None:
+    """It ends with the exact figures, and nothing failed on the way."""
+    await complete(daemon, DAYS - 1)
+    exact(site.program, simulator)
+    assert daemon.count("window_failed") == 0
+    assert daemon.count("cycle_broken") == 0, daemon.tail()
+    assert simulator.in_flight_violations == 0
+    assert reader.looks > 20
+    assert reader.in_part == []
+    restated = site.program.rows("SELECT count(*) AS n FROM flow_outcomes.restatement")
+    assert restated == [{"n": 0}]
+
+
+async def test_away_at_the_start(site: Site) -> None:
+    """The daemon is up and says that it is not ready; when the database comes, it goes to work."""
+    site.server.stop()
+    async with source() as simulator:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        assert (await daemon.get("/healthz"))[0] == 200
+        await daemon.unready()
+        await daemon.told("database_away")
+        assert simulator.arrivals.maxlen
+        assert not simulator.arrivals
+        site.up()
+        assert await daemon.ready() < BACK_WITHIN
+        async with Reader(lambda: site.dsn) as reader:
+            await undisturbed(daemon, site, simulator, reader)
+        await daemon.end()
+
+
+@pytest.mark.parametrize("how", ["stopped", "crashed"])
+async def test_restarted_midway(site: Site, how: str) -> None:
+    """It carries on by itself where it was, within seconds of the database's return."""
+    async with source() as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await midway(daemon)
+        if how == "stopped":
+            site.server.stop()
+        else:
+            site.server.crash()
+        await daemon.unready()
+        stored = daemon.count("window_complete")
+        await asyncio.sleep(1)
+        site.up()
+        assert await daemon.ready() < BACK_WITHIN
+        await daemon.told("window_complete", stored + 1, within=BACK_WITHIN)
+        await undisturbed(daemon, site, simulator, reader)
+        await daemon.end()
+        assert site.sessions() == []
+
+
+async def test_its_backends_terminated(site: Site) -> None:
+    """Again and again, all of them at once: the org is taken anew each time."""
+    async with source() as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        for times in range(1, 5):
+            await daemon.told("org_acquired", times)
+            await asyncio.sleep(0.3)
+            ended = site.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                f" WHERE datname = '{site.name}' AND application_name LIKE 'flow-outcomes %'"
+            )
+            assert len(ended) >= 1
+            await daemon.told("org_lost", times, within=3)
+        await undisturbed(daemon, site, simulator, reader)
+        await daemon.end()
+
+
+async def test_cut_off_without_a_word(site: Site) -> None:
+    """No packet arrives and no connection is closed: it notices, and goes on over new connections."""
+    async with source() as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await midway(daemon)
+        site.proxy.cut()
+        await daemon.unready()
+        await daemon.told("org_lost", within=16)
+        asked = len(simulator.arrivals)
+        await asyncio.sleep(1)
+        assert len(simulator.arrivals) == asked
+        site.proxy.heal()
+        assert await daemon.ready() < BACK_WITHIN
+        stored = daemon.count("window_complete")
+        await daemon.told("window_complete", stored + 1, within=BACK_WITHIN)
+        await undisturbed(daemon, site, simulator, reader)
+        assert site.proxy.fired["cut off without a word"] == 1
+        await daemon.end()
+
+
+async def test_cut_off_for_a_moment(site: Site) -> None:
+    """The old connections stay dead for ever, though the network is back: it does not sit on them."""
+    async with source() as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await midway(daemon)
+        site.proxy.cut()
+        site.proxy.heal()
+        stored = daemon.count("window_complete")
+        await daemon.told("window_complete", stored + 1, within=BACK_WITHIN + 10)
+        await undisturbed(daemon, site, simulator, reader)
+        await daemon.end()
+
+
+async def test_the_answer_to_a_commit_is_lost(site: Site) -> None:
+    """What was committed is not believed to be, and asking again does no harm."""
+    async with source() as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        site.proxy.swallow = 3
+        daemon = await Daemon.start(site.program)
+        await daemon.until(lambda: site.proxy.fired["answer to COMMIT swallowed"] == 3, "swallowed commits")
+        await undisturbed(daemon, site, simulator, reader)
+        await daemon.end()
+
+
+async def test_it_takes_no_writes(site: Site) -> None:
+    """A demoted primary: not ready, nothing fails, and on it goes when it writes again."""
+    async with source() as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await midway(daemon)
+        site.server.run("ALTER SYSTEM SET default_transaction_read_only = on")
+        site.server.run("SELECT pg_reload_conf()")
+        await daemon.unready()
+        await asyncio.sleep(2)
+        site.server.run("ALTER SYSTEM RESET ALL")
+        site.server.run("SELECT pg_reload_conf()")
+        assert await daemon.ready() < BACK_WITHIN
+        stored = daemon.count("window_complete")
+        await daemon.told("window_complete", stored + 1, within=BACK_WITHIN)
+        assert daemon.count("database_away") + daemon.count("org_interrupted") > 0
+        await undisturbed(daemon, site, simulator, reader)
+        await daemon.end()
+
+
+@pytest.mark.parametrize("state", ["53100", "57014", "40P01", "25P03", "XX000"])
+async def test_it_refuses_midway(site: Site, state: str) -> None:
+    """Out of disk, a cancelled statement, a deadlock and worse, in the middle of a merge."""
+    site.run("CREATE SEQUENCE public.refused")
+    site.run(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
+        " IF nextval('public.refused') BETWEEN 3 AND 6 THEN"
+        f" RAISE EXCEPTION 'refused' USING ERRCODE = '{state}'; END IF; RETURN NULL; END $$"
+    )
+    site.run(
+        "CREATE TRIGGER refuse AFTER INSERT ON flow_outcomes.figure"
+        " FOR EACH STATEMENT EXECUTE FUNCTION public.refuse()"
+    )
+    async with source(replace(SLOW, latency=0.01)) as simulator, Reader(lambda: site.dsn) as reader:
+        job = {"retry_every": "PT1S"} if state == "XX000" else {}
+        site.configure(simulator, jobs={"daily": {**site.job, **job}})
+        daemon = await Daemon.start(site.program)
+        await daemon.until(lambda: _refused(site) > 6, "refusals")
+        if state == "XX000":  # nobody's absence: the window says so, and the next cycle tries again
+            await daemon.told("window_failed")
+            await complete(daemon, DAYS - 1)
+            exact(site.program, simulator)
+        else:
+            await undisturbed(daemon, site, simulator, reader)
+        await daemon.end()
+
+
+def _refused(site: Site) -> int:
+    with psycopg.connect(site.dsn) as connection:
+        row = connection.execute("SELECT last_value FROM public.refused").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+async def test_it_refuses_before_the_work_begins(site: Site) -> None:
+    """An org whose work could not begin is given back and taken anew, not kept and left lying."""
+    site.run("CREATE SEQUENCE public.refused")
+    site.run(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
+        " IF nextval('public.refused') < 3 THEN"
+        " RAISE EXCEPTION 'refused' USING ERRCODE = '53100'; END IF; RETURN NULL; END $$"
+    )
+    site.run(
+        "CREATE TRIGGER refuse BEFORE DELETE ON flow_outcomes.staging"
+        " FOR EACH STATEMENT EXECUTE FUNCTION public.refuse()"
+    )
+    async with source(replace(SLOW, latency=0.0)) as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await daemon.told("org_interrupted", 2)
+        await undisturbed(daemon, site, simulator, reader)
+        await daemon.end()

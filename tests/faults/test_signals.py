@@ -1,0 +1,217 @@
+"""Signals, each at the worst of moments, and many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+import yaml
+
+from service.simulator import Fault, Faults
+from tests.acceptance.program import Running
+from tests.faults.conftest import DAYS, Site
+from tests.faults.daemon import Daemon, Reader, complete, exact
+from tests.faults.test_database import SLOW, midway, source, undisturbed
+
+pytestmark = pytest.mark.acceptance
+
+GRACE = 20.0
+RELOADS = int(os.environ.get("FLOW_OUTCOMES_TEST_RELOADS", "60"))
+
+
+async def test_sigterm_during_a_page(site: Site) -> None:
+    """What is in flight is finished and stored, nothing new begins, and the end is in order."""
+    async with source(replace(SLOW, latency=0.3)) as simulator:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await daemon.until(lambda: len(simulator.arrivals) > 3, "requests")
+        took = await daemon.end()
+        assert took < GRACE
+        assert daemon.count("daemon_stopped") == 1
+        assert daemon.count("window_failed") == 0
+        states = [window["state"] for window in site.program.windows()]
+        assert set(states) <= {"complete", "pending"}
+        assert states.count("complete") >= 1
+        assert site.sessions() == []
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+async def test_sigterm_during_a_wait_for_retry_after(site: Site, *, twice: bool) -> None:
+    """It ends within the grace, or at once where it is told twice; the hold outlives it."""
+    faults = Faults(throttled=Fault(value="90", request=3))
+    async with source(replace(SLOW, latency=0.0, faults=faults)) as simulator:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await daemon.told("rate_limited")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        daemon.send(signal.SIGTERM)
+        if twice:
+            await asyncio.sleep(0.3)
+            daemon.send(signal.SIGTERM)
+        took = await daemon.ended(began, within=GRACE + 6)
+        assert took < 4 if twice else took < GRACE + 5
+        assert simulator.hold_violations == 0
+        (held,) = site.program.rows("SELECT held_until - now() AS left FROM flow_outcomes.org_lease")
+        assert held["left"] > timedelta(seconds=30)
+        assert {window["state"] for window in site.program.windows()} <= {"complete", "pending"}
+
+
+@pytest.mark.parametrize(
+    "how", ["stopped from the start", "silent from the start", "stopped", "silent", "silent, twice"]
+)
+async def test_sigterm_during_an_outage(site: Site, how: str) -> None:
+    """It needs no database to end, with 0."""
+    async with source() as simulator:
+        site.configure(simulator)
+        if how == "stopped from the start":
+            site.server.stop()
+        elif how == "silent from the start":
+            site.proxy.cut()
+        daemon = await Daemon.start(site.program)
+        if how in ("stopped", "silent", "silent, twice"):
+            await midway(daemon)
+            if how == "stopped":
+                site.server.stop()
+            else:
+                site.proxy.cut()
+        await asyncio.sleep(0.5)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        daemon.send(signal.SIGTERM)
+        if how.endswith("twice"):
+            await asyncio.sleep(0.2)
+            daemon.send(signal.SIGTERM)
+            assert await daemon.ended(began) < 5
+        else:
+            assert await daemon.ended(began) < (5 if "start" in how else GRACE + 5)
+        site.proxy.heal()
+        site.up()
+        daemon = await Daemon.start(site.program)
+        await complete(daemon, DAYS - 1)
+        exact(site.program, simulator)
+        await daemon.end()
+
+
+async def test_killed_at_start_up_and_shutdown(site: Site) -> None:
+    """Whatever the instant, migrating too: the next start makes it good."""
+    site.run("DROP SCHEMA flow_outcomes CASCADE")
+    chance = random.Random(5)  # noqa: S311 - no secret
+    async with source(replace(SLOW, latency=0.01)) as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        for _ in range(4):  # at start-up, and in the middle of migrating
+            daemon = await Daemon.start(site.program, ready=False)
+            await asyncio.sleep(chance.uniform(0.4, 1.6))
+            assert await _killed(daemon.running)
+        for _ in range(2):  # at shutdown
+            daemon = await Daemon.start(site.program)
+            await daemon.told("org_acquired")
+            daemon.send(signal.SIGTERM)
+            await asyncio.sleep(chance.uniform(0.0, 0.1))
+            await _killed(daemon.running)
+        daemon = await Daemon.start(site.program)
+        await undisturbed(daemon, site, simulator, reader)
+        await daemon.end()
+
+
+async def _killed(running: Running) -> bool:
+    """Kill it; whether it still lived."""
+    lived = running.process.returncode is None
+    running.kill()
+    await running.end()
+    return lived
+
+
+async def test_many_signals_at_once(site: Site) -> None:
+    """A storm of SIGHUP and SIGUSR1 doubles nothing, and SIGTERM in the middle of it is heard."""
+    async with source(replace(SLOW, latency=0.02)) as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await daemon.told("cycle_started")
+        for number in range(200):
+            daemon.send(signal.SIGUSR1 if number % 2 else signal.SIGHUP)
+        await undisturbed(daemon, site, simulator, reader)
+        assert daemon.count("config_reloaded") >= 1
+        for _ in range(20):
+            daemon.send(signal.SIGUSR1)
+            daemon.send(signal.SIGHUP)
+        assert await daemon.end() < GRACE
+
+
+async def test_sigusr1_while_the_database_is_away(site: Site) -> None:
+    """It is not forgotten: outside the off-peak hours nothing else would begin."""
+    closed = {"off_peak": "00:00-00:01" if datetime.now(UTC).hour else "12:00-12:01"}
+    site.server.stop()
+    async with source(replace(SLOW, latency=0.02)) as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator, jobs={"daily": {**site.job, **closed}})
+        daemon = await Daemon.start(site.program)
+        await daemon.told("database_away")
+        daemon.send(signal.SIGUSR1)
+        await asyncio.sleep(0.3)
+        site.up()
+        await midway(daemon, 2)
+        site.run(  # and what is left of it outlives the loss of the org
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{site.name}'"
+            " AND application_name LIKE 'flow-outcomes %'"
+        )
+        await daemon.told("org_lost")
+        await undisturbed(daemon, site, simulator, reader)
+        await daemon.end()
+
+
+async def test_reloads_under_load(site: Site) -> None:
+    """Good ones apply, a third of them bad, and nothing in flight is lost."""
+    bad = ["jobs: [", "orgs: 7\n", "\0\xff", "nonsense: true\n", ""]
+    async with source(replace(SLOW, latency=0.02)) as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        good = site.program.config.read_text()
+        daemon = await Daemon.start(site.program)
+        await daemon.told("cycle_started")
+        applied = rejected = 0
+        for number in range(RELOADS):
+            if number % 3 == 2:
+                site.program.config.write_text(bad[number % len(bad)])
+                rejected += 1
+            else:
+                tree = yaml.safe_load(good)
+                tree["orgs"]["acme"]["concurrency"] = 1 + number % 4
+                tree["orgs"]["acme"]["requests_per_second"] = 100 + number % 100
+                tree["jobs"]["daily"]["retry_every"] = f"PT{10 + number}M"
+                site.program.config.write_text(yaml.safe_dump(tree))
+                applied += 1
+            daemon.send(signal.SIGHUP)
+            event = "config_rejected" if number % 3 == 2 else "config_reloaded"
+            await daemon.told(event, rejected if number % 3 == 2 else applied)
+        site.program.config.write_text(good)
+        await undisturbed(daemon, site, simulator, reader)
+        assert (daemon.count("config_reloaded"), daemon.count("config_rejected")) == (applied, rejected)
+        # an org that is taken out ends after what is in flight; one that comes back is worked again
+        tree = yaml.safe_load(good)
+        tree["orgs"]["other"] = {**tree["orgs"].pop("acme"), "client_id": "acme"}
+        site.program.config.write_text(yaml.safe_dump(tree))
+        daemon.send(signal.SIGHUP)
+        await daemon.told("org_released", org="acme")
+        await daemon.told("org_acquired", org="other")
+        await daemon.end()
+
+
+async def test_a_flood_of_terms(site: Site) -> None:
+    """As many as come: the exit code is 0 all the same."""
+    async with source() as simulator:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await midway(daemon, 1)
+        for _ in range(30):
+            if daemon.running.process.returncode is None:
+                daemon.send(signal.SIGTERM)
+            await asyncio.sleep(0.01)
+        assert await daemon.ended(asyncio.get_running_loop().time()) < 5
+        with psycopg.connect(site.dsn) as connection:
+            row = connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone()
+        assert row == (0,)
