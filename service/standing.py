@@ -7,19 +7,14 @@ here, as a worker would, and held against it.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import NamedTuple, TypedDict
+from datetime import UTC, datetime
+from typing import TypedDict
 
-from service.config import Config, Job, Org
+from service.config import Config
+from service.dues import Due, Key, dues
 from service.model import Span, instant
-from service.plan import edges, windows
-from service.plan.edges import Step
-from service.plan.granularity import WindowKind
 from service.postgres import standing as ledger
 from service.postgres.ledger import AD_HOC, work_of
 from service.postgres.pool import Connection
@@ -94,31 +89,6 @@ class Standing(TypedDict):
     orgs: dict[str, OrgStanding]
 
 
-class _Key(NamedTuple):
-    """What a job's windows depend on, beside the job: orgs of one time zone owe the same."""
-
-    job: str
-    timezone: str
-
-
-@dataclass(frozen=True)
-class _Calendar:
-    """What a job owes in one time zone.
-
-    Attributes:
-        spans: every window that has rested.
-        due: how many of them are due: the first so many.
-        known: the same, to look one up.
-        edges: the sums of their starts and ends, as the ledger's are summed.
-    """
-
-    job: Job
-    spans: Sequence[Span]
-    known: frozenset[Span]
-    due: int
-    edges: tuple[float, float]
-
-
 @dataclass
 class _Found:
     """What the database said."""
@@ -143,47 +113,16 @@ async def standing(connection: Connection, config: Config, now: datetime) -> Sta
     Raises:
         DatabaseAwayError, SchemaError: as the connection says.
     """
-    calendars = await asyncio.to_thread(_calendars, config, now)
+    calendars = await asyncio.to_thread(dues, config, now)
     async with ledger.snapshot(connection):
         found = await _ask(connection, config, calendars)
     return await asyncio.to_thread(_compose, config, calendars, found, now)
 
 
-def _calendars(config: Config, now: datetime) -> dict[_Key, _Calendar]:
-    found: dict[_Key, _Calendar] = {}
-    for job in config.jobs.values():
-        for org in config.orgs_of(job.name):
-            key = _Key(job.name, org.timezone)
-            if key not in found:
-                found[key] = _calendar(job, org, now)
-    return found
-
-
-def _calendar(job: Job, org: Org, now: datetime) -> _Calendar:
-    spans, known, sums = _owed(
-        job.window,
-        edges.at_or_before(job.since.resolve(now, org.tz), Step(job.window), org.tz),
-        edges.at_or_before(now - job.delay, Step(job.window), org.tz),
-        org.timezone,
-    )
-    due = bisect_right(spans, now, key=lambda span: windows.due_at(span, job.delay, job.off_peak))
-    return _Calendar(job, spans, known, due, sums)
-
-
-@lru_cache(maxsize=16)
-def _owed(
-    kind: WindowKind, since: datetime, settled: datetime, timezone: str
-) -> tuple[Sequence[Span], frozenset[Span], tuple[float, float]]:
-    """Every window between two of its edges; three years of hours are reckoned once an hour, not at each look."""
-    spans = windows.owed(kind, since, settled, timedelta(0), timezone)
-    sums = sum(span.start.timestamp() for span in spans), sum(span.end.timestamp() for span in spans)
-    return spans, frozenset(spans), sums
-
-
-async def _ask(connection: Connection, config: Config, calendars: dict[_Key, _Calendar]) -> _Found:
+async def _ask(connection: Connection, config: Config, calendars: dict[Key, Due]) -> _Found:
     orgs = list(config.orgs)
     owed = [
-        Owed(org.name, work_of(job.name), job.granularity, _whole(calendars[_Key(job.name, org.timezone)]))
+        Owed(org.name, work_of(job.name), job.granularity, _whole(calendars[Key(job.name, org.timezone)]))
         for job in config.jobs.values()
         for org in config.orgs_of(job.name)
     ]
@@ -213,9 +152,7 @@ async def _ask(connection: Connection, config: Config, calendars: dict[_Key, _Ca
     return found
 
 
-async def _ask_unlisted(
-    connection: Connection, config: Config, key: _Key, calendar: _Calendar, found: _Found
-) -> None:
+async def _ask_unlisted(connection: Connection, config: Config, key: Key, calendar: Due, found: _Found) -> None:
     """Look for owed windows that the ledger does not list, where its sums say that there are some."""
     work, orgs = work_of(key.job), []
     for org in config.orgs_of(key.job):
@@ -231,13 +168,13 @@ async def _ask_unlisted(
             found.unlisted.setdefault((name, work), []).append(span)
 
 
-def _whole(calendar: _Calendar) -> Span:
+def _whole(calendar: Due) -> Span:
     """From the first owed window's start to the last one's end; empty where none is owed."""
     spans = calendar.spans or [Span(_EPOCH, _EPOCH)]
     return Span(spans[0].start, spans[-1].end)
 
 
-def _compose(config: Config, calendars: dict[_Key, _Calendar], found: _Found, now: datetime) -> Standing:
+def _compose(config: Config, calendars: dict[Key, Due], found: _Found, now: datetime) -> Standing:
     orgs: dict[str, OrgStanding] = {}
     for org in config.orgs.values():
         hold = found.holds.get(org.name, ledger.NO_HOLD)
@@ -249,7 +186,7 @@ def _compose(config: Config, calendars: dict[_Key, _Calendar], found: _Found, no
             owner_since=None if hold.since is None else instant(hold.since),
             held_for=round(hold.held_for, 1),
             jobs={
-                job.name: _job(org.name, calendars[_Key(job.name, org.timezone)], found, why)
+                job.name: _job(org.name, calendars[Key(job.name, org.timezone)], found, why)
                 for job in config.jobs.values()
                 if not job.orgs or org.name in job.orgs
             },
@@ -260,7 +197,7 @@ def _compose(config: Config, calendars: dict[_Key, _Calendar], found: _Found, no
     return Standing(at=instant(now), orgs=orgs)
 
 
-def _job(org: str, calendar: _Calendar, found: _Found, why: str) -> JobStanding:
+def _job(org: str, calendar: Due, found: _Found, why: str) -> JobStanding:
     key = org, work_of(calendar.job.name)
     counted = found.counted.get(key, ledger.NOTHING)
     states = _none()
