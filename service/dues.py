@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from service.model import Span
 from service.plan import edges, windows
 from service.plan.edges import Step
 from service.plan.granularity import WindowKind
+from service.postgres.standing import NO_SUMS, Sums
 
 
 class Key(NamedTuple):
@@ -32,6 +33,7 @@ class Due:
         due: how many of them are due: the first so many.
         known: the same, to look one up.
         edges: the sums of their starts and ends, as the ledger's are summed.
+        days: by the UTC date of their start how many there are, and these sums.
     """
 
     job: Job
@@ -39,6 +41,7 @@ class Due:
     known: frozenset[Span]
     due: int
     edges: tuple[float, float]
+    days: Mapping[date, Sums]
 
 
 def dues(config: Config, now: datetime) -> dict[Key, Due]:
@@ -53,21 +56,25 @@ def dues(config: Config, now: datetime) -> dict[Key, Due]:
 
 
 def _due(job: Job, org: Org, now: datetime) -> Due:
-    spans, known, sums = _owed(
+    spans, known, days = _owed(
         job.window,
         edges.at_or_before(job.since.resolve(now, org.tz), Step(job.window), org.tz),
         edges.at_or_before(now - job.delay, Step(job.window), org.tz),
         org.timezone,
     )
     due = bisect_right(spans, now, key=lambda span: windows.due_at(span, job.delay, job.off_peak))
-    return Due(job, spans, known, due, sums)
+    sums = sum(day.starts for day in days.values()), sum(day.ends for day in days.values())
+    return Due(job, spans, known, due, sums, days)
 
 
 @lru_cache(maxsize=16)
 def _owed(
     kind: WindowKind, since: datetime, settled: datetime, timezone: str
-) -> tuple[Sequence[Span], frozenset[Span], tuple[float, float]]:
+) -> tuple[Sequence[Span], frozenset[Span], Mapping[date, Sums]]:
     """Every window between two of its edges; three years of hours are reckoned once an hour, not at each look."""
     spans = windows.owed(kind, since, settled, timedelta(0), timezone)
-    sums = sum(span.start.timestamp() for span in spans), sum(span.end.timestamp() for span in spans)
-    return spans, frozenset(spans), sums
+    days: dict[date, Sums] = {}
+    for span in spans:
+        count, starts, ends = days.get(span.start.date(), NO_SUMS)
+        days[span.start.date()] = Sums(count + 1, starts + span.start.timestamp(), ends + span.end.timestamp())
+    return spans, frozenset(spans), days

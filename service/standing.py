@@ -153,19 +153,23 @@ async def _ask(connection: Connection, config: Config, calendars: dict[Key, Due]
 
 
 async def _ask_unlisted(connection: Connection, config: Config, key: Key, calendar: Due, found: _Found) -> None:
-    """Look for owed windows that the ledger does not list, where its sums say that there are some."""
-    work, orgs = work_of(key.job), []
+    """Look for owed windows that the ledger does not list: where its sums say so, and there on which days."""
+    work, requested, whole = work_of(key.job), calendar.job.granularity, _whole(calendar)
     for org in config.orgs_of(key.job):
         counted = found.counted.get((org.name, work), ledger.NOTHING)
-        if org.timezone == key.timezone and (counted.listed, counted.edges) != (
+        if org.timezone != key.timezone or (counted.listed, counted.edges) == (
             len(calendar.spans),
             calendar.edges,
         ):
-            orgs.append(org.name)
-    if orgs and calendar.spans:
-        requested = calendar.job.granularity
-        for name, span in await ledger.unlisted(connection, orgs, work, requested, calendar.spans):
-            found.unlisted.setdefault((name, work), []).append(span)
+            continue
+        if not counted.listed:
+            found.unlisted[org.name, work] = list(calendar.spans)
+            continue
+        days = await ledger.listed(connection, org.name, work, requested, whole)
+        odd = {day for day, sums in calendar.days.items() if days.get(day) != sums}
+        spans = [span for span in calendar.spans if span.start.date() in odd]
+        unlisted = await ledger.unlisted(connection, [org.name], work, requested, spans)
+        found.unlisted[org.name, work] = [span for _, span in unlisted]
 
 
 def _whole(calendar: Due) -> Span:

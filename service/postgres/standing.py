@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from service.model import Span
@@ -55,6 +55,14 @@ class Counted(NamedTuple):
     troubled: int
 
 
+class Sums(NamedTuple):
+    """How many windows there are, and the sums of their starts and ends in seconds since 1970."""
+
+    windows: int
+    starts: float
+    ends: float
+
+
 class Unfinished(NamedTuple):
     """A window that is not complete."""
 
@@ -93,6 +101,7 @@ class Hold(NamedTuple):
     held_for: float
 
 
+NO_SUMS = Sums(0, 0.0, 0.0)
 NO_HOLD = Hold(None, None, "closed", None, 0.0)
 NOTHING = Counted(0, None, 0, (0.0, 0.0), 0, 0)
 
@@ -157,6 +166,19 @@ async def unfinished(connection: Connection, orgs: Collection[str]) -> list[Unfi
         Unfinished(org, work, requested, Span(start, end), state, error, due_at)
         async for org, work, requested, start, end, state, error, due_at in rows
     ]
+
+
+async def listed(connection: Connection, org: str, work: str, requested: str, whole: Span) -> dict[date, Sums]:
+    """What the ledger holds of a work's windows within a span, by the UTC date of their start."""
+    rows = _rows(
+        connection,
+        "SELECT (window_start AT TIME ZONE 'UTC')::date, count(*), sum(date_part('epoch', window_start)),"
+        " sum(date_part('epoch', window_end)) FROM flow_outcomes.extraction_window"
+        " WHERE org = %(org)s AND work = %(work)s AND requested_granularity = %(requested)s"
+        " AND window_start >= %(start)s AND window_end <= %(end)s GROUP BY 1",
+        {"org": org, "work": work, "requested": requested, "start": whole.start, "end": whole.end},
+    )
+    return {day: Sums(count, starts, ends) async for day, count, starts, ends in rows}
 
 
 async def unlisted(
