@@ -160,6 +160,7 @@ async def test_a_bomb_goes_off_in_bounds(wire: Wire) -> None:
         (gzip.compress(EMPTY) + b"junk", "gzip", "not the gzip"),
         (EMPTY, "br", "not asked for"),
     ],
+    ids=["short", "plain", "junk", "brotli"],  # gzip tells the time: xdist's workers would name them differently
 )
 async def test_packing_at_fault_is_a_page_at_fault(wire: Wire, body: bytes, packed: str, reason: str) -> None:
     """It is not tried again within the scan."""
