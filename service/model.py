@@ -113,8 +113,8 @@ class OutcomeRow(NamedTuple):
 
     ``source_key`` is the outcome under the API's own name or id, before any alias; it is empty in a row that
     only marks that the flow's total in this bucket is not known, since an outcome was rejected whose name cannot
-    be told. ``outcome_count`` is None just where ``rejected`` is true. Rows of one outcome and bucket that differ in
-    ``part`` add up in the merge; of those that do not, equal ones count once.
+    be told. ``outcome_count`` is None just where ``rejected`` is true. Rows of one outcome and bucket that differ
+    in ``part`` add up in the merge; of those that do not, equal ones count once.
     """
 
     flow_id: str
