@@ -5,6 +5,7 @@ Everything else is a room off it. What it is given is planned already; what it r
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Pipeline:
         self._lease = lease
         self._clock = clock
         self._emit = emit
+        self._merging = asyncio.Lock()  # the org's row admits one at a time: wait here, and keep no connection
         self._cuts: set[str] | None = None
 
     async def extract(self, scan: Scan, cycle: str) -> Merged:
@@ -73,7 +75,8 @@ class Pipeline:
                     cycle=cycle,
                     by_id=self._client.dialect.by_id,
                 )
-                merged = await merge(self._database, self._lease, staging, record)
+                async with self._merging:
+                    merged = await merge(self._database, self._lease, staging, record)
             except CursorError as error:
                 await staging.discard()
                 if attempt == RESTARTS:

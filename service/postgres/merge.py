@@ -131,6 +131,7 @@ class Merge:
             ConflictError: the scan gives two different figures for one key.
         """
         await self._run(f"SET LOCAL statement_timeout = '{MERGE_TIMEOUT}s'")
+        await self._run(f"SET LOCAL lock_timeout = '{MERGE_TIMEOUT}s'")
         await self._lock(lease)
         await staging.pour(self._connection)
         await self._take_scan()

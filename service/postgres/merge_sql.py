@@ -452,28 +452,31 @@ FIND_EXPECTED_HERE = """
     ON CONFLICT DO NOTHING
 """
 
-# Buckets after a figure that has come or gone, whichever of them was scanned first.
+# Buckets after a figure that has come or gone, whichever of them was scanned first. One that came can only bring
+# nulls where there is no row, one that went can only take back nulls that are there.
 FIND_EXPECTED_LATER = """
     INSERT INTO pg_temp.candidate
-    SELECT c.outcome_no, v.bucket_start, v.bucket_end
-    FROM (
-        SELECT outcome_no, min(bucket_end) AS earliest, max(bucket_end) AS latest
+    WITH moved AS (
+        SELECT outcome_no, outcome_count IS NOT NULL AS came,
+               min(bucket_end) AS earliest, max(bucket_end) AS latest
         FROM pg_temp.change
         WHERE (outcome_count IS NULL) <> (old_count IS NULL)
-        GROUP BY outcome_no
-    ) c
-    JOIN (
+        GROUP BY outcome_no, outcome_count IS NOT NULL
+    ), reach AS (
         SELECT DISTINCT bucket_start, bucket_end, max(expect_for) OVER (PARTITION BY bucket_start) AS expect_for
         FROM flow_outcomes.bucket_coverage
         WHERE org = %(org)s AND granularity = %(granularity)s
           AND bucket_start >= %(start)s AND bucket_start <= %(expected_to)s
           AND NOT bucket_start IN (SELECT bucket_start FROM pg_temp.newly_covered)
-    ) v ON v.bucket_start >= c.earliest AND v.bucket_start <= c.latest + v.expect_for
-    WHERE NOT EXISTS (
-        SELECT 1 FROM flow_outcomes.figure f
-        WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-          AND f.outcome_no = c.outcome_no AND f.bucket_start = v.bucket_start AND f.state <> 'expected'
-          AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s)
+    )
+    SELECT m.outcome_no, v.bucket_start, v.bucket_end
+    FROM moved m
+    JOIN reach v ON v.bucket_start >= m.earliest AND v.bucket_start <= m.latest + v.expect_for
+    LEFT JOIN flow_outcomes.figure f
+      ON f.org = %(org)s AND f.granularity = %(granularity)s
+     AND f.outcome_no = m.outcome_no AND f.bucket_start = v.bucket_start
+     AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
+    WHERE CASE WHEN m.came THEN f.state IS NULL ELSE f.state = 'expected' END
     ON CONFLICT DO NOTHING
 """
 
@@ -497,7 +500,9 @@ _WANTED = """
     )
 """
 
-STORE_EXPECTED = f"""
+# For all candidates at once: each outcome's figures and candidates are walked in the order of time, with the last
+# figure seen in hand.
+STORE_EXPECTED = """
     WITH k AS MATERIALIZED (
         SELECT * FROM pg_temp.candidate c
         WHERE NOT EXISTS (
@@ -505,13 +510,53 @@ STORE_EXPECTED = f"""
             WHERE f.org = %(org)s AND f.granularity = %(granularity)s
               AND f.outcome_no = c.outcome_no AND f.bucket_start = c.bucket_start
               AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s)
+    ), reach AS MATERIALIZED (
+        SELECT outcome_no, min(bucket_start) AS earliest, max(bucket_start) AS latest FROM k GROUP BY outcome_no
+    ), seen AS (
+        SELECT r.outcome_no, f.bucket_end
+        FROM reach r
+        CROSS JOIN LATERAL (
+            SELECT f.bucket_end FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = r.outcome_no
+              AND f.outcome_count IS NOT NULL
+              AND f.bucket_start >= %(seen_from)s AND f.bucket_start < %(expected_to)s
+              AND f.bucket_start < r.earliest
+            ORDER BY f.bucket_start DESC LIMIT 1
+        ) f
+        UNION ALL
+        SELECT f.outcome_no, f.bucket_end
+        FROM reach r
+        JOIN flow_outcomes.figure f
+          ON f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = r.outcome_no
+         AND f.bucket_start >= %(start)s AND f.bucket_start < %(expected_to)s
+         AND f.bucket_start >= r.earliest AND f.bucket_start < r.latest
+        WHERE f.outcome_count IS NOT NULL
+    ), walked AS (
+        SELECT outcome_no, bucket_start, bucket_end,
+               max(seen_to) OVER (PARTITION BY outcome_no ORDER BY instant, bucket_start NULLS FIRST
+                                  ROWS UNBOUNDED PRECEDING) AS seen_to
+        FROM (
+            SELECT outcome_no, bucket_start, bucket_end, bucket_start AS instant, NULL::timestamptz AS seen_to
+            FROM k
+            UNION ALL
+            SELECT outcome_no, NULL, NULL, bucket_end, bucket_end FROM seen
+        ) steps
     ), stored AS (
         INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,
                                           extraction_timestamp, revision)
-        SELECT %(org)s, %(granularity)s, k.outcome_no, k.bucket_start, k.bucket_end, 'expected',
+        SELECT %(org)s, %(granularity)s, w.outcome_no, w.bucket_start, w.bucket_end, 'expected',
                %(began_at)s, %(revision)s
-        FROM k WHERE {_WANTED}
-        ORDER BY k.outcome_no, k.bucket_start
+        FROM walked w
+        JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = w.outcome_no
+        WHERE w.bucket_start IS NOT NULL AND w.seen_to IS NOT NULL
+          AND EXISTS (
+              SELECT 1
+              FROM flow_outcomes.bucket_coverage v
+              JOIN flow_outcomes.flow_scope s ON s.org = v.org AND s.scope = v.scope
+              WHERE v.org = %(org)s AND v.granularity = %(granularity)s AND v.bucket_start = w.bucket_start
+                AND v.silence_told AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
+                AND w.seen_to >= w.bucket_start - v.expect_for)
+        ORDER BY w.outcome_no, w.bucket_start
         RETURNING outcome_no, bucket_start
     )
     INSERT INTO pg_temp.missing SELECT * FROM stored
