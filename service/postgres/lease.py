@@ -22,6 +22,7 @@ from service.postgres.pool import Connection, Database, conninfo, explain, hung_
 LIFETIME = 15.0  # seconds that a renewal is good for
 RENEW_EVERY = 5.0
 BATCH = 25  # orgs tried at a time, so that taking many does not delay a renewal
+CONNECT_AGAIN = 1.0  # seconds after which a lost connection is made anew
 POLL_EVERY = 0.5  # seconds; how soon an org that was given back is taken
 ANSWER_WITHIN = 4.0  # seconds after which the connection is taken for dead; with RENEW_EVERY less than LIFETIME
 
@@ -123,7 +124,7 @@ class LeaseKeeper:
                     self._lose_all()
                     await self._on_cut()
                     await self._drop_connection()
-                    await asyncio.sleep(1)
+                    await asyncio.sleep(CONNECT_AGAIN)
         finally:
             if self._connection is not None:
                 with contextlib.suppress(psycopg.Error, OSError), hung_up_after(self._connection, 2):

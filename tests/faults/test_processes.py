@@ -1,0 +1,253 @@
+"""Several processes on one database: an org has one owner, and who was it once writes nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.clock import FakeClock, SystemClock
+from service.errors import DatabaseAwayError, LeaseLostError
+from service.model import Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
+from service.postgres.lease import Lease, LeaseKeeper
+from service.postgres.merge import ScanRecord, merge
+from service.postgres.pool import Database
+from service.postgres.staging import Staging
+from service.simulator import Simulator, SimulatorConfig
+from tests.faults.conftest import DAYS, Site
+from tests.faults.daemon import Daemon, Reader, complete, exact
+from tests.faults.test_database import SLOW, midway, source
+
+HANDOVERS = 50
+CLOCK = SystemClock()
+FIRST = datetime(2024, 1, 1, tzinfo=UTC)
+
+on_its_own = pytest.mark.acceptance
+
+
+def owners(site: Site) -> dict[str, str]:
+    """The orgs' owners as the database has them."""
+    return {
+        str(org): str(owner)
+        for org, owner in site.run("SELECT org, owner FROM flow_outcomes.org_lease WHERE owner IS NOT NULL")
+    }
+
+
+def owner_of(daemons: list[Daemon], site: Site, org: str = "acme") -> tuple[Daemon, Daemon]:
+    """Who of two holds the org, and the other one."""
+    owner = owners(site)[org]
+    first, second = daemons
+    return (first, second) if f":{first.pid}:" in owner else (second, first)
+
+
+@on_its_own
+async def test_one_of_two_is_killed(site: Site) -> None:
+    """The other carries on at once; limit and single flight hold over both, and the figures are exact."""
+    limited = replace(SLOW, requests_per_second=40, latency=0.02)
+    orgs = {"acme": limited, "beta": limited}
+    async with (
+        Simulator(SimulatorConfig(orgs=orgs), clock=FakeClock(CLOCK.now())) as simulator,
+        Reader(lambda: site.dsn) as reader,
+    ):
+        site.configure(
+            simulator, orgs={org: {"page_size": 3, "concurrency": 3, "requests_per_second": 40} for org in orgs}
+        )
+        daemons = [await Daemon.start(site.program) for _ in range(2)]
+        await daemons[0].until(lambda: len(owners(site)) == 2, "owners")
+        owner, other = owner_of(daemons, site)
+        await owner.told("window_complete", org="acme")
+        loop = asyncio.get_running_loop()
+        began, before = loop.time(), other.count("org_acquired", org="acme")
+        owner.running.kill()
+        await other.told("org_acquired", before + 1, org="acme", within=30)
+        assert loop.time() - began < 10
+        for org in orgs:
+            await complete(other, DAYS - 1, org)
+            exact(site.program, simulator, org)
+            assert simulator.peak_per_second(org) <= 40
+        assert simulator.in_flight_violations == 0
+        assert reader.in_part == []
+        await other.end()
+
+
+@on_its_own
+async def test_a_paused_owner(site: Site) -> None:
+    """It is taken over from within 30 s; when it wakes up it sends nothing and commits nothing."""
+    async with source(replace(SLOW, latency=0.1)) as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        daemons = [await Daemon.start(site.program) for _ in range(2)]
+        await daemons[0].until(lambda: bool(owners(site)), "an owner")
+        owner, other = owner_of(daemons, site)
+        await midway(owner, 1)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        owner.send(signal.SIGSTOP)
+        await other.told("org_acquired", within=30)
+        assert loop.time() - began > 5, "it was taken from an owner that moved"
+        await complete(other, DAYS - 1)
+        exact(site.program, simulator)
+        asked, stood = len(simulator.arrivals), site.run("SELECT epoch, revision FROM flow_outcomes.org")
+        owner.send(signal.SIGCONT)
+        await owner.told("org_lost", within=5)
+        await asyncio.sleep(3)
+        assert len(simulator.arrivals) == asked
+        assert site.run("SELECT epoch, revision FROM flow_outcomes.org") == stood
+        assert simulator.in_flight_violations == 0
+        assert reader.in_part == []
+        await owner.end()
+        await other.end()
+
+
+@on_its_own
+async def test_an_orderly_end(site: Site) -> None:
+    """Whoever waits has the org within two seconds of it."""
+    async with source() as simulator:
+        site.configure(simulator)
+        daemons = [await Daemon.start(site.program) for _ in range(2)]
+        await daemons[0].until(lambda: bool(owners(site)), "an owner")
+        owner, other = owner_of(daemons, site)
+        await owner.told("cycle_started")
+        await owner.end()
+        await other.told("org_acquired", within=2)
+        await complete(other, DAYS - 1)
+        exact(site.program, simulator)
+        await other.end()
+
+
+@on_its_own
+async def test_the_lock_connection_alone_is_cut(site: Site) -> None:
+    """The owner notices at once, stops, and takes the org again."""
+    async with source() as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await midway(daemon, 1)
+        cut = site.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+            f" WHERE locktype = 'advisory' AND d.datname = '{site.name}'"
+        )
+        assert cut == [(True,)]
+        await daemon.told("org_lost", within=1.5)
+        await daemon.told("org_acquired", 2, within=5)
+        await complete(daemon, DAYS - 1)
+        exact(site.program, simulator)
+        assert reader.in_part == []
+        await daemon.end()
+
+
+@dataclass
+class Holder:
+    """A process as far as handovers go: keeps the org when it has it, and merges all the while."""
+
+    name: str
+    dsn: str
+    database: Database
+    keeper: LeaseKeeper
+    leases: list[Lease] = field(default_factory=list)
+    days: list[int] = field(default_factory=list)
+    refused: int = 0
+
+    async def work(self) -> None:
+        """Merge under the newest lease that it was ever given, good or not, over and over."""
+        while True:
+            await asyncio.sleep(0.005)
+            if self.leases:
+                await self.merge_under(self.leases[-1])
+
+    async def merge_under(self, lease: Lease) -> bool:
+        """Merge one day's scan whose only outcome is called like the epoch; whether it was stored."""
+        day = self.days[0]
+        self.days[0] += 1
+        span = Span(FIRST + timedelta(days=day), FIRST + timedelta(days=day + 1))
+        window = Window("acme", "job:daily", "daily", span, "daily", Granularity.DAILY, FIRST)
+        query = Query("acme", span, Granularity.DAILY, "UTC", (), 100, None, span)
+        scan = Scan((window,), (query,), timedelta(0))
+        record = ScanRecord(scan, [span], (), "hash", CLOCK.now(), 1, 1, "cycle")
+        staging = Staging(self.database, "acme")
+        row = OutcomeRow(f"{self.name}{day}", *span, str(lease.epoch), 1, None, rejected=False)
+        await staging.add(Normalised([row], []))
+        try:
+            await merge(self.database, lease, staging, record)
+        except LeaseLostError:
+            self.refused += 1
+            return False
+        except DatabaseAwayError:
+            return False
+        return True
+
+
+@asynccontextmanager
+async def holder(name: str, dsn: str, days: list[int]) -> AsyncIterator[Holder]:
+    """One at work."""
+    database = Database(dsn, size=2, application_name=f"holder {name}")
+    leases: list[Lease] = []
+    keeper = LeaseKeeper(
+        dsn,
+        f"holder {name}",
+        CLOCK,
+        on_acquired=leases.append,
+        on_released=lambda _: None,
+        on_lost=lambda _: None,
+        on_cut=database.begin_anew,
+    )
+    await database.open()
+    keeping = asyncio.create_task(keeper.run())
+    held = Holder(name, dsn, database, keeper, leases, days)
+    working = asyncio.create_task(held.work())
+    try:
+        yield held
+    finally:
+        for task in (working, keeping):
+            task.cancel()
+        await asyncio.gather(working, keeping, return_exceptions=True)
+        await database.close()
+
+
+@pytest.mark.integration
+async def test_fifty_handovers(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order and by force, under load: not one commit under an old epoch."""
+    monkeypatch.setattr("service.postgres.lease.POLL_EVERY", 0.02)
+    monkeypatch.setattr("service.postgres.lease.CONNECT_AGAIN", 0.02)
+    days = [0]
+
+    async def rows(query: str) -> list[tuple[Any, ...]]:
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+            return await (await connection.execute(query.encode())).fetchall()
+
+    async with holder("a", database, days) as one, holder("b", database, days) as other:
+        one.keeper.want("acme")
+        other.keeper.want("acme")
+        for number in range(HANDOVERS):
+            async with asyncio.timeout(20):
+                while not (held := [each for each in (one, other) if each.keeper.held]):  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+                before = held[0]
+                epoch = before.keeper.held["acme"].epoch
+                while not await rows(  # noqa: ASYNC110 - there is no event for it, nor below
+                    f"SELECT 1 FROM flow_outcomes.outcome WHERE outcome_name = '{epoch}'"
+                ):
+                    await asyncio.sleep(0.005)
+                if number % 2:
+                    before.keeper.give_back("acme")
+                else:
+                    await rows(
+                        "SELECT pg_terminate_backend(pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+                        " WHERE locktype = 'advisory' AND d.datname = current_database()"
+                    )
+                while max(lease.epoch for each in (one, other) for lease in each.leases) == epoch:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+            before.keeper.want("acme")
+            late = next(lease for lease in before.leases if lease.epoch == epoch)
+            assert not await before.merge_under(late)
+        epochs = await rows("SELECT outcome_name::int FROM flow_outcomes.outcome ORDER BY revision")
+    assert epochs == sorted(epochs)
+    assert len({epoch for (epoch,) in epochs}) >= HANDOVERS
+    assert one.refused + other.refused >= HANDOVERS // 2
+    assert len(one.leases) > 5
+    assert len(other.leases) > 5
