@@ -1,0 +1,174 @@
+"""What a role may do, and where a secret may stand."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import yaml
+from psycopg.conninfo import conninfo_to_dict
+
+from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
+from tests.acceptance.program import SECRET, Program
+from tests.faults.conftest import Site
+from tests.faults.daemon import Daemon, complete, exact
+from tests.faults.test_database import SLOW, source
+
+pytestmark = pytest.mark.acceptance
+
+ROLES = Path(__file__).parents[2] / "config" / "roles.sql"
+ROLE_NAMES = ("owner", "daemon", "reader")
+
+
+@pytest.fixture
+def roles(empty_database: str) -> Iterator[dict[str, str]]:
+    """The DSN of each role that the script makes, in a database with nothing in it."""
+    told = conninfo_to_dict(empty_database)
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute(ROLES.read_bytes())
+        for role in ROLE_NAMES:
+            connection.execute(f"ALTER ROLE flow_outcomes_{role} PASSWORD 'pw'".encode())
+        yield {
+            role: f"postgresql://flow_outcomes_{role}:pw@{told['host']}:{told['port']}/{told['dbname']}"
+            for role in ROLE_NAMES
+        } | {"superuser": empty_database}
+        for role in ROLE_NAMES:
+            connection.execute(f"DROP OWNED BY flow_outcomes_{role} CASCADE".encode())
+        for role in ROLE_NAMES:
+            connection.execute(f"DROP ROLE flow_outcomes_{role}".encode())
+
+
+async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[str, str]) -> None:
+    """The daemon's role runs and defines nothing; the reader's reads what the contract names, and no more."""
+    async with (
+        Program(tmp_path, roles["owner"]) as program,
+        source(SimulatedOrg(requests_per_second=None)) as simulator,
+    ):
+        program.configure(simulator, jobs={"daily": {"since": "P5D", "off_peak": None, "granularity": "daily"}})
+        ended = await program.run("migrate")
+        assert (ended.code, ended.err) == (0, "")
+        with psycopg.connect(roles["superuser"], autocommit=True) as connection:
+            connection.execute(ROLES.read_bytes())
+        program.dsn = roles["daemon"]
+        program.configure(
+            simulator, jobs={"daily": {"since": "P5D", "off_peak": None, "granularity": "daily"}}, http={"port": 0}
+        )
+        ended = await program.run("run", "--once")
+        assert (ended.code, ended.err) == (0, ""), ended
+        daemon = await Daemon.start(program)
+        await daemon.ready()
+        await daemon.end()
+        ended = await program.run("alias", "add", "--org", "acme", "Abandoned", "Hung up")
+        assert ended.code == 0, ended
+        ended = await program.run("status", "--json")
+        assert (ended.code, ended.err) == (0, "")
+    refused(
+        roles["daemon"],
+        "CREATE TABLE flow_outcomes.mine ()",
+        "DROP TABLE flow_outcomes.outcome_alias",
+        "ALTER TABLE flow_outcomes.org ADD COLUMN mine int",
+        "TRUNCATE flow_outcomes.outcome_alias",
+        "CREATE SCHEMA mine",
+        "CREATE ROLE mine",
+        "DELETE FROM flow_outcomes._yoyo_migration",
+        "SELECT * FROM pg_authid",
+        "SELECT pg_read_file('postgresql.conf')",
+    )
+    refused(
+        roles["reader"],
+        "DELETE FROM flow_outcomes.figure",
+        "UPDATE flow_outcomes.extraction_window SET state = 'complete'",
+        "INSERT INTO flow_outcomes.outcome_alias VALUES ('acme', NULL, 'a', 'b')",
+        "SELECT * FROM flow_outcomes.rejected_entry",
+        "SELECT * FROM flow_outcomes.org_lease",
+        "SELECT flow_outcomes.ensure_partitions(now(), now())",
+    )
+    with psycopg.connect(roles["reader"]) as connection:
+        for relation in (
+            "flow_outcome",
+            "flow_outcome_as_of(now())",
+            "restatement",
+            "extraction_window",
+            "outcome_alias",
+            "flow",
+        ):
+            connection.execute(f"SELECT * FROM flow_outcomes.{relation}".encode())
+        row = connection.execute("SELECT count(*) > 0 FROM flow_outcomes.flow_outcome").fetchone()
+        assert row == (True,)
+
+
+def refused(dsn: str, *statements: str) -> None:
+    """Each of them is not for this role."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in statements:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+
+
+async def test_a_secret_is_found_nowhere(site: Site, tmp_path: Path) -> None:
+    """Of a daemon that met every error that repeats it: log, metrics, status, page, tables, process list."""
+    faults = Faults(
+        hostile_error=Fault(request=1, value=400), token_hostile=Fault(request=1), unauthorized=Fault(request=3)
+    )
+    org = SimulatedOrg(requests_per_second=None, client_secret=SECRET, faults=faults)
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET + "\n")
+    async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
+        job = {"daily": {**site.job, "retry_every": "PT1S"}}
+        site.configure(simulator, jobs=job, log={"level": "debug"})
+        tree = yaml.safe_load(site.program.config.read_text())
+        del tree["orgs"]["acme"]["client_secret"]
+        tree["orgs"]["acme"]["client_secret_file"] = str(secret)
+        site.program.config.write_text(yaml.safe_dump(tree))
+        daemon = await Daemon.start(site.program)
+        await daemon.told("window_failed")
+        await complete(daemon, 10)
+        fired = simulator.orgs["acme"].fired
+        assert all(fired[name] for name in ("hostile_error", "token_hostile", "unauthorized")), fired
+        answers = [(await daemon.get(path))[1] for path in ("/metrics", "/api/status", "/readyz", "/")]
+        process = Path(f"/proc/{daemon.pid}")
+        shown = [(process / "cmdline").read_bytes().decode(), (process / "environ").read_bytes().decode()]
+        assert (process / "environ").stat().st_mode & 0o077 == 0  # the environment is its user's own
+        await daemon.end()
+        tokens = simulator.tokens_issued
+        assert tokens > 0
+        tables = site.run(
+            "SELECT string_agg(t::text, ' ') FROM ("
+            + " UNION ALL ".join(
+                f"SELECT x::text AS t FROM flow_outcomes.{table} x"
+                for (table,) in site.run(
+                    "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+                    " WHERE nspname = 'flow_outcomes' AND relkind IN ('r', 'p', 'v')"
+                )
+            )
+            + ") t"
+        )
+        log = "".join([*daemon.running.out, *daemon.running.err])
+        assert len(log) > 1000
+        basic = base64.b64encode(f"acme:{SECRET}".encode()).decode().rstrip("=")
+        password = str(conninfo_to_dict(site.dsn)["password"])
+        for text in (log, *answers, *shown, str(tables)):
+            for spelled in (SECRET, basic, password):
+                assert spelled not in text
+
+
+async def test_a_secret_file_is_read_again(site: Site, tmp_path: Path) -> None:
+    """A rotated secret takes hold at the next renewal of the token; until it is right, the windows say why not."""
+    secret = tmp_path / "secret"
+    secret.write_text("wrong")
+    async with source(SLOW) as simulator:
+        site.configure(simulator, jobs={"daily": {**site.job, "retry_every": "PT1S"}})
+        tree = yaml.safe_load(site.program.config.read_text())
+        right = tree["orgs"]["acme"].pop("client_secret")
+        tree["orgs"]["acme"]["client_secret_file"] = str(secret)
+        site.program.config.write_text(yaml.safe_dump(tree))
+        daemon = await Daemon.start(site.program)
+        await daemon.told("window_failed")
+        assert not site.run("SELECT 1 FROM flow_outcomes.figure LIMIT 1")
+        secret.write_text(right)
+        await complete(daemon, 15)
+        exact(site.program, simulator)
+        await daemon.end()
