@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -88,14 +89,18 @@ def _measure(dsn: str, flows: int, restated: float) -> None:
             connection.execute(statement.encode(), given)
         connection.execute("VACUUM ANALYZE")
         figures = flows * NAMES * DAYS
-        print(f"{figures:,} figures, {restated:.0%} of them restated once, in {time.monotonic() - began:.0f} s")
-        print(f"{'table':<16}{'rows':>12}{'MB':>8}{'indexes MB':>12}{'bytes a row':>13}{'with indexes':>14}")
+        sys.stdout.write(
+            f"{figures:,} figures, {restated:.0%} of them restated once, in {time.monotonic() - began:.0f} s\n"
+        )
+        sys.stdout.write(
+            f"{'table':<16}{'rows':>12}{'MB':>8}{'indexes MB':>12}{'bytes a row':>13}{'with indexes':>14}\n"
+        )
         for table, heap, indexes in connection.execute(SIZES.encode()).fetchall():
             row = connection.execute(f"SELECT count(*) FROM flow_outcomes.{table}".encode()).fetchone()  # noqa: S608 - a name off the catalog
             rows = row[0] if row else 0
-            print(
+            sys.stdout.write(
                 f"{table:<16}{rows:>12,}{heap / 1e6:>8.0f}{indexes / 1e6:>12.0f}"
-                f"{heap / rows:>13.0f}{(heap + indexes) / rows:>14.0f}"
+                f"{heap / rows:>13.0f}{(heap + indexes) / rows:>14.0f}\n"
             )
 
 

@@ -55,7 +55,7 @@ class Parquet:
         )
 
     async def write(self, path: Path, rows: AsyncGenerator[list[tuple[Any, ...]], None]) -> int:
-        """Write a file, on the disk when this returns, and tell its rows; where there are none there is no file."""
+        """Write a file, on the disk when this returns, and tell its rows; without any there is no file."""
         count = 0
         writer = None
         try:

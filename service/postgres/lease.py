@@ -101,9 +101,8 @@ class LeaseKeeper:
         return dict(self._leases)
 
     def want(self, org: str) -> None:
-        """Take the org as soon as it is free; keep it where it was about to be given back."""
+        """Take the org as soon as it is free; where it is about to be given back, after that."""
         self._wanted.add(org)
-        self._leaving.discard(org)
         self._changed.set()
 
     def give_back(self, org: str) -> None:
