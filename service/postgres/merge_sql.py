@@ -472,10 +472,13 @@ FIND_EXPECTED_LATER = """
     SELECT m.outcome_no, v.bucket_start, v.bucket_end
     FROM moved m
     JOIN reach v ON v.bucket_start >= m.earliest AND v.bucket_start <= m.latest + v.expect_for
-    LEFT JOIN flow_outcomes.figure f
-      ON f.org = %(org)s AND f.granularity = %(granularity)s
-     AND f.outcome_no = m.outcome_no AND f.bucket_start = v.bucket_start
-     AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
+    LEFT JOIN LATERAL (
+        SELECT f.state FROM flow_outcomes.figure f
+        WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+          AND f.outcome_no = m.outcome_no AND f.bucket_start = v.bucket_start
+          AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
+        LIMIT 1
+    ) f ON true
     WHERE CASE WHEN m.came THEN f.state IS NULL ELSE f.state = 'expected' END
     ON CONFLICT DO NOTHING
 """
