@@ -132,7 +132,7 @@ class Merge:
         """
         await self._run(f"SET LOCAL statement_timeout = '{MERGE_TIMEOUT}s'")
         await self._run(f"SET LOCAL lock_timeout = '{MERGE_TIMEOUT}s'")
-        # figures stored a moment ago are not in the planner's statistics: it takes thousands of rows for a few, and
+        # figures stored a moment ago are not in the planner's statistics: it takes thousands of rows for few, and
         # would go through them all for each row of a scan
         await self._run("SET LOCAL enable_material = off")
         await self._lock(lease)
