@@ -61,6 +61,7 @@ class Runtime:
             on_lost=self._lost,
             on_cut=self.database.begin_anew,
         )
+        self._held_until: dict[str, float] = {}
         self._notes: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
 
     async def lease(self, org: str) -> Lease:
@@ -106,7 +107,7 @@ class Runtime:
         """
         breaker = BreakerNotes(partial(note_breaker, self.database, org.name, self.owner), self.emit)
         client = make_client(org, breaker.emit, self.clock, lease.check, self._keep_hold(lease))
-        client.hold(lease.hold)
+        client.hold(max(lease.hold, self._held_until.get(org.name, 0.0) - self.clock.monotonic()))
         if gives_up:
             client.max_hold = 300.0
         try:
@@ -118,17 +119,19 @@ class Runtime:
             await client.close()
             await breaker.close()
             # what a 429 asked for has to be noted while the org is still ours to write of
-            if notes := self._notes.pop(org.name, None):
+            if notes := self._notes[org.name]:
                 await asyncio.wait(notes, timeout=3)
 
     def _keep_hold(self, lease: Lease) -> Callable[[float], None]:
-        """Note a 429's wait where the next owner finds it."""
+        """Note a 429's wait where the next owner finds it, and here, for the database may be away."""
 
         async def note(seconds: float) -> None:
             with contextlib.suppress(DatabaseAwayError):
                 await self.keeper.note_hold(self.database, lease.org, seconds)
 
         def keep(seconds: float) -> None:
+            until = self.clock.monotonic() + seconds
+            self._held_until[lease.org] = max(until, self._held_until.get(lease.org, 0.0))
             task = asyncio.create_task(note(seconds))
             self._notes[lease.org].add(task)
             task.add_done_callback(self._notes[lease.org].discard)

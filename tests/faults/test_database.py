@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from service.clock import FakeClock, SystemClock
-from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
+from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
 from tests.faults.conftest import DAYS, Site
 from tests.faults.daemon import Daemon, Reader, complete, exact
 
@@ -217,4 +217,31 @@ async def test_it_refuses_before_the_work_begins(site: Site) -> None:
         daemon = await Daemon.start(site.program)
         await daemon.told("org_interrupted", 2)
         await undisturbed(daemon, site, simulator, reader)
+        await daemon.end()
+
+
+async def test_a_hold_that_cannot_be_noted(site: Site) -> None:
+    """A 429's wait is kept in the process too: the org lost and taken again, nothing is sent before its time."""
+    site.run(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE EXCEPTION 'refused' USING ERRCODE = '53100'; END $$"
+    )
+    site.run(
+        "CREATE TRIGGER refuse BEFORE UPDATE OF held_until ON flow_outcomes.org_lease"
+        " FOR EACH ROW EXECUTE FUNCTION public.refuse()"
+    )
+    throttled = Faults(throttled=Fault(value="6", request=4, times=1))
+    async with source(replace(SLOW, latency=0.0, faults=throttled)) as simulator:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await daemon.told("rate_limited")
+        site.run(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{site.name}'"
+            " AND application_name LIKE 'flow-outcomes %'"
+        )
+        await daemon.told("org_acquired", 2)
+        await complete(daemon, DAYS - 1)
+        assert simulator.orgs["acme"].fired["throttled"] == 1
+        assert simulator.hold_violations == 0
+        exact(site.program, simulator)
         await daemon.end()
