@@ -1,0 +1,7 @@
+"""The fault tests' server and site serve here too."""
+
+from __future__ import annotations
+
+from tests.faults.conftest import fragile_server, site
+
+__all__ = ["fragile_server", "site"]

@@ -1,0 +1,121 @@
+"""Everything goes wrong at once, drawn from a seed; in the end every row is the source's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+from dataclasses import replace
+
+import pytest
+
+from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
+from tests.chaos.driver import Chaos
+from tests.faults.conftest import DAYS, Site
+from tests.faults.daemon import Reader, exact
+from tests.faults.test_database import SLOW, source
+
+SECONDS = float(os.environ.get("FLOW_OUTCOMES_CHAOS_SECONDS", "180"))
+KILLS = int(os.environ.get("FLOW_OUTCOMES_CHAOS_KILLS", "200"))
+SEED = int(os.environ.get("FLOW_OUTCOMES_CHAOS_SEED", "0")) or secrets.randbelow(2**31)
+ORG = replace(SLOW, latency=0.05)
+
+
+async def _chaos(site: Site, seed: int, seconds: float) -> Chaos:
+    async with source(ORG) as simulator:
+        site.configure(
+            simulator,
+            orgs={"acme": {"page_size": 6, "concurrency": 3, "breaker": {"failures": 20, "open_for": "PT1S"}}},
+            jobs={"daily": {**site.job, "retry_every": "PT1S", "lookback": f"P{DAYS}D"}},
+        )
+        chaos = Chaos(seed, site, simulator)
+        print(f"chaos: seed {seed}, {seconds:g} s")  # noqa: T201 - what a run is repeated with
+        await chaos.run(seconds)
+        print(f"chaos: {chaos.told()}")  # noqa: T201 - what fired
+        return chaos
+
+
+@pytest.mark.acceptance
+async def test_a_little_chaos(site: Site) -> None:
+    """A short run with a seed that stands."""
+    chaos = await _chaos(site, 11, 12)
+    assert sum(chaos.fired.values()) > 10, chaos.told()
+    assert any(name.startswith("api ") for name in chaos.fired), chaos.told()
+
+
+@pytest.mark.chaos
+async def test_chaos(site: Site) -> None:
+    """FLOW_OUTCOMES_CHAOS_SECONDS of it, with FLOW_OUTCOMES_CHAOS_SEED or another one each time."""
+    chaos = await _chaos(site, SEED, SECONDS)
+    assert sum(chaos.fired.values()) > SECONDS / 4, chaos.told()
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(8, marks=pytest.mark.acceptance), pytest.param(KILLS, marks=pytest.mark.chaos)],
+)
+async def test_killed_at_random_instants(site: Site, kills: int) -> None:
+    """No window is lost, doubled or seen in part, however often a process that works is killed."""
+    chance = random.Random(SEED)  # noqa: S311 - it keeps no secret
+    instants: list[float] = []
+    async with source(replace(ORG, latency=0.01)) as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator, jobs={"daily": {**site.job, "lookback": f"P{DAYS}D"}})
+        for _ in range(kills):
+            running = await site.program.start("run", "--once")
+            instants.append(chance.uniform(0.3, 2.2))
+            await asyncio.sleep(instants[-1])
+            running.kill()
+            await running.end()
+        ended = await site.program.run("run", "--once")
+        assert (ended.code, ended.err) == (0, ""), (SEED, ended)
+        assert reader.looks > kills
+        assert reader.in_part == [], SEED
+        exact(site.program, simulator)
+        assert site.program.rows("SELECT count(*) AS n FROM flow_outcomes.restatement") == [{"n": 0}]
+    print(f"chaos: seed {SEED}, killed {kills} times, {min(instants):.2f} to {max(instants):.2f} s in")  # noqa: T201
+
+
+@pytest.mark.chaos
+async def test_each_class_of_api_fault_a_hundred_times(site: Site) -> None:
+    """Twelve classes: all of them converge to the exact figures, and no request comes before its Retry-After."""
+    from service.simulator import Fault, Faults  # noqa: PLC0415 - the long form's alone
+
+    classes: dict[str, Fault] = {
+        "throttled": Fault("1", probability=0.3, times=100),
+        "server_error": Fault(503, probability=0.3, times=100),
+        "connection_reset": Fault(probability=0.3, times=100),
+        "slow": Fault(0.05, probability=0.5, times=100),
+        "drip": Fault(0.05, probability=0.5, times=100),
+        "unauthorized": Fault(probability=0.3, times=100),
+        "cursor_expired": Fault(410, probability=0.05, times=100),
+        "missing_token": Fault(probability=0.05, times=100),
+        "repeated_token": Fault(probability=0.05, times=100),
+        "not_json": Fault(probability=0.05, times=100),
+        "invalid_utf8": Fault(probability=0.05, times=100),
+        "truncated": Fault("chunked", probability=0.2, times=100),
+    }
+    orgs = {
+        name: SimulatedOrg(requests_per_second=None, flows=8, faults=Faults(**{name: fault}))
+        for name, fault in classes.items()
+    }
+    async with Simulator(SimulatorConfig(orgs=orgs), clock=source().clock) as simulator:
+        site.configure(
+            simulator,
+            orgs={
+                name: {"page_size": 4, "concurrency": 2, "breaker": {"failures": 50, "open_for": "PT1S"}}
+                for name in orgs
+            },
+            jobs={"daily": {**site.job, "lookback": f"P{DAYS}D"}},
+        )
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 20 * 60
+        while any(simulator.orgs[name].fired[name] < 100 for name in classes):
+            assert loop.time() < until, {name: simulator.orgs[name].fired[name] for name in classes}
+            await site.program.run("run", "--once")
+        ended = await site.program.run("run", "--once")
+        assert ended.code == 0, ended
+        for name in orgs:
+            exact(site.program, simulator, name)
+        assert simulator.hold_violations == 0
+        assert simulator.in_flight_violations == 0
