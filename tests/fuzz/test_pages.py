@@ -1,0 +1,254 @@
+"""Mutated pages: no exception but the project's own, and no row that is not in the page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.clock import SystemClock
+from service.errors import FlowOutcomesError
+from service.genesys import flow_aggregates, query_builder
+from service.model import Entry, Granularity, Normalised, Query, Scan, Span, Window, instant
+from service.normalise import Frame, normalise
+from service.postgres.lease import Lease
+from service.postgres.merge import ScanRecord, merge
+from service.postgres.pool import Database
+from service.postgres.staging import Staging
+from tests.fuzz.mutation import mutated
+
+LONG = int(os.environ.get("FLOW_OUTCOMES_FUZZ_PAGES", "100000"))
+SEED = int(os.environ.get("FLOW_OUTCOMES_FUZZ_SEED", "3"))
+FIRST = datetime(2024, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+BUCKETS = [Span(FIRST + number * DAY, FIRST + (number + 1) * DAY) for number in range(3)]
+SPAN = Span(BUCKETS[0].start, BUCKETS[-1].end)
+FLOW = "11111111-2222-3333-4444-555555555555"
+CLOCK = SystemClock()
+HOW_MANY = [pytest.param(3000, marks=pytest.mark.unit), pytest.param(LONG, marks=pytest.mark.chaos)]
+
+
+def query(flows: tuple[str, ...] = ()) -> Query:
+    return Query("acme", SPAN, Granularity.DAILY, "UTC", flows, 100, None, SPAN)
+
+
+def interval(bucket: Span) -> str:
+    return f"{instant(bucket.start)}/{instant(bucket.end)}"
+
+
+BUILT: dict[str, Any] = {
+    "nextPageToken": "abc",
+    "metrics": ["flow-outcomes"],
+    "data": [
+        {
+            "group": {"flow-id": flow},
+            "interval": interval(bucket),
+            "metrics": {
+                "flow-outcomes": {
+                    "Café": {"count": 145, "percentOfTotal": 0.62},
+                    "Abandoned": {"count": 42, "percentOfTotal": 0.18},
+                    "Zero": {"count": 0},
+                }
+            },
+        }
+        for flow in (FLOW, "f2")
+        for bucket in BUCKETS
+    ],
+}
+AGGREGATED: dict[str, Any] = {
+    "cursor": "abc",
+    "results": [
+        {
+            "group": {"flowId": FLOW, "flowOutcomeId": "o1", "flowOutcomeValue": value},
+            "data": [
+                {
+                    "interval": interval(bucket),
+                    "metrics": [
+                        {"metric": "nFlowOutcome", "stats": {"count": 17}},
+                        {"metric": "nFlowOutcomeFailed", "stats": {"count": failed}},
+                    ],
+                }
+                for bucket in BUCKETS
+            ],
+        }
+        for value, failed in (("SUCCESS", 0), ("FAILURE", 17))
+    ],
+}
+
+
+class Pairs(list[tuple[str, Any]]):
+    """A JSON object with every pair that stood in it."""
+
+
+def told(page: bytes) -> set[tuple[str, str, str, int]]:
+    """Flow, bucket's start, outcome and count of each figure in a page, found without the project's help."""
+    found: set[tuple[str, str, str, int]] = set()
+    document = json.loads(
+        page.decode(), object_pairs_hook=Pairs, parse_float=number, parse_constant=lambda _: None
+    )
+    for key, data in document:
+        if key != "data" or type(data) is not list:
+            continue
+        for element in data:
+            flows = {
+                value
+                for name, held in pairs(element)
+                for part, value in (
+                    [(name, held)] if name == "flow-id" else pairs(held) if name == "group" else []
+                )
+                if part == "flow-id" and isinstance(value, str)
+            }
+            starts = {
+                value.partition("/")[0]
+                for name, value in pairs(element)
+                if name in ("interval", "dateFrom") and isinstance(value, str)
+            }
+            for name, metrics in pairs(element):
+                for kind, outcomes in pairs(metrics) if name == "metrics" else ():
+                    for outcome, figure in pairs(outcomes) if kind == "flow-outcomes" else ():
+                        for part, count in pairs(figure):
+                            if part == "count" and isinstance(count, (int, Decimal)) and count == int(count):
+                                found |= {(flow, start, outcome, int(count)) for flow in flows for start in starts}
+    return found
+
+
+def number(text: str) -> Decimal | None:
+    """A number as it is spelled; None for one that cannot be a count anyway."""
+    try:
+        found = Decimal(text)
+    except InvalidOperation:
+        return None
+    return found if abs(found) < 2**64 else None
+
+
+def pairs(value: object) -> Sequence[tuple[str, Any]]:
+    return value if isinstance(value, Pairs) else ()
+
+
+def judged(decode: Callable[[bytes], tuple[list[Entry], object]], page: bytes) -> Normalised | None:
+    """What becomes of a page; None where it is refused as it must be."""
+    frame = Frame.of(query(), BUCKETS, lambda at: at.hour == at.minute == at.second == at.microsecond == 0)
+    try:
+        return normalise(decode(page)[0], frame)
+    except FlowOutcomesError:
+        return None
+
+
+@pytest.fixture(autouse=True)
+def _long_numbers() -> Any:  # noqa: ANN401 - a generator
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)  # the oracle's need, not the project's
+    yield
+    sys.set_int_max_str_digits(limit)
+
+
+@pytest.mark.parametrize("pages", HOW_MANY)
+def test_pages_of_the_query_builder(pages: int) -> None:
+    """What is taken from them stands in them: flow, bucket, outcome and count."""
+    chance, became = random.Random(SEED), Counter[str]()  # noqa: S311 - it keeps no secret
+    for number in range(pages):
+        page = mutated(BUILT, chance)
+        sys.set_int_max_str_digits(4300)
+        found = judged(lambda answer: query_builder.decode(answer, query()), page)
+        sys.set_int_max_str_digits(0)
+        became["refused" if found is None else "with rejects" if found.rejects else "whole"] += 1
+        if found is None:
+            continue
+        there = told(page)
+        for row in found.rows:
+            assert SPAN.start <= row.bucket_start < row.bucket_end <= SPAN.end
+            assert (row.outcome_count is None) == row.rejected
+            if row.rejected:
+                continue
+            spelled = {(flow, name, count) for flow, start, name, count in there if at(start) == row.bucket_start}
+            assert (row.flow_id, row.source_key, row.outcome_count) in spelled, (SEED, number, page)
+            assert row.outcome_percentage is None or 0 <= row.outcome_percentage <= 1
+            assert "\0" not in row.source_key
+            assert 0 < len(row.source_key.encode()) <= 512
+        for reject in found.rejects:
+            reject.text.encode()
+            assert "\0" not in reject.reason + reject.text
+    assert min(became[kind] for kind in ("refused", "with rejects", "whole")) > pages // 50, became
+
+
+def at(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize("pages", HOW_MANY)
+def test_pages_of_flow_aggregates(pages: int) -> None:
+    """Nothing but the project's own errors; counts are the page's, up to the sum of its parts."""
+    chance, became = random.Random(SEED), Counter[str]()  # noqa: S311 - it keeps no secret
+    for number in range(pages):
+        page = mutated(AGGREGATED, chance)
+        sys.set_int_max_str_digits(4300)
+        found = judged(flow_aggregates.decode, page)
+        sys.set_int_max_str_digits(0)
+        became["refused" if found is None else "with rejects" if found.rejects else "whole"] += 1
+        for row in found.rows if found else ():
+            assert SPAN.start <= row.bucket_start < row.bucket_end <= SPAN.end
+            assert (row.outcome_count is None) == row.rejected
+            if not row.rejected:
+                assert row.outcome_count is not None
+                assert 0 <= row.outcome_count < 2**63, (SEED, number, page)
+    assert min(became[kind] for kind in ("refused", "with rejects", "whole")) > pages // 50, became
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [pytest.param(150, marks=pytest.mark.integration), pytest.param(3000, marks=pytest.mark.chaos)],
+)
+async def test_what_is_stored_of_them(database: str, pages: int) -> None:
+    """Through the merge as well: refused with the project's own errors, or stored as it was judged."""
+    chance = random.Random(SEED)  # noqa: S311 - it keeps no secret
+    pool = Database(database, size=2, application_name="fuzz")
+    await pool.open()
+    stored = 0
+    try:
+        for number in range(pages):
+            org = f"org{number}"
+            async with pool.transaction() as connection:
+                await connection.execute("INSERT INTO flow_outcomes.org (org, epoch) VALUES (%s, 1)", [org])
+            lease = Lease(org, 1, 0.0, CLOCK.monotonic() + 3600, CLOCK, asyncio.Event())
+            found = judged(lambda answer: query_builder.decode(answer, query()), mutated(BUILT, chance))
+            if found is None:
+                continue
+            window = Window(org, "ad hoc", None, SPAN, "daily", Granularity.DAILY, FIRST)
+            record = ScanRecord(Scan((window,), (query(),), DAY), BUCKETS, (), "hash", CLOCK.now(), 1, 1, "cycle")
+            staging = Staging(pool, org)
+            await staging.add(found)
+            try:
+                await merge(pool, lease, staging, record)
+            except FlowOutcomesError:
+                continue
+            finally:
+                await staging.abandon()
+            stored += 1
+            kept = {
+                (row.flow_id, row.bucket_start, row.source_key, row.outcome_count)
+                for row in found.rows
+                if not row.rejected
+            }
+            with psycopg.connect(database, options="-c timezone=UTC") as connection:
+                rows = connection.execute(
+                    "SELECT flow_id, bucket_start, outcome_name, outcome_count FROM flow_outcomes.flow_outcome"
+                    " WHERE org = %s AND outcome_count IS NOT NULL",
+                    [org],
+                ).fetchall()
+            assert set(rows) <= kept, (SEED, number)
+    finally:
+        await pool.close()
+    assert stored > pages // 5
