@@ -147,12 +147,14 @@ class Scanner:
                 metrics_delay=terms.metrics_delay,
                 alone=alone,
             )
-            await self._together(
-                [
-                    self._one(self._scan(each, terms), terms, cycle, tally, priority(each[0]))
-                    for each in joined.scans
-                ]
-            )
+            work = [
+                self._one(self._scan(each, terms), terms, cycle, tally, priority(each[0])) for each in joined.scans
+            ]
+            try:
+                await self._together(work)
+            except GivenUpError as error:
+                await self._ledger.excuse(waiting, str(error))
+                raise
             waiting = joined.later + rest
 
     async def _together(self, work: Sequence[Coroutine[None, None, None]]) -> None:

@@ -158,6 +158,19 @@ class Ledger:
             ask_alone=ask_alone,
         )
 
+    async def excuse(self, windows: Sequence[Window], reason: str) -> None:
+        """Note why nobody came to these windows; those that were begun know better."""
+        for requested in {window.requested for window in windows}:
+            async with self._database.transaction() as connection:
+                await connection.execute(
+                    "UPDATE flow_outcomes.extraction_window SET last_error = %(reason)s"
+                    f" WHERE {_THESE} AND state = 'pending'",
+                    {
+                        **self._these([window for window in windows if window.requested == requested]),
+                        "reason": _clean(reason),
+                    },
+                )
+
     async def recover(self) -> None:
         """Put back what an owner left running that is no more."""
         async with self._database.transaction() as connection:
