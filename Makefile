@@ -13,7 +13,7 @@ WORKERS ?= 2
 UV ?= uv
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help demo browser test lint ci conformance chaos image sbom soak bench lock clean
+.PHONY: help demo browser test lint ci conformance chaos audit image sbom soak bench lock clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -47,6 +47,11 @@ chaos: .venv/.dev ## processes killed at every moment, and what the tables hold 
 
 image: .venv/.dev ## the Dockerfile's steps, carried out in an empty folder
 	$(BIN)/python -m pytest -m image $(ARGS)
+
+audit: .venv/.runtime ## known vulnerabilities of what the lock names; needs the network
+	@test -x .venv/audit/bin/pip-audit || { $(BIN)/python -m venv .venv/audit && \
+	  .venv/audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit; }
+	.venv/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt $(ARGS)
 
 sbom: .venv/.dev ## what the image is made of, as CycloneDX, from the lock
 	@mkdir -p dist

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
 from service.clock import FakeClock, SystemClock
+from service.errors import DatabaseAwayError
+from service.model import Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
+from service.postgres.lease import Lease
+from service.postgres.merge import ScanRecord, merge
+from service.postgres.pool import Database
+from service.postgres.staging import Staging
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
 from tests.faults.conftest import DAYS, Site
 from tests.faults.daemon import Daemon, Reader, complete, exact
@@ -245,3 +252,32 @@ async def test_a_hold_that_cannot_be_noted(site: Site) -> None:
         assert simulator.hold_violations == 0
         exact(site.program, simulator)
         await daemon.end()
+
+
+@pytest.mark.integration
+async def test_what_was_staged_is_gone(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of the server empties unlogged tables: a scan that lost a part of itself there is not stored."""
+    monkeypatch.setattr("service.postgres.staging.MEMORY_ROWS", 1)
+    span = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
+    clock = SystemClock()
+    pool = Database(database, size=2, application_name="test")
+    await pool.open()
+    try:
+        async with pool.transaction() as connection:
+            await connection.execute("INSERT INTO flow_outcomes.org (org, epoch) VALUES ('acme', 1)")
+        staging = Staging(pool, "acme")
+        rows = [OutcomeRow(f"f{number}", *span, "Paid", 1, None, rejected=False) for number in range(3)]
+        await staging.add(Normalised(rows, []))
+        assert staging.spilled
+        async with pool.transaction() as connection:
+            await connection.execute("TRUNCATE flow_outcomes.staging, flow_outcomes.staging_reject")
+        query = Query("acme", span, Granularity.DAILY, "UTC", (), 100, None, span)
+        window = Window("acme", "ad hoc", None, span, "daily", Granularity.DAILY, span.start)
+        record = ScanRecord(
+            Scan((window,), (query,), timedelta(0)), [span], (), "hash", clock.now(), 1, 3, "cycle"
+        )
+        lease = Lease("acme", 1, 0.0, clock.monotonic() + 60, clock, asyncio.Event())
+        with pytest.raises(DatabaseAwayError):
+            await merge(pool, lease, staging, record)
+    finally:
+        await pool.close()
