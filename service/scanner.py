@@ -163,8 +163,11 @@ class Scanner:
             async with asyncio.TaskGroup() as group:
                 for each in work:
                     group.create_task(each)
-        except* (DatabaseAwayError, LeaseLostError, GivenUpError) as errors:
-            raise _first(errors) from None
+        except BaseExceptionGroup as errors:  # what an except* raises is a group again, in some 3.11
+            known, others = errors.split((DatabaseAwayError, LeaseLostError, GivenUpError))
+            if known is None or others is not None:
+                raise
+            raise _first(known) from None
 
     def _scan(self, joined: Sequence[Window], terms: Terms) -> Scan:
         span = Span(joined[0].span.start, joined[-1].span.end)
