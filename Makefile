@@ -29,7 +29,7 @@ lint: .venv/.dev ## style, types and who may import whom
 
 test: lint ## lint and every test; ARGS="-k name" for some
 	$(BIN)/python -m pytest -m "alone" $(ARGS) || [ $$? -eq 5 ]
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not alone and not chaos and not image and not soak" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not alone and not chaos and not faults and not image and not soak" $(ARGS)
 
 browser: .venv/.browser ## the page in a real chromium, which the system has to have
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
@@ -41,6 +41,9 @@ ci: test ## what the build runs
 conformance: .venv/.dev ## the official SDK against the simulator, our requests against its models
 	$(PIP) install --no-build-isolation --editable ".[conformance]"
 	$(BIN)/python -m pytest tests/conformance $(ARGS)
+
+faults: .venv/.dev ## the database and the processes in every kind of trouble
+	$(BIN)/python -m pytest -n $(WORKERS) -m faults $(ARGS)
 
 chaos: .venv/.dev ## processes killed at every moment, and what the tables hold then
 	$(BIN)/python -m pytest -m chaos $(ARGS)

@@ -16,7 +16,7 @@ from service.clock import FakeClock
 from service.postgres.embedded import Embedded
 from service.postgres.migrate import migrate
 
-KINDS = ("unit", "integration", "acceptance", "migrations", "browser")
+KINDS = ("unit", "integration", "acceptance", "migrations", "browser", "faults")
 TEMPLATE = "migrated"
 
 
