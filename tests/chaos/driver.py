@@ -81,6 +81,7 @@ class Chaos:
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         async with Reader(lambda: self._site.dsn) as reader:
+            self._simulator.switch("server_error", Fault(503, times=2))  # one that strikes for certain
             await self._start()
             weights = [weight for weight, _ in self._deeds]
             while loop.time() < until:

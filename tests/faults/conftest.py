@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -27,6 +28,8 @@ JOB: dict[str, object] = {
     "since": today().date() - timedelta(days=DAYS),
     "off_peak": None,
 }
+
+LONG_FORM = partial(pytest.param, marks=pytest.mark.chaos)  # for `make chaos`: the run has a like of it
 
 _numbers = itertools.count(1)
 

@@ -17,7 +17,7 @@ from service.postgres.merge import ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.staging import Staging
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
-from tests.faults.conftest import DAYS, Site
+from tests.faults.conftest import DAYS, LONG_FORM, Site
 from tests.faults.daemon import Daemon, Reader, complete, exact
 
 pytestmark = pytest.mark.acceptance
@@ -68,7 +68,7 @@ async def test_away_at_the_start(site: Site) -> None:
         await daemon.end()
 
 
-@pytest.mark.parametrize("how", ["stopped", "crashed"])
+@pytest.mark.parametrize("how", [LONG_FORM("stopped"), "crashed"])
 async def test_restarted_midway(site: Site, how: str) -> None:
     """It carries on by itself where it was, within seconds of the database's return."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
@@ -95,7 +95,7 @@ async def test_its_backends_terminated(site: Site) -> None:
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
-        for times in range(1, 5):
+        for times in range(1, 4):
             await daemon.told("org_acquired", times)
             await asyncio.sleep(0.3)
             ended = site.run(
@@ -129,6 +129,7 @@ async def test_cut_off_without_a_word(site: Site) -> None:
         await daemon.end()
 
 
+@pytest.mark.chaos
 async def test_cut_off_for_a_moment(site: Site) -> None:
     """The old connections stay dead for ever, though the network is back: it does not sit on them."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
@@ -174,7 +175,7 @@ async def test_it_takes_no_writes(site: Site) -> None:
         await daemon.end()
 
 
-@pytest.mark.parametrize("state", ["53100", "57014", "40P01", "25P03", "XX000"])
+@pytest.mark.parametrize("state", ["53100", LONG_FORM("57014"), LONG_FORM("40P01"), "25P03", "XX000"])
 async def test_it_refuses_midway(site: Site, state: str) -> None:
     """Out of disk, a cancelled statement, a deadlock and worse, in the middle of a merge."""
     site.run("CREATE SEQUENCE public.refused")

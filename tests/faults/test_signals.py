@@ -15,7 +15,7 @@ import yaml
 
 from service.simulator import Fault, Faults
 from tests.acceptance.program import Running
-from tests.faults.conftest import DAYS, Site
+from tests.faults.conftest import DAYS, LONG_FORM, Site
 from tests.faults.daemon import Daemon, Reader, complete, exact
 from tests.faults.test_database import SLOW, midway, source, undisturbed
 
@@ -41,7 +41,7 @@ async def test_sigterm_during_a_page(site: Site) -> None:
         assert site.sessions() == []
 
 
-@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize("twice", [LONG_FORM(False, id="once"), pytest.param(True, id="twice")])
 async def test_sigterm_during_a_wait_for_retry_after(site: Site, *, twice: bool) -> None:
     """It ends within the grace, or at once where it is told twice; the hold outlives it."""
     faults = Faults(throttled=Fault(value="90", request=3))
@@ -64,7 +64,7 @@ async def test_sigterm_during_a_wait_for_retry_after(site: Site, *, twice: bool)
 
 
 @pytest.mark.parametrize(
-    "how", ["stopped from the start", "silent from the start", "stopped", "silent", "silent, twice"]
+    "how", ["stopped from the start", "silent from the start", "stopped", LONG_FORM("silent"), "silent, twice"]
 )
 async def test_sigterm_during_an_outage(site: Site, how: str) -> None:
     """It needs no database to end, with 0."""
@@ -75,7 +75,7 @@ async def test_sigterm_during_an_outage(site: Site, how: str) -> None:
         elif how == "silent from the start":
             site.proxy.cut()
         daemon = await Daemon.start(site.program)
-        if how in ("stopped", "silent", "silent, twice"):
+        if how in ("stopped", LONG_FORM("silent"), "silent, twice"):
             await midway(daemon)
             if how == "stopped":
                 site.server.stop()
