@@ -195,12 +195,8 @@ class OrgLoop:
                     return
                 try:
                     await self._hold(lease)
-                except* (LeaseLostError, DatabaseAwayError) as errors:
-                    self._emit("org_interrupted", org=self.org.name, reason=str(errors.exceptions[0]))
-                    await self._start_over(AWAY_RETRY)
-                except* Exception:  # noqa: BLE001 - what nobody thought of must not end the daemon
-                    self._emit("cycle_broken", org=self.org.name, job=None, exc_info=True)
-                    await self._start_over(BROKEN_RETRY)
+                except Exception as error:  # noqa: BLE001 - what nobody thought of must not end the daemon
+                    await asyncio.sleep(self._told(error))
         finally:
             self._runtime.keeper.give_back(self.org.name)
 
@@ -210,6 +206,16 @@ class OrgLoop:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(after):
                 await self._closing.wait()
+
+    def _told(self, error: Exception) -> float:
+        """Tell why the org is left for a while; the seconds until it is tried again."""
+        group = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
+        known, others = group.split((LeaseLostError, DatabaseAwayError))
+        if others is not None:
+            self._emit("cycle_broken", org=self.org.name, job=None, exc_info=error)
+            return BROKEN_RETRY
+        self._emit("org_interrupted", org=self.org.name, reason=str(known.exceptions[0] if known else error))
+        return AWAY_RETRY
 
     async def _next_lease(self) -> Lease | None:
         """The org's lease when it can be had; None when this is closed before."""
