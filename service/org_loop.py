@@ -196,7 +196,7 @@ class OrgLoop:
                 try:
                     await self._hold(lease)
                 except Exception as error:  # noqa: BLE001 - what nobody thought of must not end the daemon
-                    await asyncio.sleep(self._told(error))
+                    await self._start_over(self._told(error))
         finally:
             self._runtime.keeper.give_back(self.org.name)
 
