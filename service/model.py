@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
+import msgspec
+
 
 class Granularity(StrEnum):
     """The step of a bucket, finest first."""
@@ -71,8 +73,11 @@ class Query:
     asked: Span
 
 
-class Figure(NamedTuple):
-    """What the API said of one outcome: JSON values, not yet judged; all but the count are None where absent."""
+class Figure(msgspec.Struct, gc=False):
+    """What the API said of one outcome: JSON values, not yet judged; all but the count are None where absent.
+
+    A struct, so that a dialect can have its figures decoded straight into what is judged.
+    """
 
     outcome_count: object
     percent_of_total: object = None

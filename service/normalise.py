@@ -151,7 +151,9 @@ class _Verdict:
         text, part = entry.text, entry.part
         names, add = self._frame.names, self.rows.append
         total_known = True
-        for name, (count, share, success, failure) in outcomes.items():
+        for name, figure in outcomes.items():
+            count, share = figure.outcome_count, figure.percent_of_total
+            success, failure = figure.success, figure.failure
             if name not in names and (fault := self._frame.name_fault(name)) is not None:
                 self.rejects.append(Reject(fault, text, flow_id, start, None))
                 total_known = False

@@ -121,7 +121,7 @@ class Org(Named):
     client_secret: Secret | None = None
     client_secret_file: FilePath | None = None
     requests_per_second: Annotated[
-        float, BeforeValidator(values.from_text), Field(gt=0, le=1000, allow_inf_nan=False)
+        float, BeforeValidator(values.from_text), Field(gt=0, le=100_000, allow_inf_nan=False)
     ] = Field(default_factory=_usual_rate)
     concurrency: Annotated[Whole, Field(ge=1, le=64)] = 4
     page_size: Annotated[Whole, Field(ge=1, le=1000)] = 100

@@ -135,14 +135,17 @@ class Merge:
         # figures stored a moment ago are not in the planner's statistics: it takes thousands of rows for few, and
         # would go through them all for each row of a scan
         await self._run("SET LOCAL enable_material = off")
+        # the session's own tables are read by their keys alone: a look at a few rows tells the planner enough
+        await self._run("SET LOCAL default_statistics_target = 10")
+        await self._run("SET LOCAL work_mem = '16MB'")  # a scan's rows sorted without the disk
         await self._lock(lease)
         await staging.pour(self._connection)
         await self._take_scan()
         await self._take_rejects()
         await self._doubt()
-        restates = await self._cover()
-        await self._change()
-        if restates:
+        covered_before = await self._cover()
+        await self._change(sql.FIND_CHANGES if covered_before else sql.FIND_NEW)
+        if self.result.changed and covered_before:
             await self._restate()
         await self._expect()
         await self._complete()
@@ -185,10 +188,12 @@ class Merge:
         await self._run(sql.ADD_OUTCOMES)
         await self._fill(sql.TAKE_OUTCOMES, "scan_outcome")
         [(in_parts,)] = await self._run(sql.HAS_PARTS)
-        await self._fill(sql.TAKE_PARTS if in_parts else sql.TAKE_SCAN, "scanned")
+        [(repeated,)] = await self._run(sql.HAS_REPEATS)
+        repeats = sql.TAKE_PARTS if in_parts else sql.TAKE_REPEATS
+        await self._fill(repeats if repeated else sql.TAKE_SCAN, "scanned")
         if in_parts:
             await self._run(sql.DOUBT_PARTS)
-        for flow_id, bucket_start, name in await self._run(sql.FIND_CONFLICT):
+        for flow_id, bucket_start, name in await self._run(sql.FIND_CONFLICT) if repeated else ():
             raise ConflictError(
                 f"two different figures for outcome {name!r} of flow {flow_id}"
                 f" in the bucket {instant(bucket_start)}"
@@ -236,21 +241,26 @@ class Merge:
         await self._run(sql.DISBELIEVE, doubted=doubted)
 
     async def _cover(self) -> bool:
-        """Note the coverage; tells whether any of it was covered before, so that changes are restatements."""
+        """Note the coverage; tells whether any of it was covered before, so that something may be stored."""
         covered_before = await self._count(sql.NOTE_COVERED_BEFORE)
         await self._run(sql.ADD_SCOPE)
         self._newly_covered = await self._count(sql.COVER)
         return covered_before > 0
 
-    async def _change(self) -> None:
-        found = await self._count(sql.FIND_CHANGES) + await self._count(sql.FIND_WITHDRAWN)
-        if found:
+    async def _change(self, find: LiteralString) -> None:
+        self.result.changed = await self._count(find)
+        if self.result.changed:
             await self._run("ANALYZE pg_temp.change")
-            await self._run(sql.KEEP_FORMER)
-            await self._run(sql.STORE)
+            if await self._count(sql.KEEP_FORMER):
+                await self._run(sql.STORE_CHANGED)
+            await self._run(sql.STORE_NEW)
+            await self._mismatch()
+
+    async def _mismatch(self) -> None:
+        await self._fill(sql.TOTAL_FLOWS, "flow_total")
+        if await self._fill(sql.FIND_SUSPECTS, "suspect"):
             for start, rows in await self._run(sql.COUNT_MISMATCHES):
                 self.result.mismatched[self._window(start)] = rows
-        self.result.changed = found
 
     async def _restate(self) -> None:
         for start, restated in await self._run(sql.RESTATE):

@@ -24,7 +24,7 @@ TEMPORARY_TABLES = (
     """,
     """
     CREATE TEMP TABLE IF NOT EXISTS scan_outcome (
-        outcome_no bigint NOT NULL, flow_id text NOT NULL, source_key text NOT NULL,
+        outcome_no bigint NOT NULL, flow_no bigint NOT NULL, flow_id text NOT NULL, source_key text NOT NULL,
         outcome_name text NOT NULL
     ) ON COMMIT DELETE ROWS
     """,
@@ -42,6 +42,19 @@ TEMPORARY_TABLES = (
         outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
         state text NOT NULL, outcome_count bigint, outcome_percentage double precision,
         success_count bigint, failure_count bigint, old_state text, old_count bigint
+    ) ON COMMIT DELETE ROWS
+    """,
+    # what each flow's counts in a bucket add up to, where all of them are known
+    """
+    CREATE TEMP TABLE IF NOT EXISTS flow_total (
+        flow_no bigint NOT NULL, bucket_start timestamptz NOT NULL, total double precision NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    # shares that do not fit that total
+    """
+    CREATE TEMP TABLE IF NOT EXISTS suspect (
+        flow_no bigint NOT NULL, bucket_start timestamptz NOT NULL,
+        outcome_count bigint, outcome_percentage double precision NOT NULL
     ) ON COMMIT DELETE ROWS
     """,
     # of its buckets, those that a scan begun later has read already, for which flows
@@ -115,13 +128,26 @@ ADD_OUTCOMES = """
 
 TAKE_OUTCOMES = """
     INSERT INTO pg_temp.scan_outcome
-    SELECT o.outcome_no, o.flow_id, o.source_key, o.outcome_name
+    SELECT o.outcome_no, min(o.outcome_no) OVER (PARTITION BY o.flow_id), o.flow_id, o.source_key, o.outcome_name
     FROM pg_temp.scan_name n
     JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.flow_id = n.flow_id AND o.source_key = n.source_key
 """
 
-# An outcome that was refused once in the scan is not known, whatever else the scan says of it.
+HAS_REPEATS = """
+    SELECT EXISTS (SELECT 1 FROM pg_temp.incoming GROUP BY flow_id, bucket_start, source_key HAVING count(*) > 1)
+"""
+
+# Nearly every scan says everything once.
 TAKE_SCAN = """
+    INSERT INTO pg_temp.scanned
+    SELECT o.outcome_no, i.bucket_start, i.bucket_end, i.rejected, i.outcome_count, i.outcome_percentage,
+           i.success_count, i.failure_count, false
+    FROM pg_temp.incoming i
+    JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
+"""
+
+# An outcome that was refused once in the scan is not known, whatever else the scan says of it.
+TAKE_REPEATS = """
     INSERT INTO pg_temp.scanned
     SELECT o.outcome_no, i.bucket_start, min(i.bucket_end), bool_or(i.rejected),
            CASE WHEN NOT bool_or(i.rejected) THEN min(i.outcome_count) END,
@@ -314,41 +340,47 @@ COVER = """
     INSERT INTO pg_temp.newly_covered SELECT * FROM covered
 """
 
-# Unchanged rows are not written: neither the table nor its log grows by a reload that brings nothing new.
-FIND_CHANGES = """
+# Where no scan has been before nothing is stored, and everything is new.
+FIND_NEW = """
     INSERT INTO pg_temp.change
-    SELECT s.outcome_no, s.bucket_start, s.bucket_end, CASE WHEN s.rejected THEN 'rejected' ELSE 'reported' END,
-           s.outcome_count, s.outcome_percentage, s.success_count, s.failure_count, f.state, f.outcome_count
-    FROM pg_temp.scanned s
-    LEFT JOIN flow_outcomes.figure f
-      ON f.org = %(org)s AND f.granularity = %(granularity)s
-     AND f.outcome_no = s.outcome_no AND f.bucket_start = s.bucket_start
-     AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
-    WHERE f.outcome_no IS NULL
-       OR (f.state = 'rejected') <> s.rejected
-       OR f.state NOT IN ('reported', 'rejected')
-       OR f.outcome_count IS DISTINCT FROM s.outcome_count
-       OR f.outcome_percentage IS DISTINCT FROM s.outcome_percentage
-       OR f.success_count IS DISTINCT FROM s.success_count
-       OR f.failure_count IS DISTINCT FROM s.failure_count
+    SELECT outcome_no, bucket_start, bucket_end, CASE WHEN rejected THEN 'rejected' ELSE 'reported' END,
+           outcome_count, outcome_percentage, success_count, failure_count, NULL, NULL
+    FROM pg_temp.scanned
 """
 
-FIND_WITHDRAWN = """
+# Unchanged rows are not written: neither the table nor its log grows by a reload that brings nothing new. What is
+# stored and was not scanned is withdrawn, where the scan's silence tells that.
+FIND_CHANGES = """
     INSERT INTO pg_temp.change
-    SELECT f.outcome_no, f.bucket_start, f.bucket_end, 'withdrawn', NULL, NULL, NULL, NULL,
-           f.state, f.outcome_count
-    FROM flow_outcomes.figure f
-    JOIN pg_temp.scan_bucket b ON b.bucket_start = f.bucket_start AND b.believed AND b.silence_told
-    JOIN flow_outcomes.outcome o ON o.org = f.org AND o.outcome_no = f.outcome_no
-    WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-      AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
-      AND f.state IN ('reported', 'rejected')
-      AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
-      AND NOT EXISTS (SELECT 1 FROM pg_temp.scanned s
-                      WHERE s.outcome_no = f.outcome_no AND s.bucket_start = f.bucket_start)
-      AND NOT EXISTS (SELECT 1 FROM pg_temp.outdone n
-                      WHERE n.bucket_start = f.bucket_start
-                        AND (n.flow_ids IS NULL OR o.flow_id = ANY (n.flow_ids)))
+    SELECT coalesce(s.outcome_no, f.outcome_no), coalesce(s.bucket_start, f.bucket_start),
+           coalesce(s.bucket_end, f.bucket_end),
+           CASE WHEN s.rejected THEN 'rejected' WHEN s.outcome_no IS NULL THEN 'withdrawn' ELSE 'reported' END,
+           s.outcome_count, s.outcome_percentage, s.success_count, s.failure_count, f.state, f.outcome_count
+    FROM pg_temp.scanned s
+    FULL JOIN (
+        SELECT outcome_no, bucket_start, bucket_end, state, outcome_count, outcome_percentage, success_count,
+               failure_count
+        FROM flow_outcomes.figure
+        WHERE org = %(org)s AND granularity = %(granularity)s
+          AND bucket_start >= %(start)s AND bucket_start < %(end)s
+    ) f ON f.outcome_no = s.outcome_no AND f.bucket_start = s.bucket_start
+    WHERE f.outcome_no IS NULL
+       OR s.outcome_no IS NULL AND f.state IN ('reported', 'rejected') AND EXISTS (
+              SELECT 1
+              FROM pg_temp.scan_bucket b
+              JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = f.outcome_no
+              WHERE b.bucket_start = f.bucket_start AND b.believed AND b.silence_told
+                AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
+                AND NOT EXISTS (SELECT 1 FROM pg_temp.outdone n
+                                WHERE n.bucket_start = f.bucket_start
+                                  AND (n.flow_ids IS NULL OR o.flow_id = ANY (n.flow_ids))))
+       OR s.outcome_no IS NOT NULL AND (
+              (f.state = 'rejected') <> s.rejected
+              OR f.state NOT IN ('reported', 'rejected')
+              OR f.outcome_count IS DISTINCT FROM s.outcome_count
+              OR f.outcome_percentage IS DISTINCT FROM s.outcome_percentage
+              OR f.success_count IS DISTINCT FROM s.success_count
+              OR f.failure_count IS DISTINCT FROM s.failure_count)
 """
 
 KEEP_FORMER = """
@@ -363,18 +395,26 @@ KEEP_FORMER = """
     WHERE c.old_state IS NOT NULL
 """
 
-# In the order of the key: without it, overlapping loads deadlock.
-STORE = """
+# What is new and what is stored are told apart already, under the org's lock: asking the index again, row by row,
+# is most of what ON CONFLICT costs.
+STORE_NEW = """
     INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count,
         outcome_percentage, success_count, failure_count, extraction_timestamp, revision)
     SELECT %(org)s, %(granularity)s, outcome_no, bucket_start, bucket_end, state, outcome_count,
            outcome_percentage, success_count, failure_count, %(began_at)s, %(revision)s
-    FROM pg_temp.change ORDER BY outcome_no, bucket_start
-    ON CONFLICT (org, granularity, outcome_no, bucket_start) DO UPDATE
-        SET bucket_end = EXCLUDED.bucket_end, state = EXCLUDED.state, outcome_count = EXCLUDED.outcome_count,
-            outcome_percentage = EXCLUDED.outcome_percentage, success_count = EXCLUDED.success_count,
-            failure_count = EXCLUDED.failure_count, extraction_timestamp = EXCLUDED.extraction_timestamp,
-            revision = EXCLUDED.revision
+    FROM pg_temp.change WHERE old_state IS NULL ORDER BY outcome_no, bucket_start
+"""
+
+STORE_CHANGED = """
+    UPDATE flow_outcomes.figure f
+    SET bucket_end = c.bucket_end, state = c.state, outcome_count = c.outcome_count,
+        outcome_percentage = c.outcome_percentage, success_count = c.success_count,
+        failure_count = c.failure_count, extraction_timestamp = %(began_at)s, revision = %(revision)s
+    FROM pg_temp.change c
+    WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+      AND f.outcome_no = c.outcome_no AND f.bucket_start = c.bucket_start
+      AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+      AND c.old_state IS NOT NULL
 """
 
 # As a reader saw it before and sees it now: folded under the name that it has at this moment. A bucket that no
@@ -424,8 +464,8 @@ LONGEST_EXPECTATION = """
     WHERE org = %(org)s AND granularity = %(granularity)s
 """
 
-# Buckets that are new: every outcome that had a figure not too long before. Asked outcome by outcome, since the
-# index finds that figure at once where reading all of them would take a month of figures.
+# Buckets that are new: every outcome that had a figure not too long before and is not in each of them. Asked
+# outcome by outcome, since the index finds that figure at once where reading them all would take a month of them.
 FIND_EXPECTED_HERE = """
     INSERT INTO pg_temp.candidate
     SELECT seen.outcome_no, b.bucket_start, b.bucket_end
@@ -440,6 +480,9 @@ FIND_EXPECTED_HERE = """
             LIMIT 1
         ) figure
         WHERE o.org = %(org)s AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
+          AND o.outcome_no NOT IN (
+              SELECT s.outcome_no FROM pg_temp.scanned s JOIN pg_temp.newly_covered b USING (bucket_start)
+              GROUP BY s.outcome_no HAVING count(*) = (SELECT count(*) FROM pg_temp.newly_covered))
     ) seen
     CROSS JOIN pg_temp.newly_covered b
     WHERE NOT EXISTS (SELECT 1 FROM pg_temp.scanned s
@@ -602,31 +645,32 @@ COUNT_MISSING = """
     GROUP BY b.window_start
 """
 
-# A share that fits neither its flow's total in the bucket, nor the bucket's, the flow's or the scan's own.
+# A share that fits neither its flow's total in the bucket, nor the bucket's, the flow's or the scan's own. The
+# first is asked of every changed figure, the others of the few that do not fit it.
+TOTAL_FLOWS = """
+    INSERT INTO pg_temp.flow_total
+    SELECT o.flow_no, s.bucket_start, coalesce(sum(s.outcome_count), 0)::double precision
+    FROM pg_temp.scanned s JOIN pg_temp.scan_outcome o USING (outcome_no)
+    GROUP BY o.flow_no, s.bucket_start HAVING NOT bool_or(s.rejected)
+"""
+
+FIND_SUSPECTS = """
+    INSERT INTO pg_temp.suspect
+    SELECT o.flow_no, c.bucket_start, c.outcome_count, c.outcome_percentage
+    FROM pg_temp.change c
+    JOIN pg_temp.scan_outcome o USING (outcome_no)
+    JOIN pg_temp.flow_total t ON t.flow_no = o.flow_no AND t.bucket_start = c.bucket_start
+    WHERE abs(c.outcome_percentage - coalesce(c.outcome_count / nullif(t.total, 0), 0)) > 0.01
+"""
+
 COUNT_MISMATCHES = """
-    WITH told AS (
-        SELECT s.*, o.flow_id
-        FROM pg_temp.scanned s JOIN pg_temp.scan_outcome o USING (outcome_no)
-    ), flow_bucket AS (
-        SELECT flow_id, bucket_start, sum(outcome_count) AS total
-        FROM told GROUP BY flow_id, bucket_start HAVING NOT bool_or(rejected)
-    ), suspect AS (
-        SELECT t.* FROM told t JOIN flow_bucket USING (flow_id, bucket_start)
-        JOIN pg_temp.change c USING (outcome_no, bucket_start)
-        WHERE abs(t.outcome_percentage - coalesce(t.outcome_count / nullif(total, 0), 0)) > 0.01
-    ), bucket AS (
-        SELECT bucket_start, sum(total) AS total FROM flow_bucket GROUP BY bucket_start
-    ), flow AS (
-        SELECT flow_id, sum(total) AS total FROM flow_bucket GROUP BY flow_id
-    ), scan AS (
-        SELECT sum(total) AS total FROM flow_bucket
-    )
     SELECT b.window_start, count(*)
-    FROM suspect s
+    FROM pg_temp.suspect s
     JOIN pg_temp.scan_bucket b USING (bucket_start)
-    JOIN bucket USING (bucket_start)
-    JOIN flow USING (flow_id)
-    CROSS JOIN scan
+    JOIN (SELECT bucket_start, sum(total) AS total FROM pg_temp.flow_total GROUP BY bucket_start) bucket
+        USING (bucket_start)
+    JOIN (SELECT flow_no, sum(total) AS total FROM pg_temp.flow_total GROUP BY flow_no) flow USING (flow_no)
+    CROSS JOIN (SELECT sum(total) AS total FROM pg_temp.flow_total) scan
     WHERE abs(s.outcome_percentage - coalesce(s.outcome_count / nullif(bucket.total, 0), 0)) > 0.01
       AND abs(s.outcome_percentage - coalesce(s.outcome_count / nullif(flow.total, 0), 0)) > 0.01
       AND abs(s.outcome_percentage - coalesce(s.outcome_count / nullif(scan.total, 0), 0)) > 0.01

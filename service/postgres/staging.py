@@ -10,19 +10,14 @@ import uuid
 import psycopg
 
 from service.errors import DatabaseAwayError, FlowOutcomesError
-from service.model import Normalised, OutcomeRow, Reject
+from service.model import Normalised, Reject
+from service.postgres.packing import COLUMNS, HEADER, TRAILER, Packer
 from service.postgres.pool import Connection, Database
 
-# Rows held in memory; about 6 MiB. Nearly every window stays below.
-MEMORY_ROWS = 20_000
+# Bytes held in memory, about 60,000 rows. Nearly every scan stays below.
+MEMORY = 8 * 2**20
 
-_TYPES = ("text", "timestamptz", "timestamptz", "text", "int8", "float8", "bool", "int8", "int8", "text")
-_COLUMNS = (
-    "flow_id, bucket_start, bucket_end, source_key, outcome_count, outcome_percentage, rejected,"
-    " success_count, failure_count, part"
-)
 _REJECT_TYPES = ("text", "int4", "text", "text", "text", "timestamptz", "text")
-_TAG = ("text", "uuid")
 _INCOMING = """
     CREATE TEMP TABLE IF NOT EXISTS incoming (
         flow_id text NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
@@ -37,6 +32,8 @@ _INCOMING_REJECT = """
     ) ON COMMIT DELETE ROWS
 """
 _REJECT_COLUMNS = "digest, ordinal, reason, entry, flow_id, bucket_start, outcome_name"
+# where a scan is written out to, and the session's own table that it passes through
+_TABLES = (("staging", "incoming", COLUMNS), ("staging_reject", "incoming_reject", _REJECT_COLUMNS))
 
 
 class Staging:
@@ -54,9 +51,11 @@ class Staging:
         self.rows = 0
         self.rejects = 0
         self._staged = {"staging": 0, "staging_reject": 0}
-        self._rows: list[OutcomeRow] = []
+        self._packer = Packer()
+        self._packed: list[bytes] = []
+        self._bytes = 0
+        self._held = 0
         self._rejects: list[tuple[str, int, Reject]] = []
-        self._reject_bytes = 0
         self._last_entry = ("", "", 0)  # text, digest, rejects so far
 
     async def add(self, normalised: Normalised) -> None:
@@ -65,32 +64,42 @@ class Staging:
         Raises:
             DatabaseAwayError: they had to be written out, and could not.
         """
-        self._rows += normalised.rows
+        packed = self._packer.pack(normalised.rows)
+        self._packed.append(packed)
+        self._bytes += len(packed)
+        self._held += len(normalised.rows)
         self.rows += len(normalised.rows)
         for reject in normalised.rejects:
             self._add_reject(reject)
-        if len(self._rows) + self._reject_bytes // 256 > MEMORY_ROWS:
+        if self._bytes > MEMORY:
             await self._spill()
 
     def _add_reject(self, reject: Reject) -> None:
         text, digest, ordinal = self._last_entry
         if reject.text is not text and reject.text != text:
             digest, ordinal = hashlib.sha256(reject.text.encode()).hexdigest(), 0
-            self._reject_bytes += len(reject.text)
+            self._bytes += len(reject.text)
         self._last_entry = (reject.text, digest, ordinal + 1)
         self._rejects.append((digest, ordinal, reject))
-        self._reject_bytes += 256
+        self._bytes += 256
         self.rejects += 1
 
     async def _spill(self) -> None:
         async with self._database.transaction() as connection:
-            await self._copy(connection, "flow_outcomes.staging", (self.org, self.scan_id))
-            await self._copy_rejects(connection, "flow_outcomes.staging_reject", (self.org, self.scan_id))
-        self._staged["staging"] += len(self._rows)
+            await self._copy(connection)
+            for target, source, columns in _TABLES:
+                await connection.execute(
+                    f"INSERT INTO flow_outcomes.{target} (org, scan_id, {columns})"
+                    f" SELECT %s, %s, {columns} FROM pg_temp.{source}",
+                    (self.org, self.scan_id),
+                )
+        self._staged["staging"] += self._held
         self._staged["staging_reject"] += len(self._rejects)
-        self._rows = []
-        self._rejects = []
-        self._reject_bytes = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._packed, self._rejects = [], []
+        self._bytes = self._held = 0
 
     @property
     def spilled(self) -> bool:
@@ -103,15 +112,9 @@ class Staging:
         Raises:
             DatabaseAwayError: what was written out is gone: a crash of the server empties unlogged tables.
         """
-        await connection.execute(_INCOMING)
-        await connection.execute(_INCOMING_REJECT)
-        await self._copy(connection, "pg_temp.incoming", ())
-        await self._copy_rejects(connection, "pg_temp.incoming_reject", ())
+        await self._copy(connection)
         if self.spilled:
-            for target, source, columns in (
-                ("incoming", "staging", _COLUMNS),
-                ("incoming_reject", "staging_reject", _REJECT_COLUMNS),
-            ):
+            for source, target, columns in _TABLES:
                 cursor = await connection.execute(
                     f"INSERT INTO pg_temp.{target} ({columns}) SELECT {columns} FROM flow_outcomes.{source}"
                     " WHERE org = %s AND scan_id = %s",
@@ -124,7 +127,7 @@ class Staging:
 
     async def discard(self) -> None:
         """Forget it all, here and in the database."""
-        self._rows, self._rejects = [], []
+        self._forget()
         if self.spilled:
             async with self._database.transaction() as connection:
                 await self._sweep(connection)
@@ -142,42 +145,28 @@ class Staging:
                 (self.org, self.scan_id),
             )
 
-    async def _copy(self, connection: Connection, table: str, tag: tuple[object, ...]) -> None:
-        if not self._rows:
-            return
-        columns = f"org, scan_id, {_COLUMNS}" if tag else _COLUMNS
-        types = (*_TAG, *_TYPES) if tag else _TYPES
-        async with (
-            connection.cursor() as cursor,
-            cursor.copy(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
-        ):
-            copy.set_types(types)
-            for row in self._rows:
-                await copy.write_row((*tag, *row))
+    async def _copy(self, connection: Connection) -> None:
+        """Bring what is held in memory into the session's own tables."""
+        await connection.execute(_INCOMING)
+        await connection.execute(_INCOMING_REJECT)
+        if self._packed:
+            statement = f"COPY pg_temp.incoming ({COLUMNS}) FROM STDIN (FORMAT BINARY)"
+            async with connection.cursor() as cursor, cursor.copy(statement) as copy:
+                await copy.write(HEADER)
+                for packed in self._packed:
+                    await copy.write(packed)
+                await copy.write(TRAILER)
+        if self._rejects:
+            await self._copy_rejects(connection)
 
-    async def _copy_rejects(self, connection: Connection, table: str, tag: tuple[object, ...]) -> None:
-        if not self._rejects:
-            return
-        columns = f"org, scan_id, {_REJECT_COLUMNS}" if tag else _REJECT_COLUMNS
-        types = (*_TAG, *_REJECT_TYPES) if tag else _REJECT_TYPES
-        async with (
-            connection.cursor() as cursor,
-            cursor.copy(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
-        ):
-            copy.set_types(types)
+    async def _copy_rejects(self, connection: Connection) -> None:
+        statement = f"COPY pg_temp.incoming_reject ({_REJECT_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+        async with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types(_REJECT_TYPES)
             for digest, ordinal, reject in self._rejects:
                 text = reject.text if ordinal == 0 else None
                 await copy.write_row(
-                    (
-                        *tag,
-                        digest,
-                        ordinal,
-                        reject.reason,
-                        text,
-                        reject.flow_id,
-                        reject.bucket_start,
-                        reject.outcome,
-                    )
+                    (digest, ordinal, reject.reason, text, reject.flow_id, reject.bucket_start, reject.outcome)
                 )
 
 

@@ -258,7 +258,7 @@ async def test_a_hold_that_cannot_be_noted(site: Site) -> None:
 @pytest.mark.integration
 async def test_what_was_staged_is_gone(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash of the server empties unlogged tables: a scan that lost a part of itself there is not stored."""
-    monkeypatch.setattr("service.postgres.staging.MEMORY_ROWS", 1)
+    monkeypatch.setattr("service.postgres.staging.MEMORY", 1)
     span = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
     clock = SystemClock()
     pool = Database(database, size=2, application_name="test")

@@ -116,7 +116,7 @@ async def test_either_api_gives_the_same_counts(desk: Desk, monkeypatch: pytest.
 
     However much of it is held in memory.
     """
-    monkeypatch.setattr(staging, "MEMORY_ROWS", 100)
+    monkeypatch.setattr(staging, "MEMORY", 100)
     org = replace(OPEN, centre=GeneratedCentre(seed=5, flows=20, outcomes=2))
     orgs = {
         "builder": org,

@@ -249,7 +249,7 @@ async def test_a_merge_under_an_old_epoch_writes_nothing(desk: Desk) -> None:
 
 async def test_a_scan_that_outgrows_memory_is_stored_the_same(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on in the unlogged table, and nothing stays there."""
-    monkeypatch.setattr("service.postgres.staging.MEMORY_ROWS", 1)
+    monkeypatch.setattr("service.postgres.staging.MEMORY", 1)
     reject = Reject("bad", "{}", "f", FIRST, "Bad")
     await desk.scan(range(1), {(0, "f", "Paid"): 3, (0, "f", "Bad"): None}, rejects=[reject])
     assert await desk.counts() == {(0, "f", "Paid"): 3, (0, "f", "Bad"): None}

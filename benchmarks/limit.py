@@ -1,0 +1,51 @@
+"""At an org's limit: how much of it is in use, and how soon the last page is visible.
+
+    python -m benchmarks.limit [--pages 200] [--limit 10] [--concurrency 1 4]
+
+The server answers a request past its limit, in any second, with 429. ``visible after`` is from the arrival of the
+last request to the end of the process, which reads, stores and gives the org back meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from benchmarks import source
+from benchmarks.measure import PROGRAM, ground, measured, told
+from benchmarks.span import days_until_now
+
+FLOWS = 2000  # of five outcomes: 10,000 rows a day
+
+
+def main() -> None:
+    """Measure each width, and print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", type=int, default=200)
+    parser.add_argument("--limit", type=float, default=10)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4])
+    arguments = parser.parse_args()
+    days = max(1, arguments.pages * 100 // FLOWS)
+    with ground() as place, source.running(flows=FLOWS, limit=arguments.limit) as server:
+        for concurrency in arguments.concurrency:
+            server.reset()
+            config = place.configuration(
+                place.database(),
+                server.url,
+                f"{days_until_now(days)[0]:%Y-%m-%d}",
+                requests_per_second=arguments.limit,
+                concurrency=concurrency,
+            )
+            measured([PROGRAM, "run", "--once", "--config", config])
+            ended = time.time()
+            stats = server.stats()
+            permitted = stats["seconds"] * arguments.limit
+            told(
+                f"{concurrency} windows wide: {stats['pages']} pages in {stats['seconds']:.1f} s,"
+                f" {(stats['answered'] - 1) / permitted:.1%} of the limit, {stats['throttled']} answered 429,"
+                f" at most {stats['peak']} in a second; visible after {ended - stats['last_at']:.2f} s"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""A query-builder API that is fast enough not to be waited for, in a process of its own.
+
+    python -m benchmarks.source --flows 1000 --outcomes 5
+
+The figures are made up from the flow, the outcome and the bucket's number, so that whoever reads them can be
+checked. It is as strict as it must be to be measured against: a token, pages of what was asked for, an opaque
+cursor, and, where ``--limit`` says so, no more than so many requests in any second. ``GET /stats`` tells more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+
+STEP = {"hourly": timedelta(hours=1), "daily": timedelta(days=1)}
+OUTCOMES = ("Paid", "TransferredToQueue", "Abandoned", "SelfServiceCompleted", "CallbackScheduled")
+EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def flow_id(number: int) -> str:
+    """The id of a flow."""
+    return f"{number:08x}-0000-4000-8000-000000000000"
+
+
+def count_of(flow: int, outcome: int, bucket: int) -> int:
+    """The figure of an outcome in a bucket, numbered from EPOCH on in buckets of its own length."""
+    return (flow * 7 + outcome * 13 + bucket % 10) % 500
+
+
+@dataclass
+class Arrivals:
+    """What came, as the server saw it."""
+
+    limit: float | None
+    times: deque[float] = field(default_factory=deque)
+    answered: int = 0
+    pages: int = 0
+    throttled: int = 0
+    peak: int = 0
+    first: float = 0.0
+    last: float = 0.0
+
+    def admit(self) -> bool:
+        """Count one request; whether it is within the limit of the second before it."""
+        now = time.monotonic()
+        while self.times and self.times[0] <= now - 1.0:
+            self.times.popleft()
+        if self.limit is not None and len(self.times) >= self.limit:
+            self.throttled += 1
+            return False
+        self.times.append(now)
+        self.peak = max(self.peak, len(self.times))
+        self.first = self.first or now
+        self.last = now
+        self.answered += 1
+        return True
+
+    def told(self) -> dict[str, Any]:
+        """The figures so far."""
+        return {
+            "answered": self.answered,
+            "pages": self.pages,
+            "throttled": self.throttled,
+            "peak": self.peak,
+            "seconds": round(self.last - self.first, 3),
+            "last_at": time.time() - (time.monotonic() - self.last),
+        }
+
+
+class Source:
+    """So many flows, each of which reports the same outcomes in every bucket."""
+
+    def __init__(self, flows: int, outcomes: int, limit: float | None) -> None:
+        self._heads = [f'{{"group":{{"flow-id":"{flow_id(flow)}"}},"interval":"'.encode() for flow in range(flows)]
+        # ten variants of what a flow reports are enough to tell one day from the next
+        self._tails = [
+            [_metrics([count_of(flow, outcome, variant) for outcome in range(outcomes)]) for variant in range(10)]
+            for flow in range(flows)
+        ]
+        self._limit = limit
+        self.arrivals = Arrivals(limit)
+
+    def application(self) -> web.Application:
+        """Its routes."""
+        app = web.Application()
+        app.router.add_post("/oauth/token", self._token)
+        app.router.add_post("/api/v2/analytics/query-builder/query", self._query)
+        app.router.add_get("/stats", self._stats)
+        app.router.add_post("/reset", self._reset)
+        return app
+
+    async def _token(self, _request: web.Request) -> web.Response:
+        if not self.arrivals.admit():
+            return _throttled()
+        return web.json_response({"access_token": "benchmark", "token_type": "bearer", "expires_in": 86400})
+
+    async def _query(self, request: web.Request) -> web.Response:
+        if not self.arrivals.admit():
+            return _throttled()
+        if request.headers.get("Authorization") != "Bearer benchmark":
+            return web.json_response({"status": 401, "code": "bad.credentials"}, status=401)
+        query = json.loads(await request.read())["queryBuilder"]
+        begin, step = datetime.fromisoformat(query["dateFrom"]), STEP[query["timeGroup"]]
+        buckets = (datetime.fromisoformat(query["dateTo"]) - begin) // step
+        at, size, flows = int(query.get("nextPageToken", "c0")[1:]), query["limit"], len(self._heads)
+        end = min(at + size, buckets * flows)
+        parts = [b'{"metrics":["flow-outcomes"],"data":[']
+        for number in range(at, end):
+            bucket, flow = divmod(number, flows)
+            if number == at or not flow:
+                start = begin + bucket * step
+                interval, variant = _interval(start, start + step), ((start - EPOCH) // step) % 10
+            parts += (b"," if number > at else b"", self._heads[flow], interval, self._tails[flow][variant])
+        token = f'"c{end}"' if end < buckets * flows else "null"
+        parts.append(f'],"nextPageToken":{token}}}'.encode())
+        self.arrivals.pages += 1
+        return web.Response(body=b"".join(parts), content_type="application/json")
+
+    async def _stats(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.arrivals.told())
+
+    async def _reset(self, _request: web.Request) -> web.Response:
+        self.arrivals = Arrivals(self._limit)
+        return web.json_response({})
+
+
+def _throttled() -> web.Response:
+    return web.json_response(
+        {"status": 429, "code": "too.many.requests"}, status=429, headers={"Retry-After": "1"}
+    )
+
+
+def _interval(start: datetime, end: datetime) -> bytes:
+    return f"{start:%Y-%m-%dT%H:%M:%S.000Z}/{end:%Y-%m-%dT%H:%M:%S.000Z}".encode()
+
+
+def _metrics(counts: Sequence[int]) -> bytes:
+    total = sum(counts) or 1
+    told = ",".join(
+        f'"{OUTCOMES[i] if i < len(OUTCOMES) else f"Outcome{i}"}":{{"count":{n},"percentOfTotal":{n / total:.4f}}}'
+        for i, n in enumerate(counts)
+    )
+    return f'","metrics":{{"flow-outcomes":{{{told}}}}}}}'.encode()
+
+
+@dataclass
+class Running:
+    """The server in its process.
+
+    Attributes:
+        url: where it listens.
+    """
+
+    url: str
+
+    def stats(self) -> dict[str, Any]:
+        """What came since the last reset."""
+        with urllib.request.urlopen(f"{self.url}/stats") as answer:  # noqa: S310 - our own server on loopback
+            told: dict[str, Any] = json.load(answer)
+        return told
+
+    def reset(self) -> None:
+        """Count anew."""
+        request = urllib.request.Request(f"{self.url}/reset", method="POST")  # noqa: S310 - likewise
+        with urllib.request.urlopen(request):  # noqa: S310 - likewise
+            pass
+
+
+@contextmanager
+def running(*, flows: int, outcomes: int = 5, limit: float | None = None) -> Iterator[Running]:
+    """The server while the block lasts."""
+    command = [sys.executable, "-m", "benchmarks.source", "--flows", str(flows), "--outcomes", str(outcomes)]
+    if limit is not None:
+        command += ["--limit", str(limit)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603 - this module
+        assert server.stdout is not None  # noqa: S101 - it was asked for
+        try:
+            yield Running(server.stdout.readline().strip())
+        finally:
+            server.terminate()
+
+
+async def _serve(flows: int, outcomes: int, limit: float | None) -> None:
+    runner = web.AppRunner(Source(flows, outcomes, limit).application(), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    sys.stdout.write(f"http://127.0.0.1:{runner.addresses[0][1]}\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    """Serve until it is ended."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flows", type=int, default=1000)
+    parser.add_argument("--outcomes", type=int, default=5)
+    parser.add_argument("--limit", type=float, help="requests in any second; more are answered 429")
+    arguments = parser.parse_args()
+    asyncio.run(_serve(arguments.flows, arguments.outcomes, arguments.limit))
+
+
+if __name__ == "__main__":
+    main()
