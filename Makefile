@@ -13,7 +13,7 @@ WORKERS ?= 2
 UV ?= uv
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help demo browser test lint ci conformance chaos audit image sbom soak bench lock clean
+.PHONY: help demo browser test lint ci conformance faults chaos audit image sbom soak bench lock clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -64,7 +64,7 @@ sbom: .venv/.dev ## what the image is made of, as CycloneDX, from the lock
 soak: .venv/.dev ## hours of work, memory watched
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
-bench: .venv/.dev ## side by side with what one would pick instead
+bench: .venv/.dev .venv/.peers ## side by side with what one would pick instead; ARGS="end_to_end --rounds 5" for one
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lock: ## resolve the dependencies anew, with hashes
@@ -86,6 +86,12 @@ clean: ## forget what make made, the demo's data too
 
 .venv/.browser: .venv/.dev requirements-browser.txt
 	$(PIP) install --require-hashes --requirement requirements-browser.txt
+	@touch $@
+
+# The peers' own dependencies stay away from ours.
+.venv/.peers: .venv/.made pyproject.toml
+	$(BIN)/python -m venv .venv/peers
+	.venv/peers/bin/python -m pip --disable-pip-version-check --quiet install ".[peers]"
 	@touch $@
 
 .venv/.runtime: .venv/.made requirements.txt requirements-build.txt pyproject.toml

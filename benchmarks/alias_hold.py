@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from benchmarks.planted import ORG, plant
 from service.clock import SystemClock
 from service.model import Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
 from service.postgres import aliases
@@ -33,29 +34,9 @@ from service.postgres.pool import Database
 from service.postgres.staging import Staging
 
 T = TypeVar("T")
-ORG = "acme"
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 
-FILL = """
-    SELECT flow_outcomes.ensure_partitions('{first}', '{last}');
-    INSERT INTO flow_outcomes.org (org, epoch, revision) VALUES ('acme', 1, 1);
-    INSERT INTO flow_outcomes.revision VALUES ('acme', 1, now() - interval '1 day');
-    INSERT INTO flow_outcomes.flow_scope VALUES ('acme', '*', NULL);
-    INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, reported_name, outcome_name, revision)
-    SELECT 'acme', 'flow ' || f, 'Outcome ' || o, 'Outcome ' || o, 'Outcome ' || o, 1
-    FROM generate_series(1, {flows}) f, generate_series(1, {outcomes}) o;
-    INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count,
-                                      outcome_percentage, extraction_timestamp, revision)
-    SELECT 'acme', 'daily', outcome_no, d, d + interval '1 day', 'reported', outcome_no % 100, 0.02, now(), 1
-    FROM generate_series('{first}'::timestamptz, '{last}'::timestamptz - interval '1 day', '1 day') d,
-         flow_outcomes.outcome
-    ORDER BY d, outcome_no;
-    INSERT INTO flow_outcomes.bucket_coverage
-    SELECT 'acme', 'daily', d, d + interval '1 day', '*', true, '31 days'
-    FROM generate_series('{first}'::timestamptz, '{last}'::timestamptz - interval '1 day', '1 day') d;
-    VACUUM ANALYZE
-"""
 DASHBOARD = (
     "SELECT * FROM {relation} WHERE org = 'acme' AND granularity = 'daily' AND flow_id = 'flow 7'"
     " AND bucket_start >= '2024-02-01' AND bucket_start < '2024-03-01'"
@@ -110,15 +91,8 @@ class Bench:
 
     async def fill(self) -> None:
         """Store the figures."""
-        known = {
-            "flows": self.flows,
-            "outcomes": self.outcomes,
-            "first": FIRST.isoformat(),
-            "last": (FIRST + self.days * DAY).isoformat(),
-        }
-        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
-            for statement in FILL.format(**known).split(";"):
-                await connection.execute(statement.encode())
+        last = FIRST + self.days * DAY
+        await asyncio.to_thread(plant, self.dsn, FIRST, last, flows=self.flows, outcomes=self.outcomes)
 
     async def apply(self) -> int:
         """Let the mapping table take hold."""

@@ -91,24 +91,29 @@ class Source:
             for flow in range(flows)
         ]
         self._limit = limit
-        self.arrivals = Arrivals(limit)
+        self.arrivals: dict[str, Arrivals] = {}
 
     def application(self) -> web.Application:
         """Its routes."""
         app = web.Application()
-        app.router.add_post("/oauth/token", self._token)
-        app.router.add_post("/api/v2/analytics/query-builder/query", self._query)
+        for prefix in ("", "/{org}"):
+            app.router.add_post(f"{prefix}/oauth/token", self._token)
+            app.router.add_post(f"{prefix}/api/v2/analytics/query-builder/query", self._query)
         app.router.add_get("/stats", self._stats)
         app.router.add_post("/reset", self._reset)
         return app
 
-    async def _token(self, _request: web.Request) -> web.Response:
-        if not self.arrivals.admit():
+    def _of(self, request: web.Request) -> Arrivals:
+        return self.arrivals.setdefault(request.match_info.get("org", ""), Arrivals(self._limit))
+
+    async def _token(self, request: web.Request) -> web.Response:
+        if not self._of(request).admit():
             return _throttled()
         return web.json_response({"access_token": "benchmark", "token_type": "bearer", "expires_in": 86400})
 
     async def _query(self, request: web.Request) -> web.Response:
-        if not self.arrivals.admit():
+        arrivals = self._of(request)
+        if not arrivals.admit():
             return _throttled()
         if request.headers.get("Authorization") != "Bearer benchmark":
             return web.json_response({"status": 401, "code": "bad.credentials"}, status=401)
@@ -126,14 +131,14 @@ class Source:
             parts += (b"," if number > at else b"", self._heads[flow], interval, self._tails[flow][variant])
         token = f'"c{end}"' if end < buckets * flows else "null"
         parts.append(f'],"nextPageToken":{token}}}'.encode())
-        self.arrivals.pages += 1
+        arrivals.pages += 1
         return web.Response(body=b"".join(parts), content_type="application/json")
 
     async def _stats(self, _request: web.Request) -> web.Response:
-        return web.json_response(self.arrivals.told())
+        return web.json_response({org: arrivals.told() for org, arrivals in self.arrivals.items()})
 
     async def _reset(self, _request: web.Request) -> web.Response:
-        self.arrivals = Arrivals(self._limit)
+        self.arrivals.clear()
         return web.json_response({})
 
 
@@ -166,10 +171,14 @@ class Running:
 
     url: str
 
-    def stats(self) -> dict[str, Any]:
-        """What came since the last reset."""
+    def stats(self, org: str = "") -> dict[str, Any]:
+        """What came since the last reset, of an org that has its own path, or of the one that has none."""
+        return self.all_stats()[org]
+
+    def all_stats(self) -> dict[str, dict[str, Any]]:
+        """The same of each of them."""
         with urllib.request.urlopen(f"{self.url}/stats") as answer:  # noqa: S310 - our own server on loopback
-            told: dict[str, Any] = json.load(answer)
+            told: dict[str, dict[str, Any]] = json.load(answer)
         return told
 
     def reset(self) -> None:

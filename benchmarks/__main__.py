@@ -1,0 +1,37 @@
+"""The benchmarks by name, or all of them in their short form: ``python -m benchmarks [NAME [ARGUMENT …]]``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SHORT: dict[str, list[str]] = {
+    "end_to_end": ["--rounds", "3"],
+    "limit": ["--pages", "200"],
+    "requests_needed": [],
+    "growth": ["--stored", "0", "2000000"],
+    "memory": ["--rows", "10000", "500000"],
+    "orgs": ["--orgs", "1", "10", "--processes", "1", "2"],
+    "storage": [],
+    "alias_hold": [],
+    "page": [],
+    "idle": ["100", "30"],
+}
+
+
+def main() -> int:
+    """Run one with its arguments, or each of them."""
+    name, *arguments = sys.argv[1:] or [""]
+    if name and name not in SHORT:
+        sys.exit(f"there is no benchmark {name!r}; there are {', '.join(SHORT)}")
+    codes = []
+    for each in [name] if name else SHORT:
+        sys.stdout.write(f"\n== {each}\n")
+        sys.stdout.flush()
+        command = [sys.executable, "-m", f"benchmarks.{each}", *(arguments if name else SHORT[each])]
+        codes.append(subprocess.run(command, check=False).returncode)  # noqa: S603 - our own modules
+    return max(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
