@@ -93,7 +93,7 @@ def _tell(
     used = sum(each["answered"] - 1 for each in stats) / sum(each["seconds"] * LIMIT for each in stats)
     throttled = sum(each["throttled"] for each in stats)
     told(
-        f"{orgs:>3} orgs, {len(cost)} processes: {complete} of {orgs * days} windows, {used:.1%} of the limits used,"
+        f"{orgs:>3} orgs, {len(cost)} processes: {complete} of {orgs * days} windows, {used:.1%} of the limits,"
         f" {throttled} answered 429; orgs held {', '.join(map(str, held))};"
         f" {', '.join(f'{cpu:.1f} s of CPU and {peak:.0f} MB' for cpu, peak in cost)}"
     )

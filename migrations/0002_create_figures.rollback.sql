@@ -8,6 +8,7 @@ DROP TABLE flow_outcomes.bucket_coverage;
 DROP TABLE flow_outcomes.flow_scope;
 DROP TABLE flow_outcomes.figure_history;
 DROP TABLE flow_outcomes.figure;
+DROP TYPE flow_outcomes.figure_state;
 DROP TABLE flow_outcomes.outcome_history;
 DROP TABLE flow_outcomes.outcome;
 DROP TABLE flow_outcomes.flow;

@@ -46,17 +46,20 @@ CREATE TABLE flow_outcomes.outcome_history (
     PRIMARY KEY (org, outcome_no, until_revision)
 );
 
--- state: reported   the API gave a count
---        rejected   it gave one that cannot be believed
---        withdrawn  it gave one once, and a later complete scan no longer did
---        expected   it gave none, and one was expected (see expect_for)
+CREATE TYPE flow_outcomes.figure_state AS ENUM (
+    'reported',   -- the API gave a count
+    'rejected',   -- it gave one that cannot be believed
+    'withdrawn',  -- it gave one once, and a later complete scan no longer did
+    'expected'    -- it gave none, and one was expected (see expect_for)
+);
+
 CREATE TABLE flow_outcomes.figure (
     org                  text NOT NULL,
-    granularity          text NOT NULL CHECK (granularity IN ('hourly', 'daily', 'monthly')),
+    granularity          text NOT NULL,   -- checked in bucket_coverage, once for a bucket and not for each figure
     outcome_no           bigint NOT NULL,
     bucket_start         timestamptz NOT NULL,
     bucket_end           timestamptz NOT NULL,
-    state                text NOT NULL CHECK (state IN ('reported', 'rejected', 'withdrawn', 'expected')),
+    state                flow_outcomes.figure_state NOT NULL,
     outcome_count        bigint CHECK (outcome_count >= 0),
     outcome_percentage   double precision,
     success_count        bigint,
@@ -74,7 +77,7 @@ CREATE TABLE flow_outcomes.figure_history (
     outcome_no           bigint NOT NULL,
     bucket_start         timestamptz NOT NULL,
     bucket_end           timestamptz NOT NULL,
-    state                text NOT NULL,
+    state                flow_outcomes.figure_state NOT NULL,
     outcome_count        bigint,
     outcome_percentage   double precision,
     success_count        bigint,
@@ -97,7 +100,7 @@ CREATE TABLE flow_outcomes.flow_scope (
 -- Which buckets a complete scan has covered, and so where silence means something.
 CREATE TABLE flow_outcomes.bucket_coverage (
     org          text NOT NULL,
-    granularity  text NOT NULL,
+    granularity  text NOT NULL CHECK (granularity IN ('hourly', 'daily', 'monthly')),
     bucket_start timestamptz NOT NULL,
     bucket_end   timestamptz NOT NULL,
     scope        text NOT NULL,

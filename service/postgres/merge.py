@@ -324,7 +324,10 @@ async def merge(database: Database, lease: Lease, staging: Staging, record: Scan
         DatabaseAwayError: nothing was written, or the answer to the commit was lost.
     """
     try:
-        async with database.transaction(limit=MERGE_TIMEOUT + 30, patience=MERGE_TIMEOUT) as connection:
+        async with (
+            database.merging,
+            database.transaction(limit=MERGE_TIMEOUT + 30, patience=MERGE_TIMEOUT) as connection,
+        ):
             return await Merge(connection, record, lease.clock).run(lease, staging)
     except psycopg.Error as error:
         raise StorageError(f"PostgreSQL refuses it: {explain(error)}") from error

@@ -40,8 +40,8 @@ TEMPORARY_TABLES = (
     """
     CREATE TEMP TABLE IF NOT EXISTS change (
         outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
-        state text NOT NULL, outcome_count bigint, outcome_percentage double precision,
-        success_count bigint, failure_count bigint, old_state text, old_count bigint
+        state flow_outcomes.figure_state NOT NULL, outcome_count bigint, outcome_percentage double precision,
+        success_count bigint, failure_count bigint, old_state flow_outcomes.figure_state, old_count bigint
     ) ON COMMIT DELETE ROWS
     """,
     # what each flow's counts in a bucket add up to, where all of them are known
@@ -343,7 +343,8 @@ COVER = """
 # Where no scan has been before nothing is stored, and everything is new.
 FIND_NEW = """
     INSERT INTO pg_temp.change
-    SELECT outcome_no, bucket_start, bucket_end, CASE WHEN rejected THEN 'rejected' ELSE 'reported' END,
+    SELECT outcome_no, bucket_start, bucket_end,
+           (CASE WHEN rejected THEN 'rejected' ELSE 'reported' END)::flow_outcomes.figure_state,
            outcome_count, outcome_percentage, success_count, failure_count, NULL, NULL
     FROM pg_temp.scanned
 """
@@ -354,7 +355,8 @@ FIND_CHANGES = """
     INSERT INTO pg_temp.change
     SELECT coalesce(s.outcome_no, f.outcome_no), coalesce(s.bucket_start, f.bucket_start),
            coalesce(s.bucket_end, f.bucket_end),
-           CASE WHEN s.rejected THEN 'rejected' WHEN s.outcome_no IS NULL THEN 'withdrawn' ELSE 'reported' END,
+           (CASE WHEN s.rejected THEN 'rejected' WHEN s.outcome_no IS NULL THEN 'withdrawn' ELSE 'reported'
+            END)::flow_outcomes.figure_state,
            s.outcome_count, s.outcome_percentage, s.success_count, s.failure_count, f.state, f.outcome_count
     FROM pg_temp.scanned s
     FULL JOIN (

@@ -97,6 +97,8 @@ class Database:
             open=False,
         )
         self._in_use: set[Connection] = set()
+        # merges wait here, not for a connection: the short statements of other orgs get theirs meanwhile
+        self.merging = asyncio.Semaphore(max(1, size - 2))
 
     async def open(self) -> None:
         """Begin to make connections; does not wait for the server to be there."""

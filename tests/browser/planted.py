@@ -116,9 +116,10 @@ def _figures(connection: psycopg.Connection[tuple[object, ...]], today: datetime
         run(
             "INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,"
             " outcome_count, extraction_timestamp, revision)"
-            " SELECT 'acme', 'daily', %(no)s, d, d + interval '1 day', CASE WHEN quiet THEN 'expected'"
-            " ELSE 'reported' END, CASE WHEN NOT quiet THEN 400 / %(no)s + (extract(doy FROM d)::int * 7 * %(no)s)"
-            " %% 40 END, d + interval '26 hours', 1"
+            " SELECT 'acme', 'daily', %(no)s, d, d + interval '1 day', (CASE WHEN quiet THEN 'expected'"
+            " ELSE 'reported' END)::flow_outcomes.figure_state,"
+            " CASE WHEN NOT quiet THEN 400 / %(no)s + (extract(doy FROM d)::int * 7 * %(no)s) %% 40"
+            " END, d + interval '26 hours', 1"
             " FROM generate_series(%(first)s::timestamptz, %(last)s::timestamptz, interval '1 day') AS s (d),"
             " LATERAL (SELECT %(no)s = 2 AND d BETWEEN %(quiet)s AND %(quiet)s + interval '4 days' AS quiet) q"
             " WHERE d <> ALL (%(gone)s::timestamptz[])",
