@@ -188,9 +188,11 @@ class Merge:
         await self._run(sql.ADD_OUTCOMES)
         await self._fill(sql.TAKE_OUTCOMES, "scan_outcome")
         [(in_parts,)] = await self._run(sql.HAS_PARTS)
+        await self._fill(sql.TAKE_SCAN, "scanned")
         [(repeated,)] = await self._run(sql.HAS_REPEATS)
-        repeats = sql.TAKE_PARTS if in_parts else sql.TAKE_REPEATS
-        await self._fill(repeats if repeated else sql.TAKE_SCAN, "scanned")
+        if repeated:
+            await self._run(sql.FORGET_SCAN)
+            await self._fill(sql.TAKE_PARTS if in_parts else sql.TAKE_REPEATS, "scanned")
         if in_parts:
             await self._run(sql.DOUBT_PARTS)
         for flow_id, bucket_start, name in await self._run(sql.FIND_CONFLICT) if repeated else ():

@@ -133,10 +133,6 @@ TAKE_OUTCOMES = """
     JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.flow_id = n.flow_id AND o.source_key = n.source_key
 """
 
-HAS_REPEATS = """
-    SELECT EXISTS (SELECT 1 FROM pg_temp.incoming GROUP BY flow_id, bucket_start, source_key HAVING count(*) > 1)
-"""
-
 # Nearly every scan says everything once.
 TAKE_SCAN = """
     INSERT INTO pg_temp.scanned
@@ -145,6 +141,12 @@ TAKE_SCAN = """
     FROM pg_temp.incoming i
     JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
 """
+
+HAS_REPEATS = """
+    SELECT EXISTS (SELECT 1 FROM pg_temp.scanned GROUP BY outcome_no, bucket_start HAVING count(*) > 1)
+"""
+
+FORGET_SCAN = "TRUNCATE pg_temp.scanned"
 
 # An outcome that was refused once in the scan is not known, whatever else the scan says of it.
 TAKE_REPEATS = """
