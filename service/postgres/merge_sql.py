@@ -158,7 +158,7 @@ TAKE_REPEATS = """
            CASE WHEN NOT bool_or(i.rejected) THEN min(i.failure_count) END,
            NOT bool_or(i.rejected) AND count(*) > 1 AND (
                min(i.outcome_count) <> max(i.outcome_count)
-               OR min(i.outcome_percentage) <> max(i.outcome_percentage)
+               OR min(i.outcome_percentage) IS DISTINCT FROM max(i.outcome_percentage)
                OR count(i.outcome_percentage) NOT IN (0, count(*))
                OR min(i.success_count) IS DISTINCT FROM max(i.success_count)
                OR min(i.failure_count) IS DISTINCT FROM max(i.failure_count))
@@ -186,11 +186,11 @@ TAKE_PARTS = """
                    min(i.outcome_percentage) AS outcome_percentage,
                    min(i.success_count) AS success_count, min(i.failure_count) AS failure_count,
                    count(*) > 1 AND (
-                       min(i.outcome_count) <> max(i.outcome_count)
-                       OR min(i.outcome_percentage) <> max(i.outcome_percentage)
+                       min(i.outcome_count) IS DISTINCT FROM max(i.outcome_count)
+                       OR min(i.outcome_percentage) IS DISTINCT FROM max(i.outcome_percentage)
                        OR count(i.outcome_percentage) NOT IN (0, count(*))
-                       OR min(i.success_count) <> max(i.success_count)
-                       OR min(i.failure_count) <> max(i.failure_count)) AS differing
+                       OR min(i.success_count) IS DISTINCT FROM max(i.success_count)
+                       OR min(i.failure_count) IS DISTINCT FROM max(i.failure_count)) AS differing
             FROM pg_temp.incoming i
             JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
             GROUP BY o.outcome_no, i.bucket_start, i.part

@@ -221,12 +221,19 @@ async def test_a_name_that_cannot_be_told_hides_the_total_and_believes_no_silenc
 
 
 async def test_two_different_figures_for_one_key_fail_the_scan(desk: Desk) -> None:
-    """Nothing of it is stored; equal ones count once."""
+    """Nothing of it is stored; equal ones count once, with a percentage or without."""
     windows = (Window("acme", "job:daily", "daily", span(0), "daily", Granularity.DAILY, FIRST),)
     query = Query("acme", span(0), Granularity.DAILY, "UTC", (), 100, None, span(0))
     record = ScanRecord(Scan(windows, (query,), DAY), [span(0)], (), "hash", CLOCK.now(), 1, 1, "c")
     row = OutcomeRow("f", *span(0), "Paid", 3, 0.5, rejected=False)
-    for rows, fails in (([row, row._replace(outcome_count=4)], True), ([row, row], False)):
+    bare = row._replace(outcome_percentage=None)
+    for rows, fails in (
+        ([row, row._replace(outcome_count=4)], True),
+        ([bare, bare._replace(outcome_count=4)], True),
+        ([row, row._replace(outcome_percentage=0.25)], True),
+        ([row, row], False),
+        ([bare, bare], False),
+    ):
         staging = Staging(desk.database, "acme")
         await staging.add(Normalised(rows, []))
         if fails:

@@ -78,7 +78,8 @@ async def test_parts_add_up(desk: Desk) -> None:
     )
     assert await desk.stored() == {"o1": (10, 5, 3), "o2": (1, 1, 0)}
     assert list(merged.rows.values()) == [2]
-    again = await desk.merge(row("f", 3, 0, 3), row("u", 2), row("s", 5, 5), row("s", 1, 1, key="o2"))
+    twice = row("s", 1, 1, key="o2")
+    again = await desk.merge(row("f", 3, 0, 3), row("u", 2), row("s", 5, 5), twice, twice)
     assert again.changed == 0
 
 
