@@ -21,6 +21,9 @@ _DIGITS_OF_DOUBLE = 15
 _DIGITS_OF_INT = 400
 """More digits are past any double, and ``int`` takes quadratic time over them, or refuses."""
 
+_LEAST = math.ulp(0.0)
+"""Stands for what is nearer to zero than any double, and is not zero."""
+
 _blank = re.compile(r"[ \t\n\r]*")
 
 
@@ -162,13 +165,13 @@ def _float(literal: str) -> int | float | Decimal:
     value = float(literal)
     if not math.isfinite(value) or not value.is_integer():
         return value
-    if abs(value) < _EXACT and len(literal) <= _DIGITS_OF_DOUBLE:
+    if value and abs(value) < _EXACT and len(literal) <= _DIGITS_OF_DOUBLE:
         return value
     try:
         exact = Decimal(literal)
         return int(exact) if exact == exact.to_integral_value() else exact
     except ArithmeticError:  # an exponent past all bounds, of zero or nearly so
-        return value
+        return _LEAST if re.search(r"^[^eE]*[1-9]", literal) else value
 
 
 def _constant(name: str) -> NoReturn:

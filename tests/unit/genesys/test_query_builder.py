@@ -16,6 +16,7 @@ from service.errors import PageError
 from service.genesys.dialect import ApiRequest
 from service.genesys.query_builder import PATH, QueryBuilder, decode
 from service.model import Entry, Figure, Granularity, Page, Query, Span
+from service.normalise import whole_number
 
 DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
 INTERVAL = "2024-01-01T00:00:00.000Z/2024-01-02T00:00:00.000Z"
@@ -177,6 +178,8 @@ class TestReading:
             ("1e2", 100),
             ("9007199254740993.0", 9007199254740993),
             ("9223372036854775807", 2**63 - 1),
+            ("-0", 0),
+            ("0.0e999999999999999999999", 0),
             ("true", True),
             ('"7"', "7"),
             ("null", None),
@@ -188,6 +191,14 @@ class TestReading:
         (entry,), _ = decode(body, query())
         assert entry.outcomes is not None
         assert entry.outcomes["Abandoned"].outcome_count == read
+
+    @pytest.mark.parametrize("literal", ["1e-400", "-1e-400", "0.001e-999999999999999999999", "1e-5"])
+    def test_next_to_nothing_is_no_zero(self, literal: str) -> None:
+        """A double rounds it to a whole number that the API did not say."""
+        body = page(element()).replace(b'"count": 42', b'"count": ' + literal.encode())
+        (entry,), _ = decode(body, query())
+        assert entry.outcomes is not None
+        assert whole_number(entry.outcomes["Abandoned"].outcome_count) is None
 
     @pytest.mark.parametrize(
         "literal", ["1e999", "-1e999", "1" * 5000, "9" * 30, "1e-999999", "0.1e99999999999", "1" * 500 + ".0"]
