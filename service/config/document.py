@@ -61,6 +61,8 @@ def _parsed(content: bytes, file: str) -> tuple[object, list[Fault]]:
             if node is None:
                 return None, []
             faults = _twice(node)
+            if _endless(node, set(), set()):
+                return {}, [*faults, Fault(file, "holds a section that contains itself; write it out")]
             return loader.construct_document(node), faults
         finally:
             loader.dispose()
@@ -73,6 +75,20 @@ def _parsed(content: bytes, file: str) -> tuple[object, list[Fault]]:
     except RecursionError:
         fault = Fault(file, "is no valid YAML: nested too deeply")
     return {}, [*faults, fault]
+
+
+def _endless(node: yaml.Node, above: set[int], sound: set[int]) -> bool:
+    """Whether an alias leads from a node back to itself or to one above it."""
+    if id(node) in above:
+        return True
+    if isinstance(node, yaml.ScalarNode) or id(node) in sound:
+        return False
+    below = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+    above.add(id(node))
+    endless = any(_endless(each, above, sound) for each in below)
+    above.remove(id(node))
+    sound.add(id(node))
+    return endless
 
 
 def _twice(root: yaml.Node) -> list[Fault]:

@@ -47,12 +47,12 @@ class Overlay:
 
     def upon(self, tree: Tree) -> Tree:
         """A new tree: the file's, with the environment's values in place of its own."""
-        merged: Tree = _copy(tree)
+        merged: Tree = dict(tree)
         for path, value in self.values.items():
             at = merged
             for key in path[:-1]:
                 below = at.get(key)
-                at[key] = below if isinstance(below, dict) else {}
+                at[key] = dict(below) if isinstance(below, dict) else {}
                 at = at[key]
             last = path[-1]
             at[last] = _deep(at.get(last), value)
@@ -126,10 +126,6 @@ def _keys(wanted: object) -> dict[str, Any] | None:
     if get_origin(wanted) is Mapping:
         return {"*": get_args(wanted)[1]}
     return None
-
-
-def _copy(value: Any) -> Any:  # noqa: ANN401 - a tree of anything
-    return {key: _copy(below) for key, below in value.items()} if isinstance(value, dict) else value
 
 
 def _deep(old: object, new: object) -> object:

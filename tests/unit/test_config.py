@@ -188,6 +188,8 @@ def test_all_faults_at_once() -> None:
         (f"orgs: {{acme: {{client_secret: !{SECRET} x}}}}", "line 1"),
         ("a: \x01", "UTF-8"),
         ("[" * 5000, "nested"),
+        ("orgs: &all {acme: *all}", "contains itself"),
+        ("orgs: {acme: {client_id: x, flows: &all [a, *all]}}", "contains itself"),
     ],
 )
 def test_file_that_is_no_yaml(tmp_path: Path, text: str, says: str) -> None:
@@ -199,6 +201,17 @@ def test_file_that_is_no_yaml(tmp_path: Path, text: str, says: str) -> None:
     assert fault.key == str(path)
     assert says in fault.message
     assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_sections_written_once_and_used_often(tmp_path: Path) -> None:
+    """Through an alias, as deep as it may be: a variable for one of its places leaves the others alone."""
+    text = LEAST.replace("acme:", "acme: &usual").replace("jobs:", "  other: *usual\njobs:")
+    config = load_config(written(tmp_path, text), {"FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE": "7"})
+    assert {name: org.page_size for name, org in config.orgs.items()} == {"acme": 7, "other": 100}
+    often = "".join(f"x{n}: &x{n} {{a: *x{n - 1}, b: *x{n - 1}}}\n" for n in range(1, 60))
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, f"{LEAST}x0: &x0 {{a: 1}}\n{often}"), {})
+    assert len(caught.value.faults) == 60
 
 
 def test_missing_file(tmp_path: Path) -> None:
