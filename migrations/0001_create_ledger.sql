@@ -50,6 +50,7 @@ CREATE TABLE flow_outcomes.extraction_window (
     flow_ids              text[],                   -- the flows that it asked for; null is all
     entries               bigint,                   -- entries in the last stored scan, to reckon pages with
     ask_alone             boolean NOT NULL DEFAULT false,  -- a fault in a page that it shared
+    coarsened             boolean NOT NULL DEFAULT false,  -- the server refused it one step finer, once
     doubted_in            text,                     -- the cycle whose wholly empty scan is not believed yet
     PRIMARY KEY (org, work, window_start, window_end, requested_granularity),
     CHECK (window_start < window_end)

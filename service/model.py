@@ -175,6 +175,7 @@ class Window:
         requested: ``hourly``, ``daily``, ``monthly`` or ``auto``, as configured.
         granularity: what it is asked at.
         due_at: the first moment at which it may be asked.
+        coarsened: whether the server refused it one step finer; it goes no step further.
     """
 
     org: str
@@ -184,6 +185,7 @@ class Window:
     requested: str
     granularity: Granularity
     due_at: datetime
+    coarsened: bool = False
 
 
 @dataclass(frozen=True, slots=True)

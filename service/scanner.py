@@ -269,14 +269,15 @@ class Scanner:
     def _coarser(self, window: Window, terms: Terms) -> Window | None:
         """The window one step coarser, where that is allowed: never twice, and a job's never past itself."""
         step = granularity.coarser(window.granularity)
-        if step is None or list(Granularity).index(step) > list(Granularity).index(terms.coarsest):
+        order = list(Granularity)
+        if window.coarsened or step is None or order.index(step) > order.index(terms.coarsest):
             return None
         if window.job is not None:
-            return replace(window, granularity=step)
+            return replace(window, granularity=step, coarsened=True)
         adjusted = granularity.adjust(
             window.span, step.value, self.org.tz, self._clock.now() - terms.delay, coarsest=step
         )
-        return None if adjusted is None else replace(window, span=adjusted.span, granularity=step)
+        return adjusted and replace(window, span=adjusted.span, granularity=step, coarsened=True)
 
     def tell_adjusted(self, window: Window, reason: str) -> None:
         """Tell that a window is asked for at another granularity than was asked for, and why."""

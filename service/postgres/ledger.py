@@ -63,7 +63,7 @@ class Ledger:
             cursor = await connection.execute(
                 "SELECT job, window_start, window_end, requested_granularity, granularity, due_at,"
                 " state, flow_ids, doubted_in IS NOT NULL, job IS NULL AND requests > requests_read,"
-                " ask_alone, attempts, last_error"
+                " ask_alone, attempts, last_error, coarsened"
                 " FROM flow_outcomes.extraction_window WHERE org = %s AND work = %s"
                 " ORDER BY window_start, window_end",
                 (self._org, work),
@@ -71,8 +71,9 @@ class Ledger:
             return [self._window(work, row) for row in await cursor.fetchall()]
 
     def _window(self, work: str, row: tuple[Any, ...]) -> LedgerWindow:
-        job, start, end, requested, granularity, due_at, state, flows, *rest = row
-        window = Window(self._org, work, job, Span(start, end), requested, Granularity(granularity), due_at)
+        job, start, end, requested, granularity, due_at, state, flows, *rest, coarsened = row
+        span, step = Span(start, end), Granularity(granularity)
+        window = Window(self._org, work, job, span, requested, step, due_at, coarsened)
         return LedgerWindow(window, state, None if flows is None else frozenset(flows), *rest)
 
     async def all_settled(self, windows: Sequence[Window], flows: Collection[str]) -> bool:
@@ -104,7 +105,8 @@ class Ledger:
         if by.span == window.span:
             async with self._database.transaction() as connection:
                 await connection.execute(
-                    f"UPDATE flow_outcomes.extraction_window SET granularity = %(granularity)s WHERE {_THESE}",
+                    "UPDATE flow_outcomes.extraction_window SET granularity = %(granularity)s, coarsened = true"
+                    f" WHERE {_THESE}",
                     {**self._these([window]), "granularity": by.granularity.value},
                 )
             return

@@ -10,9 +10,10 @@ from service.postgres.pool import Database
 
 INSERT = (
     "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
-    " requested_granularity, granularity, due_at)"
+    " requested_granularity, granularity, due_at, coarsened)"
     " SELECT %(org)s, %(work)s, w.* FROM unnest(%(jobs)s::text[], %(starts)s::timestamptz[],"
-    " %(ends)s::timestamptz[], %(requests)s::text[], %(granularities)s::text[], %(due)s::timestamptz[]) AS w"
+    " %(ends)s::timestamptz[], %(requests)s::text[], %(granularities)s::text[], %(due)s::timestamptz[],"
+    " %(coarsened)s::boolean[]) AS w"
 )
 _NAMED = (
     "org = %(org)s AND work = %(work)s AND (window_start, window_end, requested_granularity) IN"
@@ -106,4 +107,5 @@ def columns(windows: Sequence[Window]) -> dict[str, object]:
         "requests": [w.requested for w in windows],
         "granularities": [w.granularity.value for w in windows],
         "due": [w.due_at for w in windows],
+        "coarsened": [w.coarsened for w in windows],
     }

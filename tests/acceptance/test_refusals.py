@@ -85,6 +85,10 @@ async def test_ways_round_a_refusal(program: Program) -> None:
             assert window["state"] == "complete"
         for name in failed:
             assert program.rows("SELECT 1 FROM flow_outcomes.flow_outcome WHERE org = %s", name) == []
+        ended = await program.run("run", "--once")
+        assert (ended.code, ended.told("granularity_adjusted")) == (1, [])
+        (window,) = program.windows("coarser_once")
+        assert (window["attempts"], window["granularity"], window["state"]) == (3, "daily", "failed")
     (month,) = program.windows("coarser_month")
     assert (month["requested_granularity"], month["granularity"]) == ("daily", "monthly")
     assert (month["window_end"] - month["window_start"]).days == 31
