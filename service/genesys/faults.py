@@ -32,7 +32,8 @@ _CODE_MAX = 100
 
 _cursor = re.compile(r"(?i)cursor|page[\W_]*token")
 _granularity = re.compile(r"(?i)granularit")
-_size = re.compile(r"(?i)cardinalit|too[\W_]*large|(?<!page)(?<!page[\W_])size")
+_cardinality = re.compile(r"(?i)cardinalit")
+_size = re.compile(r"(?i)too[\W_]*large|(?<!page)(?<!page[\W_])size")
 
 Clean = Callable[..., str]
 """``Redactor.clean``."""
@@ -129,15 +130,17 @@ def _kind(status: int, code: str, message: str) -> type[ExtractionError]:
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.GONE) and _cursor.search(code):
         return CursorError
     if status == HTTPStatus.BAD_REQUEST:
-        told = f"{code}\n{message}"
-        return (
-            GranularityError
-            if _granularity.search(told)
-            else TooLargeError
-            if _size.search(told)
-            else RefusedError
-        )
+        return _refusal(code) or _refusal(message) or RefusedError
     return by_status.get(status, RefusedError)
+
+
+def _refusal(told: str) -> type[RefusedError] | None:
+    """What a 400's code says, or its message where the code leaves it open."""
+    if _cardinality.search(told):
+        return TooLargeError
+    if _granularity.search(told):
+        return GranularityError
+    return TooLargeError if _size.search(told) else None
 
 
 def _title(status: int) -> str:
