@@ -60,10 +60,15 @@ CREATE INDEX extraction_window_unfinished ON flow_outcomes.extraction_window (or
 CREATE INDEX extraction_window_asked ON flow_outcomes.extraction_window (org)
     WHERE job IS NULL AND requests > requests_begun;
 
--- Which queries came out too large, so that the next cycle does not ask them whole again.
+-- Which queries came out too large, so that the next cycle asks neither them nor others of their size there.
 CREATE TABLE flow_outcomes.query_cut (
     org         text NOT NULL,
     query_hash  text NOT NULL,
+    granularity text NOT NULL,
+    span_start  timestamptz NOT NULL,
+    span_end    timestamptz NOT NULL,
+    by_flow     boolean NOT NULL,                   -- flows were listed
+    half        bigint NOT NULL,                    -- the size of its larger half: buckets, for each flow listed
     cut_at      timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (org, query_hash)
 );

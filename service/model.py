@@ -73,6 +73,22 @@ class Query:
     asked: Span
 
 
+class Cut(NamedTuple):
+    """A query that came out too large.
+
+    Attributes:
+        granularity: the step of its buckets.
+        span: what it asked for.
+        by_flow: whether it listed flows.
+        half: the size of its larger half: its buckets, for each flow listed.
+    """
+
+    granularity: Granularity
+    span: Span
+    by_flow: bool
+    half: int
+
+
 class Figure(msgspec.Struct, gc=False):
     """What the API said of one outcome: JSON values, not yet judged; all but the count are None where absent.
 

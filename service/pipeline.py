@@ -14,10 +14,10 @@ from http import HTTPStatus
 from service.clock import Clock
 from service.errors import CursorError, PageError, TooLargeError
 from service.genesys.client import GenesysClient
-from service.model import Normalised, Query, Scan
+from service.model import Cut, Normalised, Query, Scan
 from service.normalise import Frame, normalise
 from service.plan.buckets import buckets, is_edge
-from service.plan.scans import halve
+from service.plan.scans import cut_of, halve, largest, size
 from service.postgres.lease import Lease
 from service.postgres.ledger import Ledger
 from service.postgres.merge import Merged, ScanRecord, merge
@@ -47,7 +47,7 @@ class Pipeline:
         self._clock = clock
         self._emit = emit
         self._merging = asyncio.Lock()  # the org's row admits one at a time: wait here, and keep no connection
-        self._cuts: set[str] | None = None
+        self._cuts: list[Cut] | None = None
 
     async def extract(self, scan: Scan, cycle: str) -> Merged:
         """Bring one scan in, from its first page to its mark in the ledger.
@@ -93,11 +93,11 @@ class Pipeline:
     async def _fetch(self, query: Query, scan: Scan, staging: Staging, tally: _Tally) -> None:
         """Read one query to its end, in halves where the engine finds it too large."""
         waiting, too_slow = [query], []
+        most = largest(query, scan.span, await self._known_cuts())
         while waiting:
             query = waiting.pop(0)
-            query_hash = self._client.dialect.query_hash(query)
             halves = halve(query)
-            if halves and query_hash in await self._known_cuts():
+            if halves and size(query) > most:
                 waiting[:0] = halves
                 continue
             pages_before = tally.pages
@@ -111,14 +111,14 @@ class Pipeline:
                     raise
                 midway = tally.pages > pages_before
                 if error.status == HTTPStatus.GATEWAY_TIMEOUT and not midway:
-                    too_slow.append(query_hash)
+                    too_slow.append((query, halves))
                 else:
-                    await self._remember_cut(query_hash)
+                    await self._remember_cut(query, halves)
                 if midway:
                     raise CursorError(f"too large, and told midway: {error}") from error
                 waiting[:0] = halves
-        for query_hash in too_slow:  # its halves did pass, so it was the size, and not the server's bad hour
-            await self._remember_cut(query_hash)
+        for slow, halves in too_slow:  # its halves did pass, so it was the size, and not the server's bad hour
+            await self._remember_cut(slow, halves)
 
     async def _pages(self, query: Query, tally: _Tally) -> AsyncGenerator[Normalised, None]:
         frame = Frame.of(
@@ -133,13 +133,14 @@ class Pipeline:
                 self._emit("page_read", org=query.org, page=tally.pages, entries=len(page.entries))
                 yield normalise(page.entries, frame)
 
-    async def _remember_cut(self, query_hash: str) -> None:
-        await self._ledger.cut(query_hash)
-        (await self._known_cuts()).add(query_hash)
+    async def _remember_cut(self, query: Query, halves: tuple[Query, Query]) -> None:
+        cut = cut_of(query, halves)
+        await self._ledger.cut(self._client.dialect.query_hash(query), cut)
+        (await self._known_cuts()).append(cut)
 
-    async def _known_cuts(self) -> set[str]:
+    async def _known_cuts(self) -> list[Cut]:
         if self._cuts is None:
-            self._cuts = set(await self._ledger.cuts())
+            self._cuts = await self._ledger.cuts()
         return self._cuts
 
     def _tell(self, scan: Scan, record: ScanRecord, merged: Merged) -> None:

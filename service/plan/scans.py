@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import ceil
+from math import ceil, inf
 from typing import Literal, NamedTuple
 
-from service.model import Granularity, Query, Span, Window
+from service.model import Cut, Granularity, Query, Span, Window
 from service.plan.buckets import buckets
 from service.plan.granularity import asked, one_query, pieces
 
@@ -155,6 +155,34 @@ def halve(query: Query) -> tuple[Query, Query] | None:
     cut = steps[len(steps) // 2].start
     earlier, later = Span(query.span.start, cut), Span(cut, query.span.end)
     return _first_half(query, earlier), replace(query, span=later, asked=Span(cut, query.asked.end))
+
+
+def size(query: Query) -> int:
+    """How much a query asks for: its buckets, for each flow that it lists."""
+    return len(buckets(query.span, query.granularity, query.timezone)) * max(1, len(query.flows))
+
+
+def cut_of(query: Query, halves: tuple[Query, Query]) -> Cut:
+    """What is to be remembered of a query that came out too large, and is asked in these halves."""
+    return Cut(query.granularity, query.span, bool(query.flows), max(map(size, halves)))
+
+
+def largest(query: Query, reach: Span, cuts: Iterable[Cut]) -> float:
+    """The size up to which a query may be asked at once, by what came out too large within ``reach``.
+
+    Windows are not joined alike in two cycles, so the very query that came out too large is rarely asked again.
+    The smallest that did says what passes: its halves.
+    """
+    return min(
+        (
+            cut.half
+            for cut in cuts
+            if cut.granularity is query.granularity
+            and cut.by_flow == bool(query.flows)
+            and cut.span.overlaps(reach)
+        ),
+        default=inf,
+    )
 
 
 def _first_half(query: Query, span: Span) -> Query:

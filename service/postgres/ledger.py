@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.model import Granularity, Scan, Span, Window
+from service.model import Cut, Granularity, Scan, Span, Window
 from service.postgres.pool import Database
 from service.postgres.requests import INSERT, ask, columns
 
@@ -206,20 +206,27 @@ class Ledger:
             row = await cursor.fetchone()
             return row[0] if row else None
 
-    async def cuts(self) -> frozenset[str]:
-        """The hashes of queries that came out too large."""
+    async def cuts(self) -> list[Cut]:
+        """The queries that came out too large."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                "SELECT query_hash FROM flow_outcomes.query_cut WHERE org = %s", (self._org,)
+                "SELECT granularity, span_start, span_end, by_flow, half"
+                " FROM flow_outcomes.query_cut WHERE org = %s",
+                (self._org,),
             )
-            return frozenset(row[0] for row in await cursor.fetchall())
+            return [
+                Cut(Granularity(granularity), Span(start, end), *size)
+                for granularity, start, end, *size in await cursor.fetchall()
+            ]
 
-    async def cut(self, query_hash: str) -> None:
+    async def cut(self, query_hash: str, cut: Cut) -> None:
         """Remember that a query came out too large."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                "INSERT INTO flow_outcomes.query_cut (org, query_hash) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-                (self._org, query_hash),
+                "INSERT INTO flow_outcomes.query_cut"
+                " (org, query_hash, granularity, span_start, span_end, by_flow, half)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (self._org, query_hash, cut.granularity.value, *cut.span, cut.by_flow, cut.half),
             )
 
     async def _each(self, scan: Scan, change: str, **parameters: object) -> None:

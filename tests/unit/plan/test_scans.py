@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.model import Granularity, Query, Span, Window
+from service.model import Cut, Granularity, Query, Span, Window
 from service.plan.buckets import ceil, floor, following
 from service.plan.granularity import WindowKind, one_query
-from service.plan.scans import Joined, OrgSettings, halve, join, queries
+from service.plan.scans import Joined, OrgSettings, cut_of, halve, join, largest, queries, size
 from service.plan.windows import owed
 
 HOURLY, DAILY, MONTHLY = Granularity
@@ -130,6 +130,42 @@ def test_halve_ends_at_one_bucket() -> None:
     for flows in ((), ("a",)):
         (query,) = ask(Span(START, START + DAY), org=replace(ORG, flows=flows))
         assert halve(query) is None
+
+
+def refused(query: Query, limit: int, cuts: list[Cut]) -> int:
+    """How often a server with a limit refuses a query that is cut by what is known, and by what it says."""
+    most, waiting, count = largest(query, query.span, cuts), [query], 0
+    while waiting:
+        asked = waiting.pop(0)
+        halves = halve(asked)
+        if halves and size(asked) > min(most, limit):
+            if size(asked) <= most:
+                count += 1
+                cuts.append(cut_of(asked, halves))
+            waiting[:0] = halves
+    return count
+
+
+@given(
+    st.sampled_from([(), ("a",), ("a", "b", "c", "d", "e")]),
+    st.integers(1, 60),
+    st.integers(2, 40),
+    st.integers(0, 9),
+    st.integers(0, 9),
+)
+def test_what_was_too_large_is_known_for_another_span(
+    flows: tuple[str, ...], limit: int, days: int, before: int, after: int
+) -> None:
+    """A query over what was asked already, and more, is cut at once to what passes."""
+    org, cuts = replace(ORG, flows=flows), list[Cut]()
+    (first,) = ask(Span(START, START + days * DAY), org=org)
+    assert bool(refused(first, limit, cuts)) == (size(first) > limit)
+    (second,) = ask(Span(START - before * DAY, START + (days + after) * DAY), org=org)
+    if cuts:
+        assert refused(second, limit, cuts) == 0
+        assert largest(second, second.span, cuts) <= limit
+    elsewhere = Span(START - 9 * DAY, START)
+    assert largest(first, elsewhere, cuts) == float("inf")
 
 
 def test_halves_of_what_has_not_settled() -> None:
