@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 
 from service.clock import Clock
 from service.config import Org
@@ -18,6 +19,7 @@ from service.errors import (
     LeaseLostError,
     PageError,
     RateLimitedError,
+    TooLargeError,
 )
 from service.gate import Gate, GateClosedError
 from service.genesys.client import GenesysClient
@@ -32,6 +34,9 @@ Emit = Callable[..., None]
 
 # Who begins first where scans wait: today's figures, then what was asked for by hand, then the backlog.
 RECENT, BY_HAND, BACKLOG = range(3)
+
+# What may be the fault of one of the windows that were asked together.
+_OF_ONE_WINDOW = (PageError, GranularityError, TooLargeError)
 
 _BUCKET_SECONDS = {Granularity.HOURLY: 3600.0, Granularity.DAILY: 86400.0, Granularity.MONTHLY: 30 * 86400.0}
 
@@ -185,10 +190,11 @@ class Scanner:
         """Run one scan; what fails because windows were asked together is asked one by one."""
         try:
             await self._extract(scan, terms, cycle, tally, priority)
-        except (PageError, GranularityError) as error:
-            if len(scan.windows) > 1:
+        except ExtractionError as error:
+            bad_hour = error.status == HTTPStatus.GATEWAY_TIMEOUT  # the server's, and every window's
+            if len(scan.windows) > 1 and isinstance(error, _OF_ONE_WINDOW) and not bad_hour:
                 self._emit("scan_split", **about(scan), windows=len(scan.windows), reason=str(error))
-                await self._ledger.interrupt(scan, str(error), ask_alone=isinstance(error, PageError))
+                await self._ledger.interrupt(scan, str(error), ask_alone=not isinstance(error, GranularityError))
                 for window in scan.windows:
                     await self._one(self._scan([window], terms), terms, cycle, tally, priority)
                 return
@@ -198,16 +204,7 @@ class Scanner:
                 return
             self.tell_adjusted(coarser, str(error))
             await self._ledger.replace(scan.windows[0], coarser)
-            await self._once_coarser(coarser, terms, cycle, tally, priority)
-        except ExtractionError as error:
-            await self._failed(scan, error, tally)
-
-    async def _once_coarser(self, window: Window, terms: Terms, cycle: str, tally: Tally, priority: int) -> None:
-        scan = self._scan([window], terms)
-        try:
-            await self._extract(scan, terms, cycle, tally, priority)
-        except ExtractionError as error:
-            await self._failed(scan, error, tally)
+            await self._one(self._scan([coarser], terms), terms, cycle, tally, priority)
 
     async def _extract(self, scan: Scan, terms: Terms, cycle: str, tally: Tally, priority: int) -> None:
         while True:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 
-from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
+from service.simulator import (
+    Fault,
+    Faults,
+    GeneratedCentre,
+    SimulatedOrg,
+    Simulator,
+    SimulatorConfig,
+    StaticCentre,
+)
+from service.simulator.engine import cardinality_exceeded
 from tests.acceptance.program import Program, today
 from tests.acceptance.test_spans import RecordingCentre
 
@@ -96,6 +105,51 @@ async def test_ways_round_a_refusal(program: Program) -> None:
 
 def _refused(simulator: Simulator, org: str) -> int:
     return sum(each.org == org and each.status == 400 for each in simulator.arrivals)
+
+
+class BusyCentre(StaticCentre):
+    """One day of it is too large to be told, by itself or with others."""
+
+    refused = 0
+
+    def snapshot(self) -> BusyCentre:
+        """Itself: nothing changes while it is read."""
+        return self
+
+    def tally(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
+        """What was reported; a refusal where the day is in it."""
+        if start <= round(BUSY.timestamp() * 1000) < end:
+            self.refused += 1
+            raise cardinality_exceeded(100_000, 1)
+        return super().tally(flow_id, start, end, at)
+
+
+BUSY = today() - timedelta(days=3)
+
+
+async def test_a_job_whose_days_are_too_many_or_one_too_large(program: Program) -> None:
+    """What passes is learned for windows joined another way; a day too large by itself fails alone."""
+    figures = {(f"f{flow}", today() - timedelta(days=back)): {"A": 1} for back in range(1, 9) for flow in range(3)}
+    busy = BusyCentre(figures)
+    orgs = {
+        "many": replace(OPEN, centre=StaticCentre(figures), cardinality=3),
+        "busy": replace(OPEN, centre=busy),
+    }
+    job = {"since": "P6D", "lookback": "P6D", "off_peak": None}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(simulator, jobs={"daily": job})
+        for again in (False, True):
+            simulator.arrivals.clear()
+            ended = await program.run("run", "--once")
+            assert (ended.code, ended.err) == (1, "")
+            assert bool(_refused(simulator, "many")) is not again
+            assert {each["state"] for each in program.windows("many")} == {"complete"}
+            failed = [each for each in program.windows("busy") if each["state"] != "complete"]
+            assert [each["window_start"] for each in failed] == [BUSY]
+            assert "cardinality" in failed[0]["last_error"].lower()
+            assert len(ended.told("window_failed")) == 1
+            assert busy.refused
+        assert _refused(simulator, "busy") == 1, "asked alone"
 
 
 async def test_a_job_keeps_to_its_windows(program: Program) -> None:
