@@ -83,6 +83,12 @@ async def test_parts_add_up(desk: Desk) -> None:
     assert again.changed == 0
 
 
+async def test_a_part_that_came_twice_alone_counts_once(desk: Desk) -> None:
+    """Where no other part is there, and no share to tell the two by."""
+    await desk.merge(row("s", 5, 5), row("s", 5, 5))
+    assert await desk.stored() == {"o1": (5, 5, 0)}
+
+
 async def test_one_part_with_two_figures_is_a_conflict(desk: Desk) -> None:
     """Another part's equal sum does not hide it."""
     with pytest.raises(ConflictError, match="'o1' of flow f"):
