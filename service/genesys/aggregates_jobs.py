@@ -24,7 +24,7 @@ from service.errors import (
 )
 from service.genesys.dialect import ApiRequest, Call
 from service.genesys.faults import Rules
-from service.genesys.flow_aggregates import PERMISSION, SCOPE, FlowAggregates, decode
+from service.genesys.flow_aggregates import ASKING, PERMISSION, SCOPE, FlowAggregates, decode
 from service.model import Page, Query
 
 PATH = "/api/v2/analytics/flows/aggregates/jobs"
@@ -53,7 +53,8 @@ class AggregatesJobs(FlowAggregates):
 
     A job is begun by one request that is not sent again where its answer was lost: it may run, and nobody would
     know its id. The scan then fails, and the same query begins no other job before the lost one must have ended,
-    so there is never more than one of them unseen; the next cycle tries again.
+    so there is never more than one of them unseen; the next cycle tries again. One that the API answers with a 504
+    was too large, as a query would be.
 
     Args:
         timeout: for a job to be done; also how long one whose id was lost is taken to run.
@@ -103,7 +104,7 @@ class AggregatesJobs(FlowAggregates):
                 "a job may still run whose submission was not answered; the same one is begun again"
                 f" in {self._lost[query_hash] - now():.0f} s at the earliest"
             )
-        request = ApiRequest("POST", PATH, _encode(self.body(query)), _RULES, once=True)
+        request = ApiRequest("POST", PATH, _encode(self.body(query)), ASKING, once=True)
         try:
             return _job_of(await _to_its_end(request, call))
         except (ServerError, QueryTimeoutError, PageError) as error:

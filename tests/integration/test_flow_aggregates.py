@@ -192,9 +192,10 @@ async def test_what_is_too_large_is_halved_and_remembered(desk: Desk) -> None:
         "slow": replace(OPEN, centre=centre, faults=Faults(server_error=Fault(504, times=1))),
         "large": replace(OPEN, centre=centre, faults=Faults(cardinality_refused=Fault(413, times=1))),
         "jobs": replace(OPEN, centre=centre, cardinality=6),
+        "slow_jobs": replace(OPEN, centre=centre, faults=Faults(server_error=Fault(504, times=1))),
     }
     settings: dict[str, dict[str, object]] = {name: {"flows": []} for name in orgs}
-    settings["jobs"] = {"aggregates": "jobs"}
+    settings["jobs"] = settings["slow_jobs"] = {"aggregates": "jobs"}
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
         assert await desk.run(simulator, settings, days=4) == 0
         asked = {name: [a for a in simulator.arrivals if a.org == name] for name in orgs}
@@ -202,8 +203,8 @@ async def test_what_is_too_large_is_halved_and_remembered(desk: Desk) -> None:
         assert queries["bound"] == [400, 400, 200, 200, 400, 200, 200]
         assert queries["slow"] == [504, 200, 200]
         assert queries["large"] == [413, 200, 200]
-        assert simulator.public.jobs["jobs"].begun == 2
-        assert simulator.fired == {"server_error": 1, "cardinality_refused": 1}
+        assert simulator.public.jobs["jobs"].begun == simulator.public.jobs["slow_jobs"].begun == 2
+        assert simulator.fired == {"server_error": 2, "cardinality_refused": 1}
         assert not desk.events("retry_scheduled")
         simulator.arrivals.clear()
         desk.commit("UPDATE flow_outcomes.extraction_window SET requests = requests + 1")
