@@ -85,7 +85,7 @@ class Daemon:
 
     async def _work(self) -> None:
         """Everything that needs the database; it waits for it as long as it takes."""
-        async with database_of(self._config.database, start=True) as dsn:
+        async with database_of(self._config.database, lasting=True, patience=None) as dsn:
             await migrated(dsn, self._emit, patience=None)
             async with Runtime(dsn, self._config.database.pool_size, self._emit).running() as runtime:
                 self._runtime = runtime

@@ -24,7 +24,7 @@ from service import logs
 from service.config import Config, load_config
 from service.daemon import Daemon
 from service.once import run_once
-from service.postgres import aliases, binaries, embedded
+from service.postgres import aliases, binaries, embedded, embedded_folder
 from service.postgres.aliases import Alias
 from service.postgres.figures import Summary, summary
 from service.postgres.pool import Database
@@ -151,7 +151,7 @@ async def _until_stopped(config: Config, folder: Path, centre: CorrectedCentre, 
         console.print(f"Open {page} in a browser and watch the calendar fill.", markup=False, soft_wrap=True)
         with bar:
             await caught_up.done.wait()
-        dsn = await asyncio.to_thread(embedded.running, config.database.embedded or Path())
+        dsn = await asyncio.to_thread(embedded_folder.running, config.database.embedded or Path())
         if dsn is not None:
             _print(console, await summary(dsn))
             _what_next(console, page, dsn, folder)

@@ -40,7 +40,7 @@ async def run_once(config: Config, emit: Emit) -> int:
 
 
 async def _run(config: Config, emit: Emit, signals: Signals) -> int:
-    async with database_of(config.database, start=True) as dsn:
+    async with database_of(config.database, lasting=True, patience=DATABASE_PATIENCE) as dsn:
         await migrated(dsn, emit, patience=DATABASE_PATIENCE)
         async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
             done = await asyncio.gather(

@@ -22,7 +22,7 @@ from service.errors import ConfigError, DatabaseAwayError, UnauthorizedError
 from service.genesys import AggregatesJobs, Dialect, FlowAggregates, QueryBuilder
 from service.genesys.client import GenesysClient
 from service.logs import register_secret
-from service.postgres import embedded
+from service.postgres import embedded, embedded_folder
 from service.postgres.lease import Lease, LeaseKeeper
 from service.postgres.migrate import migrate
 from service.postgres.pool import Database
@@ -33,6 +33,7 @@ from service.worker import OrgWorker
 
 GRACE = 20.0  # seconds that what is in flight gets at the end
 AWAY_RETRY = 2.0  # seconds between two looks at a database that is away
+TURN, TURN_LOOK = 30.0, 0.1  # seconds for which another process's start or end of an embedded one is waited out
 
 
 class Runtime:
@@ -177,33 +178,46 @@ def dialect_of(org: Org) -> Dialect:
 
 
 @asynccontextmanager
-async def database_of(config: DatabaseConfig, *, start: bool) -> AsyncIterator[str]:
-    """The DSN of the configured database; an embedded one that runs already is shared.
+async def database_of(
+    config: DatabaseConfig, *, make: bool = True, lasting: bool = False, patience: float | None = TURN
+) -> AsyncIterator[str]:
+    """The DSN of the configured database; an embedded one that runs already is shared, any other started.
 
     Args:
         config: the section.
-        start: whether an embedded one is started where it does not run.
+        make: whether an embedded one is made where there never was one.
+        lasting: whether the caller stays for long. Then a server that goes with a command that takes a moment is
+            not shared; its end is waited for.
+        patience: seconds to wait for another process that starts or ends an embedded one; None is for ever.
 
     Raises:
-        DatabaseAwayError: an embedded one does not run, or cannot be started.
+        ConfigError: an embedded one cannot be kept in its folder.
+        DatabaseAwayError: there is no embedded one, it cannot be started, or another process did not let go of it.
     """
     if config.dsn is not None:
         dsn = config.dsn.get_secret_value()
         yield dsn
         return
     folder = config.embedded or Path()
-    found = await asyncio.to_thread(embedded.running, folder)
-    if found is not None:
-        yield found
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while (found := await asyncio.to_thread(embedded_folder.running, folder, lasting=lasting)) is None:
+        if not make and not await asyncio.to_thread(embedded_folder.holds_one, folder):
+            raise DatabaseAwayError(f"no PostgreSQL is kept in {folder} yet; start the daemon first")
+        server = embedded.Embedded(folder, brief=not lasting)
+        try:
+            dsn = await asyncio.to_thread(server.start)
+        except embedded.TakenError:
+            if patience is not None and loop.time() - began >= patience:
+                raise
+            await asyncio.sleep(TURN_LOOK)
+            continue
+        try:
+            yield dsn
+        finally:
+            await asyncio.to_thread(server.stop)
         return
-    if not start:
-        raise DatabaseAwayError(f"no PostgreSQL runs in {folder}; start the daemon first")
-    server = embedded.Embedded(folder)
-    dsn = await asyncio.to_thread(server.start)
-    try:
-        yield dsn
-    finally:
-        await asyncio.to_thread(server.stop)
+    yield found
 
 
 async def migrated(dsn: str, emit: Emit, *, patience: float | None) -> None:

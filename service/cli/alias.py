@@ -139,7 +139,7 @@ def _told(alias: Alias) -> str:
 
 @asynccontextmanager
 async def _opened(config: Config) -> AsyncIterator[Database]:
-    async with database_of(config.database, start=True) as dsn:
+    async with database_of(config.database) as dsn:
         await migrated(dsn, Reporter().emit, patience=PATIENCE)
         database = Database(dsn, size=2, application_name="flow-outcomes alias")
         await database.open()

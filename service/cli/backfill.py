@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Progress) -> int:
-    async with database_of(config.database, start=True) as dsn:
+    async with database_of(config.database, lasting=True, patience=DATABASE_PATIENCE) as dsn:
         await migrated(dsn, emit, patience=DATABASE_PATIENCE)
         async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
             found = ad_hoc_windows(org, entry, runtime.clock.now())

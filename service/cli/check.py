@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _check(config: Config) -> bool:
     """Whether all is as it has to be."""
     try:
-        async with database_of(config.database, start=True) as dsn:
+        async with database_of(config.database) as dsn:
             found = await check.look(dsn)
             good = _show(check.of_database(found))
             return await _orgs(config, dsn, found) and good

@@ -40,5 +40,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _export(config: Config, folder: Path, *, since_last: bool) -> Exported:
-    async with database_of(config.database, start=True) as dsn:
+    async with database_of(config.database) as dsn:
         return await export(dsn, folder, since_last=since_last)

@@ -33,5 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _migrate(config: Config) -> list[str]:
-    async with database_of(config.database, start=True) as dsn:
+    async with database_of(config.database) as dsn:
         return await asyncio.to_thread(migrate, dsn)

@@ -53,7 +53,7 @@ async def _read(config: Config) -> Plan:
     """The plan, reckoned without the ledger where that cannot be read."""
     now = SystemClock().now()
     try:
-        async with database_of(config.database, start=False) as dsn:
+        async with database_of(config.database, make=False) as dsn:
             async with looking(dsn, NAME, within=LOOK_WITHIN) as connection:
                 await readable(connection)
             database = Database(dsn, size=POOL_SIZE, application_name=NAME)

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _read(config: Config, org: str | None, limit: int) -> tuple[list[RejectedEntry], int]:
     async with (
-        database_of(config.database, start=False) as dsn,
+        database_of(config.database, make=False) as dsn,
         looking(dsn, "flow-outcomes rejected", within=PATIENCE) as connection,
     ):
         return await rejects.latest(connection, org, limit), await rejects.count(connection, org)

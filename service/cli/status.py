@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _read(config: Config) -> Standing:
     async with (
-        database_of(config.database, start=False) as dsn,
+        database_of(config.database, make=False) as dsn,
         looking(dsn, "flow-outcomes status", within=PATIENCE) as connection,
     ):
         return await standing(connection, config, SystemClock().now())

@@ -6,7 +6,7 @@ The server comes from a wheel's binaries and lives in one folder::
         data/               the cluster, the server's user's own
         password            of the superuser, 0600
         server.log
-        owner.lock          held by the process that started the server
+        owner.lock          held by the process that started the server; says where that takes but a moment
         server.lock         held by that process, the server and every backend: a lock that is free
                             says that none of them lives, whatever ``postmaster.pid`` says
         postgresql-…/       a copy of the binaries, just where the server's user cannot reach the wheel's
@@ -33,9 +33,8 @@ import psycopg
 
 from service.errors import ConfigError, DatabaseAwayError, Fault
 from service.postgres import binaries
+from service.postgres.embedded_folder import BRIEF, DATABASE, OWNER, ROLE, dsn, ready
 
-ROLE = "flow_outcomes"
-DATABASE = "flow_outcomes"
 ATTEMPTS = 5
 FAST, IMMEDIATE = signal.SIGINT, signal.SIGQUIT
 LOG_LIMIT = 4 * 1024 * 1024
@@ -51,17 +50,23 @@ SETTINGS = {
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
+class TakenError(DatabaseAwayError):
+    """Another process keeps the server of this folder, or is about to start or stop it."""
+
+
 class Embedded:
     """A PostgreSQL kept in a folder, from :meth:`start` to :meth:`stop` or to the end of this process.
 
     Args:
         folder: made where it is missing; an existing one must be empty or of an earlier start.
         durable: False gives up safety against a power failure for speed, in tests.
+        brief: it goes again in a moment, so that nobody should rely on it who stays longer.
         timeout: seconds that a start may take, a former server's shutdown included.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = True, timeout: float = 60.0) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True, brief: bool = False, timeout: float = 60.0) -> None:
         self.folder = folder.absolute()
+        self._brief = brief
         self._data = self.folder / "data"
         self._log = self.folder / "server.log"
         self._settings = SETTINGS if durable else SETTINGS | NOT_DURABLE
@@ -75,7 +80,8 @@ class Embedded:
 
         Raises:
             ConfigError: the folder cannot be used.
-            DatabaseAwayError: another process uses it, or the server did not come up.
+            TakenError: another process keeps it.
+            DatabaseAwayError: the server did not come up.
         """
         if self._server is not None:
             raise RuntimeError("already started")
@@ -116,10 +122,13 @@ class Embedded:
         self.stop()
 
     def _lock(self, deadline: float) -> None:
-        owner = _take(self.folder / "owner.lock")
+        owner = _take(self.folder / OWNER)
         if owner is None:
-            raise DatabaseAwayError(f"{self.folder}: another process keeps its PostgreSQL in this folder")
+            raise TakenError(f"{self.folder}: another process keeps its PostgreSQL in this folder")
         self._held.append(owner)
+        owner.truncate(0)
+        owner.write(BRIEF if self._brief else b"")
+        owner.flush()
         while (lock := _take(self.folder / "server.lock")) is None:
             _end_orphan(self._data)
             if time.monotonic() > deadline:
@@ -171,7 +180,7 @@ class Embedded:
                 command = [str(programs / "postgres"), "-D", str(self._data), *settings]
                 self._server, self._keeper = _spawn(command, user, self.folder, log, self._held)
             while self._server.poll() is None:
-                if _ready(self._data, self._server.pid):
+                if ready(self._data, self._server.pid):
                     return _database(self.folder, port)
                 if time.monotonic() > deadline:
                     raise DatabaseAwayError(f"PostgreSQL did not start in time: {self._tail(begun)}")
@@ -186,21 +195,11 @@ class Embedded:
             return log.read().decode(errors="replace").strip() or "it said nothing"
 
 
-def running(folder: Path) -> str | None:
-    """The DSN of the server that another process keeps in this folder; None where there is none ready."""
-    try:
-        status = (folder / "data" / "postmaster.pid").read_text().splitlines()
-        os.kill(int(status[0]), 0)
-    except (OSError, ValueError, IndexError):
-        return None
-    return _dsn(folder, int(status[3]), DATABASE) if _is_ready(status) else None
-
-
 def _prepare(folder: Path, user: binaries.User) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         found = {entry.name for entry in folder.iterdir()} - {"lost+found"}
-        if found and "owner.lock" not in found:
+        if found and OWNER not in found:
             raise ConfigError([Fault("database.embedded", f"{folder} holds something else: give an empty folder")])
         if folder.stat().st_uid != os.geteuid():
             raise ConfigError([Fault("database.embedded", f"{folder} belongs to another user")])
@@ -271,29 +270,12 @@ def _spawn(
             raise DatabaseAwayError(f"PostgreSQL cannot be started: {error}") from error
 
 
-def _ready(data: Path, pid: int) -> bool:
-    try:
-        status = (data / "postmaster.pid").read_text().splitlines()
-    except OSError:
-        return False
-    return _is_ready(status) and status[0] == str(pid)
-
-
-def _is_ready(status: list[str]) -> bool:
-    return len(status) > 7 and status[7].strip() == "ready"  # noqa: PLR2004 - the file's eighth line
-
-
-def _dsn(folder: Path, port: int, database: str) -> str:
-    password = (folder / "password").read_text()
-    return f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{database}"
-
-
 def _database(folder: Path, port: int) -> str:
     try:
-        with psycopg.connect(_dsn(folder, port, "postgres"), autocommit=True) as connection:
+        with psycopg.connect(dsn(folder, port, "postgres"), autocommit=True) as connection:
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
             if found is None:
                 connection.execute(f"CREATE DATABASE {DATABASE}")
     except psycopg.OperationalError as error:
         raise DatabaseAwayError(f"PostgreSQL started, but does not answer: {error}") from error
-    return _dsn(folder, port, DATABASE)
+    return dsn(folder, port, DATABASE)

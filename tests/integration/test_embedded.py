@@ -17,16 +17,19 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from service.config import Database as DatabaseConfig
 from service.errors import ConfigError, DatabaseAwayError
 from service.postgres import binaries
-from service.postgres.embedded import Embedded, running
+from service.postgres.embedded import Embedded, TakenError
+from service.postgres.embedded_folder import running
+from service.runtime import database_of
 
 CHECKOUT = Path(__file__).parents[2]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="root alone can drop to another user")
 OWNER = """
 import sys, time
 from pathlib import Path
-from service.postgres.embedded import Embedded
+from service.postgres.embedded import Embedded, TakenError
 print(Embedded(Path(sys.argv[1]), durable=False).start(), flush=True)
 time.sleep(600)
 """
@@ -174,6 +177,47 @@ def test_a_second_owner_is_refused(folder: Path, owner: subprocess.Popen[str]) -
     assert dsn is not None
     assert fetch(dsn, "SELECT 1") == 1
     assert owner.poll() is None
+
+
+async def test_a_database_that_nobody_keeps_is_started_for_who_asks(folder: Path, new_folder: Path) -> None:
+    """Whoever only reads makes none where there never was one; who shares one leaves it running."""
+    with Embedded(folder, durable=False):
+        pass
+    config = DatabaseConfig(embedded=folder)
+    async with database_of(config, make=False) as dsn:
+        assert fetch(dsn, "SELECT 1") == 1
+        async with database_of(config, make=False) as shared:
+            assert shared == dsn
+        assert fetch(dsn, "SELECT 1") == 1
+    assert running(folder) is None
+    with pytest.raises(DatabaseAwayError, match="start the daemon first"):
+        async with database_of(DatabaseConfig(embedded=new_folder), make=False):
+            pass
+    assert not await asyncio.to_thread(new_folder.exists)
+
+
+async def test_who_stays_does_not_rely_on_who_goes(folder: Path) -> None:
+    """A daemon waits for the end of a command that started the server, and then starts it itself."""
+    config, begun, end = DatabaseConfig(embedded=folder), asyncio.Event(), asyncio.Event()
+
+    async def stay() -> None:
+        begun.set()
+        async with database_of(config, lasting=True, patience=None) as dsn:
+            assert end.is_set()
+            assert fetch(dsn, "SELECT 1") == 1
+            async with database_of(config, lasting=True) as shared:
+                assert shared == dsn
+
+    async with database_of(config) as dsn:
+        staying = asyncio.create_task(stay())
+        await begun.wait()
+        with pytest.raises(TakenError):
+            async with database_of(config, lasting=True, patience=0):
+                pass
+        assert fetch(dsn, "SELECT 1") == 1
+        assert not staying.done()
+        end.set()
+    await staying
 
 
 def test_a_creation_that_was_cut_short_begins_again(new_folder: Path) -> None:
