@@ -11,6 +11,8 @@ from typing import Literal
 from service import logs
 from service.config import Config, load_config
 
+_PORT_MAX, _PORT_DIGITS = 65_535, 5
+
 
 def declare(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
@@ -33,6 +35,14 @@ def declare(
     if config:
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration")
     return command
+
+
+def port(text: str) -> int:
+    """The number of a port; 0 is any free one."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= _PORT_DIGITS else -1
+    if not 0 <= number <= _PORT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a whole number from 0 to {_PORT_MAX}")
+    return number
 
 
 def configured(arguments: argparse.Namespace, *, logs_to: Literal["stdout", "stderr"] = "stderr") -> Config:

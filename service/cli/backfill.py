@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import sys
-from datetime import date
 
 from service.ad_hoc import ad_hoc_windows
 from service.cli import DONE, UNDONE
@@ -37,10 +36,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         example="flow-outcomes backfill --config flow-outcomes.yaml --org acme --from 2024-01-01 --to 2024-04-01",
     )
     command.add_argument("--org", required=True, help="the org's name")
-    command.add_argument("--from", required=True, type=_day, dest="start", metavar="DATE", help="first day")
-    command.add_argument(
-        "--to", required=True, type=_day, dest="end", metavar="DATE", help="the day after the last"
-    )
+    command.add_argument("--from", required=True, dest="start", metavar="DATE", help="first day")
+    command.add_argument("--to", required=True, dest="end", metavar="DATE", help="the day after the last")
     command.add_argument(
         "--granularity", default="auto", choices=["auto", *(step.value for step in Granularity)], help="auto"
     )
@@ -49,21 +46,34 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def run(arguments: argparse.Namespace) -> int:
     """Run it; the exit code."""
     config = configured(arguments)
-    org = config.orgs.get(arguments.org)
-    if org is None:
-        raise ConfigError([Fault("--org", f"no org {arguments.org!r}; there are {', '.join(config.orgs)}")])
-    if arguments.start >= arguments.end:
-        raise ConfigError([Fault("--to", f"must be later than --from {arguments.start}")])
-    entry = AdHoc.model_validate(
-        {
-            "org": org.name,
-            "from": arguments.start.isoformat(),
-            "to": arguments.end.isoformat(),
-            "granularity": arguments.granularity,
-        }
-    )
+    org, entry = _asked(config, arguments)
     with Progress(sys.stderr) as bar:
         return asyncio.run(_backfill(config, org, entry, bar.watch(Reporter().emit), bar))
+
+
+def _asked(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
+    """The org and the span that the arguments name.
+
+    Raises:
+        ConfigError: all that is wrong with them.
+    """
+    faults = []
+    org = config.orgs.get(arguments.org)
+    if org is None:
+        faults.append(Fault("--org", f"no org {arguments.org!r}; there are {', '.join(config.orgs)}"))
+    days = []
+    for key, text in (("--from", arguments.start), ("--to", arguments.end)):
+        try:
+            days.append(values.day(text))
+        except ValueError as error:
+            faults.append(Fault(key, f"{text!r} {error}"))
+    if len(days) == 2 and days[0] >= days[1]:  # noqa: PLR2004 - both
+        faults.append(Fault("--to", f"must be later than --from {days[0]}"))
+    if org is None or faults:
+        raise ConfigError(faults)
+    start, end = (day.isoformat() for day in days)
+    entry = {"org": org.name, "from": start, "to": end, "granularity": arguments.granularity}
+    return org, AdHoc.model_validate(entry)
 
 
 async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Progress) -> int:
@@ -117,10 +127,3 @@ async def _handed_over(
                 return DONE if now.failed == 0 else UNDONE
         await asyncio.wait({taking}, timeout=POLL)
     return None
-
-
-def _day(text: str) -> date:
-    try:
-        return values.day(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None

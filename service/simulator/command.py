@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -22,35 +23,45 @@ _FAULT = re.compile(
     re.DOTALL,
 )
 
+_DIGITS_MAX, _ORGS_MAX = 10, 1000
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="the address to listen on")
-    add("--port", type=int, default=0, help="0: any free one, told on standard output")
+    add("--port", type=_whole(0, 65_535), default=0, help="0: any free one, told on standard output")
     add("--seed", type=int, default=7, help="what the figures follow from")
-    add("--flows", type=int, default=12, help="flows of an org")
-    add("--outcomes", type=int, default=5, help="outcomes of a flow")
-    add("--orgs", default="1", help='how many, or "NAME:SECRET,NAME:SECRET"; NAME is the client id')
+    add("--flows", type=_whole(0), default=12, help="flows of an org")
+    add("--outcomes", type=_whole(1), default=5, help="outcomes of a flow")
+    add("--orgs", type=_orgs, default="1", help='how many, or "NAME:SECRET,NAME:SECRET"; NAME is the client id')
     add("--timezone", type=_timezone, default="UTC", help="the orgs' reporting time zone, by its IANA name")
-    add("--rate", type=int, default=10, help="requests in any second, for each org")
+    add("--rate", type=_whole(1), default=10, help="requests in any second, for each org")
     add("--unlimited", action="store_true", help="no rate limit")
-    add("--token-lifetime", type=float, default=86_400, metavar="SECONDS", help="told as expires_in")
-    add("--cursor-lifetime", type=float, default=600, metavar="SECONDS", help="how long a page token is good")
-    add("--cardinality", type=int, default=None, metavar="N", help="the most (flow, bucket) pairs of a query")
+    add("--token-lifetime", type=_seconds, default=86_400, metavar="SECONDS", help="told as expires_in")
+    add("--cursor-lifetime", type=_seconds, default=600, metavar="SECONDS", help="how long a page token is good")
+    add(
+        "--cardinality", type=_whole(1), default=None, metavar="N", help="the most (flow, bucket) pairs of a query"
+    )
     add("--order", choices=("flow", "bucket"), default="flow", help="what a scan walks along first")
     add("--split-entries", action="store_true", help="each page's last entry goes on with the next page")
     add(
         "--per-minute",
-        type=int,
+        type=_whole(1),
         default=300,
         metavar="N",
         help="flow-aggregates: requests a minute",
     )
     add("--extra-dimension", action="store_true", help="flow-aggregates: groups come split by mediaType too")
-    add("--job-polls", type=int, default=2, metavar="N", help="flow-aggregates: how often a job is not done yet")
+    add(
+        "--job-polls",
+        type=_whole(0),
+        default=2,
+        metavar="N",
+        help="flow-aggregates: how often a job is not done yet",
+    )
     add("--no-names", action="store_true", help="flow-aggregates: the role may not list flows and outcomes")
-    add("--latency", type=float, default=0.0, metavar="SECONDS", help="before each answer")
+    add("--latency", type=_seconds, default=0.0, metavar="SECONDS", help="before each answer")
     add("--now", type=_moment, default=None, metavar="ISO", help="the simulated time to begin with")
     add(
         "--fault",
@@ -73,7 +84,9 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     try:
         chance = float(found["chance"] or 1)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: the chance is a number from 0 to 1") from None
+        chance = math.nan
+    if not 0 <= chance <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: the chance is a number from 0 to 1")
     return found["name"], Fault(
         value=_value(found["value"]),
         page=int(found["page"]) if found["page"] else None,
@@ -101,7 +114,7 @@ def config_of(args: argparse.Namespace) -> SimulatorConfig:
         names_permitted=not args.no_names,
         faults=Faults(**dict(args.fault)),
     )
-    orgs = {client_id: replace(org, client_secret=secret) for client_id, secret in _credentials(args.orgs)}
+    orgs = {client_id: replace(org, client_secret=secret) for client_id, secret in args.orgs}
     return SimulatorConfig(orgs=orgs, seed=args.seed, host=args.host, port=args.port)
 
 
@@ -140,14 +153,36 @@ def _announcement(simulator: Simulator) -> dict[str, object]:
     return {"event": "simulator_started", "url": simulator.base_url, "orgs": orgs}
 
 
-def _credentials(text: str) -> Sequence[tuple[str, str]]:
+def _orgs(text: str) -> Sequence[tuple[str, str]]:
     """Client ids and secrets; a bare number gives ``acme``, ``org_2``, ``org_3`` and so on."""
-    if text.isdigit():
-        return [
-            ("acme" if number == 1 else f"org_{number}", SIMULATED_SECRET) for number in range(1, int(text) + 1)
-        ]
+    if text.isascii() and text.isdigit():
+        numbers = range(1, _whole(1, _ORGS_MAX)(text) + 1)
+        return [("acme" if number == 1 else f"org_{number}", SIMULATED_SECRET) for number in numbers]
     pairs = (one.partition(":") for one in text.split(","))
-    return [(name, secret or SIMULATED_SECRET) for name, _, secret in pairs if name]
+    found = [(name, secret or SIMULATED_SECRET) for name, _, secret in pairs if name]
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 and no NAME:SECRET")
+    return found
+
+
+def _whole(least: int, most: int = 10**9) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else -1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+        return value
+
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
 
 
 def _value(text: str | None) -> object:

@@ -93,6 +93,8 @@ async def test_bad_configuration(tmp_path: Path) -> None:
         (["rum"], "rum"),
         (["run", "--config"], "--config"),
         (["migrate", "--config", "/nowhere/at/all.yaml"], "all.yaml"),
+        (["demo", "--port", "65536"], "--port"),
+        (["simulate", "--port", "65536"], "--port"),
     ],
 )
 async def test_bad_usage(tmp_path: Path, arguments: list[str], named: str) -> None:
@@ -102,6 +104,16 @@ async def test_bad_usage(tmp_path: Path, arguments: list[str], named: str) -> No
     assert (ended.code, ended.out) == (2, "")
     assert len(ended.err.splitlines()) == 1
     assert named in ended.err
+
+
+async def test_bad_values_of_a_usage_are_told_all_at_once(program: Program) -> None:
+    """Exit code 2, and a line for each that names its argument."""
+    program.config.write_text(yaml.safe_dump(GOOD))
+    ended = await program.run("backfill", "--org", "other", "--from", "P3D", "--to", "2024-13-01")
+    assert (ended.code, ended.out) == (2, "")
+    assert [line.partition(":")[0] for line in ended.err.splitlines()] == ["--org", "--from", "--to"]
+    ended = await program.run("backfill", "--org", "acme", "--from", "2024-02-01", "--to", "2024-02-01")
+    assert (ended.code, ended.out, ended.err) == (2, "", "--to: must be later than --from 2024-02-01\n")
 
 
 async def test_the_environment_wins(program: Program) -> None:

@@ -65,6 +65,15 @@ def test_the_simulated_time() -> None:
         ("--timezone", "../x"),
         ("--now", "soon"),
         ("--port", "x"),
+        ("--port", "65536"),
+        ("--port", "-1"),
+        ("--flows", "-3"),
+        ("--rate", "0"),
+        ("--orgs", "0"),
+        ("--orgs", ","),
+        ("--latency", "nan"),
+        ("--token-lifetime", "inf"),
+        ("--fault", "slow%2"),
     ],
 )
 def test_bad_usage(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
