@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -32,6 +33,7 @@ class Progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
+            redirect_stdout=sys.stdout.isatty(),  # a result that is piped on stays out of the bar's stream
             disable=not self._console.is_terminal,
             transient=False,
         )
