@@ -19,7 +19,7 @@ from service.simulator.organisation import SIMULATED_SECRET, SimulatedOrg, Simul
 from service.simulator.server import Simulator
 
 _FAULT = re.compile(
-    r"(?P<name>[a-z0-9_]+)(?:=(?P<value>.*?))?(?:@(?P<page>\d+))?(?:x(?P<times>\d+))?(?:%(?P<chance>[\d.]+))?",
+    r"(?P<name>[a-z0-9_]+?)(?:=(?P<value>.*?))?(?:@(?P<page>\d+))?(?:x(?P<times>\d+))?(?:%(?P<chance>[\d.]+))?",
     re.DOTALL,
 )
 

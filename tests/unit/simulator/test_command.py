@@ -39,6 +39,7 @@ def test_orgs_by_number_and_by_name() -> None:
     [
         ("missing_token", "missing_token", Fault()),
         ("missing_token@3", "missing_token", Fault(page=3)),
+        ("missing_tokenx2", "missing_token", Fault(times=2)),
         ("bad_count=-1@2x1", "bad_count", Fault(-1, page=2, times=1)),
         ("bad_count=null", "bad_count", Fault("null")),
         ("throttled=absentx2", "throttled", Fault("absent", times=2)),
