@@ -64,6 +64,10 @@ class Naming:
             self._next_look = self._clock.monotonic() + (AGAIN_AFTER if unknown else EVERY)
             self._tell(tuple(filter(None, unknown)))
 
+    def look_anew(self) -> None:
+        """Have the next refresh ask, however lately that was done."""
+        self._next_look = float("-inf")
+
     async def _listed(self, listing: Listing, unknown: list[str]) -> dict[str, str]:
         """Names by id; none, and a reason, where they cannot be had. That now is not the time is no reason."""
         try:

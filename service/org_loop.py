@@ -47,11 +47,10 @@ class JobLoop:
         self._rung.set()
 
     def ring(self, *, whole: bool | None = None, any_time: bool = False) -> None:
-        """Ask for a cycle; one that runs already is joined where it takes along all that is wished for."""
-        running = self._running
-        if running is not None:
-            running.any_time = running.any_time or any_time
-            if running.whole or not whole:
+        """Ask for a cycle; one that runs is joined, but it has read windows before that ``whole`` means too."""
+        if self._running is not None:
+            self._running.any_time = self._running.any_time or any_time
+            if not whole:
                 return
         self._remember(Wish(whole, any_time))
         self._rung.set()
@@ -167,7 +166,9 @@ class OrgLoop:
         self._ad_hoc.set()
 
     def run_now(self) -> None:
-        """Run every due window now, and every ad hoc entry."""
+        """Run every due window now, and every ad hoc entry, under the names of now."""
+        if self.worker is not None:
+            self.worker.look_anew()
         for loop in self._jobs.values():
             loop.ring(whole=True, any_time=True)
         self._entries_again = True

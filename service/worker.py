@@ -102,6 +102,10 @@ class OrgWorker:
         self.client.query_timeout = org.query_timeout
         self.client.breaker.configure(org.breaker.failures, org.breaker.open_for)
 
+    def look_anew(self) -> None:
+        """Have the next cycle see how flows and outcomes are called now."""
+        self._naming.look_anew()
+
     async def cycle(self, job: Job, wish: Wish) -> Tally:
         """One pass over a job's due windows.
 

@@ -1,0 +1,40 @@
+"""An outcome is renamed at the source while the daemon runs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import timedelta
+
+from service.simulator import SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
+from tests.acceptance.program import PATIENCE, SECRET, Program, today
+
+JOB = {"daily": {"since": "P6D", "off_peak": None}}
+
+
+async def test_a_rename_is_seen_when_everything_is_asked_for_now(program: Program) -> None:
+    """Also where the names were looked at but a moment ago; all that is stored has the new one."""
+    centre = StaticCentre({("f", today() - timedelta(days=day)): {"o1": 3} for day in range(2, 5)})
+    centre.entitle("o1", "Paid")
+    org = SimulatedOrg(client_secret=SECRET, centre=centre)
+
+    async def called(name: str) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                names = program.rows(
+                    "SELECT outcome_name FROM flow_outcomes.flow_outcome WHERE outcome_count IS NOT NULL"
+                )
+                if [row["outcome_name"] for row in names] == [name] * 3:
+                    return
+                await asyncio.sleep(0.1)
+
+    async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
+        program.configure(simulator, orgs={"acme": {"api": "flow-aggregates"}}, jobs=JOB, http={"port": 0})
+        running = await program.start("run")
+        await called("Paid")
+        centre.entitle("o1", "Settled")
+        running.process.send_signal(signal.SIGUSR1)
+        await called("Settled")
+        running.process.terminate()
+        ended = await running.end()
+    assert ended.told("outcomes_renamed", org="acme")
