@@ -47,10 +47,11 @@ class JobLoop:
         self._rung.set()
 
     def ring(self, *, whole: bool | None = None, any_time: bool = False) -> None:
-        """Ask for a cycle; one that runs is joined, but it has read windows before that ``whole`` means too."""
-        if self._running is not None:
-            self._running.any_time = self._running.any_time or any_time
-            if not whole:
+        """Ask for a cycle; one that runs already is joined where it takes along all that is wished for."""
+        running = self._running
+        if running is not None:
+            running.any_time = running.any_time or any_time
+            if running.whole or not whole:
                 return
         self._remember(Wish(whole, any_time))
         self._rung.set()

@@ -10,8 +10,6 @@ from types import SimpleNamespace
 from typing import cast
 from zoneinfo import ZoneInfo
 
-import pytest
-
 from service.clock import FakeClock
 from service.config import Job, config_from
 from service.errors import DatabaseAwayError
@@ -118,15 +116,26 @@ async def test_what_is_unfinished_is_tried_again_after_a_while() -> None:
         assert (await stage.worker.next_cycle()).whole is False
 
 
-@pytest.mark.parametrize("whole", [True, False])
-async def test_run_now_follows_a_cycle_that_runs(*, whole: bool) -> None:
-    """For what that one has read; once, however often it was asked for. The off-peak hours hold neither."""
+async def test_run_now_joins_a_cycle_that_takes_the_lookback_along() -> None:
+    """It is not doubled, and the off-peak hours do not hold it any more."""
     async with playing() as stage:
         wish = await stage.worker.next_cycle()
-        wish.whole = whole  # as the cycle itself decides
+        wish.whole = True  # as the cycle itself decides
+        stage.loop.ring(whole=True, any_time=True)
+        stage.loop.ring(whole=True, any_time=True)
+        assert wish.any_time
+        stage.worker.results.put_nowait(Tally())
+        await settle()
+        assert len(stage.worker.wishes) == 1
+
+
+async def test_run_now_follows_a_cycle_that_does_not() -> None:
+    """Once, however often it was asked for."""
+    async with playing() as stage:
+        wish = await stage.worker.next_cycle()
+        wish.whole = False
         for _ in range(5):
             stage.loop.ring(whole=True, any_time=True)
-        assert wish.any_time
         stage.worker.results.put_nowait(Tally())
         following = await stage.worker.next_cycle()
         assert (following.whole, following.any_time) == (True, True)
