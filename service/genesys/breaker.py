@@ -70,8 +70,12 @@ class Breaker:
             )
 
     @contextmanager
-    def guard(self) -> Iterator[None]:
+    def guard(self, *, vouches: bool = True) -> Iterator[None]:
         """Around one send: learns from how it ends.
+
+        Args:
+            vouches: whether an answer to it shows that the API is well. A token's does not: it comes from another
+                server, and between any two queries that fail there may be one.
 
         Raises:
             CircuitOpenError: nothing is sent now.
@@ -88,11 +92,12 @@ class Breaker:
             self._failed(generation, str(error))
             raise
         except ExtractionError as error:
-            if not isinstance(error, RateLimitedError):
+            if vouches and not isinstance(error, RateLimitedError):
                 self._succeeded(generation)
             raise
         else:
-            self._succeeded(generation)
+            if vouches:
+                self._succeeded(generation)
         finally:
             if generation == self._generation:
                 self._probing = False

@@ -182,7 +182,8 @@ class GenesysClient:
         try:
             self._emit("request_waited", seconds=self._clock.monotonic() - began)
             self._lease_check()
-            with self.breaker.aside() if request.rules.aside else self.breaker.guard():
+            rules = request.rules
+            with self.breaker.aside() if rules.aside else self.breaker.guard(vouches=rules.vouches):
                 return await self._send(request, permit)
         except RateLimitedError as error:
             self.limiter.hold(error.retry_after)

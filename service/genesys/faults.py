@@ -51,6 +51,7 @@ class Rules(NamedTuple):
         judge: its own view of an error, asked first.
         tells_limit: whether the ``inin-ratelimit`` headers of its answers rule the org's limit.
         aside: whether its failures say nothing of the org's health, so that the breaker does not count them.
+        vouches: whether its answers show that the API is well, so that the breaker may close.
     """
 
     permission: str = "Analytics > Query > Read"
@@ -58,6 +59,7 @@ class Rules(NamedTuple):
     judge: Judge | None = None
     tells_limit: bool = False
     aside: bool = False
+    vouches: bool = True
 
     @property
     def needs(self) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from service.clock import Clock
 from service.errors import PageError, RefusedError, UnauthorizedError
 from service.genesys.breaker import Emit
+from service.genesys.faults import Rules
 from service.genesys.redaction import Redactor, basic
 from service.genesys.transport import HttpRequest
 
@@ -76,9 +77,9 @@ class TokenSource:
 
     async def renew(self, stale: str) -> str:
         """Another token than the one that the API has just refused; raises as ``get`` does."""
-        if self._token is not None and self._token != stale:
-            return await self.get()
-        return await self._renewed()
+        if self._token == stale:
+            self._token = None  # not shown again, should the login server fail now
+        return await self.get()
 
     async def close(self) -> None:
         """Stop a renewal that is under way."""
@@ -116,6 +117,7 @@ class TokenSource:
                 "Content-Type": "application/x-www-form-urlencoded",
             },
             urlencode({"grant_type": "client_credentials"}).encode(),
+            Rules(vouches=False),
         )
         try:
             answer = await self._send(request)

@@ -208,6 +208,42 @@ def test_a_broken_server_is_retried_and_then_let_be(with_org: WithOrg) -> None:
     with_org(main)
 
 
+def test_a_token_between_failures_vouches_for_nothing(with_org: WithOrg) -> None:
+    """The queries' failures stand in a row all the same, and the probe is a query: the open time doubles."""
+
+    async def main(org: Org) -> None:
+        for number in range(9):
+            org.login(access_token=f"token-{number}", expires_in=0.1)  # type: ignore[arg-type]
+            org.answer(status=503)
+        with pytest.raises(ServerError):
+            await org.client.call(ASK)
+        assert org.client.breaker.state == "open"
+        await asyncio.sleep(30.5)
+        with pytest.raises(ServerError):
+            await org.client.call(ASK)
+        opened = [context["open_for"] for event, context in org.told if event == "circuit_opened"]
+        assert opened == [30, 60]
+        assert org.events().count("token_renewed") == 6
+        assert "circuit_closed" not in org.events()
+
+    with_org(main)
+
+
+def test_a_token_that_was_refused_is_not_shown_again(with_org: WithOrg) -> None:
+    """Not even where the login server fails just then."""
+
+    async def main(org: Org) -> None:
+        org.login()
+        org.answer(status=401)
+        org.login(status=503)
+        org.login(access_token="token-2")
+        org.answer(payload=EMPTY)
+        assert json.loads(await org.client.call(ASK)) == EMPTY
+        assert org.sends() == 5
+
+    with_org(main)
+
+
 def test_a_broken_login_server_is_not_retried_twice_over(with_org: WithOrg) -> None:
     """Its tries are those of the request that wants the token."""
 
