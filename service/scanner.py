@@ -215,15 +215,14 @@ class Scanner:
                         return
                     await self._partitions.ensure(scan.span)
                     merged = await self._pipeline.extract(scan, cycle)
-            except CircuitOpenError as error:
+            except (CircuitOpenError, RateLimitedError) as error:
                 if self._gives_up:
                     await self._failed(scan, error, tally)
                     raise GivenUpError(str(error)) from error
+                if isinstance(error, RateLimitedError):
+                    raise
                 await self._ledger.interrupt(scan, str(error))
                 await self.gate.pause(error.retry_after)
-            except RateLimitedError as error:
-                await self._failed(scan, error, tally)
-                raise GivenUpError(str(error)) from error
             except GateClosedError:
                 tally.put_back += len(scan.windows)
                 return

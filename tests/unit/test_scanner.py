@@ -1,0 +1,95 @@
+"""What becomes of scans that fail."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from service.clock import FakeClock
+from service.config import config_from
+from service.errors import RateLimitedError
+from service.genesys.client import GenesysClient
+from service.model import Granularity, Scan, Span, Window
+from service.pipeline import Pipeline
+from service.postgres.ledger import Ledger, LedgerWindow
+from service.postgres.partitions import Partitions
+from service.scanner import RECENT, GivenUpError, Scanner, Tally, Terms
+
+FIRST, DAY = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
+CONFIG = config_from(
+    {
+        "database": {"dsn": "postgresql://nowhere/none"},
+        "orgs": {"acme": {"region": "mypurecloud.com", "client_id": "c", "client_secret": "secret"}},
+    }
+)
+TERMS = Terms(DAY, "auto", DAY, lambda _: True, Granularity.DAILY)
+
+
+class Notes:
+    """A ledger and a pipeline that write down what they are told; each scan ends as the test says."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.failed: list[Span] = []
+        self.asked: list[Span] = []
+        self.told: list[str] = []
+
+    async def entries_per_bucket(self, *_: object) -> float:
+        return 10_000.0  # so that each window is a scan of its own
+
+    async def fail(self, scan: Scan, _reason: str) -> None:
+        self.failed.append(scan.span)
+
+    async def excuse(self, *_: object) -> None:
+        """Nobody looks at it here."""
+
+    async def ensure(self, _span: Span) -> None:
+        """There are partitions enough."""
+
+    async def extract(self, scan: Scan, _cycle: str) -> None:
+        self.asked.append(scan.span)
+        raise self.error
+
+    def scanner(self, *, gives_up: bool) -> Scanner:
+        return Scanner(
+            CONFIG.orgs["acme"],
+            cast(GenesysClient, SimpleNamespace(dialect=SimpleNamespace(query_hash=lambda _: "h"))),
+            cast(Ledger, self),
+            cast(Pipeline, self),
+            cast(Partitions, self),
+            FakeClock(),
+            self.emit,
+            gives_up=gives_up,
+        )
+
+    def emit(self, event: str, **_context: Any) -> None:  # noqa: ANN401 - a context holds anything
+        self.told.append(event)
+
+
+def days(number: int) -> list[LedgerWindow]:
+    found = []
+    for day in range(number):
+        span = Span(FIRST + day * DAY, FIRST + (day + 1) * DAY)
+        window = Window("acme", "job:daily", "daily", span, "daily", Granularity.DAILY, span.end)
+        found.append(LedgerWindow(window, "pending", None, False, False, False, 0, None))
+    return found
+
+
+async def test_a_window_that_the_limit_refused_too_often_fails_and_harms_no_other() -> None:
+    """The daemon goes on with the others."""
+    notes, tally = Notes(RateLimitedError("HTTP 429", retry_after=1)), Tally()
+    await notes.scanner(gives_up=False).run(days(3), TERMS, "c", tally, lambda _: RECENT)
+    assert len(notes.asked) == tally.failed == 3
+    assert sorted(notes.failed) == sorted(each.window.span for each in days(3))
+    assert notes.told == ["window_failed"] * 3
+
+
+async def test_with_once_the_org_is_given_up() -> None:
+    """Its other windows say why nobody came to them."""
+    notes, tally = Notes(RateLimitedError("held", retry_after=400, status=None)), Tally()
+    with pytest.raises(GivenUpError, match="held"):
+        await notes.scanner(gives_up=True).run(days(1), TERMS, "c", tally, lambda _: RECENT)
+    assert tally.failed == 1
