@@ -76,7 +76,7 @@ class GenesysClient:
         self._redactor = Redactor()
         self.limiter = OrgLimiter(requests_per_second)
         self._allowance = Allowance(lambda: self.limiter, self._on_hold, self._emit)
-        self._transport = Transport(self._redactor, self._clock, self._allowance.hear)
+        self._transport = Transport(self._redactor, self._clock, self._allowance.hear, lease_check)
         self.breaker = Breaker(breaker_failures, breaker_open_for, self._clock, self._emit)
         self._tokens = TokenSource(
             login_url,

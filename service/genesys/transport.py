@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -56,12 +56,21 @@ class Transport:
         redactor: takes secrets out of errors.
         clock: tells how far off an HTTP date is.
         hear: told the headers of each answer whose limit rules.
+        may_send: called on the open connection; raises where nothing must be sent any more. Connecting takes its
+            time, and a process may have stood still meanwhile.
     """
 
-    def __init__(self, redactor: Redactor, clock: Clock, hear: Callable[[Mapping[str, str]], None]) -> None:
+    def __init__(
+        self,
+        redactor: Redactor,
+        clock: Clock,
+        hear: Callable[[Mapping[str, str]], None],
+        may_send: Callable[[], None],
+    ) -> None:
         self._redactor = redactor
         self._clock = clock
         self._hear = hear
+        self._may_send = may_send
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -83,6 +92,7 @@ class Transport:
             ServerError: the connection failed or broke, or the answer is 5xx.
             PageError: too large, packed in a way that was not asked for, cut short, or a redirect.
             ExtractionError: the class that any other answer stands for.
+            LeaseLostError: what ``may_send`` raised; nothing was sent.
         """
         deadline = asyncio.timeout(timeout)
         try:
@@ -104,10 +114,19 @@ class Transport:
             raise ServerError(f"the connection failed: {self._redactor.clean(str(error))}") from None
 
     async def _exchange(self, request: HttpRequest, permit: Permit) -> bytes:
-        def sent() -> None:
-            if permit.sent_at is not None:
+        begun = False
+
+        def leaving() -> None:
+            nonlocal begun
+            if begun:
                 # aiohttp sends a GET again by itself where a kept connection turns out closed: past the limit.
                 raise aiohttp.ServerDisconnectedError
+            self._may_send()
+            begun = True
+            if not request.body:
+                sent()
+
+        def sent() -> None:
             permit.sent()
 
         async with self._open().request(
@@ -116,7 +135,7 @@ class Transport:
             data=request.body,
             headers={**request.headers, "Accept": "application/json", "Accept-Encoding": "gzip"},
             allow_redirects=False,
-            trace_request_ctx={"sent": sent},
+            trace_request_ctx={"leaving": leaving, "sent": sent},
         ) as response:
             wait = response.headers.get("Retry-After")
             if request.rules.tells_limit:
@@ -141,7 +160,9 @@ class Transport:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             traces = aiohttp.TraceConfig()
-            traces.on_request_headers_sent.append(_tell_sent)
+            # Headers are kept back until the body goes with them, which may be as late as a busy loop makes it.
+            traces.on_request_headers_sent.append(_tell("leaving"))
+            traces.on_request_chunk_sent.append(_tell("sent"))
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),  # concurrency is bounded by the windows in flight
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
@@ -153,10 +174,11 @@ class Transport:
         return self._session
 
 
-async def _tell_sent(
-    _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceRequestHeadersSentParams
-) -> None:
-    context.trace_request_ctx["sent"]()
+def _tell(what: str) -> Callable[[aiohttp.ClientSession, SimpleNamespace, object], Awaitable[None]]:
+    async def tell(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx[what]()
+
+    return tell
 
 
 async def _read(content: aiohttp.StreamReader, packed: str, most: int, *, cut: bool = False) -> bytes:

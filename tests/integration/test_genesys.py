@@ -13,15 +13,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from service.errors import ExtractionError, PageError, QueryTimeoutError, ServerError
+from service.errors import ExtractionError, LeaseLostError, PageError, QueryTimeoutError, ServerError
 from service.genesys import ApiRequest, GenesysClient, QueryBuilder
-from service.genesys.limiter import OrgLimiter
+from service.genesys.limiter import OrgLimiter, Permit
 from service.genesys.query_builder import PATH
-from service.genesys.transport import BODY_MAX
+from service.genesys.transport import BODY_MAX, HttpRequest, Transport
 from service.model import Granularity, Query, Span
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -38,6 +39,7 @@ class Wire:
     def __init__(self) -> None:
         self.answers: list[Handler] = []
         self.arrivals: list[float] = []
+        self.lease_check: Callable[[], None] = lambda: None
         self.told: list[tuple[str, dict[str, Any]]] = []
         app = web.Application()
         app.router.add_post("/oauth/token", self._token)
@@ -57,11 +59,14 @@ class Wire:
             query_timeout=timedelta(seconds=20),
             breaker_failures=50,
             breaker_open_for=timedelta(seconds=30),
-            lease_check=lambda: None,
+            lease_check=self._check,
             on_hold=lambda _: None,
             emit=lambda event, **context: self.told.append((event, context)),
         )
         self.client.limiter = OrgLimiter(100, spent=False)  # nobody went before
+
+    def _check(self) -> None:
+        self.lease_check()
 
     async def close(self) -> None:
         await self.client.close()
@@ -237,6 +242,49 @@ async def test_a_get_is_sent_once_for_each_turn(wire: Wire) -> None:
     assert await wire.call(ApiRequest("GET", PATH)) == EMPTY
     sent = sum(event == "request_sent" for event, _ in wire.told)
     assert sent == len(wire.arrivals) == 4
+
+
+async def test_a_request_counts_from_when_it_is_written(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from when a busy loop was asked to write it."""
+    said: list[float | None] = []
+    send = Transport.send
+
+    async def watched(self: Transport, request: HttpRequest, permit: Permit, timeout: float) -> bytes:  # noqa: ASYNC109
+        body = await send(self, request, permit, timeout)
+        said.append(permit.sent_at)
+        return body
+
+    def stall() -> None:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)  # as a large page that is just being read
+
+    monkeypatch.setattr(Transport, "send", watched)
+    wire.lease_check = stall
+    began = time.monotonic()
+    await wire.call()
+    assert time.monotonic() - began >= 1.2, "it stalled before and after connecting, for the token and the query"
+    for sent_at, arrived in zip(said, wire.arrivals, strict=True):
+        assert sent_at is not None
+        assert abs(arrived - sent_at) < 0.1
+
+
+async def test_a_lease_lost_while_connecting_lets_nothing_out(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at on the open connection once more; no failure of the server's."""
+    connect = aiohttp.TCPConnector.connect
+
+    async def slowly(self: aiohttp.TCPConnector, *given: Any, **more: Any) -> Any:  # noqa: ANN401 - aiohttp's own
+        connection = await connect(self, *given, **more)
+        wire.lease_check = lost
+        return connection
+
+    def lost() -> None:
+        raise LeaseLostError
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", slowly)
+    with pytest.raises(LeaseLostError):
+        await wire.call()
+    assert wire.lease_check is lost
+    assert wire.arrivals == []
+    assert wire.client.breaker.state == "closed"
 
 
 async def test_what_the_server_repeats_of_our_secrets_is_not_told(wire: Wire) -> None:
