@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-
-_ENDING = (signal.SIGTERM, signal.SIGINT)
-_ASKING = (signal.SIGHUP, signal.SIGUSR1)
 
 
 @dataclass
@@ -59,21 +55,3 @@ class Signals:
                 loop.remove_signal_handler(number)
                 signal.signal(number, before[number])
             signal.pthread_sigmask(signal.SIG_UNBLOCK, events)
-
-
-@contextmanager
-def unheard() -> Iterator[None]:
-    """Around all of a process's work: while signals are not heard yet, or no more, each is answered all the same.
-
-    SIGTERM and SIGINT end it at once, in order since nothing is in flight; the others are ignored. Past the
-    context all are: the interpreter's own end would let them kill.
-    """
-    for number in _ENDING:
-        signal.signal(number, lambda *_: os._exit(0))
-    for number in _ASKING:
-        signal.signal(number, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for number in (*_ENDING, *_ASKING):
-            signal.signal(number, signal.SIG_IGN)

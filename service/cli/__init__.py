@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from typing import NoReturn
 
 from service import __version__
+from service.cli.unheard import unheard
 from service.errors import ConfigError, FlowOutcomesError
 
 DONE, UNDONE, BAD_USAGE = 0, 1, 2
@@ -55,6 +57,11 @@ def parser(wanted: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    with unheard() if argv[:1] == ["run"] else nullcontext():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     arguments = parser(argv[:1] if argv[:1] and argv[0] in _COMMANDS else _COMMANDS).parse_args(argv)
     try:
         code: int = arguments.command(arguments)

@@ -9,7 +9,6 @@ from service.cli.arguments import configured, declare
 from service.config import load_config
 from service.once import run_once
 from service.report import Reporter
-from service.signals import unheard
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,12 +21,11 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it; the exit code."""
-    with unheard():
-        config = configured(arguments, logs_to="stdout")
-        if arguments.once:
-            return asyncio.run(run_once(config, Reporter().emit))
-        from service.daemon import Daemon
+    config = configured(arguments, logs_to="stdout")
+    if arguments.once:
+        return asyncio.run(run_once(config, Reporter().emit))
+    from service.daemon import Daemon
 
-        daemon = Daemon(config, lambda: load_config(arguments.config), Reporter())
-        asyncio.run(daemon.serve())
-        return 0
+    daemon = Daemon(config, lambda: load_config(arguments.config), Reporter())
+    asyncio.run(daemon.serve())
+    return 0
