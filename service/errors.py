@@ -7,6 +7,7 @@
     ├── DatabaseAwayError         PostgreSQL cannot be reached, or not written
     ├── SchemaError               the schema is not there, or not for this role to read
     ├── LeaseLostError            another process works the org now: write nothing more
+    ├── HoursOverError            a job's off-peak hours are over: ask nothing more for it
     └── ExtractionError           a query did not end in a complete scan
         ├── UnauthorizedError     401, after the token was renewed once
         ├── ForbiddenError        403: a permission is missing
@@ -57,6 +58,10 @@ class SchemaError(FlowOutcomesError):
 
 class LeaseLostError(FlowOutcomesError):
     """This process no longer holds the org."""
+
+
+class HoursOverError(FlowOutcomesError):
+    """The job's off-peak hours are over; what was not stored stays due."""
 
 
 class ExtractionError(FlowOutcomesError):

@@ -10,8 +10,9 @@ from service.postgres import aliases
 from service.postgres.lease import Lease
 from service.report import Emit
 from service.runtime import AWAY_RETRY, GRACE, Runtime, database_of, migrated
-from service.scanner import GivenUpError, Tally
+from service.scanner import GivenUpError
 from service.signals import Signals
+from service.terms import Tally
 from service.worker import OrgWorker, Wish
 
 HELD_ELSEWHERE = 30.0  # seconds to wait for an org that another process holds

@@ -104,7 +104,7 @@ class JobLoop:
             if tally.unfinished or tally.doubted:
                 at = self._open(self._clock.now() + job.retry_every)
                 self._at("retry", at, lambda: self.ring(whole=False))
-            return True
+            return not tally.put_back
         return False
 
     def _again(self, after: float) -> None:
@@ -150,7 +150,8 @@ class OrgLoop:
 
     def configure(self, config: Config, org: Org) -> None:
         """Take over what has changed; what is in flight goes on as it began."""
-        self.org = org
+        before, self.org = self.org, org
+        owes_otherwise = (before.timezone, before.flows) != (org.timezone, org.flows)
         if self.worker is not None:
             self.worker.configure(org)
         wanted = {name: job for name, job in config.jobs.items() if org in config.orgs_of(name)}
@@ -160,7 +161,7 @@ class OrgLoop:
             if name not in self._jobs:
                 self._jobs[name] = JobLoop(org.name, job, self._scheduler, self._runtime.clock, self._emit)
                 self._start(self._jobs[name])
-            elif self._jobs[name].job != job:
+            elif self._jobs[name].job != job or owes_otherwise:
                 self._jobs[name].job = job
                 self._jobs[name].fallen_due()
         self._entries = {name: entry for name, entry in config.ad_hoc.items() if entry.org == org.name}

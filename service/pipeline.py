@@ -49,11 +49,17 @@ class Pipeline:
         self._merging = asyncio.Lock()  # the org's row admits one at a time: wait here, and keep no connection
         self._cuts: list[Cut] | None = None
 
-    async def extract(self, scan: Scan, cycle: str) -> Merged:
+    async def extract(self, scan: Scan, cycle: str, may_begin: Callable[[], None]) -> Merged:
         """Bring one scan in, from its first page to its mark in the ledger.
+
+        Args:
+            scan: which.
+            cycle: the cycle that it belongs to.
+            may_begin: called just before each of its queries begins; raises where none may.
 
         Raises:
             ExtractionError: it did not come to its end; nothing of it is stored.
+            HoursOverError: what ``may_begin`` raised; nothing of it is stored.
             DatabaseAwayError: the database was away; nothing of it is stored.
             LeaseLostError: another process works the org now.
         """
@@ -63,7 +69,7 @@ class Pipeline:
             staging, tally, began_at = Staging(self._database, scan.org), _Tally(), self._clock.now()
             try:
                 for query in scan.queries:
-                    await self._fetch(query, scan, staging, tally)
+                    await self._fetch(query, scan, staging, tally, may_begin)
                 record = ScanRecord(
                     scan=scan,
                     buckets=buckets(scan.span, scan.granularity, scan.queries[0].timezone),
@@ -90,7 +96,9 @@ class Pipeline:
                 return merged
         raise AssertionError("the last attempt returns or raises")
 
-    async def _fetch(self, query: Query, scan: Scan, staging: Staging, tally: _Tally) -> None:
+    async def _fetch(
+        self, query: Query, scan: Scan, staging: Staging, tally: _Tally, may_begin: Callable[[], None]
+    ) -> None:
         """Read one query to its end, in halves where the engine finds it too large."""
         waiting, too_slow = [query], []
         most = largest(query, scan.span, await self._known_cuts())
@@ -102,7 +110,7 @@ class Pipeline:
                 continue
             pages_before = tally.pages
             try:
-                async with aclosing(self._pages(query, tally)) as pages:
+                async with aclosing(self._pages(query, tally, may_begin)) as pages:
                     async for normalised in pages:
                         _attributable(scan, normalised)
                         await staging.add(normalised)
@@ -120,13 +128,15 @@ class Pipeline:
         for slow, halves in too_slow:  # its halves did pass, so it was the size, and not the server's bad hour
             await self._remember_cut(slow, halves)
 
-    async def _pages(self, query: Query, tally: _Tally) -> AsyncGenerator[Normalised, None]:
+    async def _pages(
+        self, query: Query, tally: _Tally, may_begin: Callable[[], None]
+    ) -> AsyncGenerator[Normalised, None]:
         frame = Frame.of(
             query,
             buckets(query.span, query.granularity, query.timezone),
             lambda at: is_edge(at, query.granularity, query.timezone),
         )
-        async with aclosing(self._client.scan(query)) as pages:
+        async with aclosing(self._client.scan(query, may_begin)) as pages:
             async for page in pages:
                 tally.pages += 1
                 tally.entries += len(page.entries)

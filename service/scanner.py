@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 
 from service.clock import Clock
@@ -16,6 +17,7 @@ from service.errors import (
     DatabaseAwayError,
     ExtractionError,
     GranularityError,
+    HoursOverError,
     LeaseLostError,
     PageError,
     RateLimitedError,
@@ -26,9 +28,10 @@ from service.genesys.client import GenesysClient
 from service.model import Granularity, Scan, Span, Window
 from service.pipeline import Pipeline, about
 from service.plan import granularity, scans
-from service.plan.scans import MetricsDelay, OrgSettings
+from service.plan.scans import OrgSettings
 from service.postgres.ledger import Ledger, LedgerWindow
 from service.postgres.partitions import Partitions
+from service.terms import Tally, Terms
 
 Emit = Callable[..., None]
 
@@ -39,40 +42,6 @@ RECENT, BY_HAND, BACKLOG = range(3)
 _OF_ONE_WINDOW = (PageError, GranularityError, TooLargeError)
 
 _BUCKET_SECONDS = {Granularity.HOURLY: 3600.0, Granularity.DAILY: 86400.0, Granularity.MONTHLY: 30 * 86400.0}
-
-
-@dataclass(frozen=True)
-class Terms:
-    """On what terms windows are asked for: a job's, or those of ad hoc work.
-
-    Attributes:
-        delay: the delay buffer.
-        metrics_delay: its mode.
-        expect_for: how long an outcome once seen is expected.
-        may_begin: whether a scan may begin at this moment; the off-peak hours.
-        coarsest: the coarsest granularity that a refusal may lead to.
-    """
-
-    delay: timedelta
-    metrics_delay: MetricsDelay
-    expect_for: timedelta
-    may_begin: Callable[[datetime], bool]
-    coarsest: Granularity
-
-
-@dataclass
-class Tally:
-    """What a cycle came to, in windows."""
-
-    complete: int = 0
-    doubted: int = 0
-    failed: int = 0
-    put_back: int = 0
-
-    @property
-    def unfinished(self) -> int:
-        """Windows that were due and are not stored."""
-        return self.failed + self.put_back
 
 
 class GivenUpError(Exception):
@@ -206,6 +175,11 @@ class Scanner:
             await self._ledger.replace(scan.windows[0], coarser)
             await self._one(self._scan([coarser], terms), terms, cycle, tally, priority)
 
+    def _in_hours(self, terms: Terms) -> None:
+        """Looked at before each query of a scan, for it may be long, and held back by a 429."""
+        if not terms.in_hours(self._clock.now()):
+            raise HoursOverError("the off-peak hours are over")
+
     async def _extract(self, scan: Scan, terms: Terms, cycle: str, tally: Tally, priority: int) -> None:
         while True:
             try:
@@ -214,7 +188,7 @@ class Scanner:
                         tally.put_back += len(scan.windows)
                         return
                     await self._partitions.ensure(scan.span)
-                    merged = await self._pipeline.extract(scan, cycle)
+                    merged = await self._pipeline.extract(scan, cycle, partial(self._in_hours, terms))
             except (CircuitOpenError, RateLimitedError) as error:
                 if self._gives_up:
                     await self._failed(scan, error, tally)
@@ -223,15 +197,12 @@ class Scanner:
                     raise
                 await self._ledger.interrupt(scan, str(error))
                 await self.gate.pause(error.retry_after)
-            except GateClosedError:
+            except (GateClosedError, HoursOverError, DatabaseAwayError, LeaseLostError, CancelledError) as error:
                 tally.put_back += len(scan.windows)
-                return
-            except (DatabaseAwayError, LeaseLostError):
-                tally.put_back += len(scan.windows)
-                raise
-            except asyncio.CancelledError:
-                tally.put_back += len(scan.windows)
-                await self._put_back(scan)
+                if isinstance(error, (HoursOverError, CancelledError)):
+                    await self._put_back(scan)
+                if isinstance(error, (GateClosedError, HoursOverError)):
+                    return
                 raise
             else:
                 tally.doubted += len(merged.doubted)

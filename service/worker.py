@@ -21,7 +21,8 @@ from service.postgres.ledger import AD_HOC, Ledger, LedgerWindow, work_of
 from service.postgres.partitions import Partitions
 from service.postgres.pool import Database
 from service.postgres.requests import ask
-from service.scanner import BACKLOG, BY_HAND, RECENT, Scanner, Tally, Terms
+from service.scanner import BACKLOG, BY_HAND, RECENT, Scanner
+from service.terms import Tally, Terms
 
 Emit = Callable[..., None]
 
@@ -43,7 +44,11 @@ class Wish:
 
     def may_begin(self, job: Job, at: datetime) -> bool:
         """Whether a scan of the job may begin at this moment."""
-        return not self.stop and (self.any_time or job.off_peak is None or job.off_peak.contains(at))
+        return not self.stop and self.in_hours(job, at)
+
+    def in_hours(self, job: Job, at: datetime) -> bool:
+        """Whether a query of the job may begin at this moment, of a scan that has begun."""
+        return self.any_time or job.off_peak is None or job.off_peak.contains(at)
 
 
 class OrgWorker:
@@ -117,6 +122,7 @@ class OrgWorker:
             metrics_delay=job.metrics_delay,
             expect_for=job.expect_for,
             may_begin=lambda at: wish.may_begin(job, at),
+            in_hours=lambda at: wish.in_hours(job, at),
             coarsest=_coarsest(job.window),
         )
         taken, known = await self._owed(job, wish)
@@ -242,6 +248,7 @@ AD_HOC_TERMS = Terms(
     metrics_delay="auto",
     expect_for=timedelta(days=31),
     may_begin=lambda _: True,
+    in_hours=lambda _: True,
     coarsest=Granularity.MONTHLY,
 )
 

@@ -25,6 +25,10 @@ _TOLD_MAX = 1000
 """Characters of an error's text; what the server said in it is bounded before."""
 
 
+def _always() -> None:
+    """Nothing forbids it."""
+
+
 class GenesysClient:
     """Asks one org's API, within its limit, under its lease, with its token.
 
@@ -112,15 +116,27 @@ class GenesysClient:
         """Take over what is left of a hold from before this process."""
         self.limiter.hold(seconds)
 
-    async def scan(self, query: Query) -> AsyncGenerator[Page, None]:
+    async def scan(self, query: Query, may_begin: Callable[[], None] = _always) -> AsyncGenerator[Page, None]:
         """The pages of one scan, in order, up to the last.
+
+        Args:
+            query: what is asked.
+            may_begin: called just before the first page is asked for, each time; raises where that must not be.
 
         Raises:
             CursorError: the cursor has expired; what was yielded is void, and the caller begins again.
             ExtractionError: the scan cannot be completed.
             LeaseLostError: this process no longer holds the org.
         """
-        call = partial(self.call, query_hash=self.dialect.query_hash(query))
+        query_hash = self.dialect.query_hash(query)
+        before = may_begin
+
+        async def call(request: ApiRequest) -> bytes:
+            nonlocal before
+            answer = await self.call(request, query_hash=query_hash, before=before)
+            before = _always
+            return answer
+
         try:
             async with aclosing(self.dialect.scan(query, call)) as pages:
                 async for page in pages:
@@ -129,14 +145,16 @@ class GenesysClient:
             error.args = (self._redactor.clean(str(error), _TOLD_MAX),)  # a page's text may be in it
             raise
 
-    async def call(self, request: ApiRequest, *, query_hash: str | None = None) -> bytes:
+    async def call(
+        self, request: ApiRequest, *, query_hash: str | None = None, before: Callable[[], None] = _always
+    ) -> bytes:
         """The body of the answer to one request; of those with one query hash one at a time.
 
         Raises:
             ExtractionError: what the answer stands for, after the tries that are due.
             LeaseLostError: this process no longer holds the org.
         """
-        send = partial(self._authorized, request)
+        send = partial(self._authorized, request, before)
         if query_hash is None:
             return await self._retries.run(send, once=request.once)
         async with self._alone(query_hash):
@@ -159,14 +177,14 @@ class GenesysClient:
             if not self._users[query_hash]:
                 del self._users[query_hash], self._locks[query_hash]
 
-    async def _authorized(self, request: ApiRequest) -> bytes:
+    async def _authorized(self, request: ApiRequest, before: Callable[[], None]) -> bytes:
         """Send with the token; once more with another one where the API refuses the first."""
         token = await self._tokens.get()
         try:
-            return await self._once(self._with_token(request, token))
+            return await self._once(self._with_token(request, token), before)
         except UnauthorizedError:
             token = await self._tokens.renew(token)
-        return await self._once(self._with_token(request, token))
+        return await self._once(self._with_token(request, token), before)
 
     def _with_token(self, request: ApiRequest, token: str) -> HttpRequest:
         headers = {"Authorization": f"Bearer {token}"}
@@ -174,7 +192,7 @@ class GenesysClient:
             headers["Content-Type"] = "application/json"
         return HttpRequest(request.method, self._base_url + request.path, headers, request.body, request.rules)
 
-    async def _once(self, request: HttpRequest) -> bytes:
+    async def _once(self, request: HttpRequest, before: Callable[[], None] = _always) -> bytes:
         """One send, whatever for: through limiter, lease and breaker."""
         self.breaker.check()
         began = self._clock.monotonic()
@@ -182,6 +200,7 @@ class GenesysClient:
         try:
             self._emit("request_waited", seconds=self._clock.monotonic() - began)
             self._lease_check()
+            before()
             rules = request.rules
             with self.breaker.aside() if rules.aside else self.breaker.guard(vouches=rules.vouches):
                 return await self._send(request, permit)

@@ -10,12 +10,15 @@ from types import SimpleNamespace
 from typing import cast
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from service.clock import FakeClock
 from service.config import Job, config_from
 from service.errors import DatabaseAwayError
-from service.org_loop import JobLoop
-from service.scanner import Tally
+from service.org_loop import JobLoop, OrgLoop
+from service.runtime import Runtime
 from service.scheduler import Scheduler
+from service.terms import Tally
 from service.worker import OrgWorker, Wish
 
 CONFIG = config_from(
@@ -116,6 +119,17 @@ async def test_what_is_unfinished_is_tried_again_after_a_while() -> None:
         assert (await stage.worker.next_cycle()).whole is False
 
 
+async def test_what_the_off_peak_hours_put_back_is_taken_up_as_it_was() -> None:
+    """With the lookback, where the cycle was to take it along."""
+    async with playing() as stage:
+        wish = await stage.worker.next_cycle()
+        wish.whole = True  # as the cycle itself decides
+        stage.worker.results.put_nowait(Tally(put_back=4))
+        await settle()
+        stage.rings.at["acme/daily/retry"][1]()
+        assert (await stage.worker.next_cycle()).whole is True
+
+
 async def test_run_now_joins_a_cycle_that_takes_the_lookback_along() -> None:
     """It is not doubled, and the off-peak hours do not hold it any more."""
     async with playing() as stage:
@@ -188,6 +202,22 @@ async def test_an_error_nobody_thought_of_ends_neither_loop_nor_daemon() -> None
         assert stage.told == ["cycle_broken"]
         stage.rings.at["acme/daily/retry"][1]()
         await stage.worker.next_cycle()
+
+
+@pytest.mark.parametrize(
+    ("changed", "rung"), [({"flows": ["f"]}, True), ({"timezone": "Asia/Tokyo"}, True), ({"page_size": 7}, False)]
+)
+async def test_a_reload_that_changes_what_an_org_owes_is_seen_to_at_once(
+    changed: dict[str, object], *, rung: bool
+) -> None:
+    """Not only when the next window falls due."""
+    runtime = cast(Runtime, SimpleNamespace(clock=FakeClock()))
+    loop = OrgLoop(CONFIG, CONFIG.orgs["acme"], runtime, cast(Scheduler, Rings()), lambda *_, **__: None)
+    asked = loop._jobs["daily"]._rung
+    org = CONFIG.orgs["acme"].model_copy(update=changed)
+    config = CONFIG.model_copy(update={"orgs": {"acme": org}})
+    loop.configure(config, org)
+    assert asked.is_set() is rung
 
 
 async def test_closed_it_ends_with_its_cycle() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +18,8 @@ from service.model import Granularity, Scan, Span, Window
 from service.pipeline import Pipeline
 from service.postgres.ledger import Ledger, LedgerWindow
 from service.postgres.partitions import Partitions
-from service.scanner import RECENT, GivenUpError, Scanner, Tally, Terms
+from service.scanner import RECENT, GivenUpError, Scanner
+from service.terms import Tally, Terms
 
 FIRST, DAY = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
 CONFIG = config_from(
@@ -25,15 +28,16 @@ CONFIG = config_from(
         "orgs": {"acme": {"region": "mypurecloud.com", "client_id": "c", "client_secret": "secret"}},
     }
 )
-TERMS = Terms(DAY, "auto", DAY, lambda _: True, Granularity.DAILY)
+TERMS = Terms(DAY, "auto", DAY, lambda _: True, lambda _: True, Granularity.DAILY)
 
 
 class Notes:
     """A ledger and a pipeline that write down what they are told; each scan ends as the test says."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception | None) -> None:
         self.error = error
         self.failed: list[Span] = []
+        self.stopped: list[Span] = []
         self.asked: list[Span] = []
         self.told: list[str] = []
 
@@ -43,14 +47,20 @@ class Notes:
     async def fail(self, scan: Scan, _reason: str) -> None:
         self.failed.append(scan.span)
 
+    async def interrupt(self, scan: Scan) -> None:
+        self.stopped.append(scan.span)
+
     async def excuse(self, *_: object) -> None:
         """Nobody looks at it here."""
 
     async def ensure(self, _span: Span) -> None:
         """There are partitions enough."""
 
-    async def extract(self, scan: Scan, _cycle: str) -> None:
+    async def extract(self, scan: Scan, _cycle: str, may_begin: Callable[[], None]) -> None:
         self.asked.append(scan.span)
+        if self.error is None:
+            may_begin()
+            raise AssertionError("the hours were to be over by now")
         raise self.error
 
     def scanner(self, *, gives_up: bool) -> Scanner:
@@ -93,3 +103,12 @@ async def test_with_once_the_org_is_given_up() -> None:
     with pytest.raises(GivenUpError, match="held"):
         await notes.scanner(gives_up=True).run(days(1), TERMS, "c", tally, lambda _: RECENT)
     assert tally.failed == 1
+
+
+async def test_a_scan_that_the_end_of_the_hours_stops_stays_due() -> None:
+    """It has not failed."""
+    notes, tally = Notes(None), Tally()
+    over = replace(TERMS, in_hours=lambda _: False)
+    await notes.scanner(gives_up=False).run(days(1), over, "c", tally, lambda _: RECENT)
+    assert (tally.put_back, tally.failed, notes.told) == (1, 0, [])
+    assert notes.stopped == notes.asked == [days(1)[0].window.span]

@@ -14,6 +14,7 @@ from aioresponses import CallbackResult, aioresponses
 from service.errors import (
     CircuitOpenError,
     ForbiddenError,
+    HoursOverError,
     LeaseLostError,
     RateLimitedError,
     ServerError,
@@ -126,6 +127,32 @@ def test_a_scan_takes_its_token_and_its_pages(with_org: WithOrg) -> None:
         ]
         assert "nextPageToken" not in json.loads(bodies[0])["queryBuilder"]
         assert json.loads(bodies[1])["queryBuilder"]["nextPageToken"] == "a"
+
+    with_org(main)
+
+
+def test_a_query_begins_only_where_it_may(with_org: WithOrg) -> None:
+    """Looked at when it goes out, each time that page one does; the pages after it are not held up."""
+
+    async def main(org: Org) -> None:
+        open_until = 1200.0
+
+        def may_begin() -> None:
+            if asyncio.get_running_loop().time() >= open_until:
+                raise HoursOverError
+
+        org.login()
+        org.answer(payload={"nextPageToken": "a", "data": []})
+        org.answer(status=429, headers={"Retry-After": "300"})
+        org.answer(payload=EMPTY)
+        assert [page.more async for page in org.client.scan(QUERY, may_begin)] == [True, False]
+        sent, open_until = org.sends(), asyncio.get_running_loop().time() + 100
+        org.answer(status=429, headers={"Retry-After": "300"})
+        with pytest.raises(HoursOverError):
+            _ = [page async for page in org.client.scan(QUERY, may_begin)]
+        assert org.sends() == sent + 1
+        assert org.events().count("rate_limited") == 2
+        assert org.client.breaker.state == "closed"
 
     with_org(main)
 
