@@ -245,6 +245,26 @@ async def test_two_different_figures_for_one_key_fail_the_scan(desk: Desk) -> No
             assert await desk.counts() == {(0, "f", "Paid"): 3}
 
 
+@pytest.mark.parametrize("percentage", [None, 0.5])
+async def test_a_figure_that_came_twice_counts_once(desk: Desk, percentage: float | None) -> None:
+    """With a percentage or without one; told once with and once without, it is two figures."""
+    windows = (Window("acme", "job:daily", "daily", span(0), "daily", Granularity.DAILY, FIRST),)
+    query = Query("acme", span(0), Granularity.DAILY, "UTC", (), 100, None, span(0))
+    record = ScanRecord(Scan(windows, (query,), DAY), [span(0)], (), "hash", CLOCK.now(), 1, 1, "c")
+    row = OutcomeRow("f", *span(0), "Paid", 3, percentage, rejected=False)
+    other = row._replace(outcome_percentage=0.25 if percentage is None else None)
+    staging = Staging(desk.database, "acme")
+    await staging.add(Normalised([row, other], []))
+    with pytest.raises(ConflictError):
+        await merge(desk.database, desk.lease, staging, record)
+    staging = Staging(desk.database, "acme")
+    await staging.add(Normalised([row, row], []))
+    await merge(desk.database, desk.lease, staging, record)
+    assert await desk.rows(
+        "SELECT outcome_name, outcome_count, outcome_percentage, outcome_share FROM flow_outcomes.flow_outcome"
+    ) == [("Paid", 3, percentage, 1.0)]
+
+
 async def test_a_merge_under_an_old_epoch_writes_nothing(desk: Desk) -> None:
     """Another process has taken the org."""
     await desk.rows("UPDATE flow_outcomes.org SET epoch = 2 RETURNING 1")

@@ -83,10 +83,13 @@ async def test_parts_add_up(desk: Desk) -> None:
     assert again.changed == 0
 
 
-async def test_a_part_that_came_twice_alone_counts_once(desk: Desk) -> None:
-    """Where no other part is there, and no share to tell the two by."""
+async def test_a_part_that_came_twice_and_no_other(desk: Desk) -> None:
+    """It counts once, where no percentage is told and where nothing but the count is."""
     await desk.merge(row("s", 5, 5), row("s", 5, 5))
     assert await desk.stored() == {"o1": (5, 5, 0)}
+    bare = OutcomeRow("f", *DAY, "o1", 6, None, False, None, None, "s")
+    await desk.merge(bare, bare)
+    assert await desk.stored() == {"o1": (6, None, None)}
 
 
 async def test_one_part_with_two_figures_is_a_conflict(desk: Desk) -> None:
