@@ -1,7 +1,8 @@
 -- What reporting reads. Names that an alias made one are folded here: counts and percentages add up, missing and n
 -- give n, rejected and n give null. The share is over the flow's total in the bucket, and null for all of them where
 -- one count is not known: rejected, or as a sum past what a bigint holds. A percentage that one of the folded names
--- lacks is not known for their sum; they add up in one order, so that as-of gives the same to the last digit.
+-- lacks is not known for their sum; they add up in one order, so that as-of gives the same to the last digit. A null
+-- that was only expected brought nothing to the sum, so its time is not the time of the figure.
 
 CREATE VIEW flow_outcomes.flow_outcome AS
     SELECT org, flow_id, granularity, bucket_start, bucket_end,
@@ -25,7 +26,8 @@ CREATE VIEW flow_outcomes.flow_outcome AS
                         THEN sum(success_count)::bigint END AS success_count,
                    CASE WHEN bool_and(state <> 'rejected') AND sum(failure_count) <= 9223372036854775807
                         THEN sum(failure_count)::bigint END AS failure_count,
-                   max(extraction_timestamp) AS extraction_timestamp,
+                   coalesce(max(extraction_timestamp) FILTER (WHERE state <> 'expected'),
+                            max(extraction_timestamp)) AS extraction_timestamp,
                    CASE WHEN count(*) = 1 THEN max(outcome_id) END AS outcome_id
             FROM (
                 SELECT f.org, f.outcome_no, o.flow_id, f.granularity, f.bucket_start, f.bucket_end,
@@ -69,7 +71,8 @@ CREATE FUNCTION flow_outcomes.flow_outcome_as_of(at timestamptz) RETURNS TABLE (
                         THEN sum(success_count)::bigint END AS success_count,
                    CASE WHEN bool_and(state <> 'rejected') AND sum(failure_count) <= 9223372036854775807
                         THEN sum(failure_count)::bigint END AS failure_count,
-                   max(extraction_timestamp) AS extraction_timestamp,
+                   coalesce(max(extraction_timestamp) FILTER (WHERE state <> 'expected'),
+                            max(extraction_timestamp)) AS extraction_timestamp,
                    CASE WHEN count(*) = 1 THEN max(outcome_id) END AS outcome_id
             FROM (
                 SELECT f.org, f.outcome_no, o.flow_id, f.granularity, f.bucket_start, f.bucket_end,

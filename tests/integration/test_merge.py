@@ -265,6 +265,22 @@ async def test_a_figure_that_came_twice_counts_once(desk: Desk, percentage: floa
     ) == [("Paid", 3, percentage, 1.0)]
 
 
+async def test_a_null_that_is_only_expected_leaves_a_folded_figure_its_time(desk: Desk) -> None:
+    """An older bucket read later makes the retired name expected: the figure is still the first scan's."""
+    await desk.scan(range(1, 2), {(1, "f", "Settled"): 3})
+    await desk.rows("INSERT INTO flow_outcomes.outcome_alias VALUES ('acme', NULL, 'Paid', 'Settled') RETURNING 1")
+    [(first,)] = await desk.rows("SELECT extraction_timestamp FROM flow_outcomes.flow_outcome")
+    await desk.scan(range(1), {(0, "f", "Paid"): 2})
+    assert await desk.rows("SELECT count(*) FROM flow_outcomes.figure WHERE state = 'expected'") == [(1,)]
+    for source in ("flow_outcome", "flow_outcome_as_of(now())"):
+        found = await desk.rows(
+            f"SELECT outcome_name, outcome_count, extraction_timestamp > %s FROM flow_outcomes.{source}"
+            " ORDER BY bucket_start",
+            first,
+        )
+        assert found == [("Settled", 2, True), ("Settled", 3, False)]
+
+
 async def test_a_merge_under_an_old_epoch_writes_nothing(desk: Desk) -> None:
     """Another process has taken the org."""
     await desk.rows("UPDATE flow_outcomes.org SET epoch = 2 RETURNING 1")
