@@ -6,7 +6,6 @@ import asyncio
 
 from service.config import Config, Org
 from service.errors import DatabaseAwayError, LeaseLostError
-from service.postgres import aliases
 from service.postgres.lease import Lease
 from service.report import Emit
 from service.runtime import AWAY_RETRY, GRACE, Runtime, database_of, migrated
@@ -77,7 +76,6 @@ async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: 
 
 
 async def _hold(runtime: Runtime, config: Config, org: Org, lease: Lease, signals: Signals) -> bool:
-    await aliases.apply(runtime.database, org.name)
     async with runtime.worker(org, lease, gives_up=True) as worker:
         closing = asyncio.create_task(_close_on(signals, worker))
         try:

@@ -11,7 +11,6 @@ from service.clock import Clock
 from service.config import AdHoc, Config, Job, Org
 from service.errors import DatabaseAwayError, LeaseLostError
 from service.plan import windows
-from service.postgres import aliases
 from service.postgres.lease import Lease
 from service.report import Emit
 from service.runtime import Runtime
@@ -232,7 +231,6 @@ class OrgLoop:
             closing.cancel()
 
     async def _hold(self, lease: Lease) -> None:
-        await self._apply_aliases()
         async with self._runtime.worker(self.org, lease) as worker:
             self.worker = worker
             if self._closing.is_set():
@@ -251,16 +249,11 @@ class OrgLoop:
         if self._group is not None and self.worker is not None:
             self._group.create_task(loop.run(self.worker))
 
-    async def _apply_aliases(self) -> None:
-        renamed = await aliases.apply(self._runtime.database, self.org.name)
-        if renamed:
-            self._emit("alias_applied", org=self.org.name, outcomes=renamed)
-
     async def aliases_changed(self) -> None:
         """Let an edited mapping table take hold of what is stored; nothing where another process has the org."""
         if self.worker is not None:
             with contextlib.suppress(DatabaseAwayError):
-                await self._apply_aliases()
+                await self._runtime.apply_aliases(self.org.name)
 
     async def _until_lost(self, lease: Lease) -> None:
         """End the others as soon as the org is not ours any more."""

@@ -22,7 +22,7 @@ from service.errors import ConfigError, DatabaseAwayError, UnauthorizedError
 from service.genesys import AggregatesJobs, Dialect, FlowAggregates, QueryBuilder
 from service.genesys.client import GenesysClient
 from service.logs import register_secret
-from service.postgres import embedded, embedded_folder
+from service.postgres import aliases, embedded, embedded_folder
 from service.postgres.lease import Lease, LeaseKeeper
 from service.postgres.migrate import migrate
 from service.postgres.pool import Database
@@ -114,6 +114,7 @@ class Runtime:
         try:
             worker = OrgWorker(org, client, lease, self.database, self.clock, self.emit, gives_up=gives_up)
             await sweep_org(self.database, org.name)
+            await self.apply_aliases(org.name)
             await worker.prepare()
             yield worker
         finally:
@@ -122,6 +123,16 @@ class Runtime:
             # what a 429 asked for has to be noted while the org is still ours to write of
             if notes := self._notes[org.name]:
                 await asyncio.wait(notes, timeout=3)
+
+    async def apply_aliases(self, org: str) -> None:
+        """Let an edited mapping table take hold of what is stored.
+
+        Raises:
+            DatabaseAwayError: the database is away.
+        """
+        renamed = await aliases.apply(self.database, org)
+        if renamed:
+            self.emit("alias_applied", org=org, outcomes=renamed)
 
     def _keep_hold(self, lease: Lease) -> Callable[[float], None]:
         """Note a 429's wait where the next owner finds it, and here, for the database may be away."""

@@ -1,0 +1,42 @@
+"""The mapping table, edited with plain SQL while nothing runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from service.simulator import SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
+from tests.acceptance.program import Program
+
+BACKFILL = ("backfill", "--org", "acme", "--from", "2024-01-01", "--to", "2024-01-03", "--granularity", "daily")
+
+
+async def test_whatever_takes_an_org_applies_its_aliases_first(program: Program) -> None:
+    """A backfill and a run with --once each give stored names their aliases, take them back, and tell of it."""
+    centre = StaticCentre()
+    centre.put("f1", datetime(2024, 1, 1, 7, tzinfo=UTC), {"Paid": 3, "Settled": 2})
+    centre.put("f1", datetime(2024, 1, 2, 7, tzinfo=UTC), {"Paid": 1})
+    orgs = {"acme": SimulatedOrg(centre=centre, requests_per_second=None)}
+    apart = [("Paid", 3), ("Settled", 2), ("Paid", 1), ("Settled", None)]
+    folded = [("Settled", 5), ("Settled", 1)]
+    add = "INSERT INTO flow_outcomes.outcome_alias VALUES ('acme', NULL, 'Paid', 'Settled') RETURNING old_name"
+    remove = "DELETE FROM flow_outcomes.outcome_alias RETURNING old_name"
+
+    def stored() -> list[tuple[str, int | None]]:
+        rows = program.rows(
+            "SELECT outcome_name, outcome_count FROM flow_outcomes.flow_outcome"
+            " ORDER BY bucket_start, outcome_name"
+        )
+        return [(row["outcome_name"], row["outcome_count"]) for row in rows]
+
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(simulator)
+        assert (await program.run(*BACKFILL)).code == 0
+        assert stored() == apart
+        for command in (BACKFILL, ("run", "--once")):
+            for edit, wanted in ((add, folded), (remove, apart)):
+                assert program.rows(edit) == [{"old_name": "Paid"}]
+                assert stored() != wanted
+                ended = await program.run(*command)
+                assert (ended.code, stored()) == (0, wanted)
+                assert len(ended.told("alias_applied", org="acme", outcomes=1)) == 1
+    assert program.rows("SELECT * FROM flow_outcomes.restatement") == []
