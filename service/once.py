@@ -58,6 +58,9 @@ async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: 
                 async with asyncio.timeout(HELD_ELSEWHERE):
                     lease = await runtime.lease(org.name)
             except TimeoutError:
+                if runtime.keeper.last_error is not None:
+                    emit("org_given_up", org=org.name, reason=runtime.keeper.last_error)
+                    return False
                 reason = "another process works this org; it is left to that one"
                 emit("org_held_elsewhere", org=org.name, reason=reason)
                 return False

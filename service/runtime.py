@@ -24,6 +24,7 @@ from service.genesys.client import GenesysClient
 from service.logs import register_secret
 from service.postgres import aliases, embedded, embedded_folder
 from service.postgres.lease import Lease, LeaseKeeper
+from service.postgres.look import looking
 from service.postgres.migrate import migrate
 from service.postgres.pool import Database
 from service.postgres.staging import sweep_org
@@ -34,6 +35,7 @@ from service.worker import OrgWorker
 GRACE = 20.0  # seconds that what is in flight gets at the end
 AWAY_RETRY = 2.0  # seconds between two looks at a database that is away
 TURN, TURN_LOOK = 30.0, 0.1  # seconds for which another process's start or end of an embedded one is waited out
+LOOK_WITHIN = 10.0  # seconds for one look
 
 
 class Runtime:
@@ -246,16 +248,15 @@ async def migrated(dsn: str, emit: Emit, *, patience: float | None) -> None:
     deadline = None if patience is None else loop.time() + patience
     while True:
         try:
-            applied = await _left_behind(lambda: migrate(dsn))
+            if applied := await _left_behind(lambda: migrate(dsn)):
+                emit("schema_migrated", applied=applied)
+            async with looking(dsn, "flow-outcomes", within=LOOK_WITHIN):
+                return  # it can be had with our settings too, which migrating does without
         except DatabaseAwayError as error:
             emit("database_away", reason=str(error))
             if deadline is not None and loop.time() + AWAY_RETRY >= deadline:
                 raise
             await asyncio.sleep(AWAY_RETRY)
-        else:
-            if applied:
-                emit("schema_migrated", applied=applied)
-            return
 
 
 async def _left_behind(call: Callable[[], list[str]]) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg import AsyncConnection
@@ -19,11 +19,27 @@ from service.errors import DatabaseAwayError
 
 
 class Connection(AsyncConnection[tuple[Any, ...]]):
-    """A connection that is broken off where a wait on it is cancelled.
+    """A connection whose settings hold, and that is broken off where a wait on it is cancelled.
 
     The driver would ask the server, over a second connection, to cancel the statement, and then wait for the
     answer on the first: on a dead network ten seconds, and who cancels wants none.
     """
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **how: Any) -> Self:  # noqa: ANN401 - the driver's own
+        """Connect as the driver does, and see that the server took our settings over.
+
+        Raises:
+            OperationalError: it cannot be reached; or a pooler in between, which may hand the session and its
+                locks on to others, kept the settings to itself.
+        """
+        connection = await super().connect(conninfo, **how)
+        with hung_up_after(connection, CHECK_TIMEOUT):
+            cursor = await connection.execute("SHOW search_path")
+            if await cursor.fetchone() != (_SETTINGS["search_path"],):
+                await connection.close()
+                raise psycopg.OperationalError(POOLER)
+        return connection
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ARG002, ASYNC109 - the driver's own
         """Break it off."""
@@ -36,6 +52,7 @@ CHECK_TIMEOUT = 3  # for a connection that was idle, before it is handed out
 PATIENCE = 10  # for a connection, where all of them are in use
 STATEMENT_TIMEOUT = 60
 MERGE_TIMEOUT = 900
+POOLER = "the session's settings did not arrive: this is a pooler (pgbouncer?), give PostgreSQL's own address"
 _SETTINGS = {
     "statement_timeout": f"{STATEMENT_TIMEOUT}s",
     "lock_timeout": "30s",

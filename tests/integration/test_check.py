@@ -14,6 +14,7 @@ from service import check
 from service.check import Finding, Steps
 from service.cli import main
 from service.config import Org, config_from
+from service.errors import DatabaseAwayError
 from service.postgres.look import Facts
 from service.runtime import Runtime
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
@@ -185,3 +186,18 @@ async def test_the_command(
 
 async def in_thread(*argv: str) -> int:
     return await asyncio.to_thread(main, argv)
+
+
+async def test_settings_that_do_not_arrive(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that shows other settings than ours is behind a pooler, and none to work with."""
+    monkeypatch.setattr("service.postgres.look.conninfo", lambda dsn, *_, **__: dsn)
+    with pytest.raises(DatabaseAwayError, match="this is a pooler"):
+        await check.look(database)
+    runtime = Runtime(database, 2, lambda _, **__: None)
+    monkeypatch.setattr("service.postgres.lease.conninfo", lambda dsn, *_, **__: dsn)
+    async with runtime.running():
+        runtime.keeper.want("acme")
+        while runtime.keeper.last_error is None:  # noqa: ASYNC110 - it has no event of its own
+            await asyncio.sleep(0.01)
+    assert "this is a pooler" in runtime.keeper.last_error
+    assert runtime.keeper.held == {}

@@ -1,0 +1,139 @@
+"""Behind pgbouncer: the program will not work there and says so, and why it must not; reports may go there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from service.postgres.binaries import server_user
+from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
+from tests.acceptance.program import Program
+from tests.faults.daemon import Daemon
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+PATIENCE = 20.0
+REFUSED = "unsupported startup parameter"
+PASSED_OVER = "this is a pooler"
+IGNORING = "ignore_startup_parameters = options"
+
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not here: apt-get install pgbouncer")
+
+
+@contextmanager
+def pooler(dsn: str, mode: str, *settings: str) -> Iterator[str]:
+    """The DSN of the same database through a pgbouncer of one mode."""
+    given = conninfo_to_dict(dsn)
+    folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-pgbouncer-"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    configuration = f"""
+        [databases]
+        * = host={given["host"]} port={given["port"]}
+        [pgbouncer]
+        listen_addr = 127.0.0.1
+        listen_port = {port}
+        unix_socket_dir =
+        auth_type = plain
+        auth_file = {folder}/users
+        pool_mode = {mode}
+    """
+    lines = [line.strip() for line in configuration.splitlines()]
+    (folder / "pgbouncer.ini").write_text("\n".join([*lines, *settings]))
+    (folder / "users").write_text(f'"{given["user"]}" "{given["password"]}"\n')
+    user = server_user(folder)  # pgbouncer refuses to be root's
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, user.uid, user.gid)
+    log = folder / "log"
+    with log.open("wb") as told:
+        process = subprocess.Popen(
+            [str(PGBOUNCER), str(folder / "pgbouncer.ini")],
+            stdout=told,
+            stderr=told,
+            **user.process(folder, dies_with_parent=True),
+        )
+    try:
+        through = f"{dsn.rpartition('@')[0]}@127.0.0.1:{port}/{given['dbname']}"
+        deadline = time.monotonic() + PATIENCE
+        while not answers(through):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield through
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder)
+
+
+def answers(dsn: str) -> bool:
+    try:
+        psycopg.connect(dsn).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings", "reason"),
+    [("session", [], REFUSED), ("session", [IGNORING], PASSED_OVER), ("transaction", [IGNORING], PASSED_OVER)],
+)
+async def test_the_program_says_so(
+    database: str, tmp_path: Path, mode: str, settings: list[str], reason: str
+) -> None:
+    """Whether the pooler refuses its settings or drops them, it takes no org and names the cause."""
+    async with Simulator(SimulatorConfig(orgs={"acme": SimulatedOrg()})) as simulator:
+        with pooler(database, mode, *settings) as dsn:
+            async with Program(tmp_path, dsn) as program:
+                program.configure(simulator, jobs={"daily": {"since": "P3D"}}, http={"port": 0})
+                checked = await program.run("check")
+                assert checked.code == 1
+                [line] = [line for line in checked.out.splitlines() if line.startswith("FAIL database:")]
+                assert reason in line
+                daemon = await Daemon.start(program)
+                assert reason in (await daemon.told("database_away"))["reason"]
+                status, body = await daemon.get("/readyz")
+                assert status == 503
+                assert reason in body
+                daemon.running.process.send_signal(signal.SIGTERM)
+                assert (await daemon.running.end()).code == 0
+                assert daemon.count("org_acquired") == 0
+        assert simulator.tokens_issued == 0
+
+
+@pytest.mark.parametrize(("mode", "shared"), [("session", False), ("transaction", True)])
+def test_what_becomes_of_a_lock(database: str, mode: str, shared: bool) -> None:
+    """In session mode it has one holder and goes with it; in transaction mode two, and it outlives both."""
+    held = (
+        "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+        " WHERE l.locktype = 'advisory' AND d.datname = current_database()"
+    )
+    lock = "SELECT pg_try_advisory_lock(1)"
+    with pooler(database, mode) as dsn, psycopg.connect(database, autocommit=True) as looking:
+        with psycopg.connect(dsn, autocommit=True) as one, psycopg.connect(dsn, autocommit=True) as two:
+            assert one.execute(lock).fetchone() == (True,)
+            assert two.execute(lock).fetchone() == (shared,)
+        deadline = time.monotonic() + PATIENCE
+        while not shared and looking.execute(held).fetchone() != (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert looking.execute(held).fetchone() == (int(shared),)
+
+
+def test_reports_may_go_through_it(database: str) -> None:
+    """What only reads asks for nothing that outlives a transaction."""
+    with pooler(database, "transaction") as dsn, psycopg.connect(dsn, autocommit=True) as reader:
+        for relation in ("flow_outcome", "restatement", "extraction_window", "flow_outcome_as_of(now())"):
+            assert reader.execute(f"SELECT * FROM flow_outcomes.{relation}".encode()).fetchall() == []
