@@ -1,114 +1,157 @@
-"""The README's commands, typed as they stand: from `pip install` on to a second daemon and an export."""
+"""The README, followed from its top to its end: every block as it stands, ports and the server's address apart."""
 
 from __future__ import annotations
 
-import asyncio
+import os
 import re
-import shlex
+import shutil
 import signal
-from collections.abc import AsyncIterator
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 
-from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import PATIENCE, Program, Running
-from tests.deployment.dockerfile import ROOT
+from tests.documents import ROOT, blocks
 
-TEXT = (ROOT / "README.md").read_text()
-SECRET = "a-simulated-secret"
+README = "README.md"
+PATIENCE = 120.0
+INSTALLATION, SIMULATED, SECOND = range(3)  # the shell's blocks of "Run it"
 CONFIG = "flow-outcomes.yaml"
-TOGETHER = 2  # daemons that the README starts
+
+# What a reader waits for before typing on, by the line that was typed.
+WAITS = {
+    r"^flow-outcomes simulate": "until grep -qs simulator_started simulated.log; do sleep 0.1; done",
+    r"> first.log": "until [ $(grep -cs window_complete first.log) -ge 90 ]; do sleep 0.1; done",
+    r"> second.log": "until grep -qs daemon_started second.log; do sleep 0.1; done",
+    r"^kill %2": "until grep -qs org_acquired second.log; do sleep 0.1; done",
+}
 
 
-def commands() -> list[str]:
-    """The lines of the sh blocks that call the program, in their order."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
-    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if re.match(r"(\w+=\S+ )*flow-outcomes ", line)]
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
-def configuration(dsn: str, url: str, secret: Path) -> dict[str, Any]:
-    """The README's own, with this database, this API and fewer days."""
-    [block] = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
-    tree: dict[str, Any] = yaml.safe_load(block)
-    assert tree["database"].keys() == {"dsn"}
-    tree["database"]["dsn"] = dsn
-    [org] = tree["orgs"].values()
-    assert org.keys() == {"region", "client_id", "client_secret_file"}
-    org |= {"base_url": url, "login_url": url, "client_secret_file": str(secret)}
-    [job] = tree["jobs"].values()
-    job["since"] = "P3D"
-    return tree
-
-
-def test_there_are_commands() -> None:
-    """The README was read, and every command of it is one of the program's."""
-    words = [[word for word in shlex.split(line) if "=" not in word][1] for line in commands()]
-    assert {"check", "run", "status", "export"} <= set(words)
-    assert words.count("run") == TOGETHER
-    told = set(re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE))
-    assert told == {file.stem for file in (ROOT / "service" / "cli").glob("*.py")} - {"__init__", "arguments"}
+def shell(script: str, folder: Path, path: str, **environment: str) -> str:
+    """Type it into a bash with nothing but a home and a path; what it wrote."""
+    running = subprocess.Popen(
+        ["/bin/bash", "-euc", script],
+        cwd=folder,
+        env={"HOME": str(folder), "PATH": path, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        told, _ = running.communicate(timeout=PATIENCE)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.communicate()
+    assert running.returncode == 0, told + "".join(log.read_text()[-2000:] for log in folder.glob("*.log"))
+    return told
 
 
 @pytest.fixture
-async def program(tmp_path: Path, empty_database: str) -> AsyncIterator[Program]:
-    """The installed program, on a database with nothing in it."""
-    async with Program(tmp_path, empty_database) as program:
-        yield program
+def own_database(server: str) -> Iterator[str]:
+    """The DSN that the README's statements make, on this test's server."""
+    [statements] = blocks(README, "Run it", "sql")
+    with psycopg.connect(server, autocommit=True) as superuser:
+        for statement in statements.text.split(";\n"):
+            superuser.execute(statement.encode())
+        [config] = blocks(README, "Run it", "yaml")
+        given, here = conninfo_to_dict(yaml.safe_load(config.text)["database"]["dsn"]), conninfo_to_dict(server)
+        try:
+            yield f"postgresql://{given['user']}:{given['password']}@{here['host']}:{here['port']}/{given['dbname']}"
+        finally:
+            superuser.execute(f"DROP DATABASE {given['dbname']} WITH (FORCE)".encode())
+            superuser.execute(f"DROP ROLE {given['user']}".encode())
 
 
-async def test_the_commands_as_they_stand(program: Program) -> None:
-    """Each ends with 0, the daemons when they are asked to; the figures are in the tables and in the export."""
-    [name] = yaml.safe_load(re.findall(r"^```yaml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)[0])["orgs"].values()
-    org = SimulatedOrg(client_secret=SECRET, flows=3)
-    secret = program.folder / "secret"
-    secret.write_text(SECRET)
-    daemons: list[Running] = []
-    async with Simulator(SimulatorConfig(orgs={name["client_id"]: org})) as simulator:
-        (program.folder / CONFIG).write_text(
-            yaml.safe_dump(configuration(program.dsn, simulator.base_url, secret))
+def test_from_an_own_database_to_an_export(tmp_path: Path, own_database: str) -> None:
+    """Role, database, configuration, daemons, status, export: each line ends well, and the second takes over."""
+    [config] = blocks(README, "Run it", "yaml")
+    _, simulated, second = (block.text for block in blocks(README, "Run it", "sh"))
+    port = str(free_port())
+    ours = config.text.replace("127.0.0.1:9000", f"127.0.0.1:{port}")
+    ours = re.sub(r"dsn: .*", f"dsn: {own_database}", ours)
+    (tmp_path / CONFIG).write_text(ours)
+    typed = (simulated + second).replace("--port 9000", f"--port {port}").replace("PORT=8081", "PORT=0")
+    lines = ["trap 'kill $(jobs -p) || true' EXIT"]
+    for line in typed.splitlines():
+        lines.append(line)
+        lines += [wait for pattern, wait in WAITS.items() if re.search(pattern, line)]
+    assert len(lines) == 1 + len(typed.splitlines()) + len(WAITS)
+    told = shell(
+        "\n".join(lines), tmp_path, f"{Path(sys.executable).parent}:/usr/bin:/bin", FLOW_OUTCOMES_HTTP__PORT="0"
+    )
+    assert "FAIL" not in told
+    assert re.search(r"^acme +daily +90 +0 +0 +0 +0 ", told, re.MULTILINE)
+    assert list((tmp_path / "exported").rglob("figures.parquet"))
+    assert '"daemon_stopped"' in (tmp_path / "first.log").read_text()
+    [query] = blocks(README, "Query it", "sql")
+    with psycopg.connect(own_database) as connection:
+        assert len(connection.execute(query.text.encode()).fetchall()) > 7
+
+
+def test_every_command_is_told() -> None:
+    """The table has every command that there is, and none else."""
+    told = set(re.findall(r"^\| `(\w+)` \|", (ROOT / README).read_text(), re.MULTILINE))
+    assert told == {file.stem for file in (ROOT / "service" / "cli").glob("*.py")} - {"__init__", "arguments"}
+
+
+@pytest.mark.image
+def test_in_an_empty_folder(tmp_path: Path) -> None:
+    """A clone of what is committed, and no environment: the demo in both its forms, and the installation."""
+    git = shutil.which("git")
+    assert git is not None
+    subprocess.run([git, "clone", "--quiet", ROOT, tmp_path / "clone"], check=True)
+    demo, tests = (block.text for block in blocks(README, "Try it", "sh"))
+    assert (demo, tests) == ("make demo\n", "make test\n")
+    assert "`make demo ARGS=--once`" in (ROOT / README).read_text()
+    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    told = shell("make demo ARGS=--once", tmp_path / "clone", "/usr/bin:/bin", **pip)
+    assert re.search(r"acme +│ daily ", told)
+    installation = blocks(README, "Run it", "sh")[INSTALLATION].text
+    told = shell(f"{installation}\nflow-outcomes --version", tmp_path / "clone", "/usr/bin:/bin", **pip)
+    assert told.splitlines()[-1].startswith("flow-outcomes ")
+    ended = ctrl_c("exec make demo ARGS='--port 0'", tmp_path / "clone", pip)
+    assert "Ctrl-C ends it" in ended
+    assert "Traceback" not in ended
+
+
+def ctrl_c(command: str, folder: Path, environment: dict[str, str]) -> str:
+    """Run it until it says how to end it, and end it so."""
+    with (folder.parent / "told").open("w+") as told:
+        running = subprocess.Popen(
+            ["/bin/bash", "-c", command],
+            cwd=folder,
+            env={"HOME": str(folder), "PATH": "/usr/bin:/bin", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=told,
+            stderr=told,
+            start_new_session=True,
         )
-        for line in commands():
-            words = shlex.split(line)
-            given = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
-            assert given.get("FLOW_OUTCOMES_HTTP__PORT", "8080").isdigit()
-            arguments = words[len(given) + 1 :]
-            running = await program.start_bare(
-                *arguments,
-                environment={**given, "FLOW_OUTCOMES_HTTP__PORT": "0"},  # 8080 may be somebody's
-            )
-            if arguments[0] == "run":
-                daemons.append(running)
-                await at_work(daemons)
-                continue
-            ended = await running.end()
-            assert ended.code == 0, f"{line}: {ended.out}{ended.err}"
-        for daemon in daemons:
-            daemon.process.send_signal(signal.SIGTERM)
-        for daemon in daemons:
-            assert (await daemon.end()).code == 0
-    with psycopg.connect(program.dsn) as connection:
-        [stored] = connection.execute("SELECT count(*) FROM flow_outcomes.flow_outcome").fetchall()
-    assert stored[0] > 0
-    assert list((program.folder / "exported").rglob("figures.parquet"))
-
-
-async def at_work(daemons: list[Running]) -> None:
-    """Until the daemon has started; the first one is then told not to wait for the off-peak hours."""
-    await until(daemons[-1], "daemon_started")
-    if len(daemons) == 1:
-        await until(daemons[0], "org_acquired")
-        daemons[0].process.send_signal(signal.SIGUSR1)
-        await until(daemons[0], "window_complete", 3)
-
-
-async def until(running: Running, event: str, times: int = 1) -> None:
-    """Until the event is in its log so often."""
-    async with asyncio.timeout(PATIENCE):
-        while sum(f'"{event}"' in line for line in running.out) < times:
-            assert running.process.returncode is None, running.err
-            await asyncio.sleep(0.05)
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while "Ctrl-C" not in (text := (folder.parent / "told").read_text()):
+                assert running.poll() is None, text
+                assert time.monotonic() < deadline, text
+                time.sleep(0.2)
+            os.killpg(running.pid, signal.SIGINT)
+            running.wait(timeout=30)
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
+    return (folder.parent / "told").read_text()
