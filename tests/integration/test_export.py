@@ -6,15 +6,11 @@ import asyncio
 import contextlib
 import errno
 import json
-import re
-import shutil
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import duckdb
 import pytest
 import yaml
 
@@ -22,84 +18,23 @@ from service.cli import main
 from service.errors import ConfigError, DatabaseAwayError
 from service.export import Exported, export
 from service.export_folder import FRESH, MANIFEST, PENDING, ExportError, ExportFolder
-from service.model import Granularity, OutcomeRow, Span
+from service.model import Granularity, OutcomeRow
 from service.parquet import Parquet
 from service.postgres import aliases
 from service.postgres import export as reading
 from service.postgres.export import COLUMNS
-from service.postgres.pool import Database
-from tests.integration.desk import Desk
+from tests.integration.place import DAYS, Place, figures, two_orgs
 
-JANUARY = datetime(2024, 1, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
-DAYS = [Span(JANUARY + day * DAY, JANUARY + (day + 1) * DAY) for day in range(60)]  # to the end of February
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-INSTANTS = {"bucket_start", "bucket_end", "extraction_timestamp"}
 FILES = {f"org={org}/granularity=daily/month=2024-0{month}" for org in ("acme", "globex") for month in (1, 2)}
 
 Rows = AsyncGenerator[list[tuple[Any, ...]], None]
 
 
-class Place(NamedTuple):
-    """Two orgs on one database, and a folder to export into."""
-
-    acme: Desk
-    globex: Desk
-    folder: Path
-
-    async def export(self, *, since_last: bool = True) -> Exported:
-        return await export(self.acme.dsn, self.folder, since_last=since_last)
-
-    async def stored(self) -> list[tuple[Any, ...]]:
-        """What a reader of the database sees."""
-        return await self.acme.rows(
-            f"SELECT {', '.join(COLUMNS)} FROM flow_outcomes.flow_outcome"
-            " ORDER BY org, granularity, flow_id, bucket_start, outcome_name"
-        )
-
-    def read(self) -> list[tuple[Any, ...]]:
-        """What a reader of the folder sees."""
-        columns = [f"epoch_us({name})" if name in INSTANTS else name for name in COLUMNS]
-        with duckdb.connect() as duck:
-            found = duck.execute(
-                f"SELECT {', '.join(columns)}"
-                f" FROM read_parquet('{self.folder}/**/*.parquet', hive_partitioning = true)"
-                " ORDER BY org, granularity, flow_id, bucket_start, outcome_name"
-            ).fetchall()
-        return [
-            tuple(
-                EPOCH + timedelta(microseconds=value) if name in INSTANTS else value
-                for name, value in zip(COLUMNS, row, strict=True)
-            )
-            for row in found
-        ]
-
-    def files(self) -> dict[str, int]:
-        """Each file with the number of its inode: another one, where it was written anew."""
-        found = self.folder.rglob("*.parquet")
-        return {str(file.parent.relative_to(self.folder)): file.stat().st_ino for file in found}
-
-
-def figures(days: list[Span], name: str = "Paid", count: int = 7) -> list[OutcomeRow]:
-    return [
-        OutcomeRow(flow, *day, outcome, each, 0.5, rejected=False)
-        for day in days
-        for flow in ("billing", "support")
-        for outcome, each in ((name, count), ("Löst 🎧", 0))
-    ]
-
-
 @pytest.fixture
 async def place(database: str, tmp_path: Path) -> AsyncIterator[Place]:
     """January and February of two orgs."""
-    pool = Database(database, size=2, application_name="test")
-    await pool.open()
-    acme, globex = Desk(database, pool, "acme"), Desk(database, pool, "globex")
-    for desk in (acme, globex):
-        await desk.found()
-        await desk.store(DAYS, DAYS, figures(DAYS))
-    yield Place(acme, globex, tmp_path / "export")
-    await pool.close()
+    async with two_orgs(database, tmp_path / "export") as place:
+        yield place
 
 
 async def test_what_is_read_back_is_what_is_stored(place: Place) -> None:
@@ -321,23 +256,3 @@ async def test_the_command(place: Place, tmp_path: Path, capsys: pytest.CaptureF
         patch.setitem(sys.modules, "pyarrow", None)
         assert await asyncio.to_thread(main, command) == 2
     assert capsys.readouterr().err == "export: needs pyarrow: pip install 'flow-outcomes[export]'\n"
-
-
-async def test_the_documents_statements(place: Place) -> None:
-    """What docs/warehouses.md says of the folder works as written: DuckDB's query, and jq's list of files."""
-    text = (Path(__file__).parents[2] / "docs" / "warehouses.md").read_text()
-    await place.export()
-    await place.acme.store(DAYS[59:], DAYS[59:], figures(DAYS[59:], count=8))
-    await place.export()
-    [query] = [each for each in re.findall(r"```sql\n(.*?)```", text, re.DOTALL) if "read_parquet" in each]
-    wanted = query.replace("/srv/flow-outcomes", str(place.folder)).replace("2024-03", "2024-02")
-    with duckdb.connect() as duck:
-        found = duck.execute(f"SELECT outcomes FROM ({wanted.rstrip().rstrip(';')})").fetchall()
-    assert len(found) == 58
-    assert sum(int(row[0]) for row in found) == 29 * 14 + 2
-    [listing] = re.findall(r"```sh\n(jq .*?)```", text, re.DOTALL)
-    if shutil.which("jq"):
-        listing = listing.replace("/srv/flow-outcomes", str(place.folder))
-        jq = await asyncio.create_subprocess_exec("/bin/sh", "-ec", listing, stdout=asyncio.subprocess.PIPE)
-        told, _ = await jq.communicate()
-        assert told == b"org=acme/granularity=daily/month=2024-02/figures.parquet\n"

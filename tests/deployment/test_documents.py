@@ -1,0 +1,101 @@
+"""Every block of every document has a test that carries it out, or a reason why none can."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service.config import config_from
+from tests.documents import PAGES, ROOT, Block, blocks
+
+README_WALK = "tests/deployment/test_readme.py::test_from_an_own_database_to_an_export"
+EMPTY_FOLDER = "tests/deployment/test_readme.py::test_in_an_empty_folder"
+QUERIES = "tests/integration/test_querying_doc.py::test_each_query_answers"
+OPERATING = "tests/integration/test_operating_doc.py"
+WAREHOUSES = "tests/integration/test_warehouses_doc.py"
+PICTURE = "nothing to run: a picture"
+
+# By page, heading and language: for each block there, in their order, the test that runs it, or why none does.
+WHO: dict[tuple[str, str, str], list[str]] = {
+    ("README.md", "Try it", "sh"): [EMPTY_FOLDER, "not run: it is what runs this"],
+    ("README.md", "Run it", "sh"): [EMPTY_FOLDER, README_WALK, README_WALK],
+    ("README.md", "Run it", "sql"): [README_WALK],
+    ("README.md", "Run it", "yaml"): [README_WALK],
+    ("README.md", "Query it", "sql"): [README_WALK],
+    ("CONTRIBUTING.md", "Set up", "sh"): ["not run: it is what runs this"],
+    ("CONTRIBUTING.md", "Release", "sh"): [
+        "not run: it tags and pushes",
+        "tests/deployment/test_release.py::test_what_is_handed_out",
+    ],
+    ("ARCHITECTURE.md", "The way the data goes", ""): [PICTURE],
+    ("docs/flow-aggregates.md", "The flow-aggregates API", "yaml"): [
+        "tests/deployment/test_documents.py::test_the_other_api"
+    ],
+    ("docs/operating.md", "Moving the time zone", "sql"): [f"{OPERATING}::test_the_time_zone_moves"],
+    ("docs/operating.md", "The schema", "sql"): [f"{OPERATING}::test_a_role_of_its_own"],
+    ("docs/operating.md", "The schema", "sh"): [f"{OPERATING}::test_the_way_back"],
+    ("docs/operating.md", "Backup", "sh"): [f"{OPERATING}::test_backup_and_restore"],
+    # Citus itself is not to be had here: what the statements name is held against the schema
+    ("docs/scaling.md", "Citus: the tables spread by org", "sql"): [
+        "tests/migrations/test_distribution.py::test_every_table_is_in_the_list"
+    ],
+    ("docs/security.md", "Dependencies", "sh"): ["not run: it asks a server on the network"],
+    ("docs/warehouses.md", "Into a warehouse", "sh"): [f"{WAREHOUSES}::test_the_folder"],
+    ("docs/warehouses.md", "Into a warehouse", ""): [f"{WAREHOUSES}::test_the_folder"],
+    ("docs/warehouses.md", "The files", "sh"): [
+        f"{WAREHOUSES}::test_the_folder",
+        f"{WAREHOUSES}::test_a_month_goes",
+    ],
+    ("docs/warehouses.md", "The files", "sql"): [f"{WAREHOUSES}::test_a_month_goes"],
+    ("docs/warehouses.md", "Loading", "sh"): ["not run: it needs a bucket"],
+    ("docs/warehouses.md", "Snowflake", "sql"): [f"{WAREHOUSES}::test_loading"],
+    ("docs/warehouses.md", "BigQuery", "sql"): [f"{WAREHOUSES}::test_loading"],
+    ("docs/warehouses.md", "Redshift", "sql"): [f"{WAREHOUSES}::test_loading"],
+    ("docs/warehouses.md", "Without a warehouse", "sql"): [f"{WAREHOUSES}::test_the_folder"],
+    **{
+        ("docs/querying.md", heading, "sql"): [QUERIES] * times
+        for heading, times in Counter(block.heading for block in blocks("docs/querying.md")).items()
+    },
+}
+SHELL = [block for page in PAGES for block in blocks(page, language="sh")]
+TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_none_is_without() -> None:
+    """Each block is in the list, and the list has none that is not there."""
+    there = Counter((block.page, block.heading, block.language) for page in PAGES for block in blocks(page))
+    assert {place: len(who) for place, who in WHO.items()} == there
+
+
+@pytest.mark.parametrize("test", sorted({who for each in WHO.values() for who in each if "::" in who}))
+def test_who_runs_it_is_there(test: str) -> None:
+    """A test that is named exists, and reads the page that it is named for."""
+    file, _, name = test.partition("::")
+    text = (ROOT / file).read_text()
+    assert re.search(rf"^(?:async )?def {name}\(", text, re.MULTILINE)
+    for page in {place[0] for place, each in WHO.items() if test in each}:
+        assert Path(page).name in text
+
+
+@pytest.mark.parametrize("block", SHELL, ids=lambda block: f"{block.page} {block.heading}")
+def test_the_shell_reads_it(block: Block) -> None:
+    """What is for the shell is no nonsense to it, and what it calls of ours is there."""
+    bash = shutil.which("bash")
+    assert bash is not None
+    done = subprocess.run([bash, "-n"], input=block.text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [each for each in re.findall(r"\bmake ([a-z]+)", block.text) if each not in TARGETS] == []
+
+
+def test_the_other_api() -> None:
+    """The configuration in docs/flow-aggregates.md is a good one."""
+    [block] = blocks("docs/flow-aggregates.md", language="yaml")
+    tree = {"database": {"dsn": "postgresql://db/outcomes"}, **yaml.safe_load(block.text.replace("…", "given"))}
+    [org] = config_from(tree).orgs.values()
+    assert (org.api, org.aggregates) == ("flow-aggregates", "query")

@@ -1,0 +1,62 @@
+"""What CONTRIBUTING.md's release recipe hands out: the wheel, the bill of materials, and one version for all."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import yaml
+
+from tests.documents import ROOT, blocks
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+BIN = Path(sys.executable).parent
+NO_ENGINE = {"docker build", "docker push"}  # there is none here; `make image` carries out what a build would
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def recipe(target: str) -> str:
+    """The last command of a target of the Makefile."""
+    lines = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert lines is not None
+    return lines[1].replace("\\\n", " ").strip().splitlines()[-1].strip()
+
+
+def test_what_is_handed_out(tmp_path: Path) -> None:
+    """The wheel is typed and has its migrations and page; the bill of materials has all that the lock has."""
+    *_, built = blocks("CONTRIBUTING.md", "Release", "sh")
+    wheel, materials, *others = built.text.splitlines()
+    assert {" ".join(shlex.split(line)[:2]) for line in others} == NO_ENGINE
+    run(shlex.split(wheel.replace(".venv/bin", str(BIN)).replace("--wheel-dir dist", f"--wheel-dir {tmp_path}")))
+    [file] = tmp_path.glob(f"flow_outcomes-{VERSION}-*.whl")
+    with zipfile.ZipFile(file) as opened:
+        names = set(opened.namelist())
+    migrations = {f"service/migrations/{each.name}" for each in (ROOT / "migrations").glob("*.sql")}
+    assert {"service/py.typed", "service/web/static/index.html", *migrations} <= names
+    assert {name.partition("/")[0] for name in names} == {"service", f"flow_outcomes-{VERSION}.dist-info"}
+    assert shlex.split(materials, comments=True) == ["make", "sbom"]
+    told = tmp_path / "sbom.cdx.json"
+    run(shlex.split(recipe("sbom").replace("$(BIN)", str(BIN)).replace("dist/sbom.cdx.json", str(told))))
+    bill = json.loads(told.read_text())
+    assert (bill["bomFormat"], bill["metadata"]["component"]["version"]) == ("CycloneDX", VERSION)
+    locked = re.findall(r"^([\w.-]+)==([^ ]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert sorted((each["name"], each["version"]) for each in bill["components"]) == sorted(locked)
+    assert all(each["externalReferences"][0]["hashes"] for each in bill["components"])
+
+
+def test_one_version() -> None:
+    """What is deployed is what is built, and the changelog knows of it or of what comes next."""
+    kustomization = yaml.safe_load((ROOT / "config" / "kubernetes" / "kustomization.yaml").read_text())
+    assert [image["newTag"] for image in kustomization["images"]] == [VERSION]
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] in {"Unreleased", VERSION}
