@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -44,6 +46,26 @@ def test_triggers_are_on_kept_tables_alone(database: str) -> None:
         " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'flow_outcomes' AND NOT tgisinternal",
     )
     assert found <= listed()[1]
+
+
+def test_sessions_are_compared_with_kept_tables_alone() -> None:
+    """A statement that looks at the server's sessions names no spread table: it would ask another node's."""
+    asking = [text for text in texts() if "pg_stat_activity" in text or "pg_locks" in text]
+    assert len(asking) > 2
+    named = {table for text in asking for table in re.findall(r"flow_outcomes\.(\w+)", text)}
+    assert named
+    assert named <= listed()[1]
+
+
+def texts() -> Iterator[str]:
+    """Every string of the statements' modules, its parts joined."""
+    for file in (ROOT / "service" / "postgres").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Constant(value=str() as text):
+                    yield text
+                case ast.JoinedStr(values=parts):
+                    yield "".join(str(part.value) for part in parts if isinstance(part, ast.Constant))
 
 
 def test_numbers_are_wide_enough(database: str) -> None:

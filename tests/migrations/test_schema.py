@@ -64,18 +64,31 @@ def test_each_step_back_undoes_its_step(empty_database: str, tmp_path: Path) -> 
     ("what", "query"),
     [
         (
-            "a unique key without org",
+            "a unique key that does not begin with org",
             f"""SELECT i.indexrelid::regclass::text FROM pg_index i
                 JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
                 WHERE {OF_THE_SCHEMA} AND i.indisunique AND NOT EXISTS (
                     SELECT FROM pg_attribute a
-                    WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey) AND a.attname = 'org')""",
+                    WHERE a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = 'org')""",
+        ),
+        (
+            "an exclusion constraint",
+            """SELECT conname FROM pg_constraint
+               WHERE contype = 'x' AND connamespace = 'flow_outcomes'::regnamespace""",
         ),
         (
             "a table without org",
             f"""SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                 WHERE {OF_THE_SCHEMA} AND c.relkind IN ('r', 'p') AND NOT EXISTS (
-                    SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'org' AND a.attnotnull)""",
+                    SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'org' AND a.attnotnull
+                    AND a.atttypid = 'text'::regtype AND a.attcollation = 'default'::regcollation)""",
+        ),
+        (
+            "a table of a kind that cannot be spread, or with rules or policies",
+            f"""SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE {OF_THE_SCHEMA} AND (c.relkind IN ('f', 'm') OR c.relkind IN ('r', 'p') AND (
+                    c.relpersistence = 't' OR c.relhasrules OR c.relrowsecurity
+                    OR NOT c.relispartition AND EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid)))""",
         ),
         (
             "a foreign key that leaves the org",
