@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
 from typing import Any
 
+import pytest
 import yaml
 
 from service.config import load_config
@@ -78,3 +82,17 @@ def test_what_it_names_is_there() -> None:
         assert wanted <= sources
     [provider] = contents["grafana_dashboards"]["providers"]
     assert f"./config/grafana:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
+
+
+def test_compose_itself_reads_it() -> None:
+    """Every key is one that docker compose knows; it needs no engine for that."""
+    docker = shutil.which("docker")
+    if (
+        docker is None
+        or subprocess.run([docker, "compose", "version"], check=False, capture_output=True).returncode
+    ):
+        pytest.skip("docker compose is not here")
+    command = [docker, "compose", "--profile", "*", "config", "--quiet"]
+    environment = {**os.environ, "POSTGRES_PASSWORD": "given"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,21 @@ def test_the_kustomization_is_whole() -> None:
     files = {file.name for file in FOLDER.glob("*.yaml")} - {"kustomization.yaml", "secrets.example.yaml"}
     assert set(KUSTOMIZATION["resources"]) == files
     assert [each["name"] for each in KUSTOMIZATION["images"]] == [CONTAINER["image"]]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
+def test_kubectl_builds_it() -> None:
+    """The kustomization gives every manifest, in its namespace, with the image that it names."""
+    done = subprocess.run(["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, check=False)  # noqa: S607
+    assert done.returncode == 0, done.stderr
+    built = {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
+    assert built.keys() == {each["kind"] for each in OBJECTS} - {"Secret"}
+    assert {each["metadata"]["namespace"] for each in built.values()} == {KUSTOMIZATION["namespace"]}
+    [image] = KUSTOMIZATION["images"]
+    [container] = built["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"{image['newName']}:{image['newTag']}"
+    for each in built.values():
+        kubernetes_validate.validate(each, VERSIONS[-1], strict=True)
 
 
 def test_two_that_share_the_orgs() -> None:
