@@ -89,6 +89,7 @@ class Daemon:
             await migrated(dsn, self._emit, patience=None)
             async with Runtime(dsn, self._config.database.pool_size, self._emit).running() as runtime:
                 self._runtime = runtime
+                runtime.keeper.on_asked = self._leave
                 try:
                     self._open()
                     self.signals.any.set()  # what was asked for before there was anybody to do it
@@ -169,20 +170,25 @@ class Daemon:
         if runtime is None:
             return
         config = self._config
-        for name, (loop, task) in list(self._loops.items()):
+        for name, (loop, _) in list(self._loops.items()):
             org = config.orgs.get(name)
             if org is not None and all(getattr(org, key) == getattr(loop.org, key) for key in _OTHER_CLIENT):
                 loop.configure(config, org)
             else:
-                loop.close()
-                del self._loops[name]
-                self._leaving.add(task)
-                task.add_done_callback(self._left)
+                self._leave(name)
         for name, org in config.orgs.items():
             # an org whose client has to be another one begins again when the old one has ended
             if name not in self._loops and not any(task.get_name() == name for task in self._leaving):
                 loop = OrgLoop(config, org, runtime, self._scheduler, self._emit)
                 self._loops[name] = loop, asyncio.create_task(loop.run(), name=name)
+
+    def _leave(self, org: str) -> None:
+        """Begin nothing new in the org, and give it back when what is in flight has ended."""
+        if org in self._loops:
+            loop, task = self._loops.pop(org)
+            loop.close()
+            self._leaving.add(task)
+            task.add_done_callback(self._left)
 
     def _left(self, task: asyncio.Task[None]) -> None:
         self._leaving.discard(task)

@@ -3,7 +3,8 @@
 A session advisory lock says who lives (the kernel closes a killed process's socket at once); a row with an
 expiry says who still moves. The lock free: take the org and raise the epoch. The lock held but the row run out:
 its owner stands still, so its backends are cut off, and then the lock is free. Every request looks at the lease
-just before it is sent, and every merge compares the epoch under the org's row lock.
+just before it is sent, and every merge compares the epoch under the org's row lock. Daemons share their orgs
+evenly, see ``sharing``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import psycopg
 
 from service.clock import Clock
 from service.errors import DatabaseAwayError, LeaseLostError
+from service.postgres import sharing
 from service.postgres.pool import Connection, Database, conninfo, explain, hung_up_after
 
 LIFETIME = 15.0  # seconds that a renewal is good for
@@ -67,6 +69,9 @@ class LeaseKeeper:
         clock: for the time at which a lease runs out.
         on_acquired, on_released, on_lost: called for each org that is taken, given back, or taken from us.
         on_cut: called when the connection, and all orgs with it, were lost.
+
+    Attributes:
+        on_asked: called for each org that another process asks for; where it is None, none is shared.
     """
 
     def __init__(
@@ -94,6 +99,9 @@ class LeaseKeeper:
         self._changed = asyncio.Event()
         self._connection: Connection | None = None
         self.last_error: str | None = None
+        self.on_asked: Callable[[str], None] | None = None
+        self._asked: set[str] = set()
+        self._handed_over: dict[str, float] = {}
 
     @property
     def held(self) -> dict[str, Lease]:
@@ -148,10 +156,10 @@ class LeaseKeeper:
                 for org in self._leaving & self._leases.keys():
                     await self._release(org)
                 self._leaving.clear()
-                if self._leases and now - renewed >= RENEW_EVERY:
+                if now - renewed >= RENEW_EVERY:
                     await self._renew()
                     renewed = now
-            if wanted := sorted(self._wanted - self._leases.keys()):
+            if wanted := sorted(self._wanted - self._leases.keys() - self._left_to_others(now)):
                 await self._try(wanted)
             await self._watch()
 
@@ -231,7 +239,7 @@ class LeaseKeeper:
                 epoch = await cursor.fetchone()
                 cursor = await connection.execute(
                     "UPDATE flow_outcomes.org_lease SET owner = %(owner)s, owned_since = clock_timestamp(),"
-                    " breaker = 'closed', breaker_until = NULL,"
+                    " breaker = 'closed', breaker_until = NULL, wanted_by = NULL,"
                     " expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s)"
                     " WHERE org = %(org)s"
                     " RETURNING greatest(0, extract(epoch FROM held_until - clock_timestamp()))::float8",
@@ -253,20 +261,32 @@ class LeaseKeeper:
         self._leases[org] = lease
         self._on_acquired(lease)
 
+    def _left_to_others(self, now: float) -> set[str]:
+        """What was handed over a moment ago."""
+        return {org for org, at in self._handed_over.items() if now - at < sharing.LEFT_TO_IT}
+
     async def _renew(self) -> None:
         before = self._clock.monotonic()
-        cursor = await self._open.execute(
-            "UPDATE flow_outcomes.org_lease"
-            " SET expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s)"
-            " WHERE owner = %(owner)s AND org = ANY (%(orgs)s) RETURNING org",
-            {"owner": self.owner, "orgs": list(self._leases), "lifetime": LIFETIME},
-        )
-        renewed = {row[0] for row in await cursor.fetchall()}
-        for org, lease in list(self._leases.items()):
-            if org in renewed:
-                lease.good_until = before + LIFETIME
-            else:
-                self._drop(org, self._on_lost)
+        self._asked = set()
+        if self._leases:
+            cursor = await self._open.execute(
+                "UPDATE flow_outcomes.org_lease"
+                " SET expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s)"
+                " WHERE owner = %(owner)s AND org = ANY (%(orgs)s) RETURNING org, wanted_by",
+                {"owner": self.owner, "orgs": list(self._leases), "lifetime": LIFETIME},
+            )
+            renewed = dict(await cursor.fetchall())
+            for org, lease in list(self._leases.items()):
+                if org in renewed:
+                    lease.good_until = before + LIFETIME
+                else:
+                    self._drop(org, self._on_lost)
+            self._asked = {org for org, by in renewed.items() if by is not None}
+        if self.on_asked is not None:
+            for org in self._asked & self._leases.keys():
+                self.on_asked(org)
+            if others := self._wanted - self._leases.keys():
+                await sharing.ask(self._open, self.owner, self._leases.keys(), others)
 
     async def note_hold(self, database: Database, org: str, seconds: float) -> None:
         """Keep a 429's wait for whoever works the org next.
@@ -285,6 +305,8 @@ class LeaseKeeper:
     async def _release(self, org: str) -> None:
         connection = self._open
         self._drop(org, self._on_released)
+        if org in self._asked:
+            self._handed_over[org] = self._clock.monotonic()
         await connection.execute(
             "UPDATE flow_outcomes.org_lease SET owner = NULL, expires_at = NULL"
             " WHERE org = %(org)s AND owner = %(owner)s",

@@ -1,0 +1,94 @@
+"""Orgs shared evenly by the daemons of one database: who comes later asks, and nothing goes to and fro."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from service.clock import FakeClock, SystemClock
+from service.postgres.pool import Connection, conninfo
+from service.postgres.sharing import ask
+from service.simulator import Simulator, SimulatorConfig
+from tests.faults.conftest import DAYS, Site
+from tests.faults.daemon import Daemon, exact
+from tests.faults.test_database import SLOW
+
+ORGS = ("acme", "beta", "gamma", "delta")
+
+
+def held(site: Site) -> Counter[str]:
+    """How many orgs each process has."""
+    rows = site.run("SELECT owner FROM flow_outcomes.org_lease WHERE expires_at > clock_timestamp()")
+    return Counter(str(owner) for (owner,) in rows)
+
+
+@pytest.mark.acceptance
+async def test_who_comes_later_gets_its_share(site: Site) -> None:
+    """In the middle of a backlog two of four orgs change hands, once, and no window is asked or stored twice."""
+    orgs = dict.fromkeys(ORGS, replace(SLOW, latency=0.4))
+    async with Simulator(SimulatorConfig(orgs=orgs), clock=FakeClock(SystemClock().now())) as simulator:
+        site.configure(simulator, orgs={org: {"page_size": 3, "concurrency": 2} for org in ORGS})
+        first = await Daemon.start(site.program)
+        await first.told("org_acquired", len(ORGS))
+        await first.told("window_complete", 2)
+        assert list(held(site).values()) == [4]
+        second = await Daemon.start(site.program)
+        await second.told("org_acquired", 2)
+        windows = DAYS * len(ORGS)
+        assert first.count("window_complete") < windows
+        await second.until(
+            lambda: (
+                site.run("SELECT count(*) FROM flow_outcomes.extraction_window WHERE state = 'complete'")
+                >= [(windows,)]
+            ),
+            "everything",
+        )
+        assert sorted(held(site).values()) == [2, 2]
+        await asyncio.sleep(11)  # two heartbeats, in which nothing more may move
+        assert sorted(held(site).values()) == [2, 2]
+        assert (first.count("org_acquired"), second.count("org_acquired")) == (4, 2)
+        assert first.count("org_released") == 2
+        assert first.count("org_lost") + second.count("org_lost") == 0
+        assert simulator.in_flight_violations == 0
+        for org in ORGS:
+            exact(site.program, simulator, org)
+        first.send(signal.SIGKILL)
+        await second.told("org_acquired", 4, within=30)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("ours", "theirs", "asked"),
+    [
+        ([], {"b": "acme"}, []),  # one org for two: nothing is gained
+        ([], {"b": "acme beta"}, ["acme"]),
+        ([], {"b": "acme beta gamma delta", "c": "x"}, ["acme", "beta"]),
+        (["x"], {"b": "acme beta"}, []),
+        (["x"], {"b": "acme beta gamma"}, ["acme"]),
+        (["x", "y"], {"b": "acme", "c": "beta gamma"}, []),
+    ],
+)
+async def test_who_is_asked_for_what(
+    database: str, ours: list[str], theirs: dict[str, str], asked: list[str]
+) -> None:
+    """Who has most, for half of what it has more; nobody whose hold has run out."""
+    async with await Connection.connect(conninfo(database, "a"), autocommit=True) as connection:
+        insert = (
+            "INSERT INTO flow_outcomes.org_lease (org, owner, expires_at)"
+            " VALUES (%s, %s, clock_timestamp() + %s * interval '1 minute')"
+        )
+        wanted = [org for orgs in theirs.values() for org in orgs.split()]
+        for owner, orgs in {"a": " ".join(ours), **theirs}.items():
+            for org in orgs.split():
+                await connection.execute(insert, (org, owner, 1))
+        for org in ("late", "later", "latest", "last", "past"):
+            await connection.execute(insert, (org, "d", -1))
+        await ask(connection, "a", ours, [*wanted, "late", "later", "latest", "last", "past"])
+        cursor = await connection.execute(
+            "SELECT org FROM flow_outcomes.org_lease WHERE wanted_by = 'a' ORDER BY org"
+        )
+        assert [org for (org,) in await cursor.fetchall()] == asked
