@@ -99,3 +99,13 @@ def test_the_other_api() -> None:
     tree = {"database": {"dsn": "postgresql://db/outcomes"}, **yaml.safe_load(block.text.replace("…", "given"))}
     [org] = config_from(tree).orgs.values()
     assert (org.api, org.aggregates) == ("flow-aggregates", "query")
+
+
+def test_benchmarks_are_there() -> None:
+    """What a document says to measure with can be run."""
+    named = {
+        name for page in PAGES for name in re.findall(r"python -m benchmarks\.(\w+)", (ROOT / page).read_text())
+    }
+    assert {"processes", "storage", "idle", "memory", "limit"} <= named
+    for name in named:
+        assert '__name__ == "__main__"' in (ROOT / "benchmarks" / f"{name}.py").read_text()
