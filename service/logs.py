@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import date, datetime, time, timedelta
 from enum import Enum
+from html import escape
 from typing import Any, Literal, TextIO
 from urllib.parse import quote, quote_plus
 
@@ -65,13 +66,13 @@ def register_secret(value: str) -> None:
     """Write ``***`` in its place from now on, in whichever spelling it travels; too short a value is left."""
     global _secrets  # noqa: PLW0603 - one process, one log
     if len(value) >= SECRET_MIN:
-        _secrets |= _spellings(value)
+        _secrets |= spellings(value)
 
 
 def forget_secret(value: str) -> None:
     """Keep a value no longer, such as a token that has run out."""
     global _secrets  # noqa: PLW0603 - one process, one log
-    _secrets -= _spellings(value)
+    _secrets -= spellings(value)
 
 
 def redacted(text: str) -> str:
@@ -82,10 +83,12 @@ def redacted(text: str) -> str:
     return _header.sub(rf"\1\2{REDACTED}", text)
 
 
-def _spellings(secret: str) -> frozenset[str]:
-    encodable = secret.encode("utf-8", "replace").decode()
+def spellings(secret: str) -> frozenset[str]:
+    """A secret as it may travel: in a URL, in a form, in JSON, in HTML, in the text of a library's error."""
+    encoded = secret.encode("utf-8", "replace")
     as_json = (json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
-    return frozenset((secret, quote(encodable, safe=""), quote_plus(encodable), *as_json))
+    as_url = (quote(encoded, safe=""), quote_plus(encoded))
+    return frozenset((secret, *as_url, *as_json, escape(secret), repr(encoded)[2:-1]))
 
 
 def plain(value: object, depth: int = 0) -> Plain:  # noqa: C901, PLR0911, PLR0912 - one case for each kind

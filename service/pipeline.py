@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from service.clock import Clock
-from service.errors import CursorError, PageError, TooLargeError
+from service.errors import CursorError, ExtractionError, PageError, TooLargeError
 from service.genesys.client import GenesysClient
-from service.model import Cut, Normalised, Query, Scan
+from service.model import Cut, Normalised, Query, Scan, Window
 from service.normalise import Frame, normalise
 from service.plan.buckets import buckets, is_edge
 from service.plan.scans import cut_of, halve, largest, size
@@ -66,7 +66,11 @@ class Pipeline:
         query_hash = self._client.dialect.query_hash(scan.queries[0])
         await self._ledger.begin(scan, query_hash)
         for attempt in range(RESTARTS + 1):
-            staging, tally, began_at = Staging(self._database, scan.org), _Tally(), self._clock.now()
+            staging, tally, began_at = (
+                Staging(self._database, scan.org, self._client.hide),
+                _Tally(),
+                self._clock.now(),
+            )
             try:
                 for query in scan.queries:
                     await self._fetch(query, scan, staging, tally, may_begin)
@@ -88,8 +92,10 @@ class Pipeline:
                 if attempt == RESTARTS:
                     raise
                 self._emit("window_restarted", **about(scan), query_hash=query_hash, reason=str(error))
-            except BaseException:
+            except BaseException as error:
                 await staging.abandon()
+                if isinstance(error, ExtractionError):
+                    self._client.clean(error)
                 raise
             else:
                 self._tell(scan, record, merged)
@@ -154,28 +160,21 @@ class Pipeline:
         return self._cuts
 
     def _tell(self, scan: Scan, record: ScanRecord, merged: Merged) -> None:
+        hide = self._client.hide  # the log has no secrets, even where the server names an outcome after one
         for window, reason, flow_id, outcome in merged.rejects:
-            span = {"window_start": window.span.start, "window_end": window.span.end}
             self._emit(
                 "entry_rejected",
-                org=scan.org,
-                job=window.job,
-                **span,
+                **_of_window(window, record),
                 reason=reason,
-                flow_id=flow_id,
-                outcome=outcome,
+                flow_id=flow_id and hide(flow_id),
+                outcome=outcome and hide(outcome),
             )
         for window in scan.windows:
-            known = {
-                "org": scan.org,
-                "job": window.job,
-                "window_start": window.span.start,
-                "window_end": window.span.end,
-                "query_hash": record.query_hash,
-            }
+            known = _of_window(window, record)
             if window in merged.missing:
                 missing = merged.missing[window]
-                self._emit("outcome_missing", **known, rows=missing.rows, outcomes=missing.sample)
+                names = [hide(name) for name in missing.sample]
+                self._emit("outcome_missing", **known, rows=missing.rows, outcomes=names)
             if window in merged.restated:
                 self._emit("outcome_restated", **known, rows=merged.restated[window])
             if window in merged.mismatched:
@@ -189,6 +188,16 @@ class Pipeline:
                 rejected=merged.rejected.get(window, 0),
                 seconds=round((self._clock.now() - record.began_at).total_seconds(), 3),
             )
+
+
+def _of_window(window: Window, record: ScanRecord) -> dict[str, object]:
+    return {
+        "org": window.org,
+        "job": window.job,
+        "window_start": window.span.start,
+        "window_end": window.span.end,
+        "query_hash": record.query_hash,
+    }
 
 
 def about(scan: Scan) -> dict[str, object]:

@@ -142,8 +142,16 @@ class GenesysClient:
                 async for page in pages:
                     yield page
         except ExtractionError as error:
-            error.args = (self._redactor.clean(str(error), _TOLD_MAX),)  # a page's text may be in it
+            self.clean(error)
             raise
+
+    def clean(self, error: ExtractionError) -> None:
+        """Take secrets out of an error that quotes what the server sent."""
+        error.args = (self._redactor.clean(str(error), _TOLD_MAX),)
+
+    def hide(self, text: str) -> str:
+        """What the server sent, to the letter but for the org's secrets."""
+        return self._redactor.hide(text)
 
     async def call(
         self, request: ApiRequest, *, query_hash: str | None = None, before: Callable[[], None] = _always

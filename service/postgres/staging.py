@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import uuid
+from collections.abc import Callable
 
 import psycopg
 
@@ -39,13 +40,19 @@ _TABLES = (("staging", "incoming", COLUMNS), ("staging_reject", "incoming_reject
 class Staging:
     """The rows and refused outcomes of one scan, whatever their number, in flat memory.
 
+    Args:
+        database: where what does not fit is written out.
+        org: whose scan it is.
+        hide: takes the org's secrets out of a refused entry, should the server have sent one in it.
+
     Attributes:
         scan_id: tags what was written out.
         rows, rejects: how many came in all.
     """
 
-    def __init__(self, database: Database, org: str) -> None:
+    def __init__(self, database: Database, org: str, hide: Callable[[str], str] = str) -> None:
         self._database = database
+        self._hide = hide
         self.org = org
         self.scan_id = uuid.uuid4()
         self.rows = 0
@@ -56,7 +63,7 @@ class Staging:
         self._bytes = 0
         self._held = 0
         self._rejects: list[tuple[str, int, Reject]] = []
-        self._last_entry = ("", "", 0)  # text, digest, rejects so far
+        self._last_entry = ("", "", "", 0)  # text, what is kept of it, digest, rejects so far
 
     async def add(self, normalised: Normalised) -> None:
         """Take one page's rows.
@@ -75,12 +82,13 @@ class Staging:
             await self._spill()
 
     def _add_reject(self, reject: Reject) -> None:
-        text, digest, ordinal = self._last_entry
+        text, kept, digest, ordinal = self._last_entry
         if reject.text is not text and reject.text != text:
-            digest, ordinal = hashlib.sha256(reject.text.encode()).hexdigest(), 0
-            self._bytes += len(reject.text)
-        self._last_entry = (reject.text, digest, ordinal + 1)
-        self._rejects.append((digest, ordinal, reject))
+            kept = self._hide(reject.text)
+            digest, ordinal = hashlib.sha256(kept.encode()).hexdigest(), 0
+            self._bytes += len(kept)
+        self._last_entry = (reject.text, kept, digest, ordinal + 1)
+        self._rejects.append((digest, ordinal, reject._replace(text=kept, reason=self._hide(reject.reason))))
         self._bytes += 256
         self.rejects += 1
 

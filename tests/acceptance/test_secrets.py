@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
+from typing import Any
+
+import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
 from tests.acceptance.program import SECRET, Program
@@ -58,3 +64,63 @@ async def test_no_secret_is_repeated(program: Program) -> None:
         for secret in (*tokens, *basics):
             assert secret not in text
             assert secret[:24] not in text
+
+
+class Echo:
+    """An API that knows no better than to say in its pages what it was sent."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        app = web.Application()
+        app.router.add_post("/oauth/token", self._token)
+        app.router.add_post("/api/v2/analytics/query-builder/query", self._query)
+        self.server = TestServer(app)
+
+    async def _token(self, request: web.Request) -> web.Response:
+        basic = request.headers["Authorization"].split()[1]
+        self.said += [basic, base64.b64decode(basic).decode().split(":")[1], "canary-token-77aa01f3c9"]
+        return web.json_response({"access_token": self.said[-1], "expires_in": 3600})
+
+    async def _query(self, request: web.Request) -> web.Response:
+        builder = json.loads(await request.text())["queryBuilder"]
+        start, said = builder["dateFrom"], " ".join(self.said)
+        refused = {"group": {"flow-id": "f"}, "interval": said, "metrics": {"flow-outcomes": {"A": {"count": 1}}}}
+        twice: list[dict[str, Any]] = [
+            {
+                "group": {"flow-id": said},
+                "interval": f"{start}/{builder['dateTo']}",
+                "metrics": {"flow-outcomes": {said: {"count": count}}},
+            }
+            for count in (1, 2)
+        ]
+        return web.json_response(
+            {"nextPageToken": None, "data": twice if start.startswith("2024-01-01") else [refused]}
+        )
+
+
+async def test_no_secret_is_repeated_from_a_page(program: Program) -> None:
+    """Not in the reason why it cannot be believed, nor in an entry that is kept as it came."""
+    echo = Echo()
+    async with echo.server:
+        url = str(echo.server.make_url("")).rstrip("/")
+        org = {"base_url": url, "login_url": url, "client_id": "acme", "client_secret": SECRET}
+        span = {"org": "acme", "granularity": "daily"}
+        tree = {
+            "database": {"dsn": program.dsn},
+            "orgs": {"acme": org},
+            "ad_hoc": {
+                "twice": {**span, "from": "2024-01-01", "to": "2024-01-02"},
+                "refused": {**span, "from": "2024-03-01", "to": "2024-03-02"},
+            },
+        }
+        program.config.write_text(yaml.safe_dump(tree))
+        ended = await program.run("run", "--once")
+    assert len(echo.said) == 3
+    twice, refused = program.windows()
+    assert (twice["state"], "[redacted]" in twice["last_error"]) == ("failed", True)
+    assert (refused["state"], refused["rejected"]) == ("complete", 1)
+    (entry,) = program.rows("SELECT entry, reason FROM flow_outcomes.rejected_entry")
+    assert "[redacted] [redacted] [redacted]" in entry["entry"]
+    assert len(ended.told("entry_rejected", org="acme", query_hash=refused["query_hash"])) == 1
+    for said in echo.said:
+        assert said not in ended.out + str(twice) + str(entry)

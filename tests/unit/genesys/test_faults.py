@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 from datetime import UTC, datetime
 
@@ -125,7 +126,7 @@ def test_retry_after_is_read_strictly(header: str | None, seconds: float) -> Non
 class TestRedaction:
     """No secret in any text."""
 
-    SECRET = 's3cret/with+odd"characters'
+    SECRET = 's3cret/with+ödd"<characters'
     TOKEN = "eyJhbGciOiJIUzI1NiJ9.a-token"
 
     @pytest.fixture
@@ -143,14 +144,22 @@ class TestRedaction:
             self.TOKEN,
             self.TOKEN[:20],
             encoded,
-            "s3cret%2Fwith%2Bodd%22characters",
+            "s3cret%2Fwith%2B%C3%B6dd%22%3Ccharacters",
             json.dumps(self.SECRET),
+            html.escape(self.SECRET),
+            str(self.SECRET.encode()),
         ):
             told = redactor.clean(f"bad header {spelling}")
             assert "[redacted]" in told
             assert "s3cret" not in told
             assert self.TOKEN[:12] not in told
             assert encoded[:12] not in told
+            assert "characters" not in told
+
+    def test_hidden_is_only_the_secret_itself(self, redactor: Redactor) -> None:
+        """An entry is kept to the letter otherwise, though it begin like a secret."""
+        kept = f"Basic questions: bearer of bad\nnews, {self.TOKEN[:20]}, client, "
+        assert redactor.hide(kept + json.dumps(self.SECRET) + self.TOKEN) == kept + '"[redacted]"[redacted]'
 
     def test_an_authorization_of_somebody_else_is_none_to_tell_either(self, redactor: Redactor) -> None:
         """Whosever it is."""
