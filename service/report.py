@@ -142,8 +142,10 @@ class Reporter:
                 self._restated.labels(org, job).inc(context["rows"])
             case "outcome_missing":
                 self._missing.labels(org, job).inc(context["rows"])
-            case "circuit_closed":
+            case "org_acquired" | "circuit_closed":  # who takes an org begins with a closed breaker
                 self._breaker.labels(org).set(0)
+            case "org_released" | "org_lost":  # nobody here knows of it any more, or ever would
+                self._breaker.remove(org)
             case "circuit_half_open":
                 self._breaker.labels(org).set(1)
             case "circuit_opened":
