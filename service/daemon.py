@@ -24,7 +24,7 @@ ALIASES_EVERY = 10.0  # and for edited aliases
 
 # What an org's client is made of; another one needs another client.
 _OTHER_CLIENT = (
-    *("api", "base_url", "login_url", "region", "aggregates"),
+    *("api", "base_url", "login_url", "region", "aggregates", "job_timeout"),
     *("client_id", "client_secret", "client_secret_file"),
 )
 
