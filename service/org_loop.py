@@ -168,8 +168,6 @@ class OrgLoop:
 
     def run_now(self) -> None:
         """Run every due window now, and every ad hoc entry, under the names of now."""
-        if self.worker is not None:
-            self.worker.look_anew()
         for loop in self._jobs.values():
             loop.ring(whole=True, any_time=True)
         self._entries_again = True
@@ -279,6 +277,8 @@ class OrgLoop:
                 return
             again, self._entries_again = self._entries_again, False
             try:
+                if again:
+                    await worker.look_at_names()
                 for entry in self._entries.values():
                     await worker.request(entry, again=again)
                 await worker.ad_hoc()

@@ -107,9 +107,14 @@ class OrgWorker:
         self.client.query_timeout = org.query_timeout
         self.client.breaker.configure(org.breaker.failures, org.breaker.open_for)
 
-    def look_anew(self) -> None:
-        """Have the next cycle see how flows and outcomes are called now."""
+    async def look_at_names(self) -> None:
+        """See how flows and outcomes are called now, however lately that was done.
+
+        Raises:
+            DatabaseAwayError, LeaseLostError: it was not seen.
+        """
         self._naming.look_anew()
+        await self._naming.refresh()
 
     async def cycle(self, job: Job, wish: Wish) -> Tally:
         """One pass over a job's due windows.
