@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from service.config import AdHoc, Org
 from service.model import Span, Window
+from service.plan.buckets import is_edge
 from service.plan.granularity import adjust, pieces
 from service.postgres.ledger import AD_HOC
 
@@ -33,11 +34,25 @@ def ad_hoc_windows(org: Org, entry: AdHoc, now: datetime) -> AdHocWindows:
         datetime.combine(entry.start, time.min, org.tz).astimezone(UTC),
         datetime.combine(entry.end, time.min, org.tz).astimezone(UTC),
     )
-    adjusted = adjust(span, entry.granularity, org.timezone, now - DELAY)
+    return _windows(org, span, entry.granularity, now)
+
+
+def aligned(org: Org, window: Window) -> bool:
+    """Whether the window still begins and ends where buckets do: the org's time zone may be another one since."""
+    return all(is_edge(at, window.granularity, org.tz) for at in (window.span.start, window.span.end))
+
+
+def aligned_anew(org: Org, window: Window, now: datetime) -> AdHocWindows:
+    """The windows in which the span of one that is not aligned any more can be had."""
+    return _windows(org, window.span, window.requested, now)
+
+
+def _windows(org: Org, span: Span, requested: str, now: datetime) -> AdHocWindows:
+    adjusted = adjust(span, requested, org.timezone, now - DELAY)
     if adjusted is None:
         return AdHocWindows((), moved=True, coarsened=False)
     windows = tuple(
-        Window(org.name, AD_HOC, None, piece, entry.granularity, adjusted.granularity, piece.end + DELAY)
+        Window(org.name, AD_HOC, None, piece, requested, adjusted.granularity, piece.end + DELAY)
         for piece in pieces(adjusted.span, adjusted.granularity, org.timezone)
     )
     return AdHocWindows(windows, adjusted.moved, adjusted.coarsened)

@@ -105,8 +105,11 @@ class Scanner:
     ) -> None:
         """Join the windows into scans and run these, until there is none left that may begin."""
         alone = [each.window.span for each in found if each.ask_alone]
-        waiting = [each.window for each in found]
+        waiting, timezone = [each.window for each in found], self.org.timezone
         while waiting:
+            if self.org.timezone != timezone:  # by a reload: their edges are none any more
+                tally.put_back += len(waiting)
+                return
             first = waiting[0]
             group = [w for w in waiting if (w.work, w.requested, w.granularity) == _kind(first)]
             rest = [w for w in waiting if (w.work, w.requested, w.granularity) != _kind(first)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
-from service.ad_hoc import ad_hoc_windows
+from service.ad_hoc import AdHocWindows, ad_hoc_windows, aligned, aligned_anew
 from service.clock import Clock
 from service.config import AdHoc, Job, Org
 from service.genesys.client import GenesysClient
@@ -156,11 +156,13 @@ class OrgWorker:
             DatabaseAwayError, LeaseLostError: it ended early; what was not stored stays due.
         """
         wanted = None if only is None else {(window.span, window.requested) for window in only}
+        await self._align()
         found = [
             each
             for each in await self._ledger.windows(AD_HOC)
             if (not each.settled(self.org.flows) or each.doubted)
             and (wanted is None or (each.window.span, each.window.requested) in wanted)
+            and aligned(self.org, each.window)
         ]
         cycle, tally = uuid.uuid4().hex, Tally()
         if not found:
@@ -190,15 +192,7 @@ class OrgWorker:
         if not found.windows:
             return []
         if found.moved:
-            self._emit(
-                "span_adjusted",
-                org=self.org.name,
-                job=None,
-                window_start=found.windows[0].span.start,
-                window_end=found.windows[-1].span.end,
-                asked_from=entry.start,
-                asked_to=entry.end,
-            )
+            self._tell_moved(found, entry.start, entry.end)
         if found.coarsened:
             for window in found.windows:
                 self.scanner.tell_adjusted(window, "the span is too wide for the granularity that was asked for")
@@ -209,6 +203,28 @@ class OrgWorker:
         if entry.name:
             await self._ledger.enter(entry.name, entry.content_hash)
         return list(found.windows)
+
+    async def _align(self) -> None:
+        """Owe what is unfinished of the ad hoc windows where the org's time zone has its edges now."""
+        for each in await self._ledger.windows(AD_HOC):
+            if each.state == "complete" or aligned(self.org, each.window):
+                continue
+            found = aligned_anew(self.org, each.window, self._clock.now())
+            await self._ledger.forget([each.window])
+            if found.windows:
+                await ask(self._database, found.windows, again=False)
+                self._tell_moved(found, each.window.span.start, each.window.span.end)
+
+    def _tell_moved(self, found: AdHocWindows, asked_from: date, asked_to: date) -> None:
+        self._emit(
+            "span_adjusted",
+            org=self.org.name,
+            job=None,
+            window_start=found.windows[0].span.start,
+            window_end=found.windows[-1].span.end,
+            asked_from=asked_from,
+            asked_to=asked_to,
+        )
 
     def _finished(self, job: str | None, cycle: str, tally: Tally) -> None:
         self._emit(

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from service.simulator import SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
+from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
 from tests.acceptance.program import Program, today
 
 ZONE_OF_WEEK = "America/New_York"
@@ -157,3 +157,32 @@ async def test_backfill(program: Program) -> None:
         assert (ended.code, ended.out) == (2, ""), ended
         assert key in ended.err
         assert len(ended.err.splitlines()) == 1, ended.err
+
+
+async def test_an_unfinished_span_follows_the_orgs_time_zone(program: Program) -> None:
+    """Its edges are none in another zone: it is widened to those that are, and holds up nothing else."""
+    org = SimulatedOrg(
+        centre=centre(), timezone=ZONE_OF_WEEK, requests_per_second=None, faults=Faults(server_error=Fault(503))
+    )
+    entry = {"org": "acme", "from": "2024-01-12", "to": "2024-01-13", "granularity": "daily"}
+    async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
+        program.configure(simulator, orgs={"acme": {"breaker": {"failures": 1}}}, ad_hoc={"before": entry})
+        ended = await program.run("run", "--once")
+        assert (ended.code, simulator.orgs["acme"].fired["server_error"]) == (1, 1)
+        simulator.switch("server_error", None, org="acme")
+        later = {**entry, "from": "2024-04-12", "to": "2024-04-13"}
+        program.configure(
+            simulator, orgs={"acme": {"timezone": ZONE_OF_WEEK}}, ad_hoc={"before": entry, "later": later}
+        )
+        ended = await program.run("run", "--once")
+    assert (ended.code, ended.err) == (0, ""), ended.why()
+    assert len(ended.told("span_adjusted", org="acme")) == 1
+    spans = [(each["window_start"], each["window_end"], each["state"]) for each in program.windows()]
+    hour = timedelta(hours=1)
+    assert spans == [
+        (utc(2024, 1, 11) + 5 * hour, utc(2024, 1, 13) + 5 * hour, "complete"),
+        (utc(2024, 4, 12) + 4 * hour, utc(2024, 4, 13) + 4 * hour, "complete"),
+    ]
+    counts = {key[1:]: row["outcome_count"] for key, row in program.stored("acme", "daily").items()}
+    assert counts[utc(2024, 1, 12) + 5 * hour, "A"] == 22
+    assert counts[utc(2024, 4, 12) + 4 * hour, "A"] == 52
