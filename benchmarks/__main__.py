@@ -11,7 +11,7 @@ SHORT: dict[str, list[str]] = {
     "requests_needed": [],
     "growth": ["--stored", "0", "2000000"],
     "memory": ["--rows", "10000", "500000"],
-    "orgs": ["--orgs", "1", "10", "--processes", "1", "2"],
+    "orgs": ["--orgs", "1", "10"],
     "processes": ["--days", "20", "--processes", "1", "2"],
     "storage": [],
     "alias_hold": [],
