@@ -1,7 +1,7 @@
 """One, ten and a hundred orgs in one process: ``python -m benchmarks.orgs [--orgs 1 10 100] [--seconds 20]``.
 
-Each org has 10 requests a second of its own, and a backlog of so many seconds. Told is the share of the limits that
-was in use, from each org's first request to its last, what was answered with 429, and what the process cost.
+Each org has 10 requests a second of its own, and a backlog of so many seconds. Told is the share of the limits
+that was in use, from each org's first request to its last, what was answered with 429, and what the process cost.
 """
 
 from __future__ import annotations
