@@ -18,6 +18,7 @@ CREATE TABLE flow_outcomes.org_lease (
     owner         text,          -- the process's application_name; null: given back in order
     owned_since   timestamptz,
     expires_at    timestamptz,
+    given_back_at timestamptz,   -- when it last was, in order; until then its owner may have sent requests
     wanted_by     text,          -- a process that has fewer orgs and asks the owner for this one
     held_until    timestamptz,   -- a 429's Retry-After, kept over restarts
     breaker       text NOT NULL DEFAULT 'closed'   -- as its owner told it last, for those who only look

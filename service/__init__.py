@@ -1,6 +1,10 @@
 """flow-outcomes: Genesys Cloud flow-outcome figures in PostgreSQL, complete and right."""
 
+import time
 from importlib.metadata import PackageNotFoundError, version
+
+BEGAN = time.monotonic()
+"""When this process began, on the monotonic clock: nothing of ours is imported before."""
 
 try:
     __version__ = version("flow-outcomes")

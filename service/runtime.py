@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from service import BEGAN
 from service.breaker_notes import BreakerNotes
 from service.clock import Clock, SystemClock
 from service.config import Database as DatabaseConfig
@@ -109,7 +110,8 @@ class Runtime:
             DatabaseAwayError: the database is away.
         """
         breaker = BreakerNotes(partial(note_breaker, self.database, org.name, self.owner), self.emit)
-        client = make_client(org, breaker.emit, self.clock, lease.check, self._keep_hold(lease))
+        spent_ago = max(0.0, min(lease.quiet, self.clock.monotonic() - BEGAN))
+        client = make_client(org, breaker.emit, self.clock, lease.check, self._keep_hold(lease), spent_ago)
         client.hold(max(lease.hold, self._held_until.get(org.name, 0.0) - self.clock.monotonic()))
         if gives_up:
             client.max_hold = 300.0
@@ -154,9 +156,14 @@ class Runtime:
 
 
 def make_client(
-    org: Org, emit: Emit, clock: Clock, lease_check: Callable[[], None], on_hold: Callable[[float], None]
+    org: Org,
+    emit: Emit,
+    clock: Clock,
+    lease_check: Callable[[], None],
+    on_hold: Callable[[float], None],
+    spent_ago: float = 0.0,
 ) -> GenesysClient:
-    """A client as the org's configuration says."""
+    """A client as the org's configuration says; the limit may have been spent so many seconds ago."""
 
     def credentials() -> tuple[str, str]:
         try:
@@ -180,6 +187,7 @@ def make_client(
         on_hold=on_hold,
         emit=emit,
         clock=clock,
+        spent_ago=spent_ago,
     )
 
 

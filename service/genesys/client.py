@@ -50,6 +50,7 @@ class GenesysClient:
         on_hold: told the seconds of each 429, to be kept through a restart.
         emit: told every event with its context, ``org`` among it.
         clock: for everything but the pacing, which runs on the loop's.
+        spent_ago: seconds ago that the limit may have been spent by somebody before.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class GenesysClient:
         on_hold: Callable[[float], None],
         emit: Emit,
         clock: Clock | None = None,
+        spent_ago: float = 0.0,
     ) -> None:
         self.org = org
         self.dialect = dialect
@@ -78,7 +80,7 @@ class GenesysClient:
         self._emit: Emit = partial(emit, org=org)
         self._clock = clock or SystemClock()
         self._redactor = Redactor()
-        self.limiter = OrgLimiter(requests_per_second)
+        self.limiter = OrgLimiter(requests_per_second, spent_ago=spent_ago)
         self._allowance = Allowance(lambda: self.limiter, self._on_hold, self._emit)
         self._transport = Transport(self._redactor, self._clock, self._allowance.hear, lease_check)
         self.breaker = Breaker(breaker_failures, breaker_open_for, self._clock, self._emit)

@@ -59,7 +59,8 @@ class OrgLimiter:
     one sleep a second. It records when a request was written to its connection, not when leave was given: setting
     up TLS takes longer than any margin.
 
-    A new limiter begins as if the limit had just been spent. Make it inside the loop that will use it.
+    A new limiter begins as if the limit had just been spent, or so many seconds ago. Make it inside the loop that
+    will use it.
 
     Attributes:
         max_hold: seconds; where a 429 holds the org longer, ``acquire`` raises instead of waiting. None: waits.
@@ -70,7 +71,7 @@ class OrgLimiter:
         requests_per_second: float,
         *,
         clock: Callable[[], float] | None = None,
-        spent: bool = True,
+        spent_ago: float = 0.0,
     ) -> None:
         self.now = clock or asyncio.get_running_loop().time
         self.max_hold: float | None = None
@@ -79,10 +80,10 @@ class OrgLimiter:
         self._held_until = -math.inf
         self._recent: deque[Permit] = deque()
         self.requests_per_second = requests_per_second
-        if spent:
+        if spent_ago < self._period:
             for _ in range(self._count):
                 permit = Permit(self)
-                permit.sent_at = self.now()
+                permit.sent_at = self.now() - spent_ago
                 self._recent.append(permit)
 
     @property

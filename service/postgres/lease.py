@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ class Lease:
         epoch: raised at each takeover; a merge under an older one writes nothing.
         hold: seconds for which a 429 still holds the org back, as of the takeover.
         good_until: monotonic time at which it runs out unless renewed.
+        quiet: seconds for which nobody can have sent a request, as of the takeover; infinite where none ever did.
     """
 
     org: str
@@ -49,6 +51,7 @@ class Lease:
     good_until: float
     clock: Clock
     lost: asyncio.Event
+    quiet: float = 0.0
 
     def check(self) -> None:
         """Say that the org may be worked now.
@@ -238,14 +241,18 @@ class LeaseKeeper:
                 )
                 epoch = await cursor.fetchone()
                 cursor = await connection.execute(
-                    "UPDATE flow_outcomes.org_lease SET owner = %(owner)s, owned_since = clock_timestamp(),"
+                    "WITH former AS ("
+                    " SELECT org, CASE WHEN owner IS NULL THEN given_back_at ELSE expires_at END AS sent_until"
+                    " FROM flow_outcomes.org_lease WHERE org = %(org)s FOR UPDATE)"
+                    " UPDATE flow_outcomes.org_lease l SET owner = %(owner)s, owned_since = clock_timestamp(),"
                     " breaker = 'closed', breaker_until = NULL, wanted_by = NULL,"
                     " expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s)"
-                    " WHERE org = %(org)s"
-                    " RETURNING greatest(0, extract(epoch FROM held_until - clock_timestamp()))::float8",
+                    " FROM former WHERE l.org = former.org"
+                    " RETURNING greatest(0, extract(epoch FROM held_until - clock_timestamp()))::float8,"
+                    " greatest(0, extract(epoch FROM clock_timestamp() - sent_until))::float8, sent_until IS NULL",
                     {"org": org, "owner": self.owner, "lifetime": LIFETIME},
                 )
-                hold = await cursor.fetchone()
+                taken = await cursor.fetchone()
         except BaseException:
             with contextlib.suppress(psycopg.Error):
                 await connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", {"org": org})
@@ -253,7 +260,8 @@ class LeaseKeeper:
         lease = Lease(
             org=org,
             epoch=epoch[0] if epoch else 0,
-            hold=(hold[0] if hold else None) or 0.0,
+            hold=(taken[0] if taken else None) or 0.0,
+            quiet=0.0 if taken is None else math.inf if taken[2] else taken[1],
             good_until=before + LIFETIME,
             clock=self._clock,
             lost=asyncio.Event(),
@@ -308,7 +316,7 @@ class LeaseKeeper:
         if org in self._asked:
             self._handed_over[org] = self._clock.monotonic()
         await connection.execute(
-            "UPDATE flow_outcomes.org_lease SET owner = NULL, expires_at = NULL"
+            "UPDATE flow_outcomes.org_lease SET owner = NULL, expires_at = NULL, given_back_at = clock_timestamp()"
             " WHERE org = %(org)s AND owner = %(owner)s",
             {"org": org, "owner": self.owner},
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import math
 import resource
 import socket
 import struct
@@ -63,7 +64,7 @@ class Wire:
             on_hold=lambda _: None,
             emit=lambda event, **context: self.told.append((event, context)),
         )
-        self.client.limiter = OrgLimiter(100, spent=False)  # nobody went before
+        self.client.limiter = OrgLimiter(100, spent_ago=math.inf)  # nobody went before
 
     def _check(self) -> None:
         self.lease_check()

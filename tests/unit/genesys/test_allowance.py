@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ class Org:
     """A limiter of 5 a second, what was told, and what was held."""
 
     def __init__(self) -> None:
-        self.limiter = OrgLimiter(5, clock=lambda: 0.0, spent=False)
+        self.limiter = OrgLimiter(5, clock=lambda: 0.0, spent_ago=math.inf)
         self.told: list[str] = []
         self.held: list[float] = []
         self.allowance = Allowance(

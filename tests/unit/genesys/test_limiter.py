@@ -76,6 +76,18 @@ def test_a_backlog_keeps_the_limit_busy(in_virtual_time: Run, rate: float) -> No
     assert in_virtual_time(main(), overshoot=0.001) >= rate * 0.975
 
 
+def test_what_was_spent_a_while_ago_is_waited_for_no_longer(in_virtual_time: Run) -> None:
+    """A second and the margin after it was."""
+
+    async def main() -> float:
+        limiter = OrgLimiter(10, spent_ago=0.6)
+        began = limiter.now()
+        await limiter.acquire()
+        return limiter.now() - began
+
+    assert in_virtual_time(main()) == pytest.approx(0.42, abs=0.005)
+
+
 @pytest.mark.parametrize("rate", [0.5, 1, 10])
 def test_a_new_limiter_begins_as_if_the_limit_were_spent(in_virtual_time: Run, rate: float) -> None:
     """So that a process that follows another adds nothing to its last second."""
@@ -93,7 +105,7 @@ def test_requests_are_spaced(in_virtual_time: Run) -> None:
     """No ten at once at ten a second."""
 
     async def main() -> list[float]:
-        limiter = OrgLimiter(10, spent=False)
+        limiter = OrgLimiter(10, spent_ago=math.inf)
         times = []
         for _ in range(30):
             (await limiter.acquire()).sent()
@@ -167,7 +179,7 @@ def test_those_who_wait_go_in_order_and_one_who_leaves_costs_nothing(in_virtual_
     """First come, first served."""
 
     async def main() -> tuple[list[int], float]:
-        limiter = OrgLimiter(2, spent=False)
+        limiter = OrgLimiter(2, spent_ago=math.inf)
         order: list[int] = []
 
         async def one(number: int) -> None:
@@ -191,7 +203,7 @@ def test_one_slow_connection_does_not_block_the_others(in_virtual_time: Run) -> 
     """It counts against every second until it is sent, and no more than that."""
 
     async def main() -> int:
-        limiter = OrgLimiter(3, spent=False)
+        limiter = OrgLimiter(3, spent_ago=math.inf)
         await limiter.acquire()  # and it never says that it was sent
         deadline = limiter.now() + 10.5
         passed = 0
@@ -207,7 +219,7 @@ def test_a_lower_limit_takes_hold_at_once(in_virtual_time: Run) -> None:
     """What was sent under the old one counts under the new one."""
 
     async def main() -> list[float]:
-        limiter = OrgLimiter(50, spent=False)
+        limiter = OrgLimiter(50, spent_ago=math.inf)
         times = []
         for number in range(60):
             if number == 50:
