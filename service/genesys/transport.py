@@ -56,8 +56,8 @@ class Transport:
         redactor: takes secrets out of errors.
         clock: tells how far off an HTTP date is.
         hear: told the headers of each answer whose limit rules.
-        may_send: called on the open connection; raises where nothing must be sent any more. Connecting takes its
-            time, and a process may have stood still meanwhile.
+        may_send: called on the open connection, and again as the request is written; raises where nothing must be
+            sent any more. Both take their time, and a process may have stood still meanwhile.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Transport:
             async with deadline:
                 return await self._exchange(request, permit)
         except aiohttp.ClientError as error:
+            self._may_send()  # what it raises in the midst of sending comes out of aiohttp as a broken connection
             if isinstance(error, aiohttp.ClientPayloadError) and not _BROKE.search(str(error)):
                 # The server ended the body early, and in order: a page cut short, not a connection that broke.
                 raise PageError(f"the page was cut short: {self._redactor.clean(str(error))}") from None
@@ -121,12 +122,13 @@ class Transport:
             if begun:
                 # aiohttp sends a GET again by itself where a kept connection turns out closed: past the limit.
                 raise aiohttp.ServerDisconnectedError
-            self._may_send()
             begun = True
+            self._may_send()
             if not request.body:
-                sent()
+                permit.sent()
 
         def sent() -> None:
+            self._may_send()
             permit.sent()
 
         async with self._open().request(
