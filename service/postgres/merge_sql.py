@@ -422,31 +422,53 @@ STORE_CHANGED = """
 """
 
 # As a reader saw it before and sees it now: folded under the name that it has at this moment. A bucket that no
-# scan had covered for the flow has no former figure, so nothing of it is restated.
+# scan had covered for the flow has no former figure, so nothing of it is restated. What a changed figure is folded
+# with is looked up one by one, and only where several outcomes have a name: the planner may know nothing yet of
+# what was stored a moment ago, and would go through all of it for each change.
 RESTATE = """
-    WITH key AS (
-        SELECT DISTINCT o.flow_id, o.outcome_name, c.bucket_start
-        FROM pg_temp.change c
-        JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = c.outcome_no
+    WITH named AS MATERIALIZED (
+        SELECT c.outcome_no, o.flow_id, o.outcome_name
+        FROM (SELECT DISTINCT outcome_no FROM pg_temp.change) c
+        CROSS JOIN LATERAL (
+            SELECT o.flow_id, o.outcome_name FROM flow_outcomes.outcome o
+            WHERE o.org = %(org)s AND o.outcome_no = c.outcome_no
+            LIMIT 1
+        ) o
         WHERE o.outcome_name <> ''
-          AND EXISTS (SELECT 1 FROM pg_temp.covered_before v WHERE v.bucket_start = c.bucket_start
-                      AND (v.flow_ids IS NULL OR o.flow_id = ANY (v.flow_ids)))
+    ), shared AS MATERIALIZED (
+        SELECT k.flow_id, k.outcome_name, o.outcome_nos
+        FROM (SELECT DISTINCT flow_id, outcome_name FROM named) k
+        CROSS JOIN LATERAL (
+            SELECT array_agg(o.outcome_no) AS outcome_nos FROM flow_outcomes.outcome o
+            WHERE o.org = %(org)s AND o.flow_id = k.flow_id AND o.outcome_name = k.outcome_name
+        ) o
+        WHERE cardinality(o.outcome_nos) > 1
+    ), touched AS MATERIALIZED (
+        SELECT n.flow_id, n.outcome_name, c.bucket_start, c.old_state, c.old_count, c.state, c.outcome_count
+        FROM pg_temp.change c
+        JOIN named n USING (outcome_no)
+        WHERE EXISTS (SELECT 1 FROM pg_temp.covered_before v WHERE v.bucket_start = c.bucket_start
+                      AND (v.flow_ids IS NULL OR n.flow_id = ANY (v.flow_ids)))
+    ), part AS (
+        SELECT * FROM touched
+        UNION ALL
+        SELECT k.flow_id, k.outcome_name, k.bucket_start, f.state, f.outcome_count, f.state, f.outcome_count
+        FROM (SELECT DISTINCT flow_id, outcome_name, bucket_start FROM touched) k
+        JOIN shared USING (flow_id, outcome_name)
+        CROSS JOIN LATERAL unnest(shared.outcome_nos) AS o (outcome_no)
+        CROSS JOIN LATERAL (
+            SELECT f.state, f.outcome_count FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+              AND f.outcome_no = o.outcome_no AND f.bucket_start = k.bucket_start
+              AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s AND f.revision < %(revision)s
+            LIMIT 1
+        ) f
     ), folded AS (
-        SELECT k.flow_id, k.outcome_name, k.bucket_start,
-               CASE WHEN coalesce(bool_and(CASE WHEN c.outcome_no IS NULL THEN f.state ELSE c.old_state END
-                                           <> 'rejected'), true)
-                    THEN sum(CASE WHEN c.outcome_no IS NULL THEN f.outcome_count ELSE c.old_count END)
-               END AS old_count,
-               CASE WHEN bool_and(f.state <> 'rejected') THEN sum(f.outcome_count) END AS new_count
-        FROM key k
-        JOIN flow_outcomes.outcome o
-          ON o.org = %(org)s AND o.flow_id = k.flow_id AND o.outcome_name = k.outcome_name
-        JOIN flow_outcomes.figure f
-          ON f.org = %(org)s AND f.granularity = %(granularity)s
-         AND f.outcome_no = o.outcome_no AND f.bucket_start = k.bucket_start
-         AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
-        LEFT JOIN pg_temp.change c ON c.outcome_no = f.outcome_no AND c.bucket_start = f.bucket_start
-        GROUP BY k.flow_id, k.outcome_name, k.bucket_start
+        SELECT flow_id, outcome_name, bucket_start,
+               CASE WHEN coalesce(bool_and(old_state <> 'rejected'), true) THEN sum(old_count) END AS old_count,
+               CASE WHEN bool_and(state <> 'rejected') THEN sum(outcome_count) END AS new_count
+        FROM part
+        GROUP BY flow_id, outcome_name, bucket_start
     ), added AS (
         INSERT INTO flow_outcomes.restated (org, revision, granularity, flow_id, bucket_start, outcome_name,
                                             old_count, new_count)
