@@ -7,10 +7,7 @@ complete, stamp the revision. A crash at any instant leaves nothing of it.
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
@@ -18,83 +15,13 @@ import psycopg
 
 from service.clock import Clock
 from service.errors import ConflictError, LeaseLostError, StorageError
-from service.model import Granularity, Scan, Span, Window, instant
-from service.postgres import merge_sql as sql
+from service.model import Span, Window, instant
 from service.postgres.lease import Lease
+from service.postgres.merge import expected, figures, scan, windows
+from service.postgres.merge.record import LONGEST_BUCKET, Merged, Missing, ScanRecord, scope_of
 from service.postgres.pool import MERGE_TIMEOUT, Connection, Database, explain
 from service.postgres.revision import STAMP
 from service.postgres.staging import Staging
-
-ALL_FLOWS = "*"
-# No bucket is longer, wherever clocks are put back.
-LONGEST_BUCKET = {
-    Granularity.HOURLY: timedelta(hours=3),
-    Granularity.DAILY: timedelta(days=3),
-    Granularity.MONTHLY: timedelta(days=33),
-}
-
-
-@dataclass(frozen=True)
-class ScanRecord:
-    """What is known of a scan that came to its end.
-
-    Attributes:
-        scan: the windows and queries.
-        buckets: all buckets of the scan, ascending.
-        flows: flow ids asked for; empty is all.
-        query_hash: what the windows show.
-        began_at: when the scan began; the figures' ``extraction_timestamp``.
-        pages: pages read, for each window what it took (they share a query's).
-        entries: entries read; each window keeps its share, to reckon the next scan's pages with.
-        cycle: names the cycle; an empty scan is believed when a later one says it again.
-        by_id: whether the API knows outcomes by id, and these are what it reported.
-    """
-
-    scan: Scan
-    buckets: Sequence[Span]
-    flows: tuple[str, ...]
-    query_hash: str
-    began_at: datetime
-    pages: int
-    entries: int
-    cycle: str
-    by_id: bool = False
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Outcomes that a window no longer has: how many rows, and some of their names."""
-
-    rows: int
-    sample: list[str]
-
-
-@dataclass
-class Merged:
-    """What a merge did, window by window.
-
-    Attributes:
-        rows: figures reported, by window.
-        rejected: refused outcomes, by window.
-        rejects: up to a few refused outcomes for the log: (window, reason, flow id, outcome).
-        doubted: windows whose wholly empty scan is not believed yet.
-        missing, restated, mismatched: how many rows, by window.
-        changed: rows stored anew or changed.
-    """
-
-    rows: dict[Window, int] = field(default_factory=dict)
-    rejected: dict[Window, int] = field(default_factory=dict)
-    rejects: list[tuple[Window, str, str | None, str | None]] = field(default_factory=list)
-    doubted: set[Window] = field(default_factory=set)
-    missing: dict[Window, Missing] = field(default_factory=dict)
-    restated: dict[Window, int] = field(default_factory=dict)
-    mismatched: dict[Window, int] = field(default_factory=dict)
-    changed: int = 0
-
-
-def scope_of(flows: Sequence[str]) -> str:
-    """The name of a set of flows in ``flow_scope``."""
-    return hashlib.sha256("\0".join(sorted(flows)).encode()).hexdigest()[:32] if flows else ALL_FLOWS
 
 
 class Merge:
@@ -144,7 +71,7 @@ class Merge:
         await self._take_rejects()
         await self._doubt()
         covered_before = await self._cover()
-        await self._change(sql.FIND_CHANGES if covered_before else sql.FIND_NEW)
+        await self._change(figures.FIND_CHANGES if covered_before else figures.FIND_NEW)
         if self.result.changed and covered_before:
             await self._restate()
         await self._expect()
@@ -168,42 +95,42 @@ class Merge:
         return rows
 
     async def _lock(self, lease: Lease) -> None:
-        row = await self._run(sql.LOCK_ORG)
+        row = await self._run(scan.LOCK_ORG)
         if not row or row[0][0] != lease.epoch:
             raise LeaseLostError(f"{lease.org} was taken over")
         self._parameters["revision"] = row[0][1] + 1
 
     async def _take_scan(self) -> None:
-        for statement in sql.TEMPORARY_TABLES:
+        for statement in scan.TEMPORARY_TABLES:
             await self._run(statement)
         window_of = {bucket: window for window in self._windows for bucket in self._buckets_in(window)}
         await self._run(
-            sql.TAKE_BUCKETS,
+            scan.TAKE_BUCKETS,
             bucket_starts=[bucket.start for bucket in window_of],
             bucket_ends=[bucket.end for bucket in window_of],
             bucket_windows=[window.span.start for window in window_of.values()],
         )
         await self._run("ANALYZE pg_temp.scan_bucket")
-        await self._fill(sql.TAKE_NAMES, "scan_name")
-        await self._run(sql.ADD_OUTCOMES)
-        await self._fill(sql.TAKE_OUTCOMES, "scan_outcome")
-        [(in_parts,)] = await self._run(sql.HAS_PARTS)
-        await self._fill(sql.TAKE_SCAN, "scanned")
-        [(repeated,)] = await self._run(sql.HAS_REPEATS)
+        await self._fill(scan.TAKE_NAMES, "scan_name")
+        await self._run(scan.ADD_OUTCOMES)
+        await self._fill(scan.TAKE_OUTCOMES, "scan_outcome")
+        [(in_parts,)] = await self._run(scan.HAS_PARTS)
+        await self._fill(scan.TAKE_SCAN, "scanned")
+        [(repeated,)] = await self._run(scan.HAS_REPEATS)
         if repeated:
-            await self._run(sql.FORGET_SCAN)
-            await self._fill(sql.TAKE_PARTS if in_parts else sql.TAKE_REPEATS, "scanned")
+            await self._run(scan.FORGET_SCAN)
+            await self._fill(scan.TAKE_PARTS if in_parts else scan.TAKE_REPEATS, "scanned")
         if in_parts:
-            await self._run(sql.DOUBT_PARTS)
-        for flow_id, bucket_start, name in await self._run(sql.FIND_CONFLICT) if repeated else ():
+            await self._run(scan.DOUBT_PARTS)
+        for flow_id, bucket_start, name in await self._run(scan.FIND_CONFLICT) if repeated else ():
             raise ConflictError(
                 f"two different figures for outcome {name!r} of flow {flow_id}"
                 f" in the bucket {instant(bucket_start)}"
             )
-        for start, rows in await self._run(sql.COUNT_ROWS):
+        for start, rows in await self._run(scan.COUNT_ROWS):
             self.result.rows[self._window(start)] = rows
-        if await self._count(sql.FIND_OUTDONE, elapsed=self._elapsed()):
-            await self._run(sql.LEAVE_OUTDONE)
+        if await self._count(windows.FIND_OUTDONE, elapsed=self._elapsed()):
+            await self._run(windows.LEAVE_OUTDONE)
 
     def _buckets_in(self, window: Window) -> list[Span]:
         first = bisect_left(self._record.buckets, window.span.start, key=lambda bucket: bucket.start)
@@ -217,14 +144,14 @@ class Merge:
         """Keep what was refused; where one may have been any outcome, silence tells nothing."""
         alone = self._windows[0].span.start if len(self._windows) == 1 else None
         untold = []
-        for start, rejected, tellable in await self._run(sql.COUNT_REJECTS, alone=alone):
+        for start, rejected, tellable in await self._run(windows.COUNT_REJECTS, alone=alone):
             self.result.rejected[self._window(start)] = rejected
             if not tellable:
                 untold.append(start)
         if self.result.rejected:
-            await self._run(sql.SILENCE_UNTOLD, untold=untold)
-            await self._run(sql.KEEP_REJECTED_TEXT)
-            for start, reason, flow_id, outcome in await self._run(sql.KEEP_REJECTED, alone=alone):
+            await self._run(windows.SILENCE_UNTOLD, untold=untold)
+            await self._run(windows.KEEP_REJECTED_TEXT)
+            for start, reason, flow_id, outcome in await self._run(windows.KEEP_REJECTED, alone=alone):
                 self.result.rejects.append((self._window(start), reason, flow_id, outcome))
 
     async def _doubt(self) -> None:
@@ -233,46 +160,46 @@ class Merge:
         if not empty:
             return
         found = await self._run(
-            sql.FIND_DOUBTED,
+            windows.FIND_DOUBTED,
             empty_starts=[window.span.start for window in empty],
             empty_ends=[window.span.end for window in empty],
             requested=empty[0].requested,
         )
         doubted = [start for start, doubted_in in found if doubted_in in (None, self._record.cycle)]
         self.result.doubted.update(self._window(start) for start in doubted)
-        await self._run(sql.DISBELIEVE, doubted=doubted)
+        await self._run(windows.DISBELIEVE, doubted=doubted)
 
     async def _cover(self) -> bool:
         """Note the coverage; tells whether any of it was covered before, so that something may be stored."""
-        covered_before = await self._count(sql.NOTE_COVERED_BEFORE)
-        await self._run(sql.ADD_SCOPE)
-        self._newly_covered = await self._count(sql.COVER)
+        covered_before = await self._count(expected.NOTE_COVERED_BEFORE)
+        await self._run(expected.ADD_SCOPE)
+        self._newly_covered = await self._count(expected.COVER)
         return covered_before > 0
 
     async def _change(self, find: LiteralString) -> None:
         self.result.changed = await self._count(find)
         if self.result.changed:
             await self._run("ANALYZE pg_temp.change")
-            if await self._count(sql.KEEP_FORMER):
-                await self._run(sql.STORE_CHANGED)
-            await self._run(sql.STORE_NEW)
+            if await self._count(figures.KEEP_FORMER):
+                await self._run(figures.STORE_CHANGED)
+            await self._run(figures.STORE_NEW)
             await self._mismatch()
 
     async def _mismatch(self) -> None:
-        await self._fill(sql.TOTAL_FLOWS, "flow_total")
-        if await self._fill(sql.FIND_SUSPECTS, "suspect"):
-            for start, rows in await self._run(sql.COUNT_MISMATCHES):
+        await self._fill(figures.TOTAL_FLOWS, "flow_total")
+        if await self._fill(figures.FIND_SUSPECTS, "suspect"):
+            for start, rows in await self._run(figures.COUNT_MISMATCHES):
                 self.result.mismatched[self._window(start)] = rows
 
     async def _restate(self) -> None:
-        for start, restated in await self._run(sql.RESTATE):
+        for start, restated in await self._run(figures.RESTATE):
             self.result.restated[self._window(start)] = restated
 
     async def _expect(self) -> None:
         """Bring the nulls up to date: they follow from figures and coverage, so only where these changed."""
         if not (self.result.changed or self._newly_covered):
             return
-        longest = (await self._run(sql.LONGEST_EXPECTATION))[0][0] or self._record.scan.expect_for
+        longest = (await self._run(expected.LONGEST_EXPECTATION))[0][0] or self._record.scan.expect_for
         longest_bucket = LONGEST_BUCKET[self._record.scan.granularity]
         bounds = {
             "longest_bucket": longest_bucket,
@@ -281,21 +208,21 @@ class Merge:
         }
         self._parameters.update(bounds)
         if self._newly_covered:
-            await self._run(sql.FIND_EXPECTED_HERE)
-        await self._run(sql.FIND_EXPECTED_LATER)
+            await self._run(expected.FIND_EXPECTED_HERE)
+        await self._run(expected.FIND_EXPECTED_LATER)
         await self._run("ANALYZE pg_temp.candidate")
-        self.result.changed += await self._count(sql.TAKE_BACK_EXPECTED)
-        self.result.changed += await self._fill(sql.STORE_EXPECTED, "missing")
-        for start, rows, sample in await self._run(sql.COUNT_MISSING):
+        self.result.changed += await self._count(expected.TAKE_BACK_EXPECTED)
+        self.result.changed += await self._fill(expected.STORE_EXPECTED, "missing")
+        for start, rows, sample in await self._run(expected.COUNT_MISSING):
             self.result.missing[self._window(start)] = Missing(rows, sample)
 
     async def _complete(self) -> None:
         if self.result.rows:
-            await self._run(sql.REFUTE_DOUBTS)
+            await self._run(windows.REFUTE_DOUBTS)
         for window in self._windows:
             doubted = window in self.result.doubted
             await self._run(
-                sql.DOUBT_WINDOW if doubted else sql.COMPLETE_WINDOW,
+                windows.DOUBT_WINDOW if doubted else windows.COMPLETE_WINDOW,
                 window_start=window.span.start,
                 window_end=window.span.end,
                 requested=window.requested,

@@ -1,0 +1,225 @@
+"""What silence means: which buckets a scan has covered, and where an outcome is expected and missing."""
+
+from __future__ import annotations
+
+NOTE_COVERED_BEFORE = """
+    INSERT INTO pg_temp.covered_before
+    SELECT c.bucket_start, s.flow_ids
+    FROM flow_outcomes.bucket_coverage c
+    JOIN flow_outcomes.flow_scope s ON s.org = c.org AND s.scope = c.scope
+    JOIN pg_temp.scan_bucket b USING (bucket_start)
+    WHERE c.org = %(org)s AND c.granularity = %(granularity)s
+      AND c.bucket_start >= %(start)s AND c.bucket_start < %(end)s
+"""
+
+ADD_SCOPE = """
+    INSERT INTO flow_outcomes.flow_scope (org, scope, flow_ids) VALUES (%(org)s, %(scope)s, %(flows)s::text[])
+    ON CONFLICT DO NOTHING
+"""
+
+# What one scan's silence told, a later one whose silence tells nothing does not take back.
+COVER = """
+    WITH covered AS (
+        INSERT INTO flow_outcomes.bucket_coverage AS c
+               (org, granularity, bucket_start, bucket_end, scope, silence_told, expect_for)
+        SELECT %(org)s, %(granularity)s, b.bucket_start, b.bucket_end, %(scope)s, b.silence_told, %(expect_for)s
+        FROM pg_temp.scan_bucket b
+        WHERE b.believed AND NOT EXISTS (
+            SELECT 1 FROM pg_temp.outdone n
+            WHERE n.bucket_start = b.bucket_start AND (n.flow_ids IS NULL OR n.flow_ids @> %(flows)s::text[]))
+        ORDER BY b.bucket_start
+        ON CONFLICT (org, granularity, bucket_start, scope) DO UPDATE
+            SET bucket_end = EXCLUDED.bucket_end, silence_told = c.silence_told OR EXCLUDED.silence_told,
+                expect_for = EXCLUDED.expect_for
+            WHERE EXCLUDED.silence_told AND NOT c.silence_told OR c.expect_for <> EXCLUDED.expect_for
+        RETURNING bucket_start, bucket_end
+    )
+    INSERT INTO pg_temp.newly_covered SELECT * FROM covered
+"""
+
+# How far a figure can make an outcome expected at all; keeps the statements below to a few partitions.
+LONGEST_EXPECTATION = """
+    SELECT max(expect_for) FROM flow_outcomes.bucket_coverage
+    WHERE org = %(org)s AND granularity = %(granularity)s
+"""
+
+# Buckets that are new: every outcome that had a figure not too long before and is not in each of them. Asked
+# outcome by outcome, since the index finds that figure at once where reading them all would take a month of them.
+FIND_EXPECTED_HERE = """
+    INSERT INTO pg_temp.candidate
+    SELECT seen.outcome_no, b.bucket_start, b.bucket_end
+    FROM (
+        SELECT o.outcome_no
+        FROM flow_outcomes.outcome o
+        CROSS JOIN LATERAL (
+            SELECT 1
+            FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = o.outcome_no
+              AND f.outcome_count IS NOT NULL AND f.bucket_start >= %(seen_from)s AND f.bucket_start < %(end)s
+            LIMIT 1
+        ) figure
+        WHERE o.org = %(org)s AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
+          AND o.outcome_no NOT IN (
+              SELECT s.outcome_no FROM pg_temp.scanned s JOIN pg_temp.newly_covered b USING (bucket_start)
+              GROUP BY s.outcome_no HAVING count(*) = (SELECT count(*) FROM pg_temp.newly_covered))
+    ) seen
+    CROSS JOIN pg_temp.newly_covered b
+    WHERE NOT EXISTS (SELECT 1 FROM pg_temp.scanned s
+                      WHERE s.outcome_no = seen.outcome_no AND s.bucket_start = b.bucket_start)
+    UNION
+    SELECT f.outcome_no, f.bucket_start, f.bucket_end
+    FROM flow_outcomes.figure f JOIN pg_temp.newly_covered b ON b.bucket_start = f.bucket_start
+    WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.state = 'expected'
+      AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+    ON CONFLICT DO NOTHING
+"""
+
+# Buckets after a figure that has come or gone, whichever of them was scanned first. One that came can only bring
+# nulls where there is no row, one that went can only take back nulls that are there.
+FIND_EXPECTED_LATER = """
+    INSERT INTO pg_temp.candidate
+    WITH moved AS (
+        SELECT outcome_no, outcome_count IS NOT NULL AS came,
+               min(bucket_end) AS earliest, max(bucket_end) AS latest
+        FROM pg_temp.change
+        WHERE (outcome_count IS NULL) <> (old_count IS NULL)
+        GROUP BY outcome_no, outcome_count IS NOT NULL
+    ), reach AS (
+        SELECT DISTINCT bucket_start, bucket_end, max(expect_for) OVER (PARTITION BY bucket_start) AS expect_for
+        FROM flow_outcomes.bucket_coverage
+        WHERE org = %(org)s AND granularity = %(granularity)s
+          AND bucket_start >= %(start)s AND bucket_start <= %(expected_to)s
+          AND NOT bucket_start IN (SELECT bucket_start FROM pg_temp.newly_covered)
+    )
+    SELECT m.outcome_no, v.bucket_start, v.bucket_end
+    FROM moved m
+    JOIN reach v ON v.bucket_start >= m.earliest AND v.bucket_start <= m.latest + v.expect_for
+    LEFT JOIN LATERAL (
+        SELECT f.state FROM flow_outcomes.figure f
+        WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+          AND f.outcome_no = m.outcome_no AND f.bucket_start = v.bucket_start
+          AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
+        LIMIT 1
+    ) f ON true
+    WHERE CASE WHEN m.came THEN f.state IS NULL ELSE f.state = 'expected' END
+    ON CONFLICT DO NOTHING
+"""
+
+_WANTED = """
+    EXISTS (
+        SELECT 1
+        FROM flow_outcomes.bucket_coverage v
+        JOIN flow_outcomes.flow_scope s ON s.org = v.org AND s.scope = v.scope
+        JOIN flow_outcomes.outcome o ON o.org = v.org AND o.outcome_no = k.outcome_no
+        WHERE v.org = %(org)s AND v.granularity = %(granularity)s AND v.bucket_start = k.bucket_start
+          AND v.silence_told AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
+          AND EXISTS (
+              SELECT 1 FROM flow_outcomes.figure p
+              WHERE p.org = %(org)s AND p.granularity = %(granularity)s AND p.outcome_no = k.outcome_no
+                AND p.outcome_count IS NOT NULL
+                AND p.bucket_start >= %(seen_from)s AND p.bucket_start < %(expected_to)s
+                AND p.bucket_start >= k.bucket_start - v.expect_for - %(longest_bucket)s
+                AND p.bucket_start < k.bucket_start
+                AND p.bucket_end <= k.bucket_start AND p.bucket_end >= k.bucket_start - v.expect_for
+          )
+    )
+"""
+
+# For all candidates at once: each outcome's figures and candidates are walked in the order of time, with the last
+# figure seen in hand.
+STORE_EXPECTED = """
+    WITH k AS MATERIALIZED (
+        SELECT * FROM pg_temp.candidate c
+        WHERE NOT EXISTS (
+            SELECT 1 FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+              AND f.outcome_no = c.outcome_no AND f.bucket_start = c.bucket_start
+              AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s)
+    ), reach AS MATERIALIZED (
+        SELECT outcome_no, min(bucket_start) AS earliest, max(bucket_start) AS latest FROM k GROUP BY outcome_no
+    ), seen AS (
+        SELECT r.outcome_no, f.bucket_end
+        FROM reach r
+        CROSS JOIN LATERAL (
+            SELECT f.bucket_end FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = r.outcome_no
+              AND f.outcome_count IS NOT NULL
+              AND f.bucket_start >= %(seen_from)s AND f.bucket_start < %(expected_to)s
+              AND f.bucket_start < r.earliest
+            ORDER BY f.bucket_start DESC LIMIT 1
+        ) f
+        UNION ALL
+        SELECT f.outcome_no, f.bucket_end
+        FROM reach r
+        JOIN flow_outcomes.figure f
+          ON f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = r.outcome_no
+         AND f.bucket_start >= %(start)s AND f.bucket_start < %(expected_to)s
+         AND f.bucket_start >= r.earliest AND f.bucket_start < r.latest
+        WHERE f.outcome_count IS NOT NULL
+    ), walked AS (
+        SELECT outcome_no, bucket_start, bucket_end,
+               max(seen_to) OVER (PARTITION BY outcome_no ORDER BY instant, bucket_start NULLS FIRST
+                                  ROWS UNBOUNDED PRECEDING) AS seen_to
+        FROM (
+            SELECT outcome_no, bucket_start, bucket_end, bucket_start AS instant, NULL::timestamptz AS seen_to
+            FROM k
+            UNION ALL
+            SELECT outcome_no, NULL, NULL, bucket_end, bucket_end FROM seen
+        ) steps
+    ), stored AS (
+        INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,
+                                          extraction_timestamp, revision)
+        SELECT %(org)s, %(granularity)s, w.outcome_no, w.bucket_start, w.bucket_end, 'expected',
+               %(began_at)s, %(revision)s
+        FROM walked w
+        JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = w.outcome_no
+        WHERE w.bucket_start IS NOT NULL AND w.seen_to IS NOT NULL
+          AND EXISTS (
+              SELECT 1
+              FROM flow_outcomes.bucket_coverage v
+              JOIN flow_outcomes.flow_scope s ON s.org = v.org AND s.scope = v.scope
+              WHERE v.org = %(org)s AND v.granularity = %(granularity)s AND v.bucket_start = w.bucket_start
+                AND v.silence_told AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
+                AND w.seen_to >= w.bucket_start - v.expect_for)
+        ORDER BY w.outcome_no, w.bucket_start
+        RETURNING outcome_no, bucket_start
+    )
+    INSERT INTO pg_temp.missing SELECT * FROM stored
+"""
+
+TAKE_BACK_EXPECTED = f"""
+    WITH gone AS (
+        DELETE FROM flow_outcomes.figure f
+        USING pg_temp.candidate k
+        WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+          AND f.outcome_no = k.outcome_no AND f.bucket_start = k.bucket_start
+          AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
+          AND f.state = 'expected' AND f.revision < %(revision)s AND NOT {_WANTED}
+        RETURNING f.*
+    )
+    INSERT INTO flow_outcomes.figure_history
+    SELECT org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count, outcome_percentage,
+           success_count, failure_count, extraction_timestamp, revision, %(revision)s
+    FROM gone
+"""
+
+# What this scan made null that a reader misses: a name that another one was made an alias of is not missing.
+COUNT_MISSING = """
+    WITH told AS MATERIALIZED (
+        SELECT n.flow_id, n.outcome_name, s.bucket_start
+        FROM pg_temp.scanned s JOIN pg_temp.scan_outcome n USING (outcome_no)
+    ), gone AS (
+        SELECT o.flow_id, o.outcome_name, m.bucket_start
+        FROM (SELECT outcome_no, bucket_start FROM pg_temp.missing
+              UNION ALL
+              SELECT outcome_no, bucket_start FROM pg_temp.change WHERE state = 'withdrawn') m
+        JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = m.outcome_no
+        WHERE o.outcome_name <> ''
+    )
+    SELECT b.window_start, count(*), (array_agg(DISTINCT gone.outcome_name))[1:5]
+    FROM gone
+    JOIN pg_temp.scan_bucket b USING (bucket_start)
+    LEFT JOIN told USING (flow_id, outcome_name, bucket_start)
+    WHERE told.flow_id IS NULL
+    GROUP BY b.window_start
+"""

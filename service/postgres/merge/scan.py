@@ -1,0 +1,229 @@
+"""The scan, brought into the session's own tables: its names numbered, each key once.
+
+Parameters are the same for all statements of a merge: org, granularity, start and end of the scan, flows (null:
+all), scope, expect_for, began_at, revision.
+"""
+
+from __future__ import annotations
+
+LOCK_ORG = "SELECT epoch, revision FROM flow_outcomes.org WHERE org = %(org)s FOR NO KEY UPDATE"
+
+TEMPORARY_TABLES = (
+    # the scan's buckets, and whether their silence may be believed
+    """
+    CREATE TEMP TABLE IF NOT EXISTS scan_bucket (
+        bucket_start timestamptz PRIMARY KEY, bucket_end timestamptz NOT NULL, window_start timestamptz NOT NULL,
+        believed boolean NOT NULL, silence_told boolean NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    # the outcomes that it names, and their numbers
+    """
+    CREATE TEMP TABLE IF NOT EXISTS scan_name (
+        flow_id text NOT NULL, source_key text NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    """
+    CREATE TEMP TABLE IF NOT EXISTS scan_outcome (
+        outcome_no bigint NOT NULL, flow_no bigint NOT NULL, flow_id text NOT NULL, source_key text NOT NULL,
+        outcome_name text NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    # what it reported, numbered, each key once
+    """
+    CREATE TEMP TABLE IF NOT EXISTS scanned (
+        outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
+        rejected boolean NOT NULL, outcome_count bigint, outcome_percentage double precision,
+        success_count bigint, failure_count bigint, differing boolean NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    # what is different from what is stored
+    """
+    CREATE TEMP TABLE IF NOT EXISTS change (
+        outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
+        state flow_outcomes.figure_state NOT NULL, outcome_count bigint, outcome_percentage double precision,
+        success_count bigint, failure_count bigint, old_state flow_outcomes.figure_state, old_count bigint
+    ) ON COMMIT DELETE ROWS
+    """,
+    # what each flow's counts in a bucket add up to, where all of them are known
+    """
+    CREATE TEMP TABLE IF NOT EXISTS flow_total (
+        flow_no bigint NOT NULL, bucket_start timestamptz NOT NULL, total double precision NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    # shares that do not fit that total
+    """
+    CREATE TEMP TABLE IF NOT EXISTS suspect (
+        flow_no bigint NOT NULL, bucket_start timestamptz NOT NULL,
+        outcome_count bigint, outcome_percentage double precision NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    # of its buckets, those that a scan begun later has read already, for which flows
+    """
+    CREATE TEMP TABLE IF NOT EXISTS outdone (
+        bucket_start timestamptz NOT NULL, flow_ids text[]
+    ) ON COMMIT DELETE ROWS
+    """,
+    # which of its buckets were covered before, for which flows
+    """
+    CREATE TEMP TABLE IF NOT EXISTS covered_before (
+        bucket_start timestamptz NOT NULL, flow_ids text[]
+    ) ON COMMIT DELETE ROWS
+    """,
+    # its buckets whose coverage is new or has changed
+    """
+    CREATE TEMP TABLE IF NOT EXISTS newly_covered (
+        bucket_start timestamptz PRIMARY KEY, bucket_end timestamptz NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+    # where an expected null may have to come or go
+    """
+    CREATE TEMP TABLE IF NOT EXISTS candidate (
+        outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
+        PRIMARY KEY (outcome_no, bucket_start)
+    ) ON COMMIT DELETE ROWS
+    """,
+    # where one came
+    """
+    CREATE TEMP TABLE IF NOT EXISTS missing (
+        outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL
+    ) ON COMMIT DELETE ROWS
+    """,
+)
+
+TAKE_BUCKETS = """
+    INSERT INTO pg_temp.scan_bucket
+    SELECT *, true, true
+    FROM unnest(%(bucket_starts)s::timestamptz[], %(bucket_ends)s::timestamptz[],
+                %(bucket_windows)s::timestamptz[])
+"""
+
+TAKE_NAMES = """
+    INSERT INTO pg_temp.scan_name SELECT DISTINCT flow_id, source_key FROM pg_temp.incoming
+"""
+
+# Where the API knows outcomes by id, their present names stand in outcome_title; without one the id serves.
+ADD_OUTCOMES = """
+    WITH added AS (
+        INSERT INTO flow_outcomes.outcome
+               (org, flow_id, source_key, outcome_id, reported_name, outcome_name, revision)
+        SELECT %(org)s, flow_id, source_key, CASE WHEN %(by_id)s THEN nullif(source_key, '') END, name,
+               CASE WHEN name IN (SELECT old_name FROM flow_outcomes.outcome_alias WHERE org = %(org)s)
+                    THEN flow_outcomes.resolve_alias(%(org)s, flow_id, name) ELSE name END,
+               %(revision)s
+        FROM (
+            SELECT n.flow_id, n.source_key, coalesce(t.name, n.source_key) AS name
+            FROM pg_temp.scan_name n
+            LEFT JOIN flow_outcomes.outcome_title t
+              ON %(by_id)s AND t.org = %(org)s AND t.outcome_id = n.source_key
+        ) i
+        WHERE NOT EXISTS (SELECT 1 FROM flow_outcomes.outcome o
+                          WHERE o.org = %(org)s AND o.flow_id = i.flow_id AND o.source_key = i.source_key)
+        ORDER BY i.flow_id, i.source_key
+        RETURNING flow_id
+    )
+    INSERT INTO flow_outcomes.flow (org, flow_id)
+    SELECT DISTINCT %(org)s, flow_id FROM added ORDER BY flow_id
+    ON CONFLICT DO NOTHING
+"""
+
+TAKE_OUTCOMES = """
+    INSERT INTO pg_temp.scan_outcome
+    SELECT o.outcome_no, min(o.outcome_no) OVER (PARTITION BY o.flow_id), o.flow_id, o.source_key, o.outcome_name
+    FROM pg_temp.scan_name n
+    JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.flow_id = n.flow_id AND o.source_key = n.source_key
+"""
+
+# Nearly every scan says everything once.
+TAKE_SCAN = """
+    INSERT INTO pg_temp.scanned
+    SELECT o.outcome_no, i.bucket_start, i.bucket_end, i.rejected, i.outcome_count, i.outcome_percentage,
+           i.success_count, i.failure_count, false
+    FROM pg_temp.incoming i
+    JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
+"""
+
+HAS_REPEATS = """
+    SELECT EXISTS (SELECT 1 FROM pg_temp.scanned GROUP BY outcome_no, bucket_start HAVING count(*) > 1)
+"""
+
+FORGET_SCAN = "TRUNCATE pg_temp.scanned"
+
+# An outcome that was refused once in the scan is not known, whatever else the scan says of it.
+TAKE_REPEATS = """
+    INSERT INTO pg_temp.scanned
+    SELECT o.outcome_no, i.bucket_start, min(i.bucket_end), bool_or(i.rejected),
+           CASE WHEN NOT bool_or(i.rejected) THEN min(i.outcome_count) END,
+           CASE WHEN NOT bool_or(i.rejected) THEN min(i.outcome_percentage) END,
+           CASE WHEN NOT bool_or(i.rejected) THEN min(i.success_count) END,
+           CASE WHEN NOT bool_or(i.rejected) THEN min(i.failure_count) END,
+           NOT bool_or(i.rejected) AND count(*) > 1 AND (
+               min(i.outcome_count) <> max(i.outcome_count)
+               OR min(i.outcome_percentage) IS DISTINCT FROM max(i.outcome_percentage)
+               OR count(i.outcome_percentage) NOT IN (0, count(*))
+               OR min(i.success_count) IS DISTINCT FROM max(i.success_count)
+               OR min(i.failure_count) IS DISTINCT FROM max(i.failure_count))
+    FROM pg_temp.incoming i
+    JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
+    GROUP BY o.outcome_no, i.bucket_start
+"""
+
+# The same where the API tells figures in parts: of one part equal rows count once, and the parts add up. A sum
+# that no bigint holds is not known.
+TAKE_PARTS = """
+    INSERT INTO pg_temp.scanned
+    SELECT outcome_no, bucket_start, min(bucket_end), NOT bool_and(known),
+           CASE WHEN bool_and(known) THEN sum(outcome_count) END,
+           CASE WHEN bool_and(known) AND count(outcome_percentage) = count(*) THEN sum(outcome_percentage) END,
+           CASE WHEN bool_and(known) THEN sum(success_count) END,
+           CASE WHEN bool_and(known) THEN sum(failure_count) END,
+           bool_and(known) AND bool_or(differing)
+    FROM (
+        SELECT *, NOT rejected AND sum(outcome_count) OVER (PARTITION BY outcome_no, bucket_start)
+                                   <= 9223372036854775807 AS known
+        FROM (
+            SELECT o.outcome_no, i.bucket_start, i.part, min(i.bucket_end) AS bucket_end,
+                   bool_or(i.rejected) AS rejected, min(i.outcome_count) AS outcome_count,
+                   min(i.outcome_percentage) AS outcome_percentage,
+                   min(i.success_count) AS success_count, min(i.failure_count) AS failure_count,
+                   count(*) > 1 AND (
+                       min(i.outcome_count) IS DISTINCT FROM max(i.outcome_count)
+                       OR min(i.outcome_percentage) IS DISTINCT FROM max(i.outcome_percentage)
+                       OR count(i.outcome_percentage) NOT IN (0, count(*))
+                       OR min(i.success_count) IS DISTINCT FROM max(i.success_count)
+                       OR min(i.failure_count) IS DISTINCT FROM max(i.failure_count)) AS differing
+            FROM pg_temp.incoming i
+            JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
+            GROUP BY o.outcome_no, i.bucket_start, i.part
+        ) told
+    ) told
+    GROUP BY outcome_no, bucket_start
+"""
+
+HAS_PARTS = "SELECT EXISTS (SELECT 1 FROM pg_temp.incoming WHERE part <> '')"
+
+# An entry that was refused may have been a part of whatever it does not rule out; a sum without it is no figure.
+DOUBT_PARTS = """
+    UPDATE pg_temp.scanned s
+    SET rejected = true, outcome_count = NULL, outcome_percentage = NULL,
+        success_count = NULL, failure_count = NULL
+    FROM pg_temp.scan_outcome o, pg_temp.incoming_reject i
+    WHERE o.outcome_no = s.outcome_no
+      AND (i.flow_id IS NULL OR i.outcome_name IS NULL OR i.bucket_start IS NULL)
+      AND (i.flow_id IS NULL OR i.flow_id = o.flow_id)
+      AND (i.outcome_name IS NULL OR i.outcome_name = o.source_key)
+      AND (i.bucket_start IS NULL OR i.bucket_start = s.bucket_start)
+"""
+
+FIND_CONFLICT = """
+    SELECT o.flow_id, s.bucket_start, o.source_key
+    FROM pg_temp.scanned s
+    JOIN pg_temp.scan_outcome o ON o.outcome_no = s.outcome_no
+    WHERE s.differing LIMIT 1
+"""
+
+COUNT_ROWS = """
+    SELECT b.window_start, count(*)
+    FROM pg_temp.scanned s JOIN pg_temp.scan_bucket b USING (bucket_start)
+    WHERE NOT s.rejected
+    GROUP BY b.window_start
+"""
