@@ -29,7 +29,7 @@ lint: .venv/.dev ## style, types and who may import whom
 
 test: lint ## lint and every test; ARGS="-k name" for some
 	$(BIN)/python -m pytest -m "alone" $(ARGS) || [ $$? -eq 5 ]
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not alone and not chaos and not faults and not image and not soak" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not (alone or chaos or image or soak) and (short or not faults)" $(ARGS)
 
 browser: .venv/.browser ## the page in a real chromium, which the system has to have
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \

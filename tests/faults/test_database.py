@@ -50,6 +50,7 @@ async def undisturbed(daemon: Daemon, site: Site, simulator: Simulator, reader: 
     assert restated == [{"n": 0}]
 
 
+@pytest.mark.short
 async def test_away_at_the_start(site: Site) -> None:
     """The daemon is up and says that it is not ready; when the database comes, it goes to work."""
     site.server.stop()
@@ -69,6 +70,7 @@ async def test_away_at_the_start(site: Site) -> None:
 
 
 @pytest.mark.parametrize("how", [LONG_FORM("stopped"), "crashed"])
+@pytest.mark.short
 async def test_restarted_midway(site: Site, how: str) -> None:
     """It carries on by itself where it was, within seconds of the database's return."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
@@ -90,6 +92,7 @@ async def test_restarted_midway(site: Site, how: str) -> None:
         assert site.sessions() == []
 
 
+@pytest.mark.short
 async def test_its_backends_terminated(site: Site) -> None:
     """Again and again, all of them at once: the org is taken anew each time."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
@@ -144,6 +147,7 @@ async def test_cut_off_for_a_moment(site: Site) -> None:
         await daemon.end()
 
 
+@pytest.mark.short
 async def test_the_answer_to_a_commit_is_lost(site: Site) -> None:
     """What was committed is not believed to be, and asking again does no harm."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
@@ -155,6 +159,7 @@ async def test_the_answer_to_a_commit_is_lost(site: Site) -> None:
         await daemon.end()
 
 
+@pytest.mark.short
 async def test_it_takes_no_writes(site: Site) -> None:
     """A demoted primary: not ready, nothing fails, and on it goes when it writes again."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
@@ -176,6 +181,7 @@ async def test_it_takes_no_writes(site: Site) -> None:
 
 
 @pytest.mark.parametrize("state", ["53100", LONG_FORM("57014"), LONG_FORM("40P01"), "25P03", "XX000"])
+@pytest.mark.short
 async def test_it_refuses_midway(site: Site, state: str) -> None:
     """Out of disk, a cancelled statement, a deadlock and worse, in the middle of a merge."""
     site.run("CREATE SEQUENCE public.refused")
@@ -208,6 +214,7 @@ def _refused(site: Site) -> int:
     return 0 if row is None else int(row[0])
 
 
+@pytest.mark.short
 async def test_it_refuses_before_the_work_begins(site: Site) -> None:
     """An org whose work could not begin is given back and taken anew, not kept and left lying."""
     site.run("CREATE SEQUENCE public.refused")
@@ -256,6 +263,7 @@ async def test_a_hold_that_cannot_be_noted(site: Site) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.short
 async def test_what_was_staged_is_gone(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash of the server empties unlogged tables: a scan that lost a part of itself there is not stored."""
     monkeypatch.setattr("service.postgres.staging.MEMORY", 1)

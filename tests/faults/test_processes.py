@@ -48,6 +48,7 @@ def owner_of(daemons: list[Daemon], site: Site, org: str = "acme") -> tuple[Daem
 
 
 @on_its_own
+@pytest.mark.short
 async def test_one_of_two_is_killed(site: Site) -> None:
     """The other carries on at once; limit and single flight hold over both, and the figures are exact."""
     limited = replace(SLOW, requests_per_second=40, latency=0.02)
@@ -106,6 +107,7 @@ async def test_a_paused_owner(site: Site) -> None:
 
 
 @on_its_own
+@pytest.mark.short
 async def test_an_orderly_end(site: Site) -> None:
     """Whoever waits has the org within two seconds of it."""
     async with source() as simulator:

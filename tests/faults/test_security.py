@@ -41,6 +41,7 @@ def roles(empty_database: str) -> Iterator[dict[str, str]]:
             connection.execute(f"DROP ROLE flow_outcomes_{role}".encode())
 
 
+@pytest.mark.short
 async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[str, str]) -> None:
     """The daemon's role runs and defines nothing; the reader's reads what the contract names, and no more."""
     async with (
@@ -108,6 +109,7 @@ def refused(dsn: str, *statements: str) -> None:
                 connection.execute(statement.encode())
 
 
+@pytest.mark.short
 async def test_a_secret_is_found_nowhere(site: Site, tmp_path: Path) -> None:
     """Of a daemon that met every error that repeats it: log, metrics, status, page, tables, process list."""
     faults = Faults(
@@ -155,6 +157,7 @@ async def test_a_secret_is_found_nowhere(site: Site, tmp_path: Path) -> None:
                 assert spelled not in text
 
 
+@pytest.mark.short
 async def test_a_secret_file_is_read_again(site: Site, tmp_path: Path) -> None:
     """A rotated secret takes hold at the next renewal of the token; until it is right, the windows say why not."""
     secret = tmp_path / "secret"

@@ -25,6 +25,7 @@ GRACE = 20.0
 RELOADS = int(os.environ.get("FLOW_OUTCOMES_TEST_RELOADS", "60"))
 
 
+@pytest.mark.short
 async def test_sigterm_during_a_page(site: Site) -> None:
     """What is in flight is finished and stored, nothing new begins, and the end is in order."""
     async with source(replace(SLOW, latency=0.3)) as simulator:
@@ -128,6 +129,7 @@ async def _killed(running: Running) -> bool:
     return lived
 
 
+@pytest.mark.short
 async def test_many_signals_at_once(site: Site) -> None:
     """A storm of SIGHUP and SIGUSR1 doubles nothing, and SIGTERM in the middle of it is heard."""
     async with source(replace(SLOW, latency=0.02)) as simulator, Reader(lambda: site.dsn) as reader:

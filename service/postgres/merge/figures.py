@@ -1,4 +1,4 @@
-"""Figures: what differs from what is stored, its former versions kept; restatements, and shares that fit nothing."""
+"""Figures: what differs from what is stored, former versions kept; restatements, and shares that fit nothing."""
 
 from __future__ import annotations
 
