@@ -1,0 +1,290 @@
+"""A month of daily and hourly jobs with faults on: exact in the end, and nothing is held on to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import aiohttp
+import pytest
+import structlog
+
+from service import logs
+from service.config import Config, load_config
+from service.daemon import Daemon
+from service.report import Reporter
+from service.simulator import Fault, SimulatedOrg, Simulator, SimulatorConfig
+from service.simulator.buckets import TimeGroup
+from tests.acceptance.program import Program, expected, figures
+from tests.soak.clock import FastClock
+from tests.soak.footprint import MIB, Footprint, idle
+
+DAY_SECONDS = float(os.environ.get("FLOW_OUTCOMES_SOAK_DAY_SECONDS", "20"))
+DAYS = int(os.environ.get("FLOW_OUTCOMES_SOAK_DAYS", "30"))
+SEED = int(os.environ.get("FLOW_OUTCOMES_SOAK_SEED", "0")) or secrets.randbelow(2**31)
+DAY = timedelta(days=1)
+BEGIN = date(2024, 3, 12)  # so that the clocks change on the way, in Berlin
+ZONES = {"acme": "UTC", "berlin": "Europe/Berlin"}
+JOBS = {
+    "daily": {"since": BEGIN, "lookback": "P5D"},
+    # corrections are seen a day later
+    "hourly": {"window": "hour", "granularity": "hourly", "off_peak": None, "since": BEGIN, "lookback": "P3D"},
+}
+
+# None of them changes a figure.
+API_FAULTS: dict[str, object] = {
+    "server_error": 503,
+    "throttled": "1",
+    "connection_reset": None,
+    "missing_token": None,
+    "cursor_expired": 410,
+    "repeated_token": None,
+    "not_json": None,
+    "truncated": "chunked",
+    "unauthorized": None,
+    "slow": 1.5,  # longer than is waited for
+    "drip": 0.2,
+    "token_error": 500,
+    "token_reset": None,
+    "token_throttled": "1",
+}
+# The last warnings for who looks, and an org's requests of the last second.
+UP_TO_A_BOUND = Counter({"service.report.Warned": 50, "service.genesys.limiter.Permit": 400})
+DEEDS = ("terminate", "revoke", "reload", "run_now", "scrape")
+
+
+class Told(Reporter):
+    """A reporter that keeps count.
+
+    Attributes:
+        told: how often each event was.
+        address: of the daemon's web server.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: Counter[str] = Counter()
+        self.address = ""
+
+    def emit(self, event: str, **context: object) -> None:
+        """Count it, too."""
+        self.told[event] += 1
+        self.address = str(context.get("http_address", self.address))
+        super().emit(event, **context)
+
+
+class Soak:
+    """A daemon in this process, its source, its database, and what is done to them.
+
+    Attributes:
+        fired: what was done, and what struck, by name.
+    """
+
+    def __init__(self, seed: int, program: Program, simulator: Simulator, clock: FastClock, pause: float) -> None:
+        self.seed = seed
+        self._pause = pause
+        self.fired: Counter[str] = Counter()
+        self.reporter = Told()
+        self._program = program
+        self.daemon = Daemon(self._config(), self._config, self.reporter)
+        self._chance = random.Random(seed)  # noqa: S311 - it keeps no secret
+        self._simulator = simulator
+        self._clock = clock
+        self._good = program.config.read_text()
+        self._bag: list[str] = []
+
+    def _config(self) -> Config:
+        return load_config(self._program.config, {})
+
+    async def trouble(self, until: datetime) -> None:
+        """One thing after the other until then, each as often as any other."""
+        while (left := self._clock.until(until)) > 0:
+            await asyncio.sleep(min(left, self._chance.uniform(0.2, 1.8) * self._pause))
+            if not self._bag:
+                self._bag = [*API_FAULTS, *DEEDS]
+                self._chance.shuffle(self._bag)
+            await self._strike(self._bag.pop())
+
+    async def rest(self) -> Footprint:
+        """Stop the clock at this moment, let everything end, and see what is left."""
+        self._clock.stop(self._clock.now())
+        for name in API_FAULTS:
+            self._simulator.switch(name, None)
+        for _ in range(2):  # what ended badly is done again
+            await idle(self.daemon)
+            self.daemon.signals.ask(self.daemon.signals.run_now)
+        await idle(self.daemon)
+        return await Footprint.of(self.daemon, self._simulator, self._program.dsn)
+
+    async def _strike(self, name: str) -> None:
+        if name in API_FAULTS:
+            org = self._chance.choice(list(ZONES))
+            times = self._chance.randint(1, 3)
+            self._simulator.switch(name, Fault(API_FAULTS[name], times=times), org=org)
+            return
+        deeds: dict[str, Callable[[], Awaitable[None]]] = {
+            "terminate": self._terminate,
+            "revoke": self._revoke,
+            "reload": self._reload,
+            "run_now": self._run_now,
+            "scrape": self._scrape,
+        }
+        await deeds[name]()
+        self.fired[name] += 1
+
+    async def _terminate(self) -> None:
+        self._program.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name LIKE 'flow-outcomes %%'"
+        )
+
+    async def _revoke(self) -> None:
+        self._simulator.revoke_tokens()
+
+    async def _reload(self) -> None:
+        concurrency = self._chance.randint(2, 4)
+        text = self._good.replace("concurrency: 3", f"concurrency: {concurrency}")
+        # an org whose client must be another one begins again
+        text = text.replace("http://127.0.0.1", self._chance.choice(["http://127.0.0.1", "http://localhost"]))
+        self._program.config.write_text(text)
+        self.daemon.signals.ask(self.daemon.signals.reload)
+
+    async def _run_now(self) -> None:
+        self.daemon.signals.ask(self.daemon.signals.run_now)
+
+    async def _scrape(self) -> None:
+        async with aiohttp.ClientSession() as session:
+            for path in ("/metrics", "/readyz", "/api/status", "/"):
+                async with session.get(f"http://{self.reporter.address}{path}") as response:
+                    assert (await response.read()) != b""
+
+
+async def soak(
+    folder: Path, dsn: str, patch: pytest.MonkeyPatch, *, seed: int, days: int, day_seconds: float, pause: float
+) -> Soak:
+    """Run so many days; whatever is not as it must be fails the test."""
+    clock = FastClock(datetime.combine(BEGIN, time(), UTC), DAY.total_seconds() / day_seconds)
+    orgs = {
+        name: SimulatedOrg(requests_per_second=None, flows=4, outcomes=4, timezone=zone, token_lifetime=60)
+        for name, zone in ZONES.items()
+    }
+    loose: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: loose.append(context))
+    with _logged(folder / "log"):
+        async with Simulator(SimulatorConfig(orgs=orgs), clock) as simulator, Program(folder, dsn) as program:
+            program.configure(
+                simulator,
+                orgs={
+                    name: {
+                        "timezone": zone,
+                        "page_size": 50,
+                        "concurrency": 3,
+                        "query_timeout": "PT1S",
+                        "breaker": {"failures": 5, "open_for": "PT1S"},
+                    }
+                    for name, zone in ZONES.items()
+                },
+                jobs=JOBS,
+                database={"dsn": dsn, "pool_size": 4},
+                http={"port": 0},
+            )
+            clock.rule(patch)
+            run = Soak(seed, program, simulator, clock, pause)
+            print(f"soak: seed {seed}, {days} days of {day_seconds:g} s")  # noqa: T201 - what a run is repeated with
+            serving = asyncio.create_task(run.daemon.serve())
+            try:
+                async with asyncio.timeout(30):
+                    while "cycle_started" not in run.reporter.told:
+                        assert not serving.done(), serving
+                        await asyncio.sleep(0.05)
+                footprints = []
+                for day in range(1, days + 1):
+                    await run.trouble(datetime.combine(BEGIN, time(), UTC) + day * DAY)
+                    if day in (1, days) or day % 5 == 0:
+                        footprints.append(await run.rest())
+                        if day < days:
+                            clock.go()
+                        print(f"soak: day {day}: {footprints[-1].grown(footprints[0])}")  # noqa: T201
+                _exact(program, simulator, days)
+            finally:
+                run.daemon.signals.ask(run.daemon.signals.stop)
+                async with asyncio.timeout(30):
+                    await serving
+            run.fired += simulator.fired
+            print(f"soak: {dict(sorted(run.fired.items()))}; {dict(sorted(run.reporter.told.items()))}")  # noqa: T201
+            assert simulator.hold_violations == 0
+            assert simulator.in_flight_violations == 0
+    assert loose == []
+    assert run.reporter.told["cycle_broken"] == 0
+    _flat(footprints)
+    return run
+
+
+def _exact(program: Program, simulator: Simulator, days: int) -> None:
+    """Every window of both jobs is complete, and every figure is the source's."""
+    for org, zone in ZONES.items():
+        first = datetime.combine(BEGIN, time(), ZoneInfo(zone)).astimezone(UTC)
+        kinds: list[tuple[TimeGroup, int]] = [("hourly", days * 24 - 1), ("daily", days - 1)]
+        for granularity, least in kinds:
+            windows = [each for each in program.windows(org) if each["job"] == granularity]
+            assert {each["state"] for each in windows} == {"complete"}, windows
+            assert len(windows) >= least
+            buckets = [(each["window_start"], each["window_end"]) for each in windows]
+            assert buckets[0][0] == first
+            assert all(one[1] == other[0] for one, other in pairwise(buckets))
+            truth = simulator.truth(buckets[0][0], buckets[-1][1], granularity, org=org)
+            assert figures(program.stored(org, granularity)) == expected(truth, buckets)
+
+
+def _flat(footprints: list[Footprint]) -> None:
+    """The last one is like the first."""
+    first, last = footprints[0], footprints[-1]
+    grown = last.grown(first)
+    assert not last.tasks - first.tasks, grown
+    assert last.descriptors.total() <= first.descriptors.total() + 1, grown
+    assert last.connections.total() <= first.connections.total() + 1, grown
+    assert (last.objects - first.objects - UP_TO_A_BOUND).total() <= 10, grown
+    assert last.tracked <= first.tracked + 2000, grown
+    assert last.bells <= 2 * len(JOBS) * len(ZONES), grown
+    assert last.series <= first.series + 40, grown
+    assert last.resident <= first.resident + 16 * MIB, grown
+
+
+@contextmanager
+def _logged(to: Path) -> Iterator[None]:
+    """The log goes to a file, as in a process of its own: pytest would keep every record, and what is in it."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    with to.open("w") as stream:
+        logs.configure("info", "json", stream)
+        logging.captureWarnings(capture=False)
+        try:
+            yield
+        finally:
+            structlog.reset_defaults()
+            logging.root.handlers[:] = handlers
+            logging.root.setLevel(level)
+
+
+@pytest.mark.acceptance
+async def test_three_days(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few days in quick succession, from a seed that stands."""
+    run = await soak(tmp_path, database, monkeypatch, seed=5, days=3, day_seconds=3, pause=0.3)
+    assert len(run.fired) > 8, run.fired
+    assert {"terminate", "reload"} <= run.fired.keys(), run.fired
+
+
+@pytest.mark.soak
+async def test_thirty_days(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FLOW_OUTCOMES_SOAK_DAYS of FLOW_OUTCOMES_SOAK_DAY_SECONDS each, from FLOW_OUTCOMES_SOAK_SEED or another."""
+    run = await soak(tmp_path, database, monkeypatch, seed=SEED, days=DAYS, day_seconds=DAY_SECONDS, pause=0.9)
+    assert {*API_FAULTS, *DEEDS} <= run.fired.keys(), run.fired
