@@ -67,12 +67,14 @@ class Proxy:
     Attributes:
         swallow: so many answers to a merge's COMMIT are lost yet, each with its connection.
         silent: nothing is forwarded, and nothing is closed.
+        opened: connections that there were, those that have ended among them.
         fired: what was done, and how often.
     """
 
     def __init__(self, dsn: str) -> None:
         self.fired: Counter[str] = Counter()
         self.swallow = 0
+        self.opened = 0
         self.silent = False
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,6 +132,7 @@ class Proxy:
             link.reset()
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.opened += 1
         task = asyncio.create_task(self._accept(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
