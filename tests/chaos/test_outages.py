@@ -1,0 +1,184 @@
+"""One daemon outlives every kind of outage again and again, and comes out of it as it went in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.test_chaos import ORG, SEED
+from tests.faults.conftest import DAYS, Site
+from tests.faults.daemon import PATIENCE, Daemon, Reader, complete, exact
+from tests.faults.test_database import source
+
+TIMES = int(os.environ.get("FLOW_OUTCOMES_CHAOS_OUTAGES", "50"))
+READY_WITHIN = 10.0  # seconds after the database's return
+AT_WORK_WITHIN = 20.0
+SESSIONS = 6  # the pool's four, the keeper's, and the one that the status is read on
+MIB = 2**20
+
+
+class Outages:
+    """The kinds, each as often as any other.
+
+    Attributes:
+        fired: how often there was each.
+        ready: the longest that it took to be ready after each, in seconds.
+        at_work: and to store a window.
+    """
+
+    def __init__(self, site: Site, daemon: Daemon, seed: int) -> None:
+        self.fired: Counter[str] = Counter()
+        self.ready: dict[str, float] = {}
+        self.at_work: dict[str, float] = {}
+        self._chance = random.Random(seed)  # noqa: S311 - it keeps no secret
+        self._site = site
+        self._daemon = daemon
+        self._kinds: dict[str, Callable[[], Awaitable[None]]] = {
+            "stopped": self._stopped,
+            "crashed": self._crashed,
+            "backends terminated": self._terminated,
+            "cut off": self._cut_off,
+            "reset": self._reset,
+            "read only": self._read_only,
+            "out of disk": self._out_of_disk,
+            "answer to a commit lost": self._answer_lost,
+        }
+
+    async def round(self) -> None:
+        """One of each, in any order."""
+        kinds = list(self._kinds)
+        self._chance.shuffle(kinds)
+        for kind in kinds:
+            await self._one(kind)
+
+    async def _one(self, kind: str) -> None:
+        """In the middle of work; wait until it goes on."""
+        daemon, loop = self._daemon, asyncio.get_running_loop()
+        await self._working(lambda: daemon.count("cycle_started") > daemon.count("cycle_finished"), "cycle")
+        await asyncio.sleep(self._chance.uniform(0.0, 0.3))
+        await self._kinds[kind]()
+        self.fired[kind] += 1
+        back, stored = loop.time(), daemon.count("window_complete")
+        await daemon.ready(within=READY_WITHIN)
+        self.ready[kind] = max(self.ready.get(kind, 0.0), loop.time() - back)
+        await self._working(lambda: daemon.count("window_complete") > stored, "window stored", AT_WORK_WITHIN)
+        self.at_work[kind] = max(self.at_work.get(kind, 0.0), loop.time() - back)
+        sessions = self._site.sessions()
+        assert len(sessions) <= SESSIONS, (kind, sessions)
+
+    async def _working(self, true: Callable[[], bool], what: str, within: float = PATIENCE) -> None:
+        """Have every window read, over and over, until something is true."""
+
+        async def ask() -> None:
+            while True:
+                self._daemon.send(signal.SIGUSR1)
+                await asyncio.sleep(0.5)
+
+        asking = asyncio.create_task(ask())
+        try:
+            await self._daemon.until(true, what, within=within)
+        finally:
+            asking.cancel()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._chance.uniform(0.0, 1.5))
+
+    async def _stopped(self) -> None:
+        await asyncio.to_thread(self._site.server.stop)
+        await self._pause()
+        await asyncio.to_thread(self._site.up)
+
+    async def _crashed(self) -> None:
+        await asyncio.to_thread(self._site.server.crash)
+        await asyncio.to_thread(self._site.up)
+
+    async def _terminated(self) -> None:
+        ended = self._site.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            f" WHERE datname = '{self._site.name}' AND application_name LIKE 'flow-outcomes %'"
+        )
+        assert ended
+
+    async def _cut_off(self) -> None:
+        lost = self._daemon.count("org_lost")
+        self._site.proxy.cut()
+        await self._daemon.told("org_lost", lost + 1, within=20)
+        self._site.proxy.heal()
+
+    async def _reset(self) -> None:
+        assert self._site.proxy.links
+        self._site.proxy.reset()
+
+    async def _read_only(self) -> None:
+        self._set("ALTER SYSTEM SET default_transaction_read_only = on")
+        await self._daemon.unready()
+        self._set("ALTER SYSTEM RESET ALL")
+
+    def _set(self, statement: str) -> None:
+        self._site.server.run(statement)
+        self._site.server.run("SELECT pg_reload_conf()")
+
+    async def _out_of_disk(self) -> None:
+        self._site.run(
+            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " RAISE EXCEPTION 'refused' USING ERRCODE = '53100'; END $$"
+        )
+        self._site.run(
+            "CREATE TRIGGER refuse AFTER UPDATE ON flow_outcomes.extraction_window"
+            " FOR EACH STATEMENT EXECUTE FUNCTION public.refuse()"
+        )
+        away = self._daemon.count("database_away")
+        await self._working(lambda: self._daemon.count("database_away") > away, "refusal")
+        self._site.run("DROP FUNCTION public.refuse CASCADE")
+
+    async def _answer_lost(self) -> None:
+        proxy, name = self._site.proxy, "answer to COMMIT swallowed"
+        before = proxy.fired[name]
+        proxy.swallow = 1
+        await self._working(lambda: proxy.fired[name] > before, "swallowed commit")
+
+
+def _held(pid: int) -> tuple[int, int]:
+    """A process's memory in bytes, and how many descriptors it has open."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [pytest.param(1, marks=pytest.mark.faults), pytest.param(TIMES, marks=pytest.mark.chaos)],
+)
+async def test_outages_again_and_again(site: Site, times: int) -> None:
+    """Ready again within ten seconds each time, no connection left over, and memory flat."""
+    async with source(ORG) as simulator, Reader(lambda: site.dsn) as reader:
+        site.configure(simulator, jobs={"daily": {**site.job, "lookback": f"P{DAYS}D"}})
+        daemon = await Daemon.start(site.program)
+        outages = Outages(site, daemon, SEED)
+        await outages.round()
+        memory, descriptors = _held(daemon.pid)
+        for _ in range(times - 1):
+            await outages.round()
+        await complete(daemon, DAYS - 1)
+        memory_after, descriptors_after = _held(daemon.pid)
+        told = {kind: f"{outages.ready[kind]:.1f} s, {outages.at_work[kind]:.1f} s" for kind in outages.ready}
+        print(  # noqa: T201 - what a run is repeated with, and what it came to
+            f"chaos: seed {SEED}, {times} of each; ready and at work again within {told};"
+            f" {(memory_after - memory) / MIB:+.1f} MiB, {descriptors_after - descriptors:+d} descriptors"
+        )
+        assert set(outages.fired.values()) == {times}
+        assert daemon.count("cycle_broken") == 0, daemon.tail()
+        assert daemon.count("window_failed") == 0, daemon.tail()
+        assert descriptors_after <= descriptors + 6
+        assert memory_after <= memory + 10 * MIB
+        exact(site.program, simulator)
+        assert reader.in_part == []
+        assert reader.looks > 20
+        await daemon.end()
+        assert site.sessions() == []
