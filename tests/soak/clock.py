@@ -9,7 +9,7 @@ from typing import Self
 import pytest
 
 from service.clock import SystemClock
-from service.postgres.merge import Merge
+from service.postgres.merge.transaction import Merge
 
 LOOK_EVERY = 0.05  # seconds between the scheduler's looks at the clock: its timers count real ones
 
