@@ -173,10 +173,15 @@ class Reject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Normalised:
-    """The rows and the refused outcomes of one page."""
+    """The rows and the refused outcomes of one page.
+
+    ``shares_fit`` says that each share is near its count's part of its own entry's total; where one is not, it may
+    still fit another one.
+    """
 
     rows: list[OutcomeRow]
     rejects: list[Reject]
+    shares_fit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from service.model import Entry, Figure, Normalised, OutcomeRow, Query, Reject, 
 
 COUNT_MAX = 2**63 - 1
 NAME_BYTES_MAX = 512
+SHARE_NEAR = 0.0099
+"""Below what counts as a mismatch, 0.01, by more than what a double rounds."""
 _REMEMBERED = 8192
 """Intervals and names kept with a verdict; a page repeats the same few."""
 _SHOWN = 40
@@ -124,7 +126,7 @@ def normalise(entries: Sequence[Entry], frame: Frame) -> Normalised:
         place = frame.place(entry.interval)
         if place is not None:
             verdict.add(entry, place)
-    return Normalised(verdict.rows, verdict.rejects)
+    return Normalised(verdict.rows, verdict.rejects, verdict.shares_fit)
 
 
 class _Verdict:
@@ -133,6 +135,7 @@ class _Verdict:
     def __init__(self, frame: Frame) -> None:
         self.rows: list[OutcomeRow] = []
         self.rejects: list[Reject] = []
+        self.shares_fit = True
         self._frame = frame
 
     def add(self, entry: Entry, place: Span | str) -> None:
@@ -150,7 +153,7 @@ class _Verdict:
         start, end = bucket
         text, part = entry.text, entry.part
         names, add = self._frame.names, self.rows.append
-        total_known = True
+        total_known, first, refused = True, len(self.rows), len(self.rejects)
         for name, figure in outcomes.items():
             count, share = figure.outcome_count, figure.percent_of_total
             success, failure = figure.success, figure.failure
@@ -177,6 +180,8 @@ class _Verdict:
             add(OutcomeRow(flow_id, start, end, name, None, None, rejected=True))
         if not total_known:
             add(OutcomeRow(flow_id, start, end, "", None, None, rejected=True))
+        if self.shares_fit:
+            self.shares_fit = len(self.rejects) == refused and _fit(self.rows[first:])
 
     def _refuse(self, entry: Entry, place: Span | str, fault: str | None, flow_id: str | None) -> None:
         """An entry refused whole: a reject for each outcome in it, or one where none can be told."""
@@ -186,6 +191,16 @@ class _Verdict:
         self.rejects.extend(Reject(reason, entry.text, flow_id, start, name) for name in names or [None])
         if flow_id is not None and isinstance(place, Span):
             self.rows.append(OutcomeRow(flow_id, place.start, place.end, "", None, None, rejected=True))
+
+
+def _fit(rows: Sequence[OutcomeRow]) -> bool:
+    """Whether the shares of one entry, whose counts are all known, are near their parts of its total."""
+    total = sum([row.outcome_count or 0 for row in rows])
+    for row in rows:
+        share = row.outcome_percentage
+        if share is not None and abs(share - (row.outcome_count or 0) / (total or 1)) > SHARE_NEAR:
+            return False
+    return True
 
 
 def parse_instant(text: str) -> datetime | None:

@@ -34,9 +34,14 @@ _pack_usual = Struct("!iqidi?ii").pack  # count and share, neither successes nor
 
 
 class Packer:
-    """Packs rows of ``COLUMNS``; it remembers the last entry's part of a row, and names."""
+    """Packs rows of ``COLUMNS``.
+
+    Attributes:
+        parts: whether some row was a part of its outcome's figure.
+    """
 
     def __init__(self) -> None:
+        self.parts = False
         self._names: dict[str, bytes] = {}
 
     def pack(self, rows: Iterable[OutcomeRow]) -> bytes:
@@ -50,6 +55,7 @@ class Packer:
                 if start is not last_start:
                     bucket = _pack_bucket(8, _since_epoch(start), 8, _since_epoch(end))
                 last_flow, last_start, last_part = flow_id, start, part
+                self.parts = self.parts or part != ""
                 head = _pack_columns(10) + _text(flow_id) + bucket + _text(part)
             name = names.get(key) or self._name(key)
             if share is not None and success is None and count is not None:

@@ -24,9 +24,7 @@ _INCOMING = """
         flow_id text NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
         source_key text NOT NULL, outcome_count bigint, outcome_percentage double precision,
         rejected boolean NOT NULL, success_count bigint, failure_count bigint, part text NOT NULL
-    ) ON COMMIT DELETE ROWS
-"""
-_INCOMING_REJECT = """
+    ) ON COMMIT DELETE ROWS;
     CREATE TEMP TABLE IF NOT EXISTS incoming_reject (
         digest text NOT NULL, ordinal integer NOT NULL, reason text NOT NULL, entry text,
         flow_id text, bucket_start timestamptz, outcome_name text
@@ -48,6 +46,7 @@ class Staging:
     Attributes:
         scan_id: tags what was written out.
         rows, rejects: how many came in all.
+        shares_fit: whether each share is near its part of its own entry's total.
     """
 
     def __init__(self, database: Database, org: str, hide: Callable[[str], str] = str) -> None:
@@ -57,6 +56,7 @@ class Staging:
         self.scan_id = uuid.uuid4()
         self.rows = 0
         self.rejects = 0
+        self.shares_fit = True
         self._staged = {"staging": 0, "staging_reject": 0}
         self._packer = Packer()
         self._packed: list[bytes] = []
@@ -72,6 +72,7 @@ class Staging:
             DatabaseAwayError: they had to be written out, and could not.
         """
         packed = self._packer.pack(normalised.rows)
+        self.shares_fit = self.shares_fit and normalised.shares_fit
         self._packed.append(packed)
         self._bytes += len(packed)
         self._held += len(normalised.rows)
@@ -108,6 +109,11 @@ class Staging:
     def _forget(self) -> None:
         self._packed, self._rejects = [], []
         self._bytes = self._held = 0
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether some row is a part of its outcome's figure."""
+        return self._packer.parts
 
     @property
     def spilled(self) -> bool:
@@ -156,7 +162,6 @@ class Staging:
     async def _copy(self, connection: Connection) -> None:
         """Bring what is held in memory into the session's own tables."""
         await connection.execute(_INCOMING)
-        await connection.execute(_INCOMING_REJECT)
         if self._packed:
             statement = f"COPY pg_temp.incoming ({COLUMNS}) FROM STDIN (FORMAT BINARY)"
             async with connection.cursor() as cursor, cursor.copy(statement) as copy:

@@ -124,3 +124,17 @@ def _fine(
     assert (first[0], first[1], LONGEST) in program.stored("name_longest", "daily")
     for name in (*FINE, *SHARES, "name_longest"):
         assert program.rows("SELECT * FROM flow_outcomes.rejected_entry WHERE org = %s", name) == [], name
+
+
+async def test_a_share_that_fits_no_total_is_told(program: Program) -> None:
+    """With its window, and stored as reported; shares that fit are not told of."""
+    org = SimulatedOrg(requests_per_second=None, flows=6, seed=3)
+    wrong = replace(org, faults=Faults(bad_percent=Fault(0.987, page=1, times=1)))
+    async with Simulator(SimulatorConfig(orgs={"right": org, "wrong": wrong})) as simulator:
+        day = {"from": FIRST, "to": FIRST + timedelta(days=1), "granularity": "daily"}
+        program.configure(simulator, ad_hoc={name: {"org": name, **day} for name in ("right", "wrong")})
+        ended = await program.run("run", "--once")
+        assert simulator.orgs["wrong"].fired["bad_percent"] == 1
+    (told,) = ended.told("percentage_mismatch")
+    assert (told["org"], told["rows"]) == ("wrong", 1)
+    assert 0.987 in {row["outcome_percentage"] for row in program.stored("wrong", "daily").values()}

@@ -227,3 +227,20 @@ def test_every_outcome_is_a_row_or_a_reject_and_no_row_is_made_up(entries: list[
 def test_only_instants_are_instants(text: str) -> None:
     """And nothing else is raised."""
     assert parse_instant(text) is None or text[10] == "T"
+
+
+@pytest.mark.parametrize(
+    ("figures", "fit"),
+    [
+        ({"A": Figure(1, 0.25), "B": Figure(3, 0.75)}, True),
+        ({"A": Figure(1, 0.255), "B": Figure(3, None)}, True),
+        ({"A": Figure(0, 0.0)}, True),
+        ({"A": Figure(1, 0.26), "B": Figure(3, 0.75)}, False),
+        ({"A": Figure(0, 0.5)}, False),
+        ({"A": Figure(1, 0.25), "B": Figure("three", 0.75)}, False),
+    ],
+)
+def test_shares_are_held_against_their_own_entrys_total(figures: dict[str, Figure], *, fit: bool) -> None:
+    """One that does not fit, or a total that is not known, leaves it to the merge, which knows the others."""
+    page = [entry({"A": Figure(1, 1.0)}), entry(figures), entry({"A": Figure(1, 1.0)})]
+    assert normalise(page, frame()).shares_fit is fit

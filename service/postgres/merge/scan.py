@@ -8,87 +8,63 @@ from __future__ import annotations
 
 LOCK_ORG = "SELECT epoch, revision FROM flow_outcomes.org WHERE org = %(org)s FOR NO KEY UPDATE"
 
-TEMPORARY_TABLES = (
-    # the scan's buckets, and whether their silence may be believed
-    """
+TEMPORARY_TABLES = """
+    -- the scan's buckets, and whether their silence may be believed
     CREATE TEMP TABLE IF NOT EXISTS scan_bucket (
         bucket_start timestamptz PRIMARY KEY, bucket_end timestamptz NOT NULL, window_start timestamptz NOT NULL,
         believed boolean NOT NULL, silence_told boolean NOT NULL
-    ) ON COMMIT DELETE ROWS
-    """,
-    # the outcomes that it names, and their numbers
-    """
+    ) ON COMMIT DELETE ROWS;
+    -- the outcomes that it names, and their numbers
     CREATE TEMP TABLE IF NOT EXISTS scan_name (
         flow_id text NOT NULL, source_key text NOT NULL
-    ) ON COMMIT DELETE ROWS
-    """,
-    """
+    ) ON COMMIT DELETE ROWS;
     CREATE TEMP TABLE IF NOT EXISTS scan_outcome (
         outcome_no bigint NOT NULL, flow_no bigint NOT NULL, flow_id text NOT NULL, source_key text NOT NULL,
         outcome_name text NOT NULL
-    ) ON COMMIT DELETE ROWS
-    """,
-    # what it reported, numbered, each key once
-    """
+    ) ON COMMIT DELETE ROWS;
+    -- what it reported, numbered, each key once
     CREATE TEMP TABLE IF NOT EXISTS scanned (
         outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
         rejected boolean NOT NULL, outcome_count bigint, outcome_percentage double precision,
         success_count bigint, failure_count bigint, differing boolean NOT NULL
-    ) ON COMMIT DELETE ROWS
-    """,
-    # what is different from what is stored
-    """
+    ) ON COMMIT DELETE ROWS;
+    -- what is different from what is stored
     CREATE TEMP TABLE IF NOT EXISTS change (
         outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
         state flow_outcomes.figure_state NOT NULL, outcome_count bigint, outcome_percentage double precision,
         success_count bigint, failure_count bigint, old_state flow_outcomes.figure_state, old_count bigint
-    ) ON COMMIT DELETE ROWS
-    """,
-    # what each flow's counts in a bucket add up to, where all of them are known
-    """
+    ) ON COMMIT DELETE ROWS;
+    -- what each flow's counts in a bucket add up to, where all of them are known
     CREATE TEMP TABLE IF NOT EXISTS flow_total (
         flow_no bigint NOT NULL, bucket_start timestamptz NOT NULL, total double precision NOT NULL
-    ) ON COMMIT DELETE ROWS
-    """,
-    # shares that do not fit that total
-    """
+    ) ON COMMIT DELETE ROWS;
+    -- shares that do not fit that total
     CREATE TEMP TABLE IF NOT EXISTS suspect (
         flow_no bigint NOT NULL, bucket_start timestamptz NOT NULL,
         outcome_count bigint, outcome_percentage double precision NOT NULL
-    ) ON COMMIT DELETE ROWS
-    """,
-    # of its buckets, those that a scan begun later has read already, for which flows
-    """
+    ) ON COMMIT DELETE ROWS;
+    -- of its buckets, those that a scan begun later has read already, for which flows
     CREATE TEMP TABLE IF NOT EXISTS outdone (
         bucket_start timestamptz NOT NULL, flow_ids text[]
-    ) ON COMMIT DELETE ROWS
-    """,
-    # which of its buckets were covered before, for which flows
-    """
+    ) ON COMMIT DELETE ROWS;
+    -- which of its buckets were covered before, for which flows
     CREATE TEMP TABLE IF NOT EXISTS covered_before (
         bucket_start timestamptz NOT NULL, flow_ids text[]
-    ) ON COMMIT DELETE ROWS
-    """,
-    # its buckets whose coverage is new or has changed
-    """
+    ) ON COMMIT DELETE ROWS;
+    -- its buckets whose coverage is new or has changed
     CREATE TEMP TABLE IF NOT EXISTS newly_covered (
         bucket_start timestamptz PRIMARY KEY, bucket_end timestamptz NOT NULL
-    ) ON COMMIT DELETE ROWS
-    """,
-    # where an expected null may have to come or go
-    """
+    ) ON COMMIT DELETE ROWS;
+    -- where an expected null may have to come or go
     CREATE TEMP TABLE IF NOT EXISTS candidate (
         outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
         PRIMARY KEY (outcome_no, bucket_start)
-    ) ON COMMIT DELETE ROWS
-    """,
-    # where one came
-    """
+    ) ON COMMIT DELETE ROWS;
+    -- where one came
     CREATE TEMP TABLE IF NOT EXISTS missing (
         outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL
-    ) ON COMMIT DELETE ROWS
-    """,
-)
+    ) ON COMMIT DELETE ROWS;
+"""
 
 TAKE_BUCKETS = """
     INSERT INTO pg_temp.scan_bucket
@@ -198,8 +174,6 @@ TAKE_PARTS = """
     ) told
     GROUP BY outcome_no, bucket_start
 """
-
-HAS_PARTS = "SELECT EXISTS (SELECT 1 FROM pg_temp.incoming WHERE part <> '')"
 
 # An entry that was refused may have been a part of whatever it does not rule out; a sum without it is no figure.
 DOUBT_PARTS = """

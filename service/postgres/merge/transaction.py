@@ -23,6 +23,17 @@ from service.postgres.pool import MERGE_TIMEOUT, Connection, Database, explain
 from service.postgres.revision import STAMP
 from service.postgres.staging import Staging
 
+# Figures stored a moment ago are not in the planner's statistics: it takes thousands of rows for few, and would
+# materialise them all for each row of a scan. The session's own tables are read by their keys alone: a look at a
+# few rows tells enough. Sixteen megabytes sort a scan's rows without the disk.
+_SETTINGS: LiteralString = f"""
+    SET LOCAL statement_timeout = '{MERGE_TIMEOUT}s';
+    SET LOCAL lock_timeout = '{MERGE_TIMEOUT}s';
+    SET LOCAL enable_material = off;
+    SET LOCAL default_statistics_target = 10;
+    SET LOCAL work_mem = '16MB';
+"""
+
 
 class Merge:
     """One scan's transaction."""
@@ -57,21 +68,16 @@ class Merge:
             LeaseLostError: another process has taken the org.
             ConflictError: the scan gives two different figures for one key.
         """
-        await self._run(f"SET LOCAL statement_timeout = '{MERGE_TIMEOUT}s'")
-        await self._run(f"SET LOCAL lock_timeout = '{MERGE_TIMEOUT}s'")
-        # figures stored a moment ago are not in the planner's statistics: it takes thousands of rows for few, and
-        # would go through them all for each row of a scan
-        await self._run("SET LOCAL enable_material = off")
-        # the session's own tables are read by their keys alone: a look at a few rows tells the planner enough
-        await self._run("SET LOCAL default_statistics_target = 10")
-        await self._run("SET LOCAL work_mem = '16MB'")  # a scan's rows sorted without the disk
+        await self._connection.execute(_SETTINGS + scan.TEMPORARY_TABLES)
         await self._lock(lease)
         await staging.pour(self._connection)
-        await self._take_scan()
+        await self._take_scan(in_parts=staging.in_parts)
         await self._take_rejects()
         await self._doubt()
         covered_before = await self._cover()
         await self._change(figures.FIND_CHANGES if covered_before else figures.FIND_NEW)
+        if self.result.changed and not staging.shares_fit:
+            await self._mismatch()
         if self.result.changed and covered_before:
             await self._restate()
         await self._expect()
@@ -94,15 +100,19 @@ class Merge:
         await self._run(f"ANALYZE pg_temp.{table}")
         return rows
 
+    async def _in_turn(self, *statements: LiteralString) -> None:
+        """Run statements whose results nobody needs, without waiting for the one before."""
+        async with self._connection.pipeline():
+            for statement in statements:
+                await self._connection.execute(statement, self._parameters)
+
     async def _lock(self, lease: Lease) -> None:
         row = await self._run(scan.LOCK_ORG)
         if not row or row[0][0] != lease.epoch:
             raise LeaseLostError(f"{lease.org} was taken over")
         self._parameters["revision"] = row[0][1] + 1
 
-    async def _take_scan(self) -> None:
-        for statement in scan.TEMPORARY_TABLES:
-            await self._run(statement)
+    async def _take_scan(self, *, in_parts: bool) -> None:
         window_of = {bucket: window for window in self._windows for bucket in self._buckets_in(window)}
         await self._run(
             scan.TAKE_BUCKETS,
@@ -110,12 +120,16 @@ class Merge:
             bucket_ends=[bucket.end for bucket in window_of],
             bucket_windows=[window.span.start for window in window_of.values()],
         )
-        await self._run("ANALYZE pg_temp.scan_bucket")
-        await self._fill(scan.TAKE_NAMES, "scan_name")
-        await self._run(scan.ADD_OUTCOMES)
-        await self._fill(scan.TAKE_OUTCOMES, "scan_outcome")
-        [(in_parts,)] = await self._run(scan.HAS_PARTS)
-        await self._fill(scan.TAKE_SCAN, "scanned")
+        await self._in_turn(
+            "ANALYZE pg_temp.scan_bucket",
+            scan.TAKE_NAMES,
+            "ANALYZE pg_temp.scan_name",
+            scan.ADD_OUTCOMES,
+            scan.TAKE_OUTCOMES,
+            "ANALYZE pg_temp.scan_outcome",
+            scan.TAKE_SCAN,
+            "ANALYZE pg_temp.scanned",
+        )
         [(repeated,)] = await self._run(scan.HAS_REPEATS)
         if repeated:
             await self._run(scan.FORGET_SCAN)
@@ -183,9 +197,9 @@ class Merge:
             if await self._count(figures.KEEP_FORMER):
                 await self._run(figures.STORE_CHANGED)
             await self._run(figures.STORE_NEW)
-            await self._mismatch()
 
     async def _mismatch(self) -> None:
+        """Tell of shares that fit nothing; where each fits its own entry's total, there are none."""
         await self._fill(figures.TOTAL_FLOWS, "flow_total")
         if await self._fill(figures.FIND_SUSPECTS, "suspect"):
             for start, rows in await self._run(figures.COUNT_MISMATCHES):
@@ -207,10 +221,8 @@ class Merge:
             "expected_to": self._record.scan.span.end + longest,
         }
         self._parameters.update(bounds)
-        if self._newly_covered:
-            await self._run(expected.FIND_EXPECTED_HERE)
-        await self._run(expected.FIND_EXPECTED_LATER)
-        await self._run("ANALYZE pg_temp.candidate")
+        here = (expected.FIND_EXPECTED_HERE,) if self._newly_covered else ()
+        await self._in_turn(*here, expected.FIND_EXPECTED_LATER, "ANALYZE pg_temp.candidate")
         self.result.changed += await self._count(expected.TAKE_BACK_EXPECTED)
         self.result.changed += await self._fill(expected.STORE_EXPECTED, "missing")
         for start, rows, sample in await self._run(expected.COUNT_MISSING):
@@ -219,22 +231,27 @@ class Merge:
     async def _complete(self) -> None:
         if self.result.rows:
             await self._run(windows.REFUTE_DOUBTS)
-        for window in self._windows:
-            doubted = window in self.result.doubted
-            await self._run(
-                windows.DOUBT_WINDOW if doubted else windows.COMPLETE_WINDOW,
-                window_start=window.span.start,
-                window_end=window.span.end,
-                requested=window.requested,
-                query_hash=self._record.query_hash,
-                pages=self._record.pages,
-                entries=self._share_of_entries(window),
-                rows=self.result.rows.get(window, 0),
-                rejected=self.result.rejected.get(window, 0),
-                cycle=self._record.cycle,
-                elapsed=self._elapsed(),
-                doubt="a wholly empty answer over stored figures is believed when a later cycle says it again",
-            )
+        known = {
+            **self._parameters,
+            "query_hash": self._record.query_hash,
+            "pages": self._record.pages,
+            "cycle": self._record.cycle,
+            "elapsed": self._elapsed(),
+            "doubt": "a wholly empty answer over stored figures is believed when a later cycle says it again",
+        }
+        async with self._connection.pipeline():
+            for window in self._windows:
+                doubted = window in self.result.doubted
+                its = {
+                    "window_start": window.span.start,
+                    "window_end": window.span.end,
+                    "requested": window.requested,
+                    "entries": self._share_of_entries(window),
+                    "rows": self.result.rows.get(window, 0),
+                    "rejected": self.result.rejected.get(window, 0),
+                }
+                statement = windows.DOUBT_WINDOW if doubted else windows.COMPLETE_WINDOW
+                await self._connection.execute(statement, {**known, **its})
 
     def _elapsed(self) -> timedelta:
         return self._clock.now() - self._record.began_at
