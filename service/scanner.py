@@ -48,6 +48,10 @@ class GivenUpError(Exception):
     """The org is left alone for the rest of this run."""
 
 
+# What ends a cycle and is no fault of the program's: another error is rather told.
+_KNOWN = (DatabaseAwayError, LeaseLostError, GivenUpError)
+
+
 class Scanner:
     """Runs windows of one org as scans, so many at once as its gate lets in.
 
@@ -125,7 +129,8 @@ class Scanner:
                 alone=alone,
             )
             work = [
-                self._one(self._scan(each, terms), terms, cycle, tally, priority(each[0])) for each in joined.scans
+                partial(self._one, self._scan(each, terms), terms, cycle, tally, priority(each[0]))
+                for each in joined.scans
             ]
             try:
                 await self._together(work)
@@ -134,17 +139,27 @@ class Scanner:
                 raise
             waiting = joined.later + rest
 
-    async def _together(self, work: Sequence[Coroutine[None, None, None]]) -> None:
-        """Run all of them; the first that cannot go on ends the others."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for each in work:
-                    group.create_task(each)
-        except BaseExceptionGroup as errors:  # what an except* raises is a group again, in some 3.11
-            known, others = errors.split((DatabaseAwayError, LeaseLostError, GivenUpError))
-            if known is None or others is not None:
-                raise
-            raise _first(known) from None
+    async def _together(self, work: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
+        """Run all of them; the first that cannot go on ends the others.
+
+        None raises into the group: beside an error it forgets that it was cancelled, before Python 3.13 at least,
+        and an org that was lost would go on being worked.
+        """
+        errors: list[Exception] = []
+
+        async def attempt(each: Callable[[], Coroutine[None, None, None]]) -> None:
+            try:
+                await each()
+            except Exception as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+                for task in tasks:
+                    if task is not asyncio.current_task():
+                        task.cancel()
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(attempt(each)) for each in work]
+        if errors:
+            raise next((error for error in errors if not isinstance(error, _KNOWN)), errors[0])
 
     def _scan(self, joined: Sequence[Window], terms: Terms) -> Scan:
         span = Span(joined[0].span.start, joined[-1].span.end)
@@ -265,8 +280,3 @@ class Scanner:
 
 def _kind(window: Window) -> tuple[str, str, Granularity]:
     return window.work, window.requested, window.granularity
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ import pytest
 
 from service.clock import FakeClock
 from service.config import config_from
-from service.errors import RateLimitedError
+from service.errors import DatabaseAwayError, RateLimitedError
 from service.genesys.client import GenesysClient
 from service.model import Granularity, Scan, Span, Window
 from service.pipeline import Pipeline
@@ -112,3 +113,38 @@ async def test_a_scan_that_the_end_of_the_hours_stops_stays_due() -> None:
     await notes.scanner(gives_up=False).run(days(1), over, "c", tally, lambda _: RECENT)
     assert (tally.put_back, tally.failed, notes.told) == (1, 0, [])
     assert notes.stopped == notes.asked == [days(1)[0].window.span]
+
+
+class Gone(Notes):
+    """The database goes while the first scan asks; the other one takes its time to be put back."""
+
+    def __init__(self) -> None:
+        super().__init__(DatabaseAwayError("gone"))
+        self.asking, self.stopping, self.put_back = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def extract(self, scan: Scan, cycle: str, may_begin: Callable[[], None]) -> None:
+        if self.asked:
+            self.asked.append(scan.span)
+            self.asking.set()
+            await asyncio.Event().wait()
+        self.asked.append(scan.span)
+        await self.asking.wait()
+        await super().extract(scan, cycle, may_begin)
+
+    async def interrupt(self, scan: Scan) -> None:
+        self.stopping.set()
+        await self.put_back.wait()
+        await super().interrupt(scan)
+
+
+async def test_who_stops_a_cycle_has_it_stopped_though_a_scan_of_it_has_just_failed() -> None:
+    """Or an org that is lost with its database would be worked on under the lost lease, and not taken anew."""
+    notes = Gone()
+    cycle = asyncio.create_task(notes.scanner(gives_up=False).run(days(2), TERMS, "c", Tally(), lambda _: RECENT))
+    async with asyncio.timeout(5):
+        await notes.stopping.wait()
+        cycle.cancel()
+        await asyncio.sleep(0)
+        notes.put_back.set()
+        await asyncio.wait({cycle})
+    assert cycle.cancelled()
