@@ -116,6 +116,7 @@ class Database:
         self._in_use: set[Connection] = set()
         # merges wait here, not for a connection: the short statements of other orgs get theirs meanwhile
         self.merging = asyncio.Semaphore(max(1, size - 2))
+        self.held = 0  # bytes of scans that wait in this process's memory for their merges
 
     async def open(self) -> None:
         """Begin to make connections; does not wait for the server to be there."""

@@ -15,8 +15,11 @@ from service.model import Normalised, Reject
 from service.postgres.packing import COLUMNS, HEADER, TRAILER, Packer
 from service.postgres.pool import Connection, Database
 
-# Bytes held in memory, about 60,000 rows. Nearly every scan stays below.
+# Bytes that a scan holds in memory, about 60,000 rows: nearly every scan stays below. Where all scans of the
+# process together hold more than so many, each keeps less.
 MEMORY = 8 * 2**20
+MEMORY_OF_ALL = 64 * 2**20
+MEMORY_WHEN_SCARCE = MEMORY // 8
 
 _REJECT_TYPES = ("text", "int4", "text", "text", "text", "timestamptz", "text")
 _INCOMING = """
@@ -60,7 +63,7 @@ class Staging:
         self._staged = {"staging": 0, "staging_reject": 0}
         self._packer = Packer()
         self._packed: list[bytes] = []
-        self._bytes = 0
+        self._bytes = self._counted = 0
         self._held = 0
         self._rejects: list[tuple[str, int, Reject]] = []
         self._last_entry = ("", "", "", 0)  # text, what is kept of it, digest, rejects so far
@@ -79,8 +82,14 @@ class Staging:
         self.rows += len(normalised.rows)
         for reject in normalised.rejects:
             self._add_reject(reject)
-        if self._bytes > MEMORY:
+        self._count()
+        if self._bytes > (MEMORY if self._database.held <= MEMORY_OF_ALL else MEMORY_WHEN_SCARCE):
             await self._spill()
+
+    def _count(self) -> None:
+        """Have the process know what is held here."""
+        self._database.held += self._bytes - self._counted
+        self._counted = self._bytes
 
     def _add_reject(self, reject: Reject) -> None:
         text, kept, digest, ordinal = self._last_entry
@@ -109,6 +118,7 @@ class Staging:
     def _forget(self) -> None:
         self._packed, self._rejects = [], []
         self._bytes = self._held = 0
+        self._count()
 
     @property
     def in_parts(self) -> bool:
@@ -127,6 +137,7 @@ class Staging:
             DatabaseAwayError: what was written out is gone: a crash of the server empties unlogged tables.
         """
         await self._copy(connection)
+        self._forget()
         if self.spilled:
             for source, target, columns in _TABLES:
                 cursor = await connection.execute(

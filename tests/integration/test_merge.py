@@ -320,3 +320,21 @@ async def test_a_merge_does_not_need_to_know_how_much_was_stored(desk: Desk) -> 
     assert await desk.counts() == {**dict.fromkeys(first), **second}
     assert await desk.rows(unknown) == [(-1,)]
     assert await desk.rows("SELECT count(*) FROM flow_outcomes.restatement") == [(len(first),)]
+
+
+async def test_many_scans_share_what_memory_there_is(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all of them hold too much each holds less, and nothing counts as held in the end."""
+    monkeypatch.setattr("service.postgres.staging.MEMORY_OF_ALL", 2000)
+    monkeypatch.setattr("service.postgres.staging.MEMORY_WHEN_SCARCE", 500)
+    rows = [OutcomeRow("f", *span(0), f"outcome {number}", 1, 0.1, rejected=False) for number in range(8)]
+    one, other = Staging(desk.database, "acme"), Staging(desk.database, "acme")
+    await one.add(Normalised(rows, []))
+    assert not one.spilled
+    assert desk.database.held > 500
+    for _ in range(2):
+        await other.add(Normalised(rows, []))
+    assert other.spilled
+    await one.discard()
+    await other.discard()
+    assert desk.database.held == 0
+    assert await desk.rows("SELECT count(*) FROM flow_outcomes.staging") == [(0,)]
