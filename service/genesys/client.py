@@ -82,7 +82,7 @@ class GenesysClient:
         self._redactor = Redactor()
         self.limiter = OrgLimiter(requests_per_second, spent_ago=spent_ago)
         self._allowance = Allowance(lambda: self.limiter, self._on_hold, self._emit)
-        self._transport = Transport(self._redactor, self._clock, self._allowance.hear, lease_check)
+        self._transport = Transport(self._redactor, self._clock, self._allowance.hear, self.hold, lease_check)
         self.breaker = Breaker(breaker_failures, breaker_open_for, self._clock, self._emit)
         self._tokens = TokenSource(
             login_url,
@@ -115,7 +115,7 @@ class GenesysClient:
         self.limiter.max_hold = seconds
 
     def hold(self, seconds: float) -> None:
-        """Take over what is left of a hold from before this process."""
+        """Send nothing for so many seconds, such as are left of a hold from before this process."""
         self.limiter.hold(seconds)
 
     async def scan(self, query: Query, may_begin: Callable[[], None] = _always) -> AsyncGenerator[Page, None]:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import aiohttp
 from service.clock import Clock
 from service.errors import PageError, QueryTimeoutError, ServerError
 from service.genesys.allowance import RESET
-from service.genesys.faults import USUAL, Rules, fault
+from service.genesys.faults import USUAL, Rules, fault, retry_after
 from service.genesys.limiter import Permit
 from service.genesys.redaction import Redactor
 
@@ -24,6 +25,8 @@ ERROR_BODY_MAX = 64 * 2**10
 """Bytes of an error's answer that are read."""
 CONNECT_TIMEOUT = 30.0
 """Seconds; a host that takes no connection for so long counts as a broken connection."""
+_REFUSAL_WITHIN = 1.0
+"""Seconds that a 429's body is waited for: what it says goes into the log, and no more."""
 _STEP = 2**20
 _GZIP = zlib.MAX_WBITS | 16
 _SUCCESS = range(200, 300)
@@ -56,6 +59,7 @@ class Transport:
         redactor: takes secrets out of errors.
         clock: tells how far off an HTTP date is.
         hear: told the headers of each answer whose limit rules.
+        hold: told the seconds of a 429, before its body has come.
         may_send: called on the open connection, and again as the request is written; raises where nothing must be
             sent any more. Both take their time, and a process may have stood still meanwhile.
     """
@@ -65,11 +69,13 @@ class Transport:
         redactor: Redactor,
         clock: Clock,
         hear: Callable[[Mapping[str, str]], None],
+        hold: Callable[[float], None],
         may_send: Callable[[], None],
     ) -> None:
         self._redactor = redactor
         self._clock = clock
         self._hear = hear
+        self._hold = hold
         self._may_send = may_send
         self._session: aiohttp.ClientSession | None = None
 
@@ -146,9 +152,13 @@ class Transport:
             packed = response.headers.get("Content-Encoding", "identity").strip().lower()
             if response.status in _SUCCESS:
                 return await _read(response.content, packed, BODY_MAX)
+            limited = response.status == HTTPStatus.TOO_MANY_REQUESTS
+            if limited:
+                self._hold(retry_after(wait, self._clock.now()))
             try:
-                body = await _read(response.content, packed, ERROR_BODY_MAX, cut=True)
-            except (aiohttp.ClientError, PageError):
+                async with asyncio.timeout(_REFUSAL_WITHIN if limited else None):
+                    body = await _read(response.content, packed, ERROR_BODY_MAX, cut=True)
+            except (aiohttp.ClientError, PageError, TimeoutError):
                 body = b""  # the status alone says enough
             raise fault(
                 response.status,

@@ -334,6 +334,32 @@ async def test_a_429_is_waited_out(wire: Wire) -> None:
     assert wire.arrivals[2] - wire.arrivals[1] >= 1
 
 
+async def test_a_429_holds_before_its_body_has_come(wire: Wire) -> None:
+    """The others do not ask until its body is there, or never comes."""
+    headers = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 2\r\nContent-Length: 9\r\n\r\n"
+    begun, asked = asyncio.Event(), wire.arrivals
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.write(headers)
+        begun.set()
+        await asyncio.sleep(30)
+        raise AssertionError("nobody waits for so long")
+
+    await wire.call()
+    wire.answers = [answer]
+    first = asyncio.create_task(wire.call())
+    async with asyncio.timeout(10):
+        await begun.wait()
+        at = time.monotonic()
+        await asyncio.sleep(0.2)
+        await wire.call()
+        await first
+    assert len(asked) == 5
+    assert min(asked[3:]) - at >= 1.9
+    assert [context["retry_after"] for event, context in wire.told if event == "rate_limited"] == [2]
+
+
 async def test_nobody_there_is_a_broken_connection(wire: Wire) -> None:
     """Nothing was sent, so nothing of the limit is spent."""
     wire.client.breaker.configure(1, timedelta(seconds=30))
