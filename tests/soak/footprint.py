@@ -79,20 +79,21 @@ class Footprint:
 async def idle(daemon: Daemon, *, within: float = 60.0) -> None:
     """Wait until every org is held, no cycle runs and none was asked for."""
 
-    def busy() -> bool:
-        loops = [loop for loop, _ in daemon._loops.values()]
-        return (
-            daemon.signals.any.is_set()
-            or bool(daemon._leaving)
-            or any(loop.worker is None or loop.worker.scanner.gate.inside for loop in loops)
-            or any(job._running is not None or job._rung.is_set() for loop in loops for job in loop._jobs.values())
-        )
+    def busy() -> list[str]:
+        found = ["signals"] if daemon.signals.any.is_set() else []
+        found += [task.get_name() for task in daemon._leaving]
+        for name, (loop, _) in daemon._loops.items():
+            if loop.worker is None or loop.worker.scanner.gate.inside:
+                found.append(name)
+            found += [job._name for job in loop._jobs.values() if job._running or job._rung.is_set()]
+        return found
 
-    async with asyncio.timeout(within):
-        quiet = 0
-        while quiet < 5:  # one look may fall between two steps
-            await asyncio.sleep(0.05)
-            quiet = 0 if busy() else quiet + 1
+    quiet, clock = 0, asyncio.get_running_loop()
+    until = clock.time() + within
+    while quiet < 5:  # one look may fall between two steps
+        assert clock.time() < until, (busy(), list(daemon._reporter.warned)[-5:])
+        await asyncio.sleep(0.05)
+        quiet = 0 if busy() else quiet + 1
 
 
 async def _rest(daemon: Daemon, simulator: Simulator) -> None:
