@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 from service.ad_hoc import AdHocWindows, ad_hoc_windows, aligned, aligned_anew
 from service.clock import Clock
 from service.config import AdHoc, Job, Org
+from service.errors import LeaseLostError
 from service.genesys.client import GenesysClient
 from service.model import Granularity, Span, Window
 from service.naming import Naming
@@ -255,6 +256,8 @@ class OrgWorker:
                         window, "the window is too wide for the granularity that was asked for"
                     )
             known = await self._known(job)
+            if any(window.span not in known for window in new):
+                raise LeaseLostError(f"{self.org.name} is another process's by now")
         standing = standings(known, self.org.flows)
         if wish.whole is None:
             wish.whole = bool(spans) and not standing[spans[-1]].complete

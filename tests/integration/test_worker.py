@@ -1,0 +1,45 @@
+"""One org at work, and what its owner may still do when it is that no more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from service.clock import SystemClock
+from service.config import config_from
+from service.errors import LeaseLostError
+from service.genesys import GenesysClient
+from service.postgres.lease import Lease
+from service.postgres.pool import Database
+from service.worker import OrgWorker, Wish
+
+CLOCK = SystemClock()
+CONFIG = config_from(
+    {
+        "database": {"dsn": "postgresql://nowhere/none"},
+        "orgs": {"acme": {"region": "mypurecloud.com", "client_id": "c", "client_secret": "secret"}},
+        "jobs": {"daily": {"since": "P10D", "off_peak": None}},
+    }
+)
+
+
+async def test_who_was_taken_over_owes_nothing_more(database: str) -> None:
+    """Windows that it cannot enter in the ledger say that the org is lost, though its lease has not run out."""
+    pool = Database(database, size=2, application_name="test")
+    await pool.open()
+    try:
+        async with pool.transaction() as connection:
+            await connection.execute("INSERT INTO flow_outcomes.org (org, epoch) VALUES ('acme', 2)")
+        lease = Lease("acme", 1, 0.0, CLOCK.monotonic() + 60, CLOCK, asyncio.Event())
+        worker = OrgWorker(
+            CONFIG.orgs["acme"], cast(GenesysClient, None), lease, pool, CLOCK, lambda *_, **__: None
+        )
+        with pytest.raises(LeaseLostError):
+            await worker.cycle(CONFIG.jobs["daily"], Wish())
+        async with pool.connection() as reading:
+            found = await (await reading.execute("SELECT 1 FROM flow_outcomes.extraction_window")).fetchall()
+        assert found == []
+    finally:
+        await pool.close()
