@@ -1,11 +1,11 @@
-"""Who may begin: so many scans at once, the urgent first, and never two over the same buckets."""
+"""Who may begin: so many scans ask at once, the urgent first, and never two over the same buckets."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -27,10 +27,12 @@ class _Waiting:
 class Gate:
     """Admits an org's scans.
 
-    Two scans over the same buckets run one after the other, so that of two the one begun later is stored later.
+    Two scans over the same buckets run one after the other, so that of two the one begun later is stored later. A
+    scan that has read its last page leaves its place to another while it is stored, so that a merge does not keep
+    the limit idle; no more than ``places`` are about to be stored.
 
     Args:
-        places: scans in flight at most.
+        places: scans that ask, at most.
     """
 
     def __init__(self, places: int) -> None:
@@ -38,6 +40,7 @@ class Gate:
         self._numbers = itertools.count()
         self._waiting: list[_Waiting] = []
         self._inside: list[Scan] = []
+        self._asking = 0
         self._closed = asyncio.Event()
 
     @property
@@ -70,8 +73,8 @@ class Gate:
                 await self._closed.wait()
 
     @asynccontextmanager
-    async def enter(self, scan: Scan, priority: int) -> AsyncIterator[None]:
-        """Wait for a place; the lower the priority's number, the sooner.
+    async def enter(self, scan: Scan, priority: int) -> AsyncIterator[Callable[[], None]]:
+        """Wait for a place; the lower the priority's number, the sooner. Gives what to call when it has read all.
 
         Raises:
             GateClosedError: the gate is closed.
@@ -81,24 +84,35 @@ class Gate:
         each = _Waiting(priority, next(self._numbers), scan, asyncio.get_running_loop().create_future())
         self._waiting.append(each)
         self._admit()
+        asking = True
+
+        def has_read() -> None:
+            nonlocal asking
+            if asking:
+                asking = False
+                self._asking -= 1
+                self._admit()
+
         try:
             await each.admitted
-            yield
+            yield has_read
         finally:
             if each in self._waiting:
                 self._waiting.remove(each)
             if each.admitted.done() and not each.admitted.cancelled() and each.admitted.exception() is None:
                 self._inside.remove(scan)
+                self._asking -= asking
             self._admit()
 
     def _admit(self) -> None:
         for each in sorted(self._waiting):
-            if len(self._inside) >= self._places:
+            if self._asking >= self._places or len(self._inside) >= 2 * self._places:
                 return
             if each.admitted.done() or any(_collide(each.scan, other) for other in self._inside):
                 continue
             self._waiting.remove(each)
             self._inside.append(each.scan)
+            self._asking += 1
             each.admitted.set_result(None)
 
 

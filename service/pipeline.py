@@ -49,13 +49,16 @@ class Pipeline:
         self._merging = asyncio.Lock()  # the org's row admits one at a time: wait here, and keep no connection
         self._cuts: list[Cut] | None = None
 
-    async def extract(self, scan: Scan, cycle: str, may_begin: Callable[[], None]) -> Merged:
+    async def extract(
+        self, scan: Scan, cycle: str, may_begin: Callable[[], None], has_read: Callable[[], None]
+    ) -> Merged:
         """Bring one scan in, from its first page to its mark in the ledger.
 
         Args:
             scan: which.
             cycle: the cycle that it belongs to.
             may_begin: called just before each of its queries begins; raises where none may.
+            has_read: called after its last page, before it is stored.
 
         Raises:
             ExtractionError: it did not come to its end; nothing of it is stored.
@@ -85,6 +88,7 @@ class Pipeline:
                     cycle=cycle,
                     by_id=self._client.dialect.by_id,
                 )
+                has_read()
                 async with self._merging:
                     merged = await merge(self._database, self._lease, staging, record)
             except CursorError as error:

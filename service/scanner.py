@@ -201,12 +201,12 @@ class Scanner:
     async def _extract(self, scan: Scan, terms: Terms, cycle: str, tally: Tally, priority: int) -> None:
         while True:
             try:
-                async with self.gate.enter(scan, priority):
+                async with self.gate.enter(scan, priority) as has_read:
                     if not terms.may_begin(self._clock.now()):
                         tally.put_back += len(scan.windows)
                         return
                     await self._partitions.ensure(scan.span)
-                    merged = await self._pipeline.extract(scan, cycle, partial(self._in_hours, terms))
+                    merged = await self._pipeline.extract(scan, cycle, partial(self._in_hours, terms), has_read)
             except (CircuitOpenError, RateLimitedError) as error:
                 if self._gives_up:
                     await self._failed(scan, error, tally)

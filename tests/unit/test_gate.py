@@ -62,6 +62,25 @@ async def test_no_more_than_its_places() -> None:
     assert room.gate.inside == 0
 
 
+async def test_who_has_read_all_leaves_its_place_and_keeps_its_buckets() -> None:
+    """While it is stored another one asks; as many are stored at once as ask, and no more."""
+    gate, order, stored = Gate(1), list[int](), asyncio.Event()
+
+    async def visit(number: int, each: Scan) -> None:
+        async with gate.enter(each, 0) as has_read:
+            order.append(number)
+            has_read()
+            has_read()
+            await stored.wait()
+
+    visits = [asyncio.create_task(visit(*each)) for each in enumerate((scan(0), scan(0), scan(1), scan(2)))]
+    await settle()
+    assert (order, gate.inside) == ([0, 2], 2)
+    stored.set()
+    await asyncio.gather(*visits)
+    assert (sorted(order), gate.inside, gate.waiting) == ([0, 1, 2, 3], 0, 0)
+
+
 async def test_scans_over_the_same_buckets_run_one_after_the_other() -> None:
     """In the order in which they came; another granularity is another row."""
     room = Room(4)

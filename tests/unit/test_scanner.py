@@ -57,7 +57,9 @@ class Notes:
     async def ensure(self, _span: Span) -> None:
         """There are partitions enough."""
 
-    async def extract(self, scan: Scan, _cycle: str, may_begin: Callable[[], None]) -> None:
+    async def extract(
+        self, scan: Scan, _cycle: str, may_begin: Callable[[], None], _has_read: Callable[[], None]
+    ) -> None:
         self.asked.append(scan.span)
         if self.error is None:
             may_begin()
@@ -122,14 +124,16 @@ class Gone(Notes):
         super().__init__(DatabaseAwayError("gone"))
         self.asking, self.stopping, self.put_back = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def extract(self, scan: Scan, cycle: str, may_begin: Callable[[], None]) -> None:
+    async def extract(
+        self, scan: Scan, cycle: str, may_begin: Callable[[], None], has_read: Callable[[], None]
+    ) -> None:
         if self.asked:
             self.asked.append(scan.span)
             self.asking.set()
             await asyncio.Event().wait()
         self.asked.append(scan.span)
         await self.asking.wait()
-        await super().extract(scan, cycle, may_begin)
+        await super().extract(scan, cycle, may_begin, has_read)
 
     async def interrupt(self, scan: Scan) -> None:
         self.stopping.set()
