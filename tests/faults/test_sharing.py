@@ -27,7 +27,6 @@ def held(site: Site) -> Counter[str]:
 
 
 @pytest.mark.acceptance
-@pytest.mark.short
 async def test_who_comes_later_gets_its_share(site: Site) -> None:
     """In the middle of a backlog two of four orgs change hands, once, and no window is asked or stored twice."""
     orgs = dict.fromkeys(ORGS, replace(SLOW, latency=0.4))

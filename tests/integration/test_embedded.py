@@ -139,6 +139,7 @@ def test_a_killed_owner_takes_the_server_along(folder: Path, owner: subprocess.P
     """After SIGKILL of the owner the next start waits for the server to be gone, and finds the data."""
     pid = server_pid(folder)
     owner.kill()
+    owner.wait()
     with Embedded(folder, durable=False) as dsn:
         assert not lives(pid)
         assert fetch(dsn, "SELECT 1") == 1
