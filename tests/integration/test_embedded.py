@@ -150,6 +150,7 @@ def test_both_killed(folder: Path, owner: subprocess.Popen[str]) -> None:
     pid = server_pid(folder)
     os.kill(pid, signal.SIGKILL)
     owner.kill()
+    owner.wait()
     wait_for_end(pid)
     status = (folder / "data" / "postmaster.pid").read_text()
     (folder / "data" / "postmaster.pid").write_text(status.replace(str(pid), str(os.getpid()), 1))
