@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import psycopg
 import yaml
@@ -69,12 +70,12 @@ class Ground:
     _made: int = 0
 
     def database(self) -> str:
-        """A new, empty database; its DSN."""
+        """A new, empty database; its DSN, as a URL, which every contender understands."""
         self._made += 1
         name = f"bench_{self._made}"
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
-        return psycopg.conninfo.make_conninfo(self.dsn, dbname=name)
+        return urlsplit(self.dsn)._replace(path=f"/{name}").geturl()
 
     def configuration(
         self,

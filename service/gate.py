@@ -29,7 +29,7 @@ class Gate:
 
     Two scans over the same buckets run one after the other, so that of two the one begun later is stored later. A
     scan that has read its last page leaves its place to another while it is stored, so that a merge does not keep
-    the limit idle; no more than ``places`` are about to be stored.
+    the limit idle; to one, for what was read is held in memory.
 
     Args:
         places: scans that ask, at most.
@@ -106,7 +106,7 @@ class Gate:
 
     def _admit(self) -> None:
         for each in sorted(self._waiting):
-            if self._asking >= self._places or len(self._inside) >= 2 * self._places:
+            if self._asking >= self._places or len(self._inside) > self._places:
                 return
             if each.admitted.done() or any(_collide(each.scan, other) for other in self._inside):
                 continue

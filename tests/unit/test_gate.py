@@ -63,7 +63,7 @@ async def test_no_more_than_its_places() -> None:
 
 
 async def test_who_has_read_all_leaves_its_place_and_keeps_its_buckets() -> None:
-    """While it is stored another one asks; as many are stored at once as ask, and no more."""
+    """While it is stored another one asks; one more than its places, for each is held in memory."""
     gate, order, stored = Gate(1), list[int](), asyncio.Event()
 
     async def visit(number: int, each: Scan) -> None:
