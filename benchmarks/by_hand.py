@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 import psycopg
 
-from benchmarks.span import days_until_now
+from benchmarks.span import query
 
 TABLE = """
     CREATE TABLE IF NOT EXISTS by_hand (
@@ -40,29 +40,19 @@ MERGE = """
 
 async def pages(url: str, days: int) -> AsyncIterator[list[dict[str, Any]]]:
     """Each page's entries, decoded."""
-    begin, end = days_until_now(days)
-    query: dict[str, Any] = {
-        "queryType": "routing/engagement",
-        "dateFrom": f"{begin:%Y-%m-%dT%H:%M:%S.000Z}",
-        "dateTo": f"{end:%Y-%m-%dT%H:%M:%S.000Z}",
-        "metrics": ["flow-outcomes"],
-        "filters": [],
-        "groupBy": ["flow-id"],
-        "timeGroup": "daily",
-        "limit": 100,
-    }
+    asked = query(days)
     async with aiohttp.ClientSession() as session:  # noqa: TID251 - the program is not here
         async with session.post(f"{url}/oauth/token") as answer:
             headers = {"Authorization": f"Bearer {msgspec.json.decode(await answer.read())['access_token']}"}
         while True:
             async with session.post(
-                f"{url}/api/v2/analytics/query-builder/query", json={"queryBuilder": query}, headers=headers
+                f"{url}/api/v2/analytics/query-builder/query", json={"queryBuilder": asked}, headers=headers
             ) as answer:
                 page = msgspec.json.decode(await answer.read())
             yield page["data"]
             if page["nextPageToken"] is None:
                 return
-            query["nextPageToken"] = page["nextPageToken"]
+            asked["nextPageToken"] = page["nextPageToken"]
 
 
 async def fetch(url: str, days: int) -> int:

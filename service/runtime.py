@@ -24,7 +24,8 @@ from service.genesys import AggregatesJobs, Dialect, FlowAggregates, QueryBuilde
 from service.genesys.client import GenesysClient
 from service.logs import register_secret
 from service.postgres import aliases, embedded, embedded_folder
-from service.postgres.lease import Lease, LeaseKeeper
+from service.postgres.lease import Lease
+from service.postgres.lease_keeper import LeaseKeeper
 from service.postgres.look import looking
 from service.postgres.migrate import migrate
 from service.postgres.pool import Database

@@ -7,28 +7,18 @@ from typing import Any
 
 import requests
 
-from benchmarks.span import days_until_now
+from benchmarks.span import query
 
 
 def rows(url: str, days: int) -> Iterator[list[dict[str, Any]]]:
     """One list of flat rows for each page."""
-    begin, end = days_until_now(days)
-    query: dict[str, Any] = {
-        "queryType": "routing/engagement",
-        "dateFrom": f"{begin:%Y-%m-%dT%H:%M:%S.000Z}",
-        "dateTo": f"{end:%Y-%m-%dT%H:%M:%S.000Z}",
-        "metrics": ["flow-outcomes"],
-        "filters": [],
-        "groupBy": ["flow-id"],
-        "timeGroup": "daily",
-        "limit": 100,
-    }
+    asked = query(days)
     session = requests.Session()
     token = session.post(f"{url}/oauth/token", timeout=30).json()["access_token"]
     session.headers["Authorization"] = f"Bearer {token}"
     while True:
         answer = session.post(
-            f"{url}/api/v2/analytics/query-builder/query", json={"queryBuilder": query}, timeout=30
+            f"{url}/api/v2/analytics/query-builder/query", json={"queryBuilder": asked}, timeout=30
         )
         answer.raise_for_status()
         page = answer.json()
@@ -46,4 +36,4 @@ def rows(url: str, days: int) -> Iterator[list[dict[str, Any]]]:
         ]
         if page["nextPageToken"] is None:
             return
-        query["nextPageToken"] = page["nextPageToken"]
+        asked["nextPageToken"] = page["nextPageToken"]

@@ -194,7 +194,7 @@ async def test_settings_that_do_not_arrive(database: str, monkeypatch: pytest.Mo
     with pytest.raises(DatabaseAwayError, match="this is a pooler"):
         await check.look(database)
     runtime = Runtime(database, 2, lambda _, **__: None)
-    monkeypatch.setattr("service.postgres.lease.conninfo", lambda dsn, *_, **__: dsn)
+    monkeypatch.setattr("service.postgres.lease_keeper.conninfo", lambda dsn, *_, **__: dsn)
     async with runtime.running():
         runtime.keeper.want("acme")
         while runtime.keeper.last_error is None:  # noqa: ASYNC110 - it has no event of its own
