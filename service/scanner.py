@@ -230,7 +230,7 @@ class Scanner:
     async def _put_back(self, scan: Scan) -> None:
         """Note that a scan was stopped; where that cannot be done in time, the next owner's start does it."""
         with contextlib.suppress(DatabaseAwayError, TimeoutError):
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(1):
                 await self._ledger.interrupt(scan)
 
     async def _failed(self, scan: Scan, error: ExtractionError, tally: Tally) -> None:

@@ -160,7 +160,7 @@ class Staging:
     async def abandon(self) -> None:
         """Forget it all where possible; what stays written out is swept when the org is next taken."""
         with contextlib.suppress(FlowOutcomesError, psycopg.Error, TimeoutError):
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(1):
                 await self.discard()
 
     async def _sweep(self, connection: Connection) -> None:

@@ -89,7 +89,7 @@ async def test_sigterm_during_an_outage(site: Site, how: str) -> None:
         if how.endswith("twice"):
             await asyncio.sleep(0.2)
             daemon.send(signal.SIGTERM)
-            assert await daemon.ended(began) < 5
+            assert (took := await daemon.ended(began)) < 5, took
         else:
             assert await daemon.ended(began) < (5 if "start" in how else GRACE + 5)
         site.proxy.heal()
