@@ -76,7 +76,7 @@ async def test_sigterm_during_an_outage(site: Site, how: str) -> None:
         elif how == "silent from the start":
             site.proxy.cut()
         daemon = await Daemon.start(site.program)
-        if how in ("stopped", LONG_FORM("silent"), "silent, twice"):
+        if how in ("stopped", "silent", "silent, twice"):
             await midway(daemon)
             if how == "stopped":
                 site.server.stop()
