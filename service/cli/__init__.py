@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import NoReturn
 
@@ -61,8 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(argv)
 
 
+@contextmanager
+def _here_to_stay() -> Iterator[None]:
+    """What is made meanwhile, such as modules, is never looked through for garbage: there is none among it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _main(argv: Sequence[str]) -> int:
-    arguments = parser(argv[:1] if argv[:1] and argv[0] in _COMMANDS else _COMMANDS).parse_args(argv)
+    with _here_to_stay():
+        command_line = parser(argv[:1] if argv[:1] and argv[0] in _COMMANDS else _COMMANDS)
+    arguments = command_line.parse_args(argv)
     try:
         code: int = arguments.command(arguments)
     except ConfigError as error:
