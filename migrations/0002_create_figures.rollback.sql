@@ -1,6 +1,7 @@
 DROP FUNCTION flow_outcomes.ensure_partitions(timestamptz, timestamptz);
 DROP TABLE flow_outcomes.staging_reject;
 DROP TABLE flow_outcomes.staging;
+DROP TABLE flow_outcomes.staging_name;
 DROP TABLE flow_outcomes.rejected_outcome;
 DROP TABLE flow_outcomes.rejected_text;
 DROP TABLE flow_outcomes.restated;

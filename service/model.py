@@ -101,8 +101,7 @@ class Figure(msgspec.Struct, gc=False):
     failure: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One element of a page, its parts found but not yet judged.
 
     Attributes:
@@ -129,25 +128,37 @@ class Page:
     more: bool
 
 
-class OutcomeRow(NamedTuple):
+class FlowBucket(msgspec.Struct, frozen=True, gc=False):
+    """One bucket of one flow, as one entry of a page tells of it; the entry's rows share it.
+
+    Attributes:
+        flow_id: the flow's id.
+        start, end: the bucket, in UTC.
+        part: as in ``Entry``.
+    """
+
+    flow_id: str
+    start: datetime
+    end: datetime
+    part: str = ""
+
+
+class OutcomeRow(msgspec.Struct, frozen=True, gc=False):
     """One figure, normalised.
 
     ``source_key`` is the outcome under the API's own name or id, before any alias; it is empty in a row that
     only marks that the flow's total in this bucket is not known, since an outcome was rejected whose name cannot
     be told. ``outcome_count`` is None just where ``rejected`` is true. Rows of one outcome and bucket that differ
-    in ``part`` add up in the merge; of those that do not, equal ones count once.
+    in their bucket's ``part`` add up in the merge; of those that do not, equal ones count once.
     """
 
-    flow_id: str
-    bucket_start: datetime
-    bucket_end: datetime
+    bucket: FlowBucket
     source_key: str
     outcome_count: int | None
     outcome_percentage: float | None
     rejected: bool
     success: int | None = None
     failure: int | None = None
-    part: str = ""
 
 
 class Reject(NamedTuple):

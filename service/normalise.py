@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TypeGuard
 
 from service.errors import PageError
-from service.model import Entry, Figure, Normalised, OutcomeRow, Query, Reject, Span, instant
+from service.model import Entry, Figure, FlowBucket, Normalised, OutcomeRow, Query, Reject, Span, instant
 
 COUNT_MAX = 2**63 - 1
 NAME_BYTES_MAX = 512
@@ -22,7 +22,6 @@ _REMEMBERED = 8192
 _SHOWN = 40
 _BITS_SHOWN = 256
 
-_new = tuple.__new__  # half the time of the named tuple's own constructor; there is one for every figure
 _iso = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)",
     re.ASCII,
@@ -146,42 +145,49 @@ class _Verdict:
         if known_flow is None or isinstance(place, str) or outcomes is None:
             self._refuse(entry, place, fault, known_flow)
         else:
-            self._judge(entry, known_flow, place, outcomes)
+            self._judge(entry, FlowBucket(known_flow, *place, entry.part), outcomes)
 
-    def _judge(self, entry: Entry, flow_id: str, bucket: Span, outcomes: Mapping[str, Figure]) -> None:
+    def _judge(self, entry: Entry, bucket: FlowBucket, outcomes: Mapping[str, Figure]) -> None:
         """The outcomes of an entry whose flow and bucket are known: the hot loop."""
-        start, end = bucket
-        text, part = entry.text, entry.part
         names, add = self._frame.names, self.rows.append
-        total_known, first, refused = True, len(self.rows), len(self.rejects)
+        first, refused, total_known = len(self.rows), len(self.rejects), True
         for name, figure in outcomes.items():
             count, share = figure.outcome_count, figure.percent_of_total
-            success, failure = figure.success, figure.failure
-            if name not in names and (fault := self._frame.name_fault(name)) is not None:
-                self.rejects.append(Reject(fault, text, flow_id, start, None))
+            if (
+                name in names
+                and type(count) is int
+                and type(share) is float
+                and 0 <= count <= COUNT_MAX
+                and 0.0 <= share <= 1.0
+                and figure.success is None is figure.failure
+            ):
+                add(OutcomeRow(bucket, name, count, share, False))
+            elif fault := self._frame.name_fault(name):
+                self.rejects.append(Reject(fault, entry.text, bucket.flow_id, bucket.start, None))
                 total_known = False
-                continue
-            whole = count if type(count) is int and 0 <= count <= COUNT_MAX else whole_number(count)
-            percentage = share if type(share) is float and 0.0 <= share <= 1.0 else share_of(share)
-            if whole is None:
-                reason = f"count is not a whole number from 0 to 2^63-1: {shown(count)}"
-            elif percentage is None and share is not None and not is_number(share):
-                reason = f"percentOfTotal is not a number: {shown(share)}"
-            elif success is None is failure:
-                add(_new(OutcomeRow, (flow_id, start, end, name, whole, percentage, False, None, None, part)))
-                continue
             else:
-                good, bad = whole_number(success), whole_number(failure)
-                if good is not None and bad is not None and good + bad <= whole:
-                    add(OutcomeRow(flow_id, start, end, name, whole, percentage, False, good, bad, part))
-                    continue
-                reason = f"successes and failures do not fit the count: {shown(success)} and {shown(failure)}"
-            self.rejects.append(Reject(reason, text, flow_id, start, name))
-            add(OutcomeRow(flow_id, start, end, name, None, None, rejected=True))
+                add(self._judge_closely(entry, bucket, name, figure))
         if not total_known:
-            add(OutcomeRow(flow_id, start, end, "", None, None, rejected=True))
+            add(OutcomeRow(bucket, "", None, None, rejected=True))
         if self.shares_fit:
             self.shares_fit = len(self.rejects) == refused and _fit(self.rows[first:])
+
+    def _judge_closely(self, entry: Entry, bucket: FlowBucket, name: str, figure: Figure) -> OutcomeRow:
+        """An outcome that is not told as usual."""
+        count, whole = figure.outcome_count, whole_number(figure.outcome_count)
+        share, percentage = figure.percent_of_total, share_of(figure.percent_of_total)
+        success, failure = figure.success, figure.failure
+        good, bad = whole_number(success), whole_number(failure)
+        if whole is None:
+            reason = f"count is not a whole number from 0 to 2^63-1: {shown(count)}"
+        elif percentage is None and share is not None and not is_number(share):
+            reason = f"percentOfTotal is not a number: {shown(share)}"
+        elif success is None is failure or (good is not None and bad is not None and good + bad <= whole):
+            return OutcomeRow(bucket, name, whole, percentage, False, good, bad)
+        else:
+            reason = f"successes and failures do not fit the count: {shown(success)} and {shown(failure)}"
+        self.rejects.append(Reject(reason, entry.text, bucket.flow_id, bucket.start, name))
+        return OutcomeRow(bucket, name, None, None, rejected=True)
 
     def _refuse(self, entry: Entry, place: Span | str, fault: str | None, flow_id: str | None) -> None:
         """An entry refused whole: a reject for each outcome in it, or one where none can be told."""
@@ -190,15 +196,15 @@ class _Verdict:
         names = [None if self._frame.name_fault(name) else name for name in entry.outcomes or ()]
         self.rejects.extend(Reject(reason, entry.text, flow_id, start, name) for name in names or [None])
         if flow_id is not None and isinstance(place, Span):
-            self.rows.append(OutcomeRow(flow_id, place.start, place.end, "", None, None, rejected=True))
+            self.rows.append(OutcomeRow(FlowBucket(flow_id, *place), "", None, None, rejected=True))
 
 
 def _fit(rows: Sequence[OutcomeRow]) -> bool:
     """Whether the shares of one entry, whose counts are all known, are near their parts of its total."""
-    total = sum([row.outcome_count or 0 for row in rows])
+    total = sum([row.outcome_count or 0 for row in rows]) or 1
     for row in rows:
         share = row.outcome_percentage
-        if share is not None and abs(share - (row.outcome_count or 0) / (total or 1)) > SHARE_NEAR:
+        if share is not None and not -SHARE_NEAR <= share - (row.outcome_count or 0) / total <= SHARE_NEAR:
             return False
     return True
 

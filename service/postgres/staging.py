@@ -7,15 +7,16 @@ import contextlib
 import hashlib
 import uuid
 from collections.abc import Callable
+from typing import LiteralString
 
 import psycopg
 
 from service.errors import DatabaseAwayError, FlowOutcomesError
 from service.model import Normalised, Reject
-from service.postgres.packing import COLUMNS, HEADER, TRAILER, Packer
+from service.postgres.packing import COLUMNS, HEADER, NAME_COLUMNS, TRAILER, Packer
 from service.postgres.pool import Connection, Database
 
-# Bytes that a scan holds in memory, about 60,000 rows: nearly every scan stays below. Where all scans of the
+# Bytes that a scan holds in memory, about 100,000 rows: nearly every scan stays below. Where all scans of the
 # process together hold more than so many, each keeps less.
 MEMORY = 8 * 2**20
 MEMORY_OF_ALL = 64 * 2**20
@@ -23,19 +24,26 @@ MEMORY_WHEN_SCARCE = MEMORY // 8
 
 _REJECT_TYPES = ("text", "int4", "text", "text", "text", "timestamptz", "text")
 _INCOMING = """
-    CREATE TEMP TABLE IF NOT EXISTS incoming (
-        flow_id text NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
-        source_key text NOT NULL, outcome_count bigint, outcome_percentage double precision,
-        rejected boolean NOT NULL, success_count bigint, failure_count bigint, part text NOT NULL
+    -- what its rows call the outcomes that it names
+    CREATE TEMP TABLE IF NOT EXISTS incoming_name (
+        name_no integer NOT NULL, flow_id text NOT NULL, source_key text NOT NULL
     ) ON COMMIT DELETE ROWS;
+    -- what it says, each key once
+    CREATE TEMP TABLE IF NOT EXISTS scanned (
+        bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL, name_no integer NOT NULL,
+        outcome_count bigint, outcome_percentage double precision, rejected boolean NOT NULL,
+        success_count bigint, failure_count bigint, part text NOT NULL DEFAULT '',
+        differing boolean NOT NULL DEFAULT false
+    ) ON COMMIT DELETE ROWS;
+    -- the same as it came, where some keys came more than once
+    CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE scanned INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;
     CREATE TEMP TABLE IF NOT EXISTS incoming_reject (
         digest text NOT NULL, ordinal integer NOT NULL, reason text NOT NULL, entry text,
         flow_id text, bucket_start timestamptz, outcome_name text
     ) ON COMMIT DELETE ROWS
 """
 _REJECT_COLUMNS = "digest, ordinal, reason, entry, flow_id, bucket_start, outcome_name"
-# where a scan is written out to, and the session's own table that it passes through
-_TABLES = (("staging", "incoming", COLUMNS), ("staging_reject", "incoming_reject", _REJECT_COLUMNS))
+_STAGED = ("staging_name", "staging", "staging_reject")
 
 
 class Staging:
@@ -60,7 +68,7 @@ class Staging:
         self.rows = 0
         self.rejects = 0
         self.shares_fit = True
-        self._staged = {"staging": 0, "staging_reject": 0}
+        self._staged = dict.fromkeys(_STAGED, 0)
         self._packer = Packer()
         self._packed: list[bytes] = []
         self._bytes = self._counted = 0
@@ -74,10 +82,11 @@ class Staging:
         Raises:
             DatabaseAwayError: they had to be written out, and could not.
         """
+        names_before = len(self._packer.names)
         packed = self._packer.pack(normalised.rows)
         self.shares_fit = self.shares_fit and normalised.shares_fit
         self._packed.append(packed)
-        self._bytes += len(packed)
+        self._bytes += len(packed) + sum(map(len, self._packer.names[names_before:]))
         self._held += len(normalised.rows)
         self.rows += len(normalised.rows)
         for reject in normalised.rejects:
@@ -105,20 +114,31 @@ class Staging:
     async def _spill(self) -> None:
         async with self._database.transaction() as connection:
             await self._copy(connection)
-            for target, source, columns in _TABLES:
+            for target, source, columns in self._tables():
                 await connection.execute(
                     f"INSERT INTO flow_outcomes.{target} (org, scan_id, {columns})"
                     f" SELECT %s, %s, {columns} FROM pg_temp.{source}",
                     (self.org, self.scan_id),
                 )
+        self._staged["staging_name"] += len(self._packer.names)
         self._staged["staging"] += self._held
         self._staged["staging_reject"] += len(self._rejects)
         self._forget()
 
     def _forget(self) -> None:
-        self._packed, self._rejects = [], []
+        self._packed, self._packer.names, self._rejects = [], [], []
         self._bytes = self._held = 0
         self._count()
+
+    def _tables(self) -> tuple[tuple[LiteralString, LiteralString, LiteralString], ...]:
+        """Where a scan is written out to, the session's own tables that it passes through, and their columns."""
+        said = ("incoming_name", "incoming" if self.repeats else "scanned", "incoming_reject")
+        return tuple(zip(_STAGED, said, (NAME_COLUMNS, COLUMNS, _REJECT_COLUMNS), strict=True))
+
+    @property
+    def names(self) -> int:
+        """How many names its rows go by."""
+        return self._packer.numbered
 
     @property
     def in_parts(self) -> bool:
@@ -126,12 +146,20 @@ class Staging:
         return self._packer.parts
 
     @property
+    def repeats(self) -> bool:
+        """Whether some outcome may have come twice in one bucket."""
+        return self._packer.repeats
+
+    @property
     def spilled(self) -> bool:
         """Whether some of it stands in the unlogged tables."""
         return any(self._staged.values())
 
     async def pour(self, connection: Connection) -> None:
-        """Bring everything into the transaction's own tables ``incoming`` and ``incoming_reject``.
+        """Bring everything into the transaction's own tables.
+
+        Names go into ``incoming_name``, rows into ``scanned``, or into ``incoming`` where they repeat, and what
+        was refused into ``incoming_reject``.
 
         Raises:
             DatabaseAwayError: what was written out is gone: a crash of the server empties unlogged tables.
@@ -139,7 +167,7 @@ class Staging:
         await self._copy(connection)
         self._forget()
         if self.spilled:
-            for source, target, columns in _TABLES:
+            for source, target, columns in self._tables():
                 cursor = await connection.execute(
                     f"INSERT INTO pg_temp.{target} ({columns}) SELECT {columns} FROM flow_outcomes.{source}"
                     " WHERE org = %s AND scan_id = %s",
@@ -148,7 +176,6 @@ class Staging:
                 if cursor.rowcount != self._staged[source]:
                     raise DatabaseAwayError("the server has lost what was staged: it crashed meanwhile")
             await self._sweep(connection)
-        await connection.execute("ANALYZE pg_temp.incoming")
 
     async def discard(self) -> None:
         """Forget it all, here and in the database."""
@@ -164,7 +191,7 @@ class Staging:
                 await self.discard()
 
     async def _sweep(self, connection: Connection) -> None:
-        for table in ("staging", "staging_reject"):
+        for table in _STAGED:
             await connection.execute(
                 f"DELETE FROM flow_outcomes.{table} WHERE org = %s AND scan_id = %s",
                 (self.org, self.scan_id),
@@ -173,13 +200,12 @@ class Staging:
     async def _copy(self, connection: Connection) -> None:
         """Bring what is held in memory into the session's own tables."""
         await connection.execute(_INCOMING)
-        if self._packed:
-            statement = f"COPY pg_temp.incoming ({COLUMNS}) FROM STDIN (FORMAT BINARY)"
+        names, rows, _ = self._tables()
+        for (_, table, columns), packed in ((names, [b"".join(self._packer.names)]), (rows, self._packed)):
+            statement = f"COPY pg_temp.{table} ({columns}) FROM STDIN (FORMAT BINARY)"
             async with connection.cursor() as cursor, cursor.copy(statement) as copy:
-                await copy.write(HEADER)
-                for packed in self._packed:
-                    await copy.write(packed)
-                await copy.write(TRAILER)
+                for each in (HEADER, *packed, TRAILER):
+                    await copy.write(each)
         if self._rejects:
             await self._copy_rejects(connection)
 
@@ -197,5 +223,5 @@ class Staging:
 async def sweep_org(database: Database, org: str) -> None:
     """Delete what scans of the org left behind that a crash ended; for its owner alone, before it begins."""
     async with database.transaction() as connection:
-        for table in ("staging", "staging_reject"):
+        for table in _STAGED:
             await connection.execute(f"DELETE FROM flow_outcomes.{table} WHERE org = %s", (org,))

@@ -11,7 +11,7 @@ import pytest
 
 from service.clock import FakeClock, SystemClock
 from service.errors import DatabaseAwayError
-from service.model import Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
+from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
 from service.postgres.lease import Lease
 from service.postgres.merge import ScanRecord, merge
 from service.postgres.pool import Database
@@ -275,7 +275,9 @@ async def test_what_was_staged_is_gone(database: str, monkeypatch: pytest.Monkey
         async with pool.transaction() as connection:
             await connection.execute("INSERT INTO flow_outcomes.org (org, epoch) VALUES ('acme', 1)")
         staging = Staging(pool, "acme")
-        rows = [OutcomeRow(f"f{number}", *span, "Paid", 1, None, rejected=False) for number in range(3)]
+        rows = [
+            OutcomeRow(FlowBucket(f"f{number}", *span), "Paid", 1, None, rejected=False) for number in range(3)
+        ]
         await staging.add(Normalised(rows, []))
         assert staging.spilled
         async with pool.transaction() as connection:

@@ -15,7 +15,7 @@ import pytest
 
 from service.clock import FakeClock, SystemClock
 from service.errors import DatabaseAwayError, LeaseLostError
-from service.model import Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
+from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
 from service.postgres.lease import Lease
 from service.postgres.lease_keeper import LeaseKeeper
 from service.postgres.merge import ScanRecord, merge
@@ -173,7 +173,7 @@ class Holder:
         scan = Scan((window,), (query,), timedelta(0))
         record = ScanRecord(scan, [span], (), "hash", CLOCK.now(), 1, 1, "cycle")
         staging = Staging(self.database, "acme")
-        row = OutcomeRow(f"{self.name}{day}", *span, str(lease.epoch), 1, None, rejected=False)
+        row = OutcomeRow(FlowBucket(f"{self.name}{day}", *span), str(lease.epoch), 1, None, rejected=False)
         await staging.add(Normalised([row], []))
         try:
             await merge(self.database, lease, staging, record)

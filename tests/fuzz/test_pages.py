@@ -166,12 +166,12 @@ def test_pages_of_the_query_builder(pages: int) -> None:
             continue
         there = told(page)
         for row in found.rows:
-            assert SPAN.start <= row.bucket_start < row.bucket_end <= SPAN.end
+            assert SPAN.start <= row.bucket.start < row.bucket.end <= SPAN.end
             assert (row.outcome_count is None) == row.rejected
             if row.rejected:
                 continue
-            spelled = {(flow, name, count) for flow, start, name, count in there if at(start) == row.bucket_start}
-            assert (row.flow_id, row.source_key, row.outcome_count) in spelled, (SEED, number, page)
+            spelled = {(flow, name, count) for flow, start, name, count in there if at(start) == row.bucket.start}
+            assert (row.bucket.flow_id, row.source_key, row.outcome_count) in spelled, (SEED, number, page)
             assert row.outcome_percentage is None or 0 <= row.outcome_percentage <= 1
             assert "\0" not in row.source_key
             assert 0 < len(row.source_key.encode()) <= 512
@@ -199,7 +199,7 @@ def test_pages_of_flow_aggregates(pages: int) -> None:
         sys.set_int_max_str_digits(0)
         became["refused" if found is None else "with rejects" if found.rejects else "whole"] += 1
         for row in found.rows if found else ():
-            assert SPAN.start <= row.bucket_start < row.bucket_end <= SPAN.end
+            assert SPAN.start <= row.bucket.start < row.bucket.end <= SPAN.end
             assert (row.outcome_count is None) == row.rejected
             if not row.rejected:
                 assert row.outcome_count is not None
@@ -238,7 +238,7 @@ async def test_what_is_stored_of_them(database: str, pages: int) -> None:
                 await staging.abandon()
             stored += 1
             kept = {
-                (row.flow_id, row.bucket_start, row.source_key, row.outcome_count)
+                (row.bucket.flow_id, row.bucket.start, row.source_key, row.outcome_count)
                 for row in found.rows
                 if not row.rejected
             }

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import psycopg
 
 from service.clock import SystemClock
-from service.model import Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
+from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
 from service.postgres.lease import Lease
 from service.postgres.ledger import Ledger
 from service.postgres.merge import Merged, ScanRecord, merge
@@ -19,6 +20,22 @@ from service.postgres.staging import Staging
 
 CLOCK = SystemClock()
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def as_entries(rows: Sequence[OutcomeRow]) -> list[OutcomeRow]:
+    """The rows as an API would send them: of one flow and bucket in one entry, unless one of them comes again."""
+    entries: dict[FlowBucket, list[dict[str, OutcomeRow]]] = {}
+    for row in rows:
+        told = entries.setdefault(row.bucket, [])
+        if not told or row.source_key in told[-1]:
+            told.append({})
+        told[-1][row.source_key] = row
+    found = []
+    for bucket, told in entries.items():
+        for entry in told:
+            shared = msgspec.structs.replace(bucket)
+            found += [msgspec.structs.replace(row, bucket=shared) for row in entry.values()]
+    return found
 
 
 class Desk:
@@ -67,7 +84,7 @@ class Desk:
         await ledger.owe(windows)
         await ledger.begin(scan, "hash")
         staging = Staging(self.database, self.org)
-        await staging.add(Normalised(list(rows), list(rejects)))
+        await staging.add(Normalised(as_entries(rows), list(rejects)))
         record = ScanRecord(
             scan=scan,
             buckets=buckets,

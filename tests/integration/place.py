@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from service.export import Exported, export
-from service.model import OutcomeRow, Span
+from service.model import FlowBucket, OutcomeRow, Span
 from service.postgres.export import COLUMNS
 from service.postgres.pool import Database
 from tests.integration.desk import Desk
@@ -68,7 +68,7 @@ def read(duck: duckdb.DuckDBPyConnection, source: str) -> list[tuple[Any, ...]]:
 
 def figures(days: list[Span], name: str = "Paid", count: int = 7) -> list[OutcomeRow]:
     return [
-        OutcomeRow(flow, *day, outcome, each, 0.5, rejected=False)
+        OutcomeRow(FlowBucket(flow, *day), outcome, each, 0.5, rejected=False)
         for day in days
         for flow in ("billing", "support")
         for outcome, each in ((name, count), ("Löst 🎧", 0))

@@ -18,7 +18,7 @@ from service.cli import main
 from service.errors import ConfigError, DatabaseAwayError
 from service.export import Exported, export
 from service.export_folder import FRESH, MANIFEST, PENDING, ExportError, ExportFolder
-from service.model import Granularity, OutcomeRow
+from service.model import FlowBucket, Granularity, OutcomeRow
 from service.parquet import Parquet
 from service.postgres import aliases
 from service.postgres import export as reading
@@ -76,7 +76,7 @@ async def test_only_the_months_that_changed(place: Place) -> None:
 async def test_an_alias_reaches_every_month_of_its_outcome(place: Place) -> None:
     """A new name is in every month in which the outcome has a figure, of that org alone; its removal too."""
     pool = place.acme.database
-    once = OutcomeRow("billing", *DAYS[40], "Once", 1, None, rejected=False)
+    once = OutcomeRow(FlowBucket("billing", *DAYS[40]), "Once", 1, None, rejected=False)
     await place.acme.store(DAYS[40:41], DAYS[40:41], [*figures(DAYS[40:41]), once])
     await place.export()
     await aliases.add(pool, aliases.Alias("acme", None, "Paid", "Settled"))

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.model import OutcomeRow, Reject, Span
+from service.model import FlowBucket, OutcomeRow, Reject, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias
 from service.postgres.merge import Merged
@@ -31,7 +31,7 @@ def span(day: int) -> Span:
 async def scan(desk: Desk, days: range, figures: dict[tuple[int, str], int | None], **more: Any) -> Merged:  # noqa: ANN401
     """Scan days of the flow f."""
     rows = [
-        OutcomeRow("f", *span(day), name, count, None, rejected=count is None)
+        OutcomeRow(FlowBucket("f", *span(day)), name, count, None, rejected=count is None)
         for (day, name), count in figures.items()
     ]
     spans = [span(day) for day in days]

@@ -18,9 +18,10 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from service.errors import ConflictError
-from service.model import Granularity, OutcomeRow, Reject, Span
+from service.model import FlowBucket, Granularity, OutcomeRow, Reject, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias, AliasError
 from service.postgres.pool import Database
@@ -117,7 +118,7 @@ Seen = dict[Row, Shown]
 def _row(key: Key, said: Said) -> OutcomeRow:
     place = key.place
     return OutcomeRow(
-        place.flow, *place.bucket, key.source, said.count, said.percentage, rejected=said.count is None
+        FlowBucket(place.flow, *place.bucket), key.source, said.count, said.percentage, rejected=said.count is None
     )
 
 
@@ -206,12 +207,12 @@ class Account:
         restated = len(self.reference.restated)
         rows = [_row(key, each) for key, each in said.items()]
         if step.torn:
-            row = OutcomeRow(asked[0], *buckets[-1], "Torn", 1, None, rejected=False)
+            row = OutcomeRow(FlowBucket(asked[0], *buckets[-1]), "Torn", 1, None, rejected=False)
             with pytest.raises(ConflictError):
                 await self.desk.store(
                     windows,
                     buckets,
-                    [*rows, row, row._replace(outcome_count=2)],
+                    [*rows, row, replace(row, outcome_count=2)],
                     granularity=granularity,
                     rejects=rejects,
                     work=step.work,

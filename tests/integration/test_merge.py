@@ -9,15 +9,17 @@ from typing import Any
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from service.clock import SystemClock
 from service.errors import ConflictError, LeaseLostError
-from service.model import Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
+from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
 from service.postgres.lease import Lease
 from service.postgres.ledger import Ledger
 from service.postgres.merge import Merged, ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.staging import Staging
+from tests.integration.desk import as_entries
 
 DAY = timedelta(days=1)
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -59,10 +61,10 @@ class Desk:
         await ledger.begin(scan, "hash")
         staging = Staging(self.database, "acme")
         rows = [
-            OutcomeRow(flow, *span(day), name, count, None, count is None)
+            OutcomeRow(FlowBucket(flow, *span(day)), name, count, None, count is None)
             for (day, flow, name), count in figures.items()
         ]
-        await staging.add(Normalised(rows, rejects or []))
+        await staging.add(Normalised(as_entries(rows), rejects or []))
         record = ScanRecord(
             scan, [span(d) for d in days], flows, "hash", CLOCK.now(), 1, 1, cycle or f"cycle {self.cycle}"
         )
@@ -230,17 +232,17 @@ async def test_two_different_figures_for_one_key_fail_the_scan(desk: Desk) -> No
     windows = (Window("acme", "job:daily", "daily", span(0), "daily", Granularity.DAILY, FIRST),)
     query = Query("acme", span(0), Granularity.DAILY, "UTC", (), 100, None, span(0))
     record = ScanRecord(Scan(windows, (query,), DAY), [span(0)], (), "hash", CLOCK.now(), 1, 1, "c")
-    row = OutcomeRow("f", *span(0), "Paid", 3, 0.5, rejected=False)
-    bare = row._replace(outcome_percentage=None)
+    row = OutcomeRow(FlowBucket("f", *span(0)), "Paid", 3, 0.5, rejected=False)
+    bare = replace(row, outcome_percentage=None)
     for rows, fails in (
-        ([row, row._replace(outcome_count=4)], True),
-        ([bare, bare._replace(outcome_count=4)], True),
-        ([row, row._replace(outcome_percentage=0.25)], True),
+        ([row, replace(row, outcome_count=4)], True),
+        ([bare, replace(bare, outcome_count=4)], True),
+        ([row, replace(row, outcome_percentage=0.25)], True),
         ([row, row], False),
         ([bare, bare], False),
     ):
         staging = Staging(desk.database, "acme")
-        await staging.add(Normalised(rows, []))
+        await staging.add(Normalised(as_entries(rows), []))
         if fails:
             with pytest.raises(ConflictError):
                 await merge(desk.database, desk.lease, staging, record)
@@ -256,14 +258,14 @@ async def test_a_figure_that_came_twice_counts_once(desk: Desk, percentage: floa
     windows = (Window("acme", "job:daily", "daily", span(0), "daily", Granularity.DAILY, FIRST),)
     query = Query("acme", span(0), Granularity.DAILY, "UTC", (), 100, None, span(0))
     record = ScanRecord(Scan(windows, (query,), DAY), [span(0)], (), "hash", CLOCK.now(), 1, 1, "c")
-    row = OutcomeRow("f", *span(0), "Paid", 3, percentage, rejected=False)
-    other = row._replace(outcome_percentage=0.25 if percentage is None else None)
+    row = OutcomeRow(FlowBucket("f", *span(0)), "Paid", 3, percentage, rejected=False)
+    other = replace(row, outcome_percentage=0.25 if percentage is None else None)
     staging = Staging(desk.database, "acme")
-    await staging.add(Normalised([row, other], []))
+    await staging.add(Normalised(as_entries([row, other]), []))
     with pytest.raises(ConflictError):
         await merge(desk.database, desk.lease, staging, record)
     staging = Staging(desk.database, "acme")
-    await staging.add(Normalised([row, row], []))
+    await staging.add(Normalised(as_entries([row, row]), []))
     await merge(desk.database, desk.lease, staging, record)
     assert await desk.rows(
         "SELECT outcome_name, outcome_count, outcome_percentage, outcome_share FROM flow_outcomes.flow_outcome"
@@ -326,13 +328,15 @@ async def test_many_scans_share_what_memory_there_is(desk: Desk, monkeypatch: py
     """Where all of them hold too much each holds less, and nothing counts as held in the end."""
     monkeypatch.setattr("service.postgres.staging.MEMORY_OF_ALL", 2000)
     monkeypatch.setattr("service.postgres.staging.MEMORY_WHEN_SCARCE", 500)
-    rows = [OutcomeRow("f", *span(0), f"outcome {number}", 1, 0.1, rejected=False) for number in range(8)]
+    rows = [
+        OutcomeRow(FlowBucket("f", *span(0)), f"outcome {number}", 1, 0.1, rejected=False) for number in range(8)
+    ]
     one, other = Staging(desk.database, "acme"), Staging(desk.database, "acme")
-    await one.add(Normalised(rows, []))
+    await one.add(Normalised(as_entries(rows), []))
     assert not one.spilled
     assert desk.database.held > 500
     for _ in range(2):
-        await other.add(Normalised(rows, []))
+        await other.add(Normalised(as_entries(rows), []))
     assert other.spilled
     await one.discard()
     await other.discard()

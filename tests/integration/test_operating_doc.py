@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from service.export import export
-from service.model import OutcomeRow, Span
+from service.model import FlowBucket, OutcomeRow, Span
 from service.postgres import binaries
 from service.postgres.look import facts, looking
 from service.postgres.migrate import known, migrate, pending
@@ -56,7 +56,7 @@ def shell(command: str, **variables: str) -> str:
 
 
 def rows(days: list[Span], count: int) -> list[OutcomeRow]:
-    return [OutcomeRow("billing", *day, "Paid", count, None, rejected=False) for day in days]
+    return [OutcomeRow(FlowBucket("billing", *day), "Paid", count, None, rejected=False) for day in days]
 
 
 @pytest.fixture

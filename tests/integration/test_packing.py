@@ -9,47 +9,97 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.model import OutcomeRow
-from service.postgres.packing import COLUMNS, HEADER, TRAILER, Packer
+from service.model import FlowBucket, OutcomeRow
+from service.postgres import packing
+from service.postgres.packing import COLUMNS, HEADER, NAME_COLUMNS, TRAILER, Packer
 from service.postgres.staging import _INCOMING
 
 pytestmark = pytest.mark.integration
 
-_FIELDS = (
-    "flow_id, bucket_start, bucket_end, source_key, outcome_count, outcome_percentage, rejected,"
-    " success_count, failure_count, part"
-)
+SAID = """
+    SELECT flow_id, bucket_start, bucket_end, part, source_key, outcome_count, outcome_percentage, rejected,
+           success_count, failure_count
+    FROM pg_temp.scanned JOIN pg_temp.incoming_name USING (name_no)
+"""
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+DAY = timedelta(days=1)
 START = st.sampled_from([datetime(1999, 12, 31, 23, tzinfo=UTC), datetime(2024, 2, 29, 5, 30, tzinfo=UTC)])
 WHOLE = st.none() | st.integers(0, 2**63 - 1)
-ROWS = st.lists(
-    st.builds(
-        lambda flow, start, key, count, share, success, part: OutcomeRow(
-            flow, start, start + timedelta(days=1), key, count, share, count is None, success, success, part
-        ),
-        TEXT,
-        START,
-        TEXT,
-        WHOLE,
-        st.none() | st.floats(0, 1),
-        WHOLE,
-        st.sampled_from(["", "voice"]),
-    ),
-    max_size=12,
+BUCKET = st.builds(
+    lambda flow, start, part: FlowBucket(flow, start, start + DAY, part),
+    TEXT,
+    START,
+    st.sampled_from(["", "voice"]),
 )
+ENTRY = st.builds(
+    lambda bucket, told: [
+        OutcomeRow(bucket, key, count, share, count is None, success, success)
+        for key, (count, share, success) in told.items()
+    ],
+    BUCKET,
+    st.dictionaries(TEXT, st.tuples(WHOLE, st.none() | st.floats(0, 1), WHOLE), max_size=4),
+)
+PAGES = st.lists(st.lists(ENTRY, max_size=4), max_size=3)
+Key = tuple[str, datetime, str]
+
+
+def pack(pages: list[list[list[OutcomeRow]]]) -> tuple[Packer, list[bytes]]:
+    packer = Packer()
+    return packer, [packer.pack([row for entry in page for row in entry]) for page in pages]
+
+
+def keys(pages: list[list[list[OutcomeRow]]]) -> list[Key]:
+    return [(r.bucket.flow_id, r.bucket.start, r.source_key) for page in pages for entry in page for r in entry]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(pages=st.lists(ROWS, max_size=3))
-def test_what_is_packed_is_what_was_given(database: str, pages: list[list[OutcomeRow]]) -> None:
+@given(pages=PAGES)
+def test_what_is_packed_is_what_was_given(database: str, pages: list[list[list[OutcomeRow]]]) -> None:
     """To the letter and the last bit, page after page."""
-    packer = Packer()
-    packed = [packer.pack(rows) for rows in pages]
+    packer, packed = pack(pages)
     with psycopg.connect(database, options="-c timezone=UTC") as connection, connection.cursor() as cursor:
         cursor.execute(_INCOMING.encode())
-        with cursor.copy(f"COPY pg_temp.incoming ({COLUMNS}) FROM STDIN (FORMAT BINARY)".encode()) as copy:
-            for each in (HEADER, *packed, TRAILER):
-                copy.write(each)
-        cursor.execute(f"SELECT {_FIELDS} FROM pg_temp.incoming".encode())
-        found = [OutcomeRow(*row) for row in cursor]
-    assert found == [row for rows in pages for row in rows]
+        for table, columns, rows in (("incoming_name", NAME_COLUMNS, packer.names), ("scanned", COLUMNS, packed)):
+            with cursor.copy(f"COPY pg_temp.{table} ({columns}) FROM STDIN (FORMAT BINARY)".encode()) as copy:
+                for each in (HEADER, *rows, TRAILER):
+                    copy.write(each)
+        cursor.execute(SAID.encode())
+        found = [OutcomeRow(FlowBucket(*row[:4]), *row[4:]) for row in cursor]
+    given_rows = [row for page in pages for entry in page for row in entry]
+    assert sorted(found, key=repr) == sorted(given_rows, key=repr)
+    assert packer.numbered == len(packer.names)
+    assert packer.parts == any(row.bucket.part for row in given_rows)
+
+
+@given(pages=PAGES)
+def test_no_repeat_is_overlooked(pages: list[list[list[OutcomeRow]]]) -> None:
+    """An outcome twice in one bucket is always told, whatever stood between; entries that all differ tell none."""
+    packer, _ = pack(pages)
+    told = keys(pages)
+    if len(set(told)) < len(told):
+        assert packer.repeats
+    entries = [(entry[0].bucket.flow_id, entry[0].bucket.start) for page in pages for entry in page if entry]
+    assert packer.repeats == (len(set(entries)) < len(entries))
+
+
+def test_names_past_a_bound_are_numbered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that memory stays flat; what repeats is then not known, and taken as if it did."""
+    monkeypatch.setattr(packing, "_NAMES", 3)
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    days = [FlowBucket("f", start + number * DAY, start + (number + 1) * DAY) for number in range(4)]
+    packer, _ = pack([[[OutcomeRow(day, name, 1, 0.5, rejected=False) for name in "ABC"] for day in days]])
+    assert (packer.numbered, packer.repeats) == (3, False)
+    packer.pack([OutcomeRow(FlowBucket("g", start, start + DAY), name, 1, 0.5, rejected=False) for name in "DE"])
+    packer.pack([OutcomeRow(days[0], "A", 1, 0.5, rejected=False)])
+    assert (packer.numbered, packer.repeats, len(packer.names)) == (6, True, 6)
+
+
+def test_more_buckets_than_are_kept_may_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bit for each flow's bucket is kept up to a bound."""
+    monkeypatch.setattr(packing, "_SEEN", 2)
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    days = [FlowBucket("f", start + number * DAY, start + (number + 1) * DAY) for number in range(3)]
+    packer, _ = pack([[[OutcomeRow(day, "A", 1, 0.5, rejected=False)] for day in days[:2]]])
+    assert not packer.repeats
+    packer.pack([OutcomeRow(days[2], "A", 1, 0.5, rejected=False)])
+    assert packer.repeats

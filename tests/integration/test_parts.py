@@ -12,12 +12,13 @@ import pytest
 
 from service.clock import SystemClock
 from service.errors import ConflictError
-from service.model import Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
+from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
 from service.postgres.lease import Lease
 from service.postgres.ledger import Ledger
 from service.postgres.merge import Merged, ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.staging import Staging
+from tests.integration.desk import as_entries
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = Span(START, START + timedelta(days=1))
@@ -40,7 +41,7 @@ class Desk:
         await ledger.owe([window])
         await ledger.begin(scan, "hash")
         staged = Staging(self.database, "acme")
-        await staged.add(Normalised(list(rows), rejects or []))
+        await staged.add(Normalised(as_entries(rows), rejects or []))
         lease = Lease("acme", 1, 0.0, CLOCK.monotonic() + 3600, CLOCK, asyncio.Event())
         record = ScanRecord(scan, [DAY], (), "hash", CLOCK.now(), 1, len(rows), "cycle", by_id=True)
         return await merge(self.database, lease, staged, record)
@@ -65,10 +66,10 @@ async def desk(database: str) -> AsyncIterator[Desk]:
 
 
 def row(part: str, count: int, success: int = 0, failure: int = 0, *, key: str = "o1") -> OutcomeRow:
-    return OutcomeRow("f", *DAY, key, count, None, False, success, failure, part)
+    return OutcomeRow(FlowBucket("f", *DAY, part), key, count, None, False, success, failure)
 
 
-REJECTED = OutcomeRow("f", *DAY, "o1", None, None, rejected=True)
+REJECTED = OutcomeRow(FlowBucket("f", *DAY), "o1", None, None, rejected=True)
 
 
 async def test_parts_add_up(desk: Desk) -> None:
@@ -87,7 +88,7 @@ async def test_a_part_that_came_twice_and_no_other(desk: Desk) -> None:
     """It counts once, where no percentage is told and where nothing but the count is."""
     await desk.merge(row("s", 5, 5), row("s", 5, 5))
     assert await desk.stored() == {"o1": (5, 5, 0)}
-    bare = OutcomeRow("f", *DAY, "o1", 6, None, False, None, None, "s")
+    bare = OutcomeRow(FlowBucket("f", *DAY, "s"), "o1", 6, None, rejected=False)
     await desk.merge(bare, bare)
     assert await desk.stored() == {"o1": (6, None, None)}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.model import Granularity, OutcomeRow, Reject, Span
+from service.model import FlowBucket, Granularity, OutcomeRow, Reject, Span
 from service.postgres.pool import Database
 from tests.integration.desk import Desk
 
@@ -27,9 +27,7 @@ def days(figures: dict[tuple[int, str, str], int | None]) -> list[OutcomeRow]:
     """Figures of March's days; the API's percentages are those of another denominator."""
     return [
         OutcomeRow(
-            flow,
-            MARCH + day * DAY,
-            MARCH + (day + 1) * DAY,
+            FlowBucket(flow, MARCH + day * DAY, MARCH + (day + 1) * DAY),
             name,
             count,
             None if count is None else 0.5,
@@ -62,7 +60,10 @@ async def desk(database: str) -> AsyncIterator[Desk]:
     await desk.store(
         [Span(hours[0].start, hours[-1].end)],
         hours,
-        [OutcomeRow("billing", *hour, "Paid", hour.start.hour, None, rejected=False) for hour in hours],
+        [
+            OutcomeRow(FlowBucket("billing", *hour), "Paid", hour.start.hour, None, rejected=False)
+            for hour in hours
+        ],
         granularity=Granularity.HOURLY,
         work="ad hoc",
     )

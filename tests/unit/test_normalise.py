@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import PageError
-from service.model import Entry, Figure, Granularity, OutcomeRow, Query, Reject, Span, instant
+from service.model import Entry, Figure, FlowBucket, Granularity, OutcomeRow, Query, Reject, Span, instant
 from service.normalise import Frame, normalise, parse_instant
 
 T0 = datetime(2024, 1, 1, tzinfo=UTC)
@@ -47,7 +47,9 @@ def one(figure: Figure, name: str = "A") -> tuple[list[OutcomeRow], list[Reject]
 def test_a_figure_becomes_a_row() -> None:
     """With everything that came with it."""
     rows, rejects = one(Figure(145, 0.62, 100, 45))
-    assert rows == [OutcomeRow("f1", T0, T0 + HOUR, "A", 145, 0.62, rejected=False, success=100, failure=45)]
+    assert rows == [
+        OutcomeRow(FlowBucket("f1", T0, T0 + HOUR), "A", 145, 0.62, rejected=False, success=100, failure=45)
+    ]
     assert rejects == []
 
 
@@ -152,7 +154,7 @@ def test_an_offset_is_as_good_as_z() -> None:
     found = normalise(
         [entry({"A": Figure(1)}, "f1", ("2024-01-01T02:00+02:00", "2024-01-01T03:00+0200"))], frame()
     )
-    assert [row.bucket_start for row in found.rows] == [T0]
+    assert [row.bucket.start for row in found.rows] == [T0]
 
 
 def test_the_surplus_of_a_delay_is_dropped() -> None:
@@ -210,14 +212,14 @@ def test_every_outcome_is_a_row_or_a_reject_and_no_row_is_made_up(entries: list[
     good = [row for row in found.rows if not row.rejected]
     for row in good:
         assert (
-            row.flow_id,
-            str(ends(row.bucket_start, row.bucket_end)),
+            row.bucket.flow_id,
+            str(ends(row.bucket.start, row.bucket.end)),
             row.source_key,
             row.outcome_count,
         ) in said
     for row in found.rows:
         assert row.rejected == (row.outcome_count is None)
-        assert row.bucket_start in (T0, T0 + HOUR)
+        assert row.bucket.start in (T0, T0 + HOUR)
     outcomes = sum(len(each.outcomes or ()) for each in entries if each not in surplus)
     told = sum(each.outcome is not None for each in found.rejects)
     assert len(good) + told <= outcomes <= len(good) + len(found.rejects)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import LiteralString
+
 NOTE_COVERED_BEFORE = """
     INSERT INTO pg_temp.covered_before
     SELECT c.bucket_start, s.flow_ids
@@ -60,13 +62,20 @@ FIND_EXPECTED_HERE = """
         ) figure
         WHERE o.org = %(org)s AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
           AND o.outcome_no NOT IN (
-              SELECT s.outcome_no FROM pg_temp.scanned s JOIN pg_temp.newly_covered b USING (bucket_start)
-              GROUP BY s.outcome_no HAVING count(*) = (SELECT count(*) FROM pg_temp.newly_covered))
+              SELECT n.outcome_no FROM pg_temp.scan_outcome n
+              JOIN (SELECT s.name_no FROM pg_temp.scanned s JOIN pg_temp.newly_covered b USING (bucket_start)
+                    GROUP BY s.name_no HAVING count(*) = (SELECT count(*) FROM pg_temp.newly_covered)) whole
+                  USING (name_no))
     ) seen
     CROSS JOIN pg_temp.newly_covered b
-    WHERE NOT EXISTS (SELECT 1 FROM pg_temp.scanned s
-                      WHERE s.outcome_no = seen.outcome_no AND s.bucket_start = b.bucket_start)
-    UNION
+    WHERE NOT EXISTS (SELECT 1 FROM pg_temp.scanned s JOIN pg_temp.scan_outcome n USING (name_no)
+                      WHERE n.outcome_no = seen.outcome_no AND s.bucket_start = b.bucket_start)
+    ON CONFLICT DO NOTHING
+"""
+
+# And the nulls that are there already, for another list of flows had covered them.
+FIND_EXPECTED_BEFORE = """
+    INSERT INTO pg_temp.candidate
     SELECT f.outcome_no, f.bucket_start, f.bucket_end
     FROM flow_outcomes.figure f JOIN pg_temp.newly_covered b ON b.bucket_start = f.bucket_start
     WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.state = 'expected'
@@ -74,17 +83,21 @@ FIND_EXPECTED_HERE = """
     ON CONFLICT DO NOTHING
 """
 
-# Buckets after a figure that has come or gone, whichever of them was scanned first. One that came can only bring
-# nulls where there is no row, one that went can only take back nulls that are there.
-FIND_EXPECTED_LATER = """
-    INSERT INTO pg_temp.candidate
-    WITH moved AS (
+# What came or went: of everything that was scanned where nothing was stored, or of what changed.
+_CAME: LiteralString = """
+        SELECT n.outcome_no, true AS came, s.earliest, s.latest
+        FROM (SELECT name_no, min(bucket_end) AS earliest, max(bucket_end) AS latest
+              FROM pg_temp.scanned WHERE outcome_count IS NOT NULL GROUP BY name_no) s
+        JOIN pg_temp.scan_outcome n USING (name_no)
+"""
+_CAME_OR_WENT: LiteralString = """
         SELECT outcome_no, outcome_count IS NOT NULL AS came,
                min(bucket_end) AS earliest, max(bucket_end) AS latest
-        FROM pg_temp.change
-        WHERE (outcome_count IS NULL) <> (old_count IS NULL)
+        FROM pg_temp.change WHERE (outcome_count IS NULL) <> (old_count IS NULL)
         GROUP BY outcome_no, outcome_count IS NOT NULL
-    ), reach AS (
+"""
+_LATER: LiteralString = """
+    , reach AS (
         SELECT DISTINCT bucket_start, bucket_end, max(expect_for) OVER (PARTITION BY bucket_start) AS expect_for
         FROM flow_outcomes.bucket_coverage
         WHERE org = %(org)s AND granularity = %(granularity)s
@@ -104,6 +117,11 @@ FIND_EXPECTED_LATER = """
     WHERE CASE WHEN m.came THEN f.state IS NULL ELSE f.state = 'expected' END
     ON CONFLICT DO NOTHING
 """
+
+# Buckets after a figure that has come or gone, whichever of them was scanned first. One that came can only bring
+# nulls where there is no row, one that went can only take back nulls that are there.
+FIND_EXPECTED_AFTER_NEW = f"INSERT INTO pg_temp.candidate WITH moved AS ({_CAME}) {_LATER}"
+FIND_EXPECTED_AFTER_CHANGES = f"INSERT INTO pg_temp.candidate WITH moved AS ({_CAME_OR_WENT}) {_LATER}"
 
 _WANTED = """
     EXISTS (
@@ -207,7 +225,7 @@ TAKE_BACK_EXPECTED = f"""
 COUNT_MISSING = """
     WITH told AS MATERIALIZED (
         SELECT n.flow_id, n.outcome_name, s.bucket_start
-        FROM pg_temp.scanned s JOIN pg_temp.scan_outcome n USING (outcome_no)
+        FROM pg_temp.scanned s JOIN pg_temp.scan_outcome n USING (name_no)
     ), gone AS (
         SELECT o.flow_id, o.outcome_name, m.bucket_start
         FROM (SELECT outcome_no, bucket_start FROM pg_temp.missing

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-# Where no scan has been before nothing is stored, and everything is new.
-FIND_NEW = """
-    INSERT INTO pg_temp.change
-    SELECT outcome_no, bucket_start, bucket_end,
-           (CASE WHEN rejected THEN 'rejected' ELSE 'reported' END)::flow_outcomes.figure_state,
-           outcome_count, outcome_percentage, success_count, failure_count, NULL, NULL
-    FROM pg_temp.scanned
+from typing import LiteralString
+
+_NEW: LiteralString = """
+    SELECT o.outcome_no, s.bucket_start, s.bucket_end,
+           (CASE WHEN s.rejected THEN 'rejected' ELSE 'reported' END)::flow_outcomes.figure_state AS state,
+           s.outcome_count, s.outcome_percentage, s.success_count, s.failure_count
+    FROM pg_temp.scanned s JOIN pg_temp.scan_outcome o USING (name_no)
 """
 
 # Unchanged rows are not written: neither the table nor its log grows by a reload that brings nothing new. What is
@@ -20,7 +20,9 @@ FIND_CHANGES = """
            (CASE WHEN s.rejected THEN 'rejected' WHEN s.outcome_no IS NULL THEN 'withdrawn' ELSE 'reported'
             END)::flow_outcomes.figure_state,
            s.outcome_count, s.outcome_percentage, s.success_count, s.failure_count, f.state, f.outcome_count
-    FROM pg_temp.scanned s
+    FROM (
+        SELECT o.outcome_no, s.* FROM pg_temp.scanned s JOIN pg_temp.scan_outcome o USING (name_no)
+    ) s
     FULL JOIN (
         SELECT outcome_no, bucket_start, bucket_end, state, outcome_count, outcome_percentage, success_count,
                failure_count
@@ -59,15 +61,20 @@ KEEP_FORMER = """
     WHERE c.old_state IS NOT NULL
 """
 
-# What is new and what is stored are told apart already, under the org's lock: asking the index again, row by row,
-# is most of what ON CONFLICT costs.
-STORE_NEW = """
+_STORE: LiteralString = """
     INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count,
         outcome_percentage, success_count, failure_count, extraction_timestamp, revision)
     SELECT %(org)s, %(granularity)s, outcome_no, bucket_start, bucket_end, state, outcome_count,
            outcome_percentage, success_count, failure_count, %(began_at)s, %(revision)s
-    FROM pg_temp.change WHERE old_state IS NULL ORDER BY outcome_no, bucket_start
 """
+
+# Where no scan has been before nothing is stored, and everything is new.
+STORE_ALL = f"{_STORE} FROM ({_NEW}) new ORDER BY outcome_no, bucket_start"
+FIND_NEW = f"INSERT INTO pg_temp.change SELECT *, NULL, NULL FROM ({_NEW}) new"
+
+# What is new and what is stored are told apart already, under the org's lock: asking the index again, row by row,
+# is most of what ON CONFLICT costs.
+STORE_NEW = f"{_STORE} FROM pg_temp.change WHERE old_state IS NULL ORDER BY outcome_no, bucket_start"
 
 STORE_CHANGED = """
     UPDATE flow_outcomes.figure f
@@ -149,7 +156,7 @@ RESTATE = """
 TOTAL_FLOWS = """
     INSERT INTO pg_temp.flow_total
     SELECT o.flow_no, s.bucket_start, coalesce(sum(s.outcome_count), 0)::double precision
-    FROM pg_temp.scanned s JOIN pg_temp.scan_outcome o USING (outcome_no)
+    FROM pg_temp.scanned s JOIN pg_temp.scan_outcome o USING (name_no)
     GROUP BY o.flow_no, s.bucket_start HAVING NOT bool_or(s.rejected)
 """
 

@@ -1,10 +1,12 @@
-"""The scan, brought into the session's own tables: its names numbered, each key once.
+"""The scan in the session's own tables, where it was poured: its names numbered, each key once.
 
 Parameters are the same for all statements of a merge: org, granularity, start and end of the scan, flows (null:
 all), scope, expect_for, began_at, revision.
 """
 
 from __future__ import annotations
+
+from typing import LiteralString
 
 LOCK_ORG = "SELECT epoch, revision FROM flow_outcomes.org WHERE org = %(org)s FOR NO KEY UPDATE"
 
@@ -14,19 +16,10 @@ TEMPORARY_TABLES = """
         bucket_start timestamptz PRIMARY KEY, bucket_end timestamptz NOT NULL, window_start timestamptz NOT NULL,
         believed boolean NOT NULL, silence_told boolean NOT NULL
     ) ON COMMIT DELETE ROWS;
-    -- the outcomes that it names, and their numbers
-    CREATE TEMP TABLE IF NOT EXISTS scan_name (
-        flow_id text NOT NULL, source_key text NOT NULL
-    ) ON COMMIT DELETE ROWS;
+    -- the outcomes that it names: what they are called in it, and their numbers
     CREATE TEMP TABLE IF NOT EXISTS scan_outcome (
-        outcome_no bigint NOT NULL, flow_no bigint NOT NULL, flow_id text NOT NULL, source_key text NOT NULL,
-        outcome_name text NOT NULL
-    ) ON COMMIT DELETE ROWS;
-    -- what it reported, numbered, each key once
-    CREATE TEMP TABLE IF NOT EXISTS scanned (
-        outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,
-        rejected boolean NOT NULL, outcome_count bigint, outcome_percentage double precision,
-        success_count bigint, failure_count bigint, differing boolean NOT NULL
+        name_no integer NOT NULL, outcome_no bigint NOT NULL, flow_no bigint NOT NULL, flow_id text NOT NULL,
+        source_key text NOT NULL, outcome_name text NOT NULL
     ) ON COMMIT DELETE ROWS;
     -- what is different from what is stored
     CREATE TEMP TABLE IF NOT EXISTS change (
@@ -73,10 +66,6 @@ TAKE_BUCKETS = """
                 %(bucket_windows)s::timestamptz[])
 """
 
-TAKE_NAMES = """
-    INSERT INTO pg_temp.scan_name SELECT DISTINCT flow_id, source_key FROM pg_temp.incoming
-"""
-
 # Where the API knows outcomes by id, their present names stand in outcome_title; without one the id serves.
 ADD_OUTCOMES = """
     WITH added AS (
@@ -87,8 +76,8 @@ ADD_OUTCOMES = """
                     THEN flow_outcomes.resolve_alias(%(org)s, flow_id, name) ELSE name END,
                %(revision)s
         FROM (
-            SELECT n.flow_id, n.source_key, coalesce(t.name, n.source_key) AS name
-            FROM pg_temp.scan_name n
+            SELECT DISTINCT n.flow_id, n.source_key, coalesce(t.name, n.source_key) AS name
+            FROM pg_temp.incoming_name n
             LEFT JOIN flow_outcomes.outcome_title t
               ON %(by_id)s AND t.org = %(org)s AND t.outcome_id = n.source_key
         ) i
@@ -102,32 +91,27 @@ ADD_OUTCOMES = """
     ON CONFLICT DO NOTHING
 """
 
-TAKE_OUTCOMES = """
+_TAKE_OUTCOMES: LiteralString = """
     INSERT INTO pg_temp.scan_outcome
-    SELECT o.outcome_no, min(o.outcome_no) OVER (PARTITION BY o.flow_id), o.flow_id, o.source_key, o.outcome_name
-    FROM pg_temp.scan_name n
+    SELECT n.name_no, o.outcome_no, min(o.outcome_no) OVER (PARTITION BY o.flow_id), o.flow_id, o.source_key,
+           o.outcome_name
+    FROM {names} n
     JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.flow_id = n.flow_id AND o.source_key = n.source_key
 """
+TAKE_OUTCOMES = _TAKE_OUTCOMES.format(names="pg_temp.incoming_name")
 
-# Nearly every scan says everything once.
-TAKE_SCAN = """
-    INSERT INTO pg_temp.scanned
-    SELECT o.outcome_no, i.bucket_start, i.bucket_end, i.rejected, i.outcome_count, i.outcome_percentage,
-           i.success_count, i.failure_count, false
-    FROM pg_temp.incoming i
-    JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
-"""
+# Of a scan that says things more than once: a name of it may be numbered more than once too.
+TAKE_REPEATED_OUTCOMES = _TAKE_OUTCOMES.format(
+    names="(SELECT min(name_no) AS name_no, flow_id, source_key FROM pg_temp.incoming_name GROUP BY 2, 3)"
+)
 
-HAS_REPEATS = """
-    SELECT EXISTS (SELECT 1 FROM pg_temp.scanned GROUP BY outcome_no, bucket_start HAVING count(*) > 1)
-"""
-
-FORGET_SCAN = "TRUNCATE pg_temp.scanned"
+FORGET_OUTCOMES = "DELETE FROM pg_temp.scan_outcome"
 
 # An outcome that was refused once in the scan is not known, whatever else the scan says of it.
 TAKE_REPEATS = """
-    INSERT INTO pg_temp.scanned
-    SELECT o.outcome_no, i.bucket_start, min(i.bucket_end), bool_or(i.rejected),
+    INSERT INTO pg_temp.scanned (name_no, bucket_start, bucket_end, rejected, outcome_count, outcome_percentage,
+                                 success_count, failure_count, differing)
+    SELECT o.name_no, i.bucket_start, min(i.bucket_end), bool_or(i.rejected),
            CASE WHEN NOT bool_or(i.rejected) THEN min(i.outcome_count) END,
            CASE WHEN NOT bool_or(i.rejected) THEN min(i.outcome_percentage) END,
            CASE WHEN NOT bool_or(i.rejected) THEN min(i.success_count) END,
@@ -139,25 +123,27 @@ TAKE_REPEATS = """
                OR min(i.success_count) IS DISTINCT FROM max(i.success_count)
                OR min(i.failure_count) IS DISTINCT FROM max(i.failure_count))
     FROM pg_temp.incoming i
-    JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
-    GROUP BY o.outcome_no, i.bucket_start
+    JOIN pg_temp.incoming_name n ON n.name_no = i.name_no
+    JOIN pg_temp.scan_outcome o ON o.flow_id = n.flow_id AND o.source_key = n.source_key
+    GROUP BY o.name_no, i.bucket_start
 """
 
 # The same where the API tells figures in parts: of one part equal rows count once, and the parts add up. A sum
 # that no bigint holds is not known.
 TAKE_PARTS = """
-    INSERT INTO pg_temp.scanned
-    SELECT outcome_no, bucket_start, min(bucket_end), NOT bool_and(known),
+    INSERT INTO pg_temp.scanned (name_no, bucket_start, bucket_end, rejected, outcome_count, outcome_percentage,
+                                 success_count, failure_count, differing)
+    SELECT name_no, bucket_start, min(bucket_end), NOT bool_and(known),
            CASE WHEN bool_and(known) THEN sum(outcome_count) END,
            CASE WHEN bool_and(known) AND count(outcome_percentage) = count(*) THEN sum(outcome_percentage) END,
            CASE WHEN bool_and(known) THEN sum(success_count) END,
            CASE WHEN bool_and(known) THEN sum(failure_count) END,
            bool_and(known) AND bool_or(differing)
     FROM (
-        SELECT *, NOT rejected AND sum(outcome_count) OVER (PARTITION BY outcome_no, bucket_start)
+        SELECT *, NOT rejected AND sum(outcome_count) OVER (PARTITION BY name_no, bucket_start)
                                    <= 9223372036854775807 AS known
         FROM (
-            SELECT o.outcome_no, i.bucket_start, i.part, min(i.bucket_end) AS bucket_end,
+            SELECT o.name_no, i.bucket_start, i.part, min(i.bucket_end) AS bucket_end,
                    bool_or(i.rejected) AS rejected, min(i.outcome_count) AS outcome_count,
                    min(i.outcome_percentage) AS outcome_percentage,
                    min(i.success_count) AS success_count, min(i.failure_count) AS failure_count,
@@ -168,11 +154,12 @@ TAKE_PARTS = """
                        OR min(i.success_count) IS DISTINCT FROM max(i.success_count)
                        OR min(i.failure_count) IS DISTINCT FROM max(i.failure_count)) AS differing
             FROM pg_temp.incoming i
-            JOIN pg_temp.scan_outcome o ON o.flow_id = i.flow_id AND o.source_key = i.source_key
-            GROUP BY o.outcome_no, i.bucket_start, i.part
+            JOIN pg_temp.incoming_name n ON n.name_no = i.name_no
+            JOIN pg_temp.scan_outcome o ON o.flow_id = n.flow_id AND o.source_key = n.source_key
+            GROUP BY o.name_no, i.bucket_start, i.part
         ) told
     ) told
-    GROUP BY outcome_no, bucket_start
+    GROUP BY name_no, bucket_start
 """
 
 # An entry that was refused may have been a part of whatever it does not rule out; a sum without it is no figure.
@@ -181,7 +168,7 @@ DOUBT_PARTS = """
     SET rejected = true, outcome_count = NULL, outcome_percentage = NULL,
         success_count = NULL, failure_count = NULL
     FROM pg_temp.scan_outcome o, pg_temp.incoming_reject i
-    WHERE o.outcome_no = s.outcome_no
+    WHERE o.name_no = s.name_no
       AND (i.flow_id IS NULL OR i.outcome_name IS NULL OR i.bucket_start IS NULL)
       AND (i.flow_id IS NULL OR i.flow_id = o.flow_id)
       AND (i.outcome_name IS NULL OR i.outcome_name = o.source_key)
@@ -191,7 +178,7 @@ DOUBT_PARTS = """
 FIND_CONFLICT = """
     SELECT o.flow_id, s.bucket_start, o.source_key
     FROM pg_temp.scanned s
-    JOIN pg_temp.scan_outcome o ON o.outcome_no = s.outcome_no
+    JOIN pg_temp.scan_outcome o ON o.name_no = s.name_no
     WHERE s.differing LIMIT 1
 """
 

@@ -71,16 +71,16 @@ class Merge:
         await self._connection.execute(_SETTINGS + scan.TEMPORARY_TABLES)
         await self._lock(lease)
         await staging.pour(self._connection)
-        await self._take_scan(in_parts=staging.in_parts)
+        await self._take_scan(staging)
         await self._take_rejects()
         await self._doubt()
         covered_before = await self._cover()
-        await self._change(figures.FIND_CHANGES if covered_before else figures.FIND_NEW)
+        await (self._change() if covered_before else self._store_all())
         if self.result.changed and not staging.shares_fit:
-            await self._mismatch()
+            await self._mismatch(all_new=not covered_before)
         if self.result.changed and covered_before:
             await self._restate()
-        await self._expect()
+        await self._expect(all_new=not covered_before)
         await self._complete()
         if self.result.changed:
             await self._run(STAMP)
@@ -112,7 +112,7 @@ class Merge:
             raise LeaseLostError(f"{lease.org} was taken over")
         self._parameters["revision"] = row[0][1] + 1
 
-    async def _take_scan(self, *, in_parts: bool) -> None:
+    async def _take_scan(self, staging: Staging) -> None:
         window_of = {bucket: window for window in self._windows for bucket in self._buckets_in(window)}
         await self._run(
             scan.TAKE_BUCKETS,
@@ -120,23 +120,14 @@ class Merge:
             bucket_ends=[bucket.end for bucket in window_of],
             bucket_windows=[window.span.start for window in window_of.values()],
         )
-        await self._in_turn(
-            "ANALYZE pg_temp.scan_bucket",
-            scan.TAKE_NAMES,
-            "ANALYZE pg_temp.scan_name",
-            scan.ADD_OUTCOMES,
-            scan.TAKE_OUTCOMES,
-            "ANALYZE pg_temp.scan_outcome",
-            scan.TAKE_SCAN,
-            "ANALYZE pg_temp.scanned",
-        )
-        [(repeated,)] = await self._run(scan.HAS_REPEATS)
-        if repeated:
-            await self._run(scan.FORGET_SCAN)
-            await self._fill(scan.TAKE_PARTS if in_parts else scan.TAKE_REPEATS, "scanned")
-        if in_parts:
+        await self._run("ANALYZE pg_temp.scan_bucket")
+        await self._take_outcomes(staging)
+        if staging.repeats:
+            await self._run(scan.TAKE_PARTS if staging.in_parts else scan.TAKE_REPEATS)
+        await self._run("ANALYZE pg_temp.scanned")
+        if staging.in_parts:
             await self._run(scan.DOUBT_PARTS)
-        for flow_id, bucket_start, name in await self._run(scan.FIND_CONFLICT) if repeated else ():
+        for flow_id, bucket_start, name in await self._run(scan.FIND_CONFLICT) if staging.repeats else ():
             raise ConflictError(
                 f"two different figures for outcome {name!r} of flow {flow_id}"
                 f" in the bucket {instant(bucket_start)}"
@@ -145,6 +136,13 @@ class Merge:
             self.result.rows[self._window(start)] = rows
         if await self._count(windows.FIND_OUTDONE, elapsed=self._elapsed()):
             await self._run(windows.LEAVE_OUTDONE)
+
+    async def _take_outcomes(self, staging: Staging) -> None:
+        """Number the outcomes that the scan names; nearly always all of them are known."""
+        await self._run("ANALYZE pg_temp.incoming_name")
+        take = scan.TAKE_REPEATED_OUTCOMES if staging.repeats else scan.TAKE_OUTCOMES
+        if await self._fill(take, "scan_outcome") < staging.names:
+            await self._in_turn(scan.FORGET_OUTCOMES, scan.ADD_OUTCOMES, take, "ANALYZE pg_temp.scan_outcome")
 
     def _buckets_in(self, window: Window) -> list[Span]:
         first = bisect_left(self._record.buckets, window.span.start, key=lambda bucket: bucket.start)
@@ -190,16 +188,22 @@ class Merge:
         self._newly_covered = await self._count(expected.COVER)
         return covered_before > 0
 
-    async def _change(self, find: LiteralString) -> None:
-        self.result.changed = await self._count(find)
+    async def _store_all(self) -> None:
+        """Store what was scanned where nothing was stored."""
+        self.result.changed = await self._count(figures.STORE_ALL)
+
+    async def _change(self) -> None:
+        """Find what differs from what is stored, keep the former versions, and store it."""
+        self.result.changed = await self._fill(figures.FIND_CHANGES, "change")
         if self.result.changed:
-            await self._run("ANALYZE pg_temp.change")
             if await self._count(figures.KEEP_FORMER):
                 await self._run(figures.STORE_CHANGED)
             await self._run(figures.STORE_NEW)
 
-    async def _mismatch(self) -> None:
+    async def _mismatch(self, *, all_new: bool) -> None:
         """Tell of shares that fit nothing; where each fits its own entry's total, there are none."""
+        if all_new:
+            await self._fill(figures.FIND_NEW, "change")
         await self._fill(figures.TOTAL_FLOWS, "flow_total")
         if await self._fill(figures.FIND_SUSPECTS, "suspect"):
             for start, rows in await self._run(figures.COUNT_MISMATCHES):
@@ -209,7 +213,7 @@ class Merge:
         for start, restated in await self._run(figures.RESTATE):
             self.result.restated[self._window(start)] = restated
 
-    async def _expect(self) -> None:
+    async def _expect(self, *, all_new: bool) -> None:
         """Bring the nulls up to date: they follow from figures and coverage, so only where these changed."""
         if not (self.result.changed or self._newly_covered):
             return
@@ -221,10 +225,19 @@ class Merge:
             "expected_to": self._record.scan.span.end + longest,
         }
         self._parameters.update(bounds)
-        here = (expected.FIND_EXPECTED_HERE,) if self._newly_covered else ()
-        await self._in_turn(*here, expected.FIND_EXPECTED_LATER, "ANALYZE pg_temp.candidate")
-        self.result.changed += await self._count(expected.TAKE_BACK_EXPECTED)
-        self.result.changed += await self._fill(expected.STORE_EXPECTED, "missing")
+        candidates = 0
+        if self._newly_covered:
+            candidates += await self._count(expected.FIND_EXPECTED_HERE)
+            if not all_new:
+                candidates += await self._count(expected.FIND_EXPECTED_BEFORE)
+        later = expected.FIND_EXPECTED_AFTER_NEW if all_new else expected.FIND_EXPECTED_AFTER_CHANGES
+        candidates += await self._count(later)
+        if candidates:
+            await self._run("ANALYZE pg_temp.candidate")
+            self.result.changed += await self._count(expected.TAKE_BACK_EXPECTED)
+            self.result.changed += await self._fill(expected.STORE_EXPECTED, "missing")
+        if all_new and not candidates:
+            return
         for start, rows, sample in await self._run(expected.COUNT_MISSING):
             self.result.missing[self._window(start)] = Missing(rows, sample)
 

@@ -51,7 +51,7 @@ FIND_OUTDONE = """
 LEAVE_OUTDONE = """
     DELETE FROM pg_temp.scanned s
     USING pg_temp.scan_outcome o, pg_temp.outdone n
-    WHERE o.outcome_no = s.outcome_no AND n.bucket_start = s.bucket_start
+    WHERE o.name_no = s.name_no AND n.bucket_start = s.bucket_start
       AND (n.flow_ids IS NULL OR o.flow_id = ANY (n.flow_ids))
 """
 
@@ -110,7 +110,7 @@ REFUTE_DOUBTS = """
       AND EXISTS (
           SELECT 1
           FROM pg_temp.scanned s
-          JOIN pg_temp.scan_outcome o ON o.outcome_no = s.outcome_no
+          JOIN pg_temp.scan_outcome o ON o.name_no = s.name_no
           WHERE s.bucket_start >= x.window_start AND s.bucket_start < x.window_end AND NOT s.rejected
             AND (x.flow_ids IS NULL OR o.flow_id = ANY (x.flow_ids)))
 """
