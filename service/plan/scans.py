@@ -66,6 +66,9 @@ def join(
 ) -> Joined:
     """Join windows that follow one another, in the order given, while one query may ask for them.
 
+    The first of those that run side by side are shorter, so that they end one after the other: figures are there
+    sooner, and their merges do not queue.
+
     Args:
         windows: all of one org.
         org: the org's settings.
@@ -86,7 +89,7 @@ def join(
     for window, weight in zip(windows, weights, strict=True):
         if (
             previous is not None
-            and filled + weight <= room
+            and filled + weight <= max(room * min(len(scans) / org.concurrency, 1), FEWEST_PAGES)
             and _adjacent(previous, window)
             and not {previous.span, window.span} & single
             and one_query(Span(scans[-1][0].span.start, window.span.end), window.granularity, org.timezone, tail)

@@ -69,6 +69,12 @@ def test_chunks_keep_several_scans_in_flight(entries: float, room: int) -> None:
     assert max(sizes(joined(windows(100), entries))) == room
 
 
+def test_the_first_chunks_end_one_after_the_other() -> None:
+    """Each a fourth longer than the one before, where four are asked side by side; none below twenty pages."""
+    assert sizes(joined(windows(100), 500.0)) == [5, 10, 15, 20, 20, 20, 10]
+    assert sizes(joined(windows(100), 100.0)) == [20, 20, 20, 25, 15]
+
+
 def test_large_window_stands_alone() -> None:
     """A window that brings more pages than a scan should is a scan by itself."""
     assert sizes(joined(windows(3), 20_000.0)) == [1, 1, 1]
