@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
+
+COUNT_MAX = 2**63 - 1
+"""The largest count that PostgreSQL's bigint holds."""
 
 
 class Granularity(StrEnum):
@@ -101,6 +104,15 @@ class Figure(msgspec.Struct, gc=False):
     failure: object = None
 
 
+class SoundFigure(Figure, gc=False):
+    """A count and a share within their bounds, and nothing else: a decoder has seen to it."""
+
+    outcome_count: int
+    percent_of_total: float | None = None
+    success: None = None
+    failure: None = None
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One element of a page, its parts found but not yet judged.
 
@@ -120,11 +132,30 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     part: str = ""
 
 
+class SoundEntry(msgspec.Struct, frozen=True, gc=False):
+    """An entry whose every figure is sound, as nearly all are; flow, bucket and names are not judged yet.
+
+    Attributes:
+        texts: gives the texts of its page's elements; asked only where this one is refused after all.
+        index: which of them is its own.
+    """
+
+    flow_id: str
+    interval: tuple[object, object]
+    outcomes: Mapping[str, SoundFigure]
+    texts: Callable[[], Sequence[str]]
+    index: int
+
+    def plain(self) -> Entry:
+        """The same, to be judged piece by piece."""
+        return Entry(self.flow_id, self.interval, self.outcomes, self.texts()[self.index])
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One answer. ``more`` is False only where the API said that it was the last."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[Entry | SoundEntry]
     more: bool
 
 
@@ -186,13 +217,18 @@ class Reject(NamedTuple):
 class Normalised:
     """The rows and the refused outcomes of one page.
 
-    ``shares_fit`` says that each share is near its count's part of its own entry's total; where one is not, it may
-    still fit another one.
+    Attributes:
+        rows: those of the entries that had to be judged piece by piece.
+        rejects: what was refused.
+        shares_fit: whether each share is near its count's part of its own entry's total; where one is not, it may
+            still fit another one.
+        sound: the entries that need no row object for each figure: their bucket, and their figures by name.
     """
 
     rows: list[OutcomeRow]
     rejects: list[Reject]
     shares_fit: bool = False
+    sound: list[tuple[FlowBucket, Mapping[str, SoundFigure]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

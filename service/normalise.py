@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeGuard
 
 from service.errors import PageError
-from service.model import Entry, Figure, FlowBucket, Normalised, OutcomeRow, Query, Reject, Span, instant
+from service.model import (
+    COUNT_MAX,
+    Entry,
+    Figure,
+    FlowBucket,
+    Normalised,
+    OutcomeRow,
+    Query,
+    Reject,
+    SoundEntry,
+    SoundFigure,
+    Span,
+    instant,
+)
 
-COUNT_MAX = 2**63 - 1
 NAME_BYTES_MAX = 512
 SHARE_NEAR = 0.0099
 """Below what counts as a mismatch, 0.01, by more than what a double rounds."""
@@ -38,7 +50,7 @@ class Frame:
         asked: the span that was asked for; past ``kept.end`` lie the surplus buckets of ``metricsDelay``.
         timezone: IANA name, for the reasons.
         is_edge: whether a bucket may begin at this instant.
-        names: outcomes' names known to be sound.
+        names, flows: outcomes' names and flows' ids known to be sound.
     """
 
     buckets: Mapping[datetime, datetime]
@@ -47,6 +59,7 @@ class Frame:
     timezone: str
     is_edge: Callable[[datetime], bool]
     names: set[str] = field(default_factory=set, repr=False, compare=False)
+    flows: set[str] = field(default_factory=set, repr=False, compare=False)
     _places: dict[tuple[object, object], Span | str | None] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -73,6 +86,17 @@ class Frame:
             self._places.clear()
         self._places[interval] = place
         return place
+
+    def knows(self, entry: SoundEntry) -> bool:
+        """Whether there is nothing wrong with the entry's flow and its outcomes' names."""
+        flow_id, named = entry.flow_id, entry.outcomes.keys()
+        if flow_id not in self.flows:
+            if flow_fault(flow_id) is not None:
+                return False
+            if len(self.flows) >= _REMEMBERED:
+                self.flows.clear()
+            self.flows.add(flow_id)
+        return named <= self.names or not any(map(self.name_fault, named))
 
     def name_fault(self, name: str) -> str | None:
         """What is wrong with an outcome's name, in words, or None."""
@@ -111,7 +135,7 @@ class Frame:
         return "the bucket lies outside the window"
 
 
-def normalise(entries: Sequence[Entry], frame: Frame) -> Normalised:
+def normalise(entries: Sequence[Entry | SoundEntry], frame: Frame) -> Normalised:
     """The rows and the refused outcomes of one page, in its order.
 
     A row whose ``source_key`` is empty says that the flow's total in that bucket is not known, since an outcome
@@ -123,9 +147,15 @@ def normalise(entries: Sequence[Entry], frame: Frame) -> Normalised:
     verdict = _Verdict(frame)
     for entry in entries:
         place = frame.place(entry.interval)
-        if place is not None:
+        if place is None:
+            continue
+        if not isinstance(entry, SoundEntry):
             verdict.add(entry, place)
-    return Normalised(verdict.rows, verdict.rejects, verdict.shares_fit)
+        elif isinstance(place, Span) and frame.knows(entry):
+            verdict.take(FlowBucket(entry.flow_id, *place), entry.outcomes)
+        else:
+            verdict.add(entry.plain(), place)
+    return Normalised(verdict.rows, verdict.rejects, verdict.shares_fit, verdict.sound)
 
 
 class _Verdict:
@@ -135,7 +165,14 @@ class _Verdict:
         self.rows: list[OutcomeRow] = []
         self.rejects: list[Reject] = []
         self.shares_fit = True
+        self.sound: list[tuple[FlowBucket, Mapping[str, SoundFigure]]] = []
         self._frame = frame
+
+    def take(self, bucket: FlowBucket, outcomes: Mapping[str, SoundFigure]) -> None:
+        """An entry with nothing wrong in it."""
+        self.sound.append((bucket, outcomes))
+        if self.shares_fit:
+            self.shares_fit = _fit(outcomes.values())
 
     def add(self, entry: Entry, place: Span | str) -> None:
         """Judge one entry; ``place`` is its bucket, or why it has none."""
@@ -148,46 +185,36 @@ class _Verdict:
             self._judge(entry, FlowBucket(known_flow, *place, entry.part), outcomes)
 
     def _judge(self, entry: Entry, bucket: FlowBucket, outcomes: Mapping[str, Figure]) -> None:
-        """The outcomes of an entry whose flow and bucket are known: the hot loop."""
-        names, add = self._frame.names, self.rows.append
-        first, refused, total_known = len(self.rows), len(self.rejects), True
+        """The outcomes of an entry whose flow and bucket are known."""
+        total_known, sound = True, []
         for name, figure in outcomes.items():
-            count, share = figure.outcome_count, figure.percent_of_total
-            if (
-                name in names
-                and type(count) is int
-                and type(share) is float
-                and 0 <= count <= COUNT_MAX
-                and 0.0 <= share <= 1.0
-                and figure.success is None is figure.failure
-            ):
-                add(OutcomeRow(bucket, name, count, share, False))
-            elif fault := self._frame.name_fault(name):
+            if fault := self._frame.name_fault(name):
                 self.rejects.append(Reject(fault, entry.text, bucket.flow_id, bucket.start, None))
                 total_known = False
+            elif isinstance(row := self._row(bucket, name, figure), OutcomeRow):
+                self.rows.append(row)
+                sound.append(SoundFigure(row.outcome_count or 0, row.outcome_percentage))
             else:
-                add(self._judge_closely(entry, bucket, name, figure))
+                self.rejects.append(Reject(row, entry.text, bucket.flow_id, bucket.start, name))
+                self.rows.append(OutcomeRow(bucket, name, None, None, rejected=True))
         if not total_known:
-            add(OutcomeRow(bucket, "", None, None, rejected=True))
+            self.rows.append(OutcomeRow(bucket, "", None, None, rejected=True))
         if self.shares_fit:
-            self.shares_fit = len(self.rejects) == refused and _fit(self.rows[first:])
+            self.shares_fit = len(sound) == len(outcomes) and _fit(sound)
 
-    def _judge_closely(self, entry: Entry, bucket: FlowBucket, name: str, figure: Figure) -> OutcomeRow:
-        """An outcome that is not told as usual."""
+    def _row(self, bucket: FlowBucket, name: str, figure: Figure) -> OutcomeRow | str:
+        """The row of one outcome, or why it is refused."""
         count, whole = figure.outcome_count, whole_number(figure.outcome_count)
         share, percentage = figure.percent_of_total, share_of(figure.percent_of_total)
         success, failure = figure.success, figure.failure
         good, bad = whole_number(success), whole_number(failure)
         if whole is None:
-            reason = f"count is not a whole number from 0 to 2^63-1: {shown(count)}"
-        elif percentage is None and share is not None and not is_number(share):
-            reason = f"percentOfTotal is not a number: {shown(share)}"
-        elif success is None is failure or (good is not None and bad is not None and good + bad <= whole):
+            return f"count is not a whole number from 0 to 2^63-1: {shown(count)}"
+        if percentage is None and share is not None and not is_number(share):
+            return f"percentOfTotal is not a number: {shown(share)}"
+        if success is None is failure or (good is not None and bad is not None and good + bad <= whole):
             return OutcomeRow(bucket, name, whole, percentage, False, good, bad)
-        else:
-            reason = f"successes and failures do not fit the count: {shown(success)} and {shown(failure)}"
-        self.rejects.append(Reject(reason, entry.text, bucket.flow_id, bucket.start, name))
-        return OutcomeRow(bucket, name, None, None, rejected=True)
+        return f"successes and failures do not fit the count: {shown(success)} and {shown(failure)}"
 
     def _refuse(self, entry: Entry, place: Span | str, fault: str | None, flow_id: str | None) -> None:
         """An entry refused whole: a reject for each outcome in it, or one where none can be told."""
@@ -199,12 +226,12 @@ class _Verdict:
             self.rows.append(OutcomeRow(FlowBucket(flow_id, *place), "", None, None, rejected=True))
 
 
-def _fit(rows: Sequence[OutcomeRow]) -> bool:
-    """Whether the shares of one entry, whose counts are all known, are near their parts of its total."""
-    total = sum([row.outcome_count or 0 for row in rows]) or 1
-    for row in rows:
-        share = row.outcome_percentage
-        if share is not None and not -SHARE_NEAR <= share - (row.outcome_count or 0) / total <= SHARE_NEAR:
+def _fit(figures: Collection[SoundFigure]) -> bool:
+    """Whether the shares of one entry are near their counts' parts of its total."""
+    total = sum([figure.outcome_count for figure in figures]) or 1
+    for figure in figures:
+        share = figure.percent_of_total
+        if share is not None and not -SHARE_NEAR <= share - figure.outcome_count / total <= SHARE_NEAR:
             return False
     return True
 

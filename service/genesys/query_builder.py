@@ -6,9 +6,10 @@ Request, page and errors are those of the operator's guide for this endpoint.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from functools import cache, partial
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import isodate
@@ -18,17 +19,15 @@ from service.errors import PageError
 from service.genesys import loose_json
 from service.genesys.dialect import ApiRequest, Call
 from service.genesys.faults import USUAL
-from service.model import Entry, Figure, Granularity, Page, Query, instant
+from service.model import COUNT_MAX, Entry, Figure, Granularity, Page, Query, SoundEntry, SoundFigure, instant
 
 PATH = "/api/v2/analytics/query-builder/query"
 _DIGEST_BYTES = 16
 
 
-class _Figure(Figure, gc=False, rename={"outcome_count": "count", "percent_of_total": "percentOfTotal"}.get):
-    outcome_count: int
-    percent_of_total: float | None = None
-    success: None = None
-    failure: None = None
+class _Figure(SoundFigure, gc=False, rename={"outcome_count": "count", "percent_of_total": "percentOfTotal"}.get):
+    outcome_count: Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+    percent_of_total: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
 
 class _Metrics(msgspec.Struct, gc=False):
@@ -48,11 +47,17 @@ class _Element(msgspec.Struct, gc=False):
 
 
 class _Page(msgspec.Struct, gc=False):
+    data: list[_Element]
+    token: msgspec.Raw = msgspec.field(name="nextPageToken")
+
+
+class _CutPage(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
     token: msgspec.Raw = msgspec.field(name="nextPageToken")
 
 
 _decode_page = msgspec.json.Decoder(_Page).decode
+_cut_page = msgspec.json.Decoder(_CutPage).decode
 _decode_element = msgspec.json.Decoder(_Element).decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -113,7 +118,7 @@ class QueryBuilder:
             body["queryBuilder"]["nextPageToken"] = msgspec.Raw(token)
 
 
-def decode(answer: bytes, query: Query) -> tuple[list[Entry], bytes | None]:
+def decode(answer: bytes, query: Query) -> tuple[list[Entry | SoundEntry], bytes | None]:
     """One page: its entries, and the next token as JSON text, None where the scan ends here.
 
     Raises:
@@ -126,34 +131,50 @@ def decode(answer: bytes, query: Query) -> tuple[list[Entry], bytes | None]:
     try:
         page = _decode_page(answer)
     except (msgspec.DecodeError, RecursionError):
-        return _decode_loosely(text, query)
-    token = bytes(page.token)
-    return [_entry(element) for element in page.data], None if token == b"null" else token
+        return _decode_in_pieces(answer, text, query)
+    texts = cache(partial(_cut, answer))
+    return [_sound(found, texts, index) for index, found in enumerate(page.data)], _token(page.token)
 
 
-def _entry(element: msgspec.Raw) -> Entry:
+def _decode_in_pieces(answer: bytes, text: str, query: Query) -> tuple[list[Entry | SoundEntry], bytes | None]:
+    """A page in which some entry is not as usual: each decoded by itself."""
     try:
-        found = _decode_element(element)
+        page = _cut_page(answer)
     except (msgspec.DecodeError, RecursionError):
-        text = bytes(element).decode()
-        return _loose_entry(loose_json.parse(text), text)
-    return Entry(
-        found.group.flow_id,
-        _ends(found.interval),
-        found.metrics.outcomes,
-        bytes(element).decode(),
-    )
+        return _decode_loosely(text, query)
+    texts = [bytes(element).decode() for element in page.data]
+    return [_piece(element, texts, index) for index, element in enumerate(page.data)], _token(page.token)
 
 
-def _decode_loosely(text: str, query: Query) -> tuple[list[Entry], bytes | None]:
+def _piece(element: msgspec.Raw, texts: list[str], index: int) -> Entry | SoundEntry:
+    try:
+        return _sound(_decode_element(element), lambda: texts, index)
+    except (msgspec.DecodeError, RecursionError):
+        return _loose_entry(loose_json.parse(texts[index]), texts[index])
+
+
+def _sound(found: _Element, texts: Callable[[], list[str]], index: int) -> SoundEntry:
+    return SoundEntry(found.group.flow_id, _ends(found.interval), found.metrics.outcomes, texts, index)
+
+
+def _cut(answer: bytes) -> list[str]:
+    """The texts of a page's elements."""
+    return [bytes(element).decode() for element in _cut_page(answer).data]
+
+
+def _token(told: msgspec.Raw) -> bytes | None:
+    token = bytes(told)
+    return None if token == b"null" else token
+
+
+def _decode_loosely(text: str, query: Query) -> tuple[list[Entry | SoundEntry], bytes | None]:
     document = loose_json.document(text)
     raw_token = document.raw.get("nextPageToken")
     token = raw_token.encode() if raw_token not in (None, "null") else None
     if document.elements is not None:
         if raw_token is None:
             raise PageError("the page has no nextPageToken: it was cut short")
-        entries = [_loose_entry(value, raw) for value, raw in document.elements]
-        return entries, token
+        return [_loose_entry(value, raw) for value, raw in document.elements], token
     if "data" in document.fields:
         raise PageError("the page's data is no array")
     if token is not None or not isinstance(document.fields.get("metrics"), dict):

@@ -7,12 +7,11 @@ PostgreSQL's own: https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from struct import Struct
 from typing import LiteralString
 
-from service.model import FlowBucket, OutcomeRow
+from service.model import FlowBucket, Normalised
 
 COLUMNS: LiteralString = (
     "bucket_start, bucket_end, part, name_no, outcome_count, outcome_percentage, rejected, success_count,"
@@ -37,7 +36,8 @@ _pack_bucket = Struct("!hiqiq").pack
 _pack_int8 = Struct("!iq").pack
 _pack_float8 = Struct("!id").pack
 _pack_bool = Struct("!i?").pack
-_pack_usual = Struct("!iiiqidi?ii").pack  # count and share, neither successes nor failures
+_NEITHER = _NULL + _pack_bool(1, False) + _NULL + _NULL  # share, successes nor failures
+_pack_sound = Struct("!iiiqidi?ii").pack  # count and share, neither successes nor failures
 
 
 class _Flow:
@@ -57,6 +57,7 @@ class Packer:
     Attributes:
         names: packed, those that were numbered since somebody took them from here; one may come twice in a scan.
         numbered: how many there were in all.
+        rows: how many were packed.
         parts: whether some row was a part of its outcome's figure.
         repeats: whether some outcome may have come twice in one bucket.
     """
@@ -67,25 +68,33 @@ class Packer:
         self.repeats = False
         self._flows: dict[str, _Flow] = {}
         self._buckets: dict[datetime, tuple[bytes, int]] = {}
-        self.numbered = 0
+        self.numbered = self.rows = 0
         self._known = 0
 
-    def pack(self, rows: Iterable[OutcomeRow]) -> bytes:
-        """The rows one after the other, without header and trailer; those of one entry stand together."""
+    def pack(self, normalised: Normalised) -> bytes:
+        """A page's rows one after the other, without header and trailer; those of one entry share its bucket."""
         packed: list[bytes] = []
         add = packed.append
-        last, head = None, b""
-        for row in rows:
-            key, count, share = row.source_key, row.outcome_count, row.outcome_percentage
+        for bucket, outcomes in normalised.sound:
+            flow, head = self._entry(bucket)
+            numbers = flow.numbers
+            for key, figure in outcomes.items():
+                number = numbers.get(key) or self._number(flow, key)
+                count, share = figure.outcome_count, figure.percent_of_total
+                if share is None:
+                    add(head + _pack_int4(4, number) + _pack_int8(8, count) + _NEITHER)
+                else:
+                    add(head + _pack_sound(4, number, 8, count, 8, share, 1, False, -1, -1))
+            self.rows += len(outcomes)
+        last = None
+        for row in normalised.rows:
             if row.bucket is not last:
                 last = row.bucket
                 flow, head = self._entry(last)
-            number = flow.numbers.get(key) or self._number(flow, key)
-            if share is not None and row.success is None and count is not None:
-                add(head + _pack_usual(4, number, 8, count, 8, share, 1, row.rejected, -1, -1))
-            else:
-                add(head + _pack_int4(4, number) + _int8(count) + _float8(share) + _pack_bool(1, row.rejected))
-                add(_int8(row.success) + _int8(row.failure))
+            number = flow.numbers.get(row.source_key) or self._number(flow, row.source_key)
+            add(head + _pack_int4(4, number) + _int8(row.outcome_count) + _float8(row.outcome_percentage))
+            add(_pack_bool(1, row.rejected) + _int8(row.success) + _int8(row.failure))
+        self.rows += len(normalised.rows)
         return b"".join(packed)
 
     def _entry(self, bucket: FlowBucket) -> tuple[_Flow, bytes]:

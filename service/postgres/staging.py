@@ -56,7 +56,7 @@ class Staging:
 
     Attributes:
         scan_id: tags what was written out.
-        rows, rejects: how many came in all.
+        rejects: how many came in all.
         shares_fit: whether each share is near its part of its own entry's total.
     """
 
@@ -65,14 +65,12 @@ class Staging:
         self._hide = hide
         self.org = org
         self.scan_id = uuid.uuid4()
-        self.rows = 0
         self.rejects = 0
         self.shares_fit = True
         self._staged = dict.fromkeys(_STAGED, 0)
         self._packer = Packer()
         self._packed: list[bytes] = []
         self._bytes = self._counted = 0
-        self._held = 0
         self._rejects: list[tuple[str, int, Reject]] = []
         self._last_entry = ("", "", "", 0)  # text, what is kept of it, digest, rejects so far
 
@@ -83,12 +81,10 @@ class Staging:
             DatabaseAwayError: they had to be written out, and could not.
         """
         names_before = len(self._packer.names)
-        packed = self._packer.pack(normalised.rows)
+        packed = self._packer.pack(normalised)
         self.shares_fit = self.shares_fit and normalised.shares_fit
         self._packed.append(packed)
         self._bytes += len(packed) + sum(map(len, self._packer.names[names_before:]))
-        self._held += len(normalised.rows)
-        self.rows += len(normalised.rows)
         for reject in normalised.rejects:
             self._add_reject(reject)
         self._count()
@@ -120,20 +116,25 @@ class Staging:
                     f" SELECT %s, %s, {columns} FROM pg_temp.{source}",
                     (self.org, self.scan_id),
                 )
-        self._staged["staging_name"] += len(self._packer.names)
-        self._staged["staging"] += self._held
-        self._staged["staging_reject"] += len(self._rejects)
+        self._staged["staging_name"] = self.names
+        self._staged["staging"] = self.rows
+        self._staged["staging_reject"] = self.rejects
         self._forget()
 
     def _forget(self) -> None:
         self._packed, self._packer.names, self._rejects = [], [], []
-        self._bytes = self._held = 0
+        self._bytes = 0
         self._count()
 
     def _tables(self) -> tuple[tuple[LiteralString, LiteralString, LiteralString], ...]:
         """Where a scan is written out to, the session's own tables that it passes through, and their columns."""
         said = ("incoming_name", "incoming" if self.repeats else "scanned", "incoming_reject")
         return tuple(zip(_STAGED, said, (NAME_COLUMNS, COLUMNS, _REJECT_COLUMNS), strict=True))
+
+    @property
+    def rows(self) -> int:
+        """How many rows came in all."""
+        return self._packer.rows
 
     @property
     def names(self) -> int:

@@ -19,13 +19,14 @@ import pytest
 from service.clock import SystemClock
 from service.errors import FlowOutcomesError
 from service.genesys import flow_aggregates, query_builder
-from service.model import Entry, Granularity, Normalised, Query, Scan, Span, Window, instant
+from service.model import Entry, Granularity, Normalised, Query, Scan, SoundEntry, Span, Window, instant
 from service.normalise import Frame, normalise
 from service.postgres.lease import Lease
 from service.postgres.merge import ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.staging import Staging
 from tests.fuzz.mutation import mutated
+from tests.rows import rows_of
 
 LONG = int(os.environ.get("FLOW_OUTCOMES_FUZZ_PAGES", "100000"))
 SEED = int(os.environ.get("FLOW_OUTCOMES_FUZZ_SEED", "3"))
@@ -135,7 +136,9 @@ def pairs(value: object) -> Sequence[tuple[str, Any]]:
     return value if isinstance(value, Pairs) else ()
 
 
-def judged(decode: Callable[[bytes], tuple[list[Entry], object]], page: bytes) -> Normalised | None:
+def judged(
+    decode: Callable[[bytes], tuple[Sequence[Entry | SoundEntry], object]], page: bytes
+) -> Normalised | None:
     """What becomes of a page; None where it is refused as it must be."""
     frame = Frame.of(query(), BUCKETS, lambda at: at.hour == at.minute == at.second == at.microsecond == 0)
     try:
@@ -165,7 +168,7 @@ def test_pages_of_the_query_builder(pages: int) -> None:
         if found is None:
             continue
         there = told(page)
-        for row in found.rows:
+        for row in rows_of(found):
             assert SPAN.start <= row.bucket.start < row.bucket.end <= SPAN.end
             assert (row.outcome_count is None) == row.rejected
             if row.rejected:
@@ -198,7 +201,7 @@ def test_pages_of_flow_aggregates(pages: int) -> None:
         found = judged(flow_aggregates.decode, page)
         sys.set_int_max_str_digits(0)
         became["refused" if found is None else "with rejects" if found.rejects else "whole"] += 1
-        for row in found.rows if found else ():
+        for row in rows_of(found) if found else ():
             assert SPAN.start <= row.bucket.start < row.bucket.end <= SPAN.end
             assert (row.outcome_count is None) == row.rejected
             if not row.rejected:
@@ -239,7 +242,7 @@ async def test_what_is_stored_of_them(database: str, pages: int) -> None:
             stored += 1
             kept = {
                 (row.bucket.flow_id, row.bucket.start, row.source_key, row.outcome_count)
-                for row in found.rows
+                for row in rows_of(found)
                 if not row.rejected
             }
             with psycopg.connect(database, options="-c timezone=UTC") as connection:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.model import FlowBucket, OutcomeRow
+from service.model import FlowBucket, Normalised, OutcomeRow, SoundFigure
 from service.postgres import packing
 from service.postgres.packing import COLUMNS, HEADER, NAME_COLUMNS, TRAILER, Packer
 from service.postgres.staging import _INCOMING
@@ -31,21 +31,39 @@ BUCKET = st.builds(
     START,
     st.sampled_from(["", "voice"]),
 )
+SHARE = st.none() | st.floats(0, 1)
 ENTRY = st.builds(
     lambda bucket, told: [
         OutcomeRow(bucket, key, count, share, count is None, success, success)
         for key, (count, share, success) in told.items()
     ],
     BUCKET,
-    st.dictionaries(TEXT, st.tuples(WHOLE, st.none() | st.floats(0, 1), WHOLE), max_size=4),
+    st.dictionaries(TEXT, st.tuples(WHOLE, SHARE, WHOLE), max_size=4)
+    | st.dictionaries(TEXT, st.tuples(st.integers(0, 2**63 - 1), SHARE, st.none()), max_size=4),
 )
 PAGES = st.lists(st.lists(ENTRY, max_size=4), max_size=3)
 Key = tuple[str, datetime, str]
 
 
+def page_of(*entries: list[OutcomeRow]) -> Normalised:
+    """A page of these entries, those that are sound as such."""
+    found = Normalised([], [], sound=[])
+    for entry in entries:
+        figures = {
+            row.source_key: SoundFigure(row.outcome_count, row.outcome_percentage)
+            for row in entry
+            if row.outcome_count is not None and row.success is None
+        }
+        if entry and len(figures) == len(entry):
+            found.sound.append((entry[0].bucket, figures))
+        else:
+            found.rows.extend(entry)
+    return found
+
+
 def pack(pages: list[list[list[OutcomeRow]]]) -> tuple[Packer, list[bytes]]:
     packer = Packer()
-    return packer, [packer.pack([row for entry in page for row in entry]) for page in pages]
+    return packer, [packer.pack(page_of(*page)) for page in pages]
 
 
 def keys(pages: list[list[list[OutcomeRow]]]) -> list[Key]:
@@ -67,7 +85,7 @@ def test_what_is_packed_is_what_was_given(database: str, pages: list[list[list[O
         found = [OutcomeRow(FlowBucket(*row[:4]), *row[4:]) for row in cursor]
     given_rows = [row for page in pages for entry in page for row in entry]
     assert sorted(found, key=repr) == sorted(given_rows, key=repr)
-    assert packer.numbered == len(packer.names)
+    assert (packer.numbered, packer.rows) == (len(packer.names), len(given_rows))
     assert packer.parts == any(row.bucket.part for row in given_rows)
 
 
@@ -89,8 +107,10 @@ def test_names_past_a_bound_are_numbered_anew(monkeypatch: pytest.MonkeyPatch) -
     days = [FlowBucket("f", start + number * DAY, start + (number + 1) * DAY) for number in range(4)]
     packer, _ = pack([[[OutcomeRow(day, name, 1, 0.5, rejected=False) for name in "ABC"] for day in days]])
     assert (packer.numbered, packer.repeats) == (3, False)
-    packer.pack([OutcomeRow(FlowBucket("g", start, start + DAY), name, 1, 0.5, rejected=False) for name in "DE"])
-    packer.pack([OutcomeRow(days[0], "A", 1, 0.5, rejected=False)])
+    packer.pack(
+        page_of([OutcomeRow(FlowBucket("g", start, start + DAY), name, 1, 0.5, rejected=False) for name in "DE"])
+    )
+    packer.pack(page_of([OutcomeRow(days[0], "A", 1, 0.5, rejected=False)]))
     assert (packer.numbered, packer.repeats, len(packer.names)) == (6, True, 6)
 
 
@@ -101,5 +121,5 @@ def test_more_buckets_than_are_kept_may_repeat(monkeypatch: pytest.MonkeyPatch) 
     days = [FlowBucket("f", start + number * DAY, start + (number + 1) * DAY) for number in range(3)]
     packer, _ = pack([[[OutcomeRow(day, "A", 1, 0.5, rejected=False)] for day in days[:2]]])
     assert not packer.repeats
-    packer.pack([OutcomeRow(days[2], "A", 1, 0.5, rejected=False)])
+    packer.pack(page_of([OutcomeRow(days[2], "A", 1, 0.5, rejected=False)]))
     assert packer.repeats

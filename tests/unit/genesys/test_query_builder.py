@@ -16,7 +16,8 @@ from service.errors import PageError
 from service.genesys.dialect import ApiRequest
 from service.genesys.query_builder import PATH, QueryBuilder, decode
 from service.model import Entry, Figure, Granularity, Page, Query, Span
-from service.normalise import whole_number
+from service.normalise import Frame, normalise, whole_number
+from tests.rows import plain, rows_of
 
 DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
 INTERVAL = "2024-01-01T00:00:00.000Z/2024-01-02T00:00:00.000Z"
@@ -136,8 +137,9 @@ class TestReading:
 
     def one(self, value: object) -> Entry:
         """The entry that this element becomes, the same by either way of reading."""
-        (fast,), token = decode(page(value), query())
-        (slow,), _ = decode(page(value).replace(b'"data": [', b'"x": "\\ud800", "data": ['), query())
+        entries, token = decode(page(value), query())
+        others, _ = decode(page(value).replace(b'"data": [', b'"x": "\\ud800", "data": ['), query())
+        (fast,), (slow,) = plain(entries), plain(others)
         assert token is None
         assert (fast.flow_id, fast.interval, told(fast), fast.text) == (
             slow.flow_id,
@@ -206,14 +208,14 @@ class TestReading:
     def test_a_huge_number_costs_its_entry_alone(self, literal: str) -> None:
         """It is read as something that is no count."""
         body = page(element(), element()).replace(b'"count": 42', b'"count": ' + literal.encode(), 1)
-        entries, _ = decode(body, query())
+        entries = plain(decode(body, query())[0])
         assert [each.outcomes is not None for each in entries] == [True, True]
         assert told(entries[1]) == {"Abandoned": (42, 0.18, None, None)}
 
     def test_a_lone_surrogate_costs_its_entry_alone(self) -> None:
         """Its text is kept as it came, escaped."""
         body = page(element(), element()).replace(b"Abandoned", b"A\\ud800", 1)
-        entries, _ = decode(body, query())
+        entries = plain(decode(body, query())[0])
         assert told(entries[0]) == {"A\ud800": (42, 0.18, None, None)}
         assert "\\ud800" in entries[0].text
         assert told(entries[1]) == {"Abandoned": (42, 0.18, None, None)}
@@ -267,7 +269,38 @@ class TestReading:
             entries, _ = decode(bytes(body), query(flows=("f1",)))
         except PageError:
             return
-        assert all(isinstance(each.text, str) for each in entries)
+        assert all(isinstance(each.text, str) for each in plain(entries))
+
+    @given(
+        st.lists(
+            st.builds(
+                lambda flow, figures, interval: {
+                    "group": {"flow-id": flow},
+                    "interval": interval,
+                    "metrics": {"flow-outcomes": figures},
+                },
+                st.sampled_from(["f1", "", "f\0", "x" * 513]),
+                st.dictionaries(
+                    st.sampled_from(["Paid", "Löst 🎧", "", "n\0", "y" * 513]),
+                    st.fixed_dictionaries(
+                        {"count": st.sampled_from([0, 7, 7.0, -1, 2**63, "7", None])},
+                        optional={"percentOfTotal": st.sampled_from([0, 0.25, 1, 1.5, -0.1, "0.5", None])},
+                    ),
+                    max_size=3,
+                ),
+                st.sampled_from([INTERVAL, "2024-01-02T00:00:00.000Z/2024-01-03T00:00:00.000Z", "soon"]),
+            ),
+            max_size=4,
+        )
+    )
+    def test_what_is_sound_is_judged_as_if_it_were_not(self, elements: list[object]) -> None:
+        """The short way gives the rows and rejects of the long one."""
+        entries, _ = decode(page(*elements), query())
+        frame = Frame(dict([DAY]), DAY, DAY, "UTC", lambda at: at == DAY.end)
+        short, long = normalise(entries, frame), normalise(plain(entries), frame)
+        assert sorted(rows_of(short), key=repr) == sorted(rows_of(long), key=repr)
+        assert sorted(short.rejects, key=repr) == sorted(long.rejects, key=repr)
+        assert short.shares_fit == long.shares_fit
 
 
 class TestBareShape:

@@ -1,0 +1,21 @@
+"""Every row of a page, however it was judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.model import Entry, Normalised, OutcomeRow, SoundEntry
+
+
+def rows_of(found: Normalised) -> list[OutcomeRow]:
+    """The rows, those of sound entries first."""
+    return [
+        OutcomeRow(bucket, name, figure.outcome_count, figure.percent_of_total, rejected=False)
+        for bucket, outcomes in found.sound
+        for name, figure in outcomes.items()
+    ] + found.rows
+
+
+def plain(entries: Sequence[Entry | SoundEntry]) -> list[Entry]:
+    """The entries, each as one that is judged piece by piece."""
+    return [entry.plain() if isinstance(entry, SoundEntry) else entry for entry in entries]
