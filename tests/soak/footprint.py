@@ -108,6 +108,7 @@ async def _rest(daemon: Daemon, simulator: Simulator) -> None:
     assert runtime is not None
     await runtime.database.begin_anew()
     _forget(simulator)
+    gc.unfreeze()  # a command that another test ran in this process has hidden what it imported
     for each in gc.get_objects():
         if isinstance(each, functools._lru_cache_wrapper) and each.__module__.startswith("service."):
             each.cache_clear()
