@@ -1,6 +1,6 @@
 """At an org's limit: how much of it is in use, and how soon the last page is visible.
 
-    python -m benchmarks.limit [--pages 200] [--limit 10] [--concurrency 1 4]
+    python -m benchmarks.limit [--pages 500] [--limit 10] [--concurrency 1 4]
 
 The server answers a request past its limit, in any second, with 429. ``visible after`` is from the arrival of the
 last request to the log's word that its windows are stored: the page is answered, read and merged meanwhile.
@@ -22,7 +22,7 @@ FLOWS = 2000  # of five outcomes: 10,000 rows a day
 def main() -> None:
     """Measure each width, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pages", type=int, default=200)
+    parser.add_argument("--pages", type=int, default=500)
     parser.add_argument("--limit", type=float, default=10)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4])
     arguments = parser.parse_args()

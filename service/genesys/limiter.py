@@ -14,15 +14,17 @@ from service.errors import RateLimitedError
 HOLD_MAX = 3600.0
 """Seconds: the longest that a 429 holds an org back."""
 
-MARGIN = 0.02
-"""How much longer than a second the limiter's own second is.
+MARGIN, MARGIN_MAX = 0.015, 0.02
+"""How much longer than a second the limiter's own second is: at ten a second, and from a hundred on.
 
 The server counts arrivals, and the way there bunches them: of two requests a second apart the first may take
-20 ms longer and the server still sees no more than the limit. Measured at the handler of an aiohttp server on
-loopback, four scans at once, two shared cores: of the limit 98.2 % was used at 10 a second, 98.0 % at 25 and 100,
-97.9 % at 300, and n + 1 arrivals took no less than 1.017 s. A wider margin would use up what sleeps that end late
-leave above 97.5 %.
+15 ms longer and the server still sees no more than the limit. Where many are under way they wait for one another,
+so the margin grows with the limit. ``python -m benchmarks.limit`` tells what is left: 98.1 % of ten a second and no
+429, nor any with four other processes on two cores; at a hundred a second and 15 ms there were one or two of 2,000
+in two runs of three, with 20 ms none.
 """
+_CROWD = 50e-6
+"""What each request a second adds to the margin."""
 _SPACING = 0.95
 """Requests are spaced by this part of an even spacing; the rest is made up for what sleeps overshoot."""
 _BUNCH = 1 / 40
@@ -95,7 +97,7 @@ class OrgLimiter:
     def requests_per_second(self, rate: float) -> None:
         self._rate = rate
         self._count = max(1, math.floor(rate))
-        self._period = max(1.0, 1 / rate) * (1 + MARGIN)
+        self._period = max(1.0, 1 / rate) * (1 + min(MARGIN + _CROWD * rate, MARGIN_MAX))
         bunch = max(1.0, self._count * _BUNCH)
         self._pace = AsyncLimiter(bunch, bunch * max(1.0, 1 / rate) / self._count * _SPACING)
 

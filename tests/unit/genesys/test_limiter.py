@@ -58,9 +58,11 @@ def test_no_second_sees_more_than_the_limit(
     assert _most_in_a_period(sent, period) <= max(1, math.floor(rate))
 
 
-@pytest.mark.parametrize("rate", [0.5, 1, 3, 10, 50, 200])
-def test_a_backlog_keeps_the_limit_busy(in_virtual_time: Run, rate: float) -> None:
-    """At least 97.5 % of the limit, though each sleep ends a millisecond late."""
+@pytest.mark.parametrize(
+    ("rate", "share"), [(0.5, 0.98), (1, 0.98), (3, 0.98), (10, 0.98), (50, 0.975), (200, 0.975)]
+)
+def test_a_backlog_keeps_the_limit_busy(in_virtual_time: Run, rate: float, share: float) -> None:
+    """Nearly all of the limit, though each sleep ends a millisecond late."""
 
     async def main() -> float:
         limiter = OrgLimiter(rate)
@@ -73,7 +75,7 @@ def test_a_backlog_keeps_the_limit_busy(in_virtual_time: Run, rate: float) -> No
         return count / (last - first)
 
     # The requests of the last, unfinished second stand closer: what is counted is whole periods.
-    assert in_virtual_time(main(), overshoot=0.001) >= rate * 0.975
+    assert in_virtual_time(main(), overshoot=0.001) >= rate * share
 
 
 def test_what_was_spent_a_while_ago_is_waited_for_no_longer(in_virtual_time: Run) -> None:
