@@ -19,9 +19,9 @@ MARGIN, MARGIN_MAX = 0.015, 0.02
 
 The server counts arrivals, and the way there bunches them: of two requests a second apart the first may take
 15 ms longer and the server still sees no more than the limit. Where many are under way they wait for one another,
-so the margin grows with the limit. ``python -m benchmarks.limit`` tells what is left: 98.1 % of ten a second and no
-429, nor any with four other processes on two cores; at a hundred a second and 15 ms there were one or two of 2,000
-in two runs of three, with 20 ms none.
+so the margin grows with the limit. ``python -m benchmarks.limit`` tells what is left: 98.1 % of ten a second and
+no 429, nor any with four other processes on two cores; at a hundred a second and 15 ms there were one or two of
+2,000 in two runs of three, with 20 ms none.
 """
 _CROWD = 50e-6
 """What each request a second adds to the margin."""
