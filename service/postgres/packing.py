@@ -23,8 +23,8 @@ TRAILER = b"\xff\xff"
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_NAMES = 65_536
-"""Names kept with their numbers; past so many all are numbered anew."""
+_NAMES = 32_768
+"""Names kept with their numbers; those past so many get a new one each time."""
 _SEEN = 2**25
 """Flows times buckets, of which it is kept, a bit for each, whether they came."""
 _NULL = b"\xff\xff\xff\xff"
@@ -55,15 +55,14 @@ class Packer:
     """Packs a scan's rows, in ``COLUMNS``, and the names that they are about, in ``NAME_COLUMNS``.
 
     Attributes:
-        names: packed, those that were numbered since somebody took them from here; one may come twice in a scan.
-        numbered: how many there were in all.
+        numbered: how many names there were in all; one may have come more than once.
         rows: how many were packed.
         parts: whether some row was a part of its outcome's figure.
         repeats: whether some outcome may have come twice in one bucket.
     """
 
     def __init__(self) -> None:
-        self.names: list[bytes] = []
+        self._names: list[bytes] = []
         self.parts = False
         self.repeats = False
         self._flows: dict[str, _Flow] = {}
@@ -71,8 +70,11 @@ class Packer:
         self.numbered = self.rows = 0
         self._known = 0
 
-    def pack(self, normalised: Normalised) -> bytes:
-        """A page's rows one after the other, without header and trailer; those of one entry share its bucket."""
+    def pack(self, normalised: Normalised) -> tuple[bytes, bytes]:
+        """A page's rows, those of one entry one after the other, and the names that are new in it.
+
+        Both are without header and trailer. Rows of one entry share its bucket; none of them comes twice in it.
+        """
         packed: list[bytes] = []
         add = packed.append
         for bucket, outcomes in normalised.sound:
@@ -95,13 +97,16 @@ class Packer:
             add(head + _pack_int4(4, number) + _int8(row.outcome_count) + _float8(row.outcome_percentage))
             add(_pack_bool(1, row.rejected) + _int8(row.success) + _int8(row.failure))
         self.rows += len(normalised.rows)
-        return b"".join(packed)
+        names, self._names = self._names, []
+        return b"".join(packed), b"".join(names)
 
     def _entry(self, bucket: FlowBucket) -> tuple[_Flow, bytes]:
         """Note that an entry has come; its flow, and what each of its rows begins with."""
         flow = self._flows.get(bucket.flow_id)
         if flow is None:
-            flow = self._flows[bucket.flow_id] = _Flow(bucket.flow_id)
+            flow = _Flow(bucket.flow_id)
+            if self._room():
+                self._flows[bucket.flow_id] = flow
         packed, bit = self._buckets.get(bucket.start) or self._bucket(bucket)
         if not self.repeats:
             self.repeats = bool(flow.seen & bit) or len(self._flows) * len(self._buckets) > _SEEN
@@ -116,15 +121,18 @@ class Packer:
         known = self._buckets[bucket.start] = packed, 1 << len(self._buckets)
         return known
 
+    def _room(self) -> bool:
+        """Whether more can be kept; what is not is taken as if it repeated."""
+        self.repeats = self.repeats or self._known >= _NAMES
+        return self._known < _NAMES
+
     def _number(self, flow: _Flow, key: str) -> int:
         """Number an outcome, from one upwards."""
-        if self._known >= _NAMES:
-            self._known, self.repeats = 0, True
-            self._flows.clear()
-        self._known += 1
         self.numbered += 1
-        flow.numbers[key] = self.numbered
-        self.names.append(_pack_columns(3) + _pack_int4(4, self.numbered) + flow.text + _text(key))
+        if self._room():
+            flow.numbers[key] = self.numbered
+            self._known += 1
+        self._names.append(_pack_columns(3) + _pack_int4(4, self.numbered) + flow.text + _text(key))
         return self.numbered
 
 

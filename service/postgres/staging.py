@@ -16,9 +16,9 @@ from service.model import Normalised, Reject
 from service.postgres.packing import COLUMNS, HEADER, NAME_COLUMNS, TRAILER, Packer
 from service.postgres.pool import Connection, Database
 
-# Bytes that a scan holds in memory, about 100,000 rows: nearly every scan stays below. Where all scans of the
+# Bytes that a scan holds in memory, about 80,000 rows: nearly every scan stays below. Where all scans of the
 # process together hold more than so many, each keeps less.
-MEMORY = 8 * 2**20
+MEMORY = 6 * 2**20
 MEMORY_OF_ALL = 64 * 2**20
 MEMORY_WHEN_SCARCE = MEMORY // 8
 
@@ -70,6 +70,7 @@ class Staging:
         self._staged = dict.fromkeys(_STAGED, 0)
         self._packer = Packer()
         self._packed: list[bytes] = []
+        self._names: list[bytes] = []
         self._bytes = self._counted = 0
         self._rejects: list[tuple[str, int, Reject]] = []
         self._last_entry = ("", "", "", 0)  # text, what is kept of it, digest, rejects so far
@@ -80,11 +81,11 @@ class Staging:
         Raises:
             DatabaseAwayError: they had to be written out, and could not.
         """
-        names_before = len(self._packer.names)
-        packed = self._packer.pack(normalised)
+        packed, names = self._packer.pack(normalised)
         self.shares_fit = self.shares_fit and normalised.shares_fit
         self._packed.append(packed)
-        self._bytes += len(packed) + sum(map(len, self._packer.names[names_before:]))
+        self._names.append(names)
+        self._bytes += len(packed) + len(names)
         for reject in normalised.rejects:
             self._add_reject(reject)
         self._count()
@@ -122,7 +123,7 @@ class Staging:
         self._forget()
 
     def _forget(self) -> None:
-        self._packed, self._packer.names, self._rejects = [], [], []
+        self._packed, self._names, self._rejects = [], [], []
         self._bytes = 0
         self._count()
 
@@ -202,7 +203,7 @@ class Staging:
         """Bring what is held in memory into the session's own tables."""
         await connection.execute(_INCOMING)
         names, rows, _ = self._tables()
-        for (_, table, columns), packed in ((names, [b"".join(self._packer.names)]), (rows, self._packed)):
+        for (_, table, columns), packed in ((names, self._names), (rows, self._packed)):
             statement = f"COPY pg_temp.{table} ({columns}) FROM STDIN (FORMAT BINARY)"
             async with connection.cursor() as cursor, cursor.copy(statement) as copy:
                 for each in (HEADER, *packed, TRAILER):

@@ -61,7 +61,7 @@ def page_of(*entries: list[OutcomeRow]) -> Normalised:
     return found
 
 
-def pack(pages: list[list[list[OutcomeRow]]]) -> tuple[Packer, list[bytes]]:
+def pack(pages: list[list[list[OutcomeRow]]]) -> tuple[Packer, list[tuple[bytes, bytes]]]:
     packer = Packer()
     return packer, [packer.pack(page_of(*page)) for page in pages]
 
@@ -77,15 +77,17 @@ def test_what_is_packed_is_what_was_given(database: str, pages: list[list[list[O
     packer, packed = pack(pages)
     with psycopg.connect(database, options="-c timezone=UTC") as connection, connection.cursor() as cursor:
         cursor.execute(_INCOMING.encode())
-        for table, columns, rows in (("incoming_name", NAME_COLUMNS, packer.names), ("scanned", COLUMNS, packed)):
+        rows, names = zip(*packed, strict=True) if packed else ((), ())
+        for table, columns, sent in (("incoming_name", NAME_COLUMNS, names), ("scanned", COLUMNS, rows)):
             with cursor.copy(f"COPY pg_temp.{table} ({columns}) FROM STDIN (FORMAT BINARY)".encode()) as copy:
-                for each in (HEADER, *rows, TRAILER):
+                for each in (HEADER, *sent, TRAILER):
                     copy.write(each)
         cursor.execute(SAID.encode())
         found = [OutcomeRow(FlowBucket(*row[:4]), *row[4:]) for row in cursor]
     given_rows = [row for page in pages for entry in page for row in entry]
     assert sorted(found, key=repr) == sorted(given_rows, key=repr)
-    assert (packer.numbered, packer.rows) == (len(packer.names), len(given_rows))
+    assert packer.rows == len(given_rows)
+    assert packer.numbered == len({(row.bucket.flow_id, row.source_key) for row in given_rows})
     assert packer.parts == any(row.bucket.part for row in given_rows)
 
 
@@ -100,18 +102,20 @@ def test_no_repeat_is_overlooked(pages: list[list[list[OutcomeRow]]]) -> None:
     assert packer.repeats == (len(set(entries)) < len(entries))
 
 
-def test_names_past_a_bound_are_numbered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_past_a_bound_get_a_new_number_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that memory stays flat; what repeats is then not known, and taken as if it did."""
     monkeypatch.setattr(packing, "_NAMES", 3)
     start = datetime(2024, 1, 1, tzinfo=UTC)
     days = [FlowBucket("f", start + number * DAY, start + (number + 1) * DAY) for number in range(4)]
     packer, _ = pack([[[OutcomeRow(day, name, 1, 0.5, rejected=False) for name in "ABC"] for day in days]])
     assert (packer.numbered, packer.repeats) == (3, False)
-    packer.pack(
-        page_of([OutcomeRow(FlowBucket("g", start, start + DAY), name, 1, 0.5, rejected=False) for name in "DE"])
-    )
-    packer.pack(page_of([OutcomeRow(days[0], "A", 1, 0.5, rejected=False)]))
-    assert (packer.numbered, packer.repeats, len(packer.names)) == (6, True, 6)
+    other = page_of([OutcomeRow(FlowBucket("g", start, start + DAY), "D", 1, 0.5, rejected=False)])
+    (_, names), (_, again) = packer.pack(other), packer.pack(other)
+    assert (packer.numbered, packer.repeats) == (5, True)
+    assert names.endswith(b"g\0\0\0\1D")
+    assert again.endswith(b"g\0\0\0\1D")
+    _, known = packer.pack(page_of([OutcomeRow(days[0], "A", 1, 0.5, rejected=False)]))
+    assert (packer.numbered, known) == (5, b"")
 
 
 def test_more_buckets_than_are_kept_may_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
