@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,21 @@ HERE = Path(__file__).resolve().parent.parent
 
 
 class Measured(NamedTuple):
-    """One run; seconds and megabytes. ``cpu`` is the process's own and its children's, not the server's."""
+    """One run; seconds and megabytes.
+
+    Attributes:
+        wall: from its start to its end.
+        cpu: the process's own and its children's, not the server's.
+        peak: resident.
+        out: what it said.
+        ended: when, on the machine's monotonic clock.
+    """
 
     wall: float
     cpu: float
     peak: float
     out: str
+    ended: float
 
 
 def measured(command: Sequence[str | Path], **environment: str) -> Measured:
@@ -49,16 +57,11 @@ def measured(command: Sequence[str | Path], **environment: str) -> Measured:
     ) as process:
         out = process.stdout.read() if process.stdout else ""
         _, status, used = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
+        ended = time.monotonic()
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{command} ended with {process.returncode}: {out[-3000:]}")
-    return Measured(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, out)
-
-
-def median(runs: Sequence[Measured], of: Callable[[Measured], float]) -> float:
-    """The median of one figure."""
-    return statistics.median(of(run) for run in runs)
+    return Measured(ended - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, out, ended)
 
 
 @dataclass

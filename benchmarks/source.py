@@ -69,13 +69,14 @@ class Arrivals:
         return True
 
     def told(self) -> dict[str, Any]:
-        """The figures so far."""
+        """The figures so far; ``first`` is when the first came, on the machine's monotonic clock."""
         return {
             "answered": self.answered,
             "pages": self.pages,
             "throttled": self.throttled,
             "peak": self.peak,
             "seconds": round(self.last - self.first, 3),
+            "first": self.first,
             "last_at": time.time() - (time.monotonic() - self.last),
         }
 
