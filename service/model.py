@@ -222,7 +222,8 @@ class Normalised:
         rejects: what was refused.
         shares_fit: whether each share is near its count's part of its own entry's total; where one is not, it may
             still fit another one.
-        sound: the entries that need no row object for each figure: their bucket, and their figures by name.
+        sound: the entries that need no row object for each figure: their bucket, which has no part, and their
+            figures by name.
     """
 
     rows: list[OutcomeRow]

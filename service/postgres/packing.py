@@ -31,13 +31,14 @@ _NULL = b"\xff\xff\xff\xff"
 _NO_PART = bytes(4)
 _pack_length = Struct("!i").pack
 _pack_columns = Struct("!h").pack
-_pack_int4 = Struct("!ii").pack
+_pack_int4 = Struct("!q").pack  # length and number in one
 _pack_bucket = Struct("!hiqiq").pack
 _pack_int8 = Struct("!iq").pack
 _pack_float8 = Struct("!id").pack
 _pack_bool = Struct("!i?").pack
-_NEITHER = _NULL + _pack_bool(1, False) + _NULL + _NULL  # share, successes nor failures
-_pack_sound = Struct("!iiiqidi?ii").pack  # count and share, neither successes nor failures
+# A row of a sound entry: its bucket, which is no part, number, count, share; neither successes nor failures.
+_pack_sound = Struct("!30sqiqid13s").pack
+_NO_MORE = _pack_bool(1, False) + _NULL + _NULL
 
 
 class _Flow:
@@ -84,9 +85,9 @@ class Packer:
                 number = numbers.get(key) or self._number(flow, key)
                 count, share = figure.outcome_count, figure.percent_of_total
                 if share is None:
-                    add(head + _pack_int4(4, number) + _pack_int8(8, count) + _NEITHER)
+                    add(head + _pack_int4(number) + _pack_int8(8, count) + _NULL + _NO_MORE)
                 else:
-                    add(head + _pack_sound(4, number, 8, count, 8, share, 1, False, -1, -1))
+                    add(_pack_sound(head, number, 8, count, 8, share, _NO_MORE))
             self.rows += len(outcomes)
         last = None
         for row in normalised.rows:
@@ -94,7 +95,7 @@ class Packer:
                 last = row.bucket
                 flow, head = self._entry(last)
             number = flow.numbers.get(row.source_key) or self._number(flow, row.source_key)
-            add(head + _pack_int4(4, number) + _int8(row.outcome_count) + _float8(row.outcome_percentage))
+            add(head + _pack_int4(number) + _int8(row.outcome_count) + _float8(row.outcome_percentage))
             add(_pack_bool(1, row.rejected) + _int8(row.success) + _int8(row.failure))
         self.rows += len(normalised.rows)
         names, self._names = self._names, []
@@ -127,13 +128,14 @@ class Packer:
         return self._known < _NAMES
 
     def _number(self, flow: _Flow, key: str) -> int:
-        """Number an outcome, from one upwards."""
+        """Number an outcome, from one upwards; the number as a column, its length before it."""
         self.numbered += 1
+        number = 4 << 32 | self.numbered
         if self._room():
-            flow.numbers[key] = self.numbered
+            flow.numbers[key] = number
             self._known += 1
-        self._names.append(_pack_columns(3) + _pack_int4(4, self.numbered) + flow.text + _text(key))
-        return self.numbered
+        self._names.append(_pack_columns(3) + _pack_int4(number) + flow.text + _text(key))
+        return number
 
 
 def _since_epoch(at: datetime) -> int:

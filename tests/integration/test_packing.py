@@ -54,7 +54,7 @@ def page_of(*entries: list[OutcomeRow]) -> Normalised:
             for row in entry
             if row.outcome_count is not None and row.success is None
         }
-        if entry and len(figures) == len(entry):
+        if entry and not entry[0].bucket.part and len(figures) == len(entry):
             found.sound.append((entry[0].bucket, figures))
         else:
             found.rows.extend(entry)
