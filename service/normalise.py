@@ -34,10 +34,7 @@ _REMEMBERED = 8192
 _SHOWN = 40
 _BITS_SHOWN = 256
 
-_iso = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)",
-    re.ASCII,
-)
+_iso = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +167,8 @@ class _Verdict:
 
     def take(self, bucket: FlowBucket, outcomes: Mapping[str, SoundFigure]) -> None:
         """An entry with nothing wrong in it."""
-        self.sound.append((bucket, outcomes))
+        if outcomes:
+            self.sound.append((bucket, outcomes))
         if self.shares_fit:
             self.shares_fit = _fit(outcomes.values())
 

@@ -194,8 +194,9 @@ class Merge:
 
     async def _change(self) -> None:
         """Find what differs from what is stored, keep the former versions, and store it."""
-        self.result.changed = await self._fill(figures.FIND_CHANGES, "change")
+        self.result.changed = await self._count(figures.FIND_CHANGES)
         if self.result.changed:
+            await self._run("ANALYZE pg_temp.change")
             if await self._count(figures.KEEP_FORMER):
                 await self._run(figures.STORE_CHANGED)
             await self._run(figures.STORE_NEW)

@@ -301,6 +301,7 @@ class TestReading:
         assert sorted(rows_of(short), key=repr) == sorted(rows_of(long), key=repr)
         assert sorted(short.rejects, key=repr) == sorted(long.rejects, key=repr)
         assert short.shares_fit == long.shares_fit
+        assert all(outcomes for _, outcomes in short.sound)  # what says nothing is not kept for the packer
 
 
 class TestBareShape:
