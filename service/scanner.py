@@ -129,7 +129,7 @@ class Scanner:
                 alone=alone,
             )
             work = [
-                partial(self._one, self._scan(each, terms), terms, cycle, tally, priority(each[0]))
+                partial(self._one, self._scan(each, terms), terms, cycle, tally, min(map(priority, each)))
                 for each in joined.scans
             ]
             try:

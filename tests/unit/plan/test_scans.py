@@ -85,9 +85,17 @@ def test_only_neighbours_are_joined() -> None:
     given = windows(10)
     assert sizes(joined(given, alone=[given[4].span])) == [4, 1, 5]
     assert sizes(joined(given[:3] + given[5:])) == [3, 5]
-    assert sizes(joined(given[5:] + given[:5])) == [5, 5]
+    assert sizes(joined(given[5:] + given[:5], 250.0)) == [5, 5]
     assert sizes(joined(given[:5] + [replace(each, work="job:y") for each in given[5:]])) == [5, 5]
     assert sizes(joined(given[:5] + [replace(each, granularity=HOURLY) for each in given[5:]])) == [5, 5]
+
+
+def test_few_pages_are_asked_for_in_the_order_of_time() -> None:
+    """Twenty pages in all: the newest windows, which come first otherwise, are joined with those before them."""
+    given = windows(100)
+    newest_first = given[97:] + given[:97]
+    assert joined(newest_first, 20.0).scans == [given]
+    assert [scan[0] for scan in joined(newest_first, 20.1).scans] == [given[97], given[0]]
 
 
 def test_auto_sends_the_delay_where_it_has_not_settled() -> None:
@@ -237,9 +245,9 @@ def test_halves_tile(
 def test_joined_scans_keep_every_window(days: list[int], entries: float, mode: str) -> None:
     """Every window is in one scan, in order, and what is joined is one query of no more than a hundred pages."""
     every = windows(61)
-    given = [every[day] for day in days]
-    scans = joined(given, entries, metrics_delay=mode).scans
-    assert [window for scan in scans for window in scan] == given
+    scans = joined([every[day] for day in days], entries, metrics_delay=mode).scans
+    in_order = days if len(days) * entries / 100 > 20 else sorted(days)
+    assert [window for scan in scans for window in scan] == [every[day] for day in in_order]
     for scan in (scan for scan in scans if len(scan) > 1):
         whole = Span(scan[0].span.start, scan[-1].span.end)
         assert one_query(whole, DAILY, "UTC", HOUR if mode == "always" else timedelta(0))
