@@ -60,12 +60,14 @@ FIND_EXPECTED_HERE = """
               AND f.outcome_count IS NOT NULL AND f.bucket_start >= %(seen_from)s AND f.bucket_start < %(end)s
             LIMIT 1
         ) figure
-        WHERE o.org = %(org)s AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
+        WHERE o.org = (SELECT %(org)s::text)
+          AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
           AND o.outcome_no NOT IN (
-              SELECT n.outcome_no FROM pg_temp.scan_outcome n
-              JOIN (SELECT s.name_no FROM pg_temp.scanned s JOIN pg_temp.newly_covered b USING (bucket_start)
-                    GROUP BY s.name_no HAVING count(*) = (SELECT count(*) FROM pg_temp.newly_covered)) whole
-                  USING (name_no))
+              SELECT n.outcome_no
+              FROM pg_temp.scanned s
+              JOIN pg_temp.newly_covered b USING (bucket_start)
+              JOIN pg_temp.scan_outcome n USING (name_no)
+              GROUP BY n.outcome_no HAVING count(*) = (SELECT count(*) FROM pg_temp.newly_covered))
     ) seen
     CROSS JOIN pg_temp.newly_covered b
     WHERE NOT EXISTS (SELECT 1 FROM pg_temp.scanned s JOIN pg_temp.scan_outcome n USING (name_no)
@@ -77,9 +79,10 @@ FIND_EXPECTED_HERE = """
 FIND_EXPECTED_BEFORE = """
     INSERT INTO pg_temp.candidate
     SELECT f.outcome_no, f.bucket_start, f.bucket_end
-    FROM flow_outcomes.figure f JOIN pg_temp.newly_covered b ON b.bucket_start = f.bucket_start
+    FROM flow_outcomes.figure f
     WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.state = 'expected'
       AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+      AND (f.bucket_start IN (SELECT bucket_start FROM pg_temp.newly_covered)) IS TRUE
     ON CONFLICT DO NOTHING
 """
 
@@ -97,7 +100,7 @@ _CAME_OR_WENT: LiteralString = """
         GROUP BY outcome_no, outcome_count IS NOT NULL
 """
 _LATER: LiteralString = """
-    , reach AS (
+    , reach AS MATERIALIZED (
         SELECT DISTINCT bucket_start, bucket_end, max(expect_for) OVER (PARTITION BY bucket_start) AS expect_for
         FROM flow_outcomes.bucket_coverage
         WHERE org = %(org)s AND granularity = %(granularity)s
@@ -128,7 +131,7 @@ _WANTED = """
         SELECT 1
         FROM flow_outcomes.bucket_coverage v
         JOIN flow_outcomes.flow_scope s ON s.org = v.org AND s.scope = v.scope
-        JOIN flow_outcomes.outcome o ON o.org = v.org AND o.outcome_no = k.outcome_no
+        JOIN flow_outcomes.outcome o ON o.org = (SELECT %(org)s::text) AND o.outcome_no = k.outcome_no
         WHERE v.org = %(org)s AND v.granularity = %(granularity)s AND v.bucket_start = k.bucket_start
           AND v.silence_told AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
           AND EXISTS (
@@ -139,7 +142,9 @@ _WANTED = """
                 AND p.bucket_start >= k.bucket_start - v.expect_for - %(longest_bucket)s
                 AND p.bucket_start < k.bucket_start
                 AND p.bucket_end <= k.bucket_start AND p.bucket_end >= k.bucket_start - v.expect_for
+              OFFSET 0
           )
+        OFFSET 0
     )
 """
 
@@ -152,7 +157,8 @@ STORE_EXPECTED = """
             SELECT 1 FROM flow_outcomes.figure f
             WHERE f.org = %(org)s AND f.granularity = %(granularity)s
               AND f.outcome_no = c.outcome_no AND f.bucket_start = c.bucket_start
-              AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s)
+              AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
+            OFFSET 0)
     ), reach AS MATERIALIZED (
         SELECT outcome_no, min(bucket_start) AS earliest, max(bucket_start) AS latest FROM k GROUP BY outcome_no
     ), seen AS (
@@ -167,13 +173,16 @@ STORE_EXPECTED = """
             ORDER BY f.bucket_start DESC LIMIT 1
         ) f
         UNION ALL
-        SELECT f.outcome_no, f.bucket_end
+        SELECT r.outcome_no, f.bucket_end
         FROM reach r
-        JOIN flow_outcomes.figure f
-          ON f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = r.outcome_no
-         AND f.bucket_start >= %(start)s AND f.bucket_start < %(expected_to)s
-         AND f.bucket_start >= r.earliest AND f.bucket_start < r.latest
-        WHERE f.outcome_count IS NOT NULL
+        CROSS JOIN LATERAL (
+            SELECT f.bucket_end FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = r.outcome_no
+              AND f.outcome_count IS NOT NULL
+              AND f.bucket_start >= %(start)s AND f.bucket_start < %(expected_to)s
+              AND f.bucket_start >= r.earliest AND f.bucket_start < r.latest
+            OFFSET 0
+        ) f
     ), walked AS (
         SELECT outcome_no, bucket_start, bucket_end,
                max(seen_to) OVER (PARTITION BY outcome_no ORDER BY instant, bucket_start NULLS FIRST
@@ -190,7 +199,11 @@ STORE_EXPECTED = """
         SELECT %(org)s, %(granularity)s, w.outcome_no, w.bucket_start, w.bucket_end, 'expected',
                %(began_at)s, %(revision)s
         FROM walked w
-        JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = w.outcome_no
+        CROSS JOIN LATERAL (
+            SELECT o.flow_id FROM flow_outcomes.outcome o
+            WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = w.outcome_no
+            LIMIT 1
+        ) o
         WHERE w.bucket_start IS NOT NULL AND w.seen_to IS NOT NULL
           AND EXISTS (
               SELECT 1
@@ -198,21 +211,34 @@ STORE_EXPECTED = """
               JOIN flow_outcomes.flow_scope s ON s.org = v.org AND s.scope = v.scope
               WHERE v.org = %(org)s AND v.granularity = %(granularity)s AND v.bucket_start = w.bucket_start
                 AND v.silence_told AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
-                AND w.seen_to >= w.bucket_start - v.expect_for)
+                AND w.seen_to >= w.bucket_start - v.expect_for
+              OFFSET 0)
         ORDER BY w.outcome_no, w.bucket_start
         RETURNING outcome_no, bucket_start
     )
     INSERT INTO pg_temp.missing SELECT * FROM stored
 """
 
+# Each row is found by its key, and deleted where it was found: of a join the planner could read all figures for
+# each candidate. The key again, for every partition has such a place.
 TAKE_BACK_EXPECTED = f"""
-    WITH gone AS (
+    WITH unwanted AS MATERIALIZED (
+        SELECT k.outcome_no, k.bucket_start, f.place
+        FROM pg_temp.candidate k
+        CROSS JOIN LATERAL (
+            SELECT f.ctid AS place, f.state, f.revision FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+              AND f.outcome_no = k.outcome_no AND f.bucket_start = k.bucket_start
+              AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
+            LIMIT 1
+        ) f
+        WHERE f.state = 'expected' AND f.revision < %(revision)s AND NOT {_WANTED}
+    ), gone AS (
         DELETE FROM flow_outcomes.figure f
-        USING pg_temp.candidate k
         WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-          AND f.outcome_no = k.outcome_no AND f.bucket_start = k.bucket_start
           AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
-          AND f.state = 'expected' AND f.revision < %(revision)s AND NOT {_WANTED}
+          AND f.ctid = ANY (ARRAY(SELECT place FROM unwanted))
+          AND ((f.outcome_no, f.bucket_start) IN (SELECT outcome_no, bucket_start FROM unwanted)) IS TRUE
         RETURNING f.*
     )
     INSERT INTO flow_outcomes.figure_history
@@ -231,7 +257,11 @@ COUNT_MISSING = """
         FROM (SELECT outcome_no, bucket_start FROM pg_temp.missing
               UNION ALL
               SELECT outcome_no, bucket_start FROM pg_temp.change WHERE state = 'withdrawn') m
-        JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = m.outcome_no
+        CROSS JOIN LATERAL (
+            SELECT o.flow_id, o.outcome_name FROM flow_outcomes.outcome o
+            WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = m.outcome_no
+            LIMIT 1
+        ) o
         WHERE o.outcome_name <> ''
     )
     SELECT b.window_start, count(*), (array_agg(DISTINCT gone.outcome_name))[1:5]

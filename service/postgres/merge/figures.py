@@ -34,7 +34,7 @@ FIND_CHANGES = """
        OR s.outcome_no IS NULL AND f.state IN ('reported', 'rejected') AND EXISTS (
               SELECT 1
               FROM pg_temp.scan_bucket b
-              JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = f.outcome_no
+              JOIN flow_outcomes.outcome o ON o.org = (SELECT %(org)s::text) AND o.outcome_no = f.outcome_no
               WHERE b.bucket_start = f.bucket_start AND b.believed AND b.silence_told
                 AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
                 AND NOT EXISTS (SELECT 1 FROM pg_temp.outdone n
@@ -54,10 +54,13 @@ KEEP_FORMER = """
     SELECT f.org, f.granularity, f.outcome_no, f.bucket_start, f.bucket_end, f.state, f.outcome_count,
            f.outcome_percentage, f.success_count, f.failure_count, f.extraction_timestamp, f.revision, %(revision)s
     FROM pg_temp.change c
-    JOIN flow_outcomes.figure f
-      ON f.org = %(org)s AND f.granularity = %(granularity)s
-     AND f.outcome_no = c.outcome_no AND f.bucket_start = c.bucket_start
-     AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+    CROSS JOIN LATERAL (
+        SELECT * FROM flow_outcomes.figure f
+        WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+          AND f.outcome_no = c.outcome_no AND f.bucket_start = c.bucket_start
+          AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+        LIMIT 1
+    ) f
     WHERE c.old_state IS NOT NULL
 """
 
@@ -73,32 +76,29 @@ STORE_ALL = f"{_STORE} FROM ({_NEW}) new ORDER BY outcome_no, bucket_start"
 FIND_NEW = f"INSERT INTO pg_temp.change SELECT *, NULL, NULL FROM ({_NEW}) new"
 
 # What is new and what is stored are told apart already, under the org's lock: asking the index again, row by row,
-# is most of what ON CONFLICT costs.
+# is most of what ON CONFLICT would cost here.
 STORE_NEW = f"{_STORE} FROM pg_temp.change WHERE old_state IS NULL ORDER BY outcome_no, bucket_start"
 
-STORE_CHANGED = """
-    UPDATE flow_outcomes.figure f
-    SET bucket_end = c.bucket_end, state = c.state, outcome_count = c.outcome_count,
-        outcome_percentage = c.outcome_percentage, success_count = c.success_count,
-        failure_count = c.failure_count, extraction_timestamp = %(began_at)s, revision = %(revision)s
-    FROM pg_temp.change c
-    WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-      AND f.outcome_no = c.outcome_no AND f.bucket_start = c.bucket_start
-      AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
-      AND c.old_state IS NOT NULL
+# Each of these conflicts: its row is found by the key, where the planner could read all of them for each change.
+STORE_CHANGED = f"""
+    {_STORE} FROM pg_temp.change WHERE old_state IS NOT NULL ORDER BY outcome_no, bucket_start
+    ON CONFLICT (org, outcome_no, bucket_start, granularity) DO UPDATE
+        SET bucket_end = EXCLUDED.bucket_end, state = EXCLUDED.state, outcome_count = EXCLUDED.outcome_count,
+            outcome_percentage = EXCLUDED.outcome_percentage, success_count = EXCLUDED.success_count,
+            failure_count = EXCLUDED.failure_count, extraction_timestamp = EXCLUDED.extraction_timestamp,
+            revision = EXCLUDED.revision
 """
 
 # As a reader saw it before and sees it now: folded under the name that it has at this moment. A bucket that no
 # scan had covered for the flow has no former figure, so nothing of it is restated. What a changed figure is folded
-# with is looked up one by one, and only where several outcomes have a name: the planner may know nothing yet of
-# what was stored a moment ago, and would go through all of it for each change.
+# with is looked up only where several outcomes have a name.
 RESTATE = """
     WITH named AS MATERIALIZED (
         SELECT c.outcome_no, o.flow_id, o.outcome_name
         FROM (SELECT DISTINCT outcome_no FROM pg_temp.change) c
         CROSS JOIN LATERAL (
             SELECT o.flow_id, o.outcome_name FROM flow_outcomes.outcome o
-            WHERE o.org = %(org)s AND o.outcome_no = c.outcome_no
+            WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = c.outcome_no
             LIMIT 1
         ) o
         WHERE o.outcome_name <> ''
@@ -107,7 +107,7 @@ RESTATE = """
         FROM (SELECT DISTINCT flow_id, outcome_name FROM named) k
         CROSS JOIN LATERAL (
             SELECT array_agg(o.outcome_no) AS outcome_nos FROM flow_outcomes.outcome o
-            WHERE o.org = %(org)s AND o.flow_id = k.flow_id AND o.outcome_name = k.outcome_name
+            WHERE o.org = (SELECT %(org)s::text) AND o.flow_id = k.flow_id AND o.outcome_name = k.outcome_name
         ) o
         WHERE cardinality(o.outcome_nos) > 1
     ), touched AS MATERIALIZED (
@@ -155,17 +155,17 @@ RESTATE = """
 # first is asked of every changed figure, the others of the few that do not fit it.
 TOTAL_FLOWS = """
     INSERT INTO pg_temp.flow_total
-    SELECT o.flow_no, s.bucket_start, coalesce(sum(s.outcome_count), 0)::double precision
+    SELECT o.flow_id, s.bucket_start, coalesce(sum(s.outcome_count), 0)::double precision
     FROM pg_temp.scanned s JOIN pg_temp.scan_outcome o USING (name_no)
-    GROUP BY o.flow_no, s.bucket_start HAVING NOT bool_or(s.rejected)
+    GROUP BY o.flow_id, s.bucket_start HAVING NOT bool_or(s.rejected)
 """
 
 FIND_SUSPECTS = """
     INSERT INTO pg_temp.suspect
-    SELECT o.flow_no, c.bucket_start, c.outcome_count, c.outcome_percentage
+    SELECT o.flow_id, c.bucket_start, c.outcome_count, c.outcome_percentage
     FROM pg_temp.change c
     JOIN pg_temp.scan_outcome o USING (outcome_no)
-    JOIN pg_temp.flow_total t ON t.flow_no = o.flow_no AND t.bucket_start = c.bucket_start
+    JOIN pg_temp.flow_total t ON t.flow_id = o.flow_id AND t.bucket_start = c.bucket_start
     WHERE abs(c.outcome_percentage - coalesce(c.outcome_count / nullif(t.total, 0), 0)) > 0.01
 """
 
@@ -175,7 +175,7 @@ COUNT_MISMATCHES = """
     JOIN pg_temp.scan_bucket b USING (bucket_start)
     JOIN (SELECT bucket_start, sum(total) AS total FROM pg_temp.flow_total GROUP BY bucket_start) bucket
         USING (bucket_start)
-    JOIN (SELECT flow_no, sum(total) AS total FROM pg_temp.flow_total GROUP BY flow_no) flow USING (flow_no)
+    JOIN (SELECT flow_id, sum(total) AS total FROM pg_temp.flow_total GROUP BY flow_id) flow USING (flow_id)
     CROSS JOIN (SELECT sum(total) AS total FROM pg_temp.flow_total) scan
     WHERE abs(s.outcome_percentage - coalesce(s.outcome_count / nullif(bucket.total, 0), 0)) > 0.01
       AND abs(s.outcome_percentage - coalesce(s.outcome_count / nullif(flow.total, 0), 0)) > 0.01

@@ -1,5 +1,11 @@
 """The scan in the session's own tables, where it was poured: its names numbered, each key once.
 
+A merge's statements are written so that none becomes slow where the planner knows nothing of the org, as of a new
+one, or of a new month: it takes thousands of rows for one, and then one plan is as good as another to it. So what
+is looked up by its key is looked up row by row (LATERAL … LIMIT 1, or EXISTS … OFFSET 0, which it does not turn
+round); what is joined with many rows stands in the session's own tables, whose size it sees; and where several indexes begin with
+the org, ``(SELECT org)`` has it reckon with an average one, so that it prefers the index that finds one row.
+
 Parameters are the same for all statements of a merge: org, granularity, start and end of the scan, flows (null:
 all), scope, expect_for, began_at, revision.
 """
@@ -18,8 +24,8 @@ TEMPORARY_TABLES = """
     ) ON COMMIT DELETE ROWS;
     -- the outcomes that it names: what they are called in it, and their numbers
     CREATE TEMP TABLE IF NOT EXISTS scan_outcome (
-        name_no integer NOT NULL, outcome_no bigint NOT NULL, flow_no bigint NOT NULL, flow_id text NOT NULL,
-        source_key text NOT NULL, outcome_name text NOT NULL
+        name_no integer NOT NULL, outcome_no bigint NOT NULL, flow_id text NOT NULL, source_key text NOT NULL,
+        outcome_name text NOT NULL
     ) ON COMMIT DELETE ROWS;
     -- what is different from what is stored
     CREATE TEMP TABLE IF NOT EXISTS change (
@@ -29,11 +35,11 @@ TEMPORARY_TABLES = """
     ) ON COMMIT DELETE ROWS;
     -- what each flow's counts in a bucket add up to, where all of them are known
     CREATE TEMP TABLE IF NOT EXISTS flow_total (
-        flow_no bigint NOT NULL, bucket_start timestamptz NOT NULL, total double precision NOT NULL
+        flow_id text NOT NULL, bucket_start timestamptz NOT NULL, total double precision NOT NULL
     ) ON COMMIT DELETE ROWS;
     -- shares that do not fit that total
     CREATE TEMP TABLE IF NOT EXISTS suspect (
-        flow_no bigint NOT NULL, bucket_start timestamptz NOT NULL,
+        flow_id text NOT NULL, bucket_start timestamptz NOT NULL,
         outcome_count bigint, outcome_percentage double precision NOT NULL
     ) ON COMMIT DELETE ROWS;
     -- of its buckets, those that a scan begun later has read already, for which flows
@@ -81,8 +87,12 @@ ADD_OUTCOMES = """
             LEFT JOIN flow_outcomes.outcome_title t
               ON %(by_id)s AND t.org = %(org)s AND t.outcome_id = n.source_key
         ) i
-        WHERE NOT EXISTS (SELECT 1 FROM flow_outcomes.outcome o
-                          WHERE o.org = %(org)s AND o.flow_id = i.flow_id AND o.source_key = i.source_key)
+        LEFT JOIN LATERAL (
+            SELECT true AS known FROM flow_outcomes.outcome o
+            WHERE o.org = (SELECT %(org)s::text) AND o.flow_id = i.flow_id AND o.source_key = i.source_key
+            LIMIT 1
+        ) o ON true
+        WHERE o.known IS NULL
         ORDER BY i.flow_id, i.source_key
         RETURNING flow_id
     )
@@ -93,10 +103,13 @@ ADD_OUTCOMES = """
 
 _TAKE_OUTCOMES: LiteralString = """
     INSERT INTO pg_temp.scan_outcome
-    SELECT n.name_no, o.outcome_no, min(o.outcome_no) OVER (PARTITION BY o.flow_id), o.flow_id, o.source_key,
-           o.outcome_name
+    SELECT n.name_no, o.*
     FROM {names} n
-    JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.flow_id = n.flow_id AND o.source_key = n.source_key
+    CROSS JOIN LATERAL (
+        SELECT o.outcome_no, o.flow_id, o.source_key, o.outcome_name FROM flow_outcomes.outcome o
+        WHERE o.org = (SELECT %(org)s::text) AND o.flow_id = n.flow_id AND o.source_key = n.source_key
+        LIMIT 1
+    ) o
 """
 TAKE_OUTCOMES = _TAKE_OUTCOMES.format(names="pg_temp.incoming_name")
 

@@ -69,12 +69,19 @@ FIND_DOUBTED = """
     WHERE EXISTS (SELECT 1 FROM flow_outcomes.bucket_coverage c
                   WHERE c.org = %(org)s AND c.granularity = %(granularity)s
                     AND c.bucket_start >= w.window_start AND c.bucket_start < w.window_end)
-      AND EXISTS (SELECT 1 FROM flow_outcomes.outcome o
-                  JOIN flow_outcomes.figure f ON f.org = o.org AND f.outcome_no = o.outcome_no
-                  WHERE o.org = %(org)s AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
-                    AND f.granularity = %(granularity)s AND f.outcome_count IS NOT NULL
-                    AND f.bucket_start >= w.window_start AND f.bucket_start < w.window_end
-                    AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s)
+      AND EXISTS (
+          SELECT 1
+          FROM flow_outcomes.outcome o
+          CROSS JOIN LATERAL (
+              SELECT 1 FROM flow_outcomes.figure f
+              WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = o.outcome_no
+                AND f.outcome_count IS NOT NULL
+                AND f.bucket_start >= w.window_start AND f.bucket_start < w.window_end
+                AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+              LIMIT 1
+          ) f
+          WHERE o.org = (SELECT %(org)s::text) AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
+          OFFSET 0)
 """
 
 DISBELIEVE = """
