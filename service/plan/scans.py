@@ -67,8 +67,8 @@ def join(
     """Join windows that follow one another, in the order given, while one query may ask for them.
 
     The first of those that run side by side are shorter, so that they end one after the other: figures are there
-    sooner, and their merges do not queue. Windows that bring few pages in all are joined in the order of time,
-    for none waits long, and each scan fewer is half a page less of waste.
+    sooner, and their merges do not queue. Windows that bring no more pages than a long scan, seconds at the limit,
+    are joined in the order of time: none waits long, and each scan fewer is half a page less of waste.
 
     Args:
         windows: all of one org.
@@ -83,7 +83,7 @@ def join(
         return Joined([[windows[0]]] if windows else [], list(windows[1:]))
     tail, single = _tail(delay, metrics_delay), set(alone)
     weights = [pages(window.span, window.granularity, entries_per_bucket, org.page_size) for window in windows]
-    if sum(weights) <= FEWEST_PAGES:
+    if sum(weights) <= MOST_PAGES:
         weighed = sorted(zip(windows, weights, strict=True), key=lambda each: each[0].span.start)
         windows, weights = [window for window, _ in weighed], [weight for _, weight in weighed]
     room = min(max(ceil(sum(weights) / org.concurrency), FEWEST_PAGES), MOST_PAGES)

@@ -23,7 +23,7 @@ MEMORY_OF_ALL = 64 * 2**20
 MEMORY_WHEN_SCARCE = MEMORY // 8
 
 _REJECT_TYPES = ("text", "int4", "text", "text", "text", "timestamptz", "text")
-_INCOMING = """
+_TABLES = """
     -- what its rows call the outcomes that it names
     CREATE TEMP TABLE IF NOT EXISTS incoming_name (
         name_no integer NOT NULL, flow_id text NOT NULL, source_key text NOT NULL
@@ -34,9 +34,13 @@ _INCOMING = """
         outcome_count bigint, outcome_percentage double precision, rejected boolean NOT NULL,
         success_count bigint, failure_count bigint, part text NOT NULL DEFAULT '',
         differing boolean NOT NULL DEFAULT false
-    ) ON COMMIT DELETE ROWS;
+    ) ON COMMIT DELETE ROWS
+"""
+_TABLE_OF_REPEATS = """
     -- the same as it came, where some keys came more than once
-    CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE scanned INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;
+    CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE scanned INCLUDING DEFAULTS) ON COMMIT DELETE ROWS
+"""
+_TABLE_OF_REJECTS = """
     CREATE TEMP TABLE IF NOT EXISTS incoming_reject (
         digest text NOT NULL, ordinal integer NOT NULL, reason text NOT NULL, entry text,
         flow_id text, bucket_start timestamptz, outcome_name text
@@ -130,7 +134,8 @@ class Staging:
     def _tables(self) -> tuple[tuple[LiteralString, LiteralString, LiteralString], ...]:
         """Where a scan is written out to, the session's own tables that it passes through, and their columns."""
         said = ("incoming_name", "incoming" if self.repeats else "scanned", "incoming_reject")
-        return tuple(zip(_STAGED, said, (NAME_COLUMNS, COLUMNS, _REJECT_COLUMNS), strict=True))
+        tables = tuple(zip(_STAGED, said, (NAME_COLUMNS, COLUMNS, _REJECT_COLUMNS), strict=True))
+        return tables if self.rejects else tables[:2]
 
     @property
     def rows(self) -> int:
@@ -161,7 +166,7 @@ class Staging:
         """Bring everything into the transaction's own tables.
 
         Names go into ``incoming_name``, rows into ``scanned``, or into ``incoming`` where they repeat, and what
-        was refused into ``incoming_reject``.
+        was refused, if anything, into ``incoming_reject``.
 
         Raises:
             DatabaseAwayError: what was written out is gone: a crash of the server empties unlogged tables.
@@ -201,8 +206,12 @@ class Staging:
 
     async def _copy(self, connection: Connection) -> None:
         """Bring what is held in memory into the session's own tables."""
-        await connection.execute(_INCOMING)
-        names, rows, _ = self._tables()
+        await connection.execute(_TABLES)
+        if self.repeats:
+            await connection.execute(_TABLE_OF_REPEATS)
+        if self.rejects:
+            await connection.execute(_TABLE_OF_REJECTS)
+        names, rows, *_ = self._tables()
         for (_, table, columns), packed in ((names, self._names), (rows, self._packed)):
             statement = f"COPY pg_temp.{table} ({columns}) FROM STDIN (FORMAT BINARY)"
             async with connection.cursor() as cursor, cursor.copy(statement) as copy:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service.model import FlowBucket, Normalised, OutcomeRow, SoundFigure
 from service.postgres import packing
 from service.postgres.packing import COLUMNS, HEADER, NAME_COLUMNS, TRAILER, Packer
-from service.postgres.staging import _INCOMING
+from service.postgres.staging import _TABLES
 
 pytestmark = pytest.mark.integration
 
@@ -76,7 +76,7 @@ def test_what_is_packed_is_what_was_given(database: str, pages: list[list[list[O
     """To the letter and the last bit, page after page."""
     packer, packed = pack(pages)
     with psycopg.connect(database, options="-c timezone=UTC") as connection, connection.cursor() as cursor:
-        cursor.execute(_INCOMING.encode())
+        cursor.execute(_TABLES.encode())
         rows, names = zip(*packed, strict=True) if packed else ((), ())
         for table, columns, sent in (("incoming_name", NAME_COLUMNS, names), ("scanned", COLUMNS, rows)):
             with cursor.copy(f"COPY pg_temp.{table} ({columns}) FROM STDIN (FORMAT BINARY)".encode()) as copy:

@@ -16,7 +16,8 @@ from typing import LiteralString
 
 LOCK_ORG = "SELECT epoch, revision FROM flow_outcomes.org WHERE org = %(org)s FOR NO KEY UPDATE"
 
-TEMPORARY_TABLES = """
+# A table of the session's own is written to the catalogue, so those that few merges need are made where they are.
+TABLES = """
     -- the scan's buckets, and whether their silence may be believed
     CREATE TEMP TABLE IF NOT EXISTS scan_bucket (
         bucket_start timestamptz PRIMARY KEY, bucket_end timestamptz NOT NULL, window_start timestamptz NOT NULL,
@@ -33,15 +34,6 @@ TEMPORARY_TABLES = """
         state flow_outcomes.figure_state NOT NULL, outcome_count bigint, outcome_percentage double precision,
         success_count bigint, failure_count bigint, old_state flow_outcomes.figure_state, old_count bigint
     ) ON COMMIT DELETE ROWS;
-    -- what each flow's counts in a bucket add up to, where all of them are known
-    CREATE TEMP TABLE IF NOT EXISTS flow_total (
-        flow_id text NOT NULL, bucket_start timestamptz NOT NULL, total double precision NOT NULL
-    ) ON COMMIT DELETE ROWS;
-    -- shares that do not fit that total
-    CREATE TEMP TABLE IF NOT EXISTS suspect (
-        flow_id text NOT NULL, bucket_start timestamptz NOT NULL,
-        outcome_count bigint, outcome_percentage double precision NOT NULL
-    ) ON COMMIT DELETE ROWS;
     -- of its buckets, those that a scan begun later has read already, for which flows
     CREATE TEMP TABLE IF NOT EXISTS outdone (
         bucket_start timestamptz NOT NULL, flow_ids text[]
@@ -54,6 +46,21 @@ TEMPORARY_TABLES = """
     CREATE TEMP TABLE IF NOT EXISTS newly_covered (
         bucket_start timestamptz PRIMARY KEY, bucket_end timestamptz NOT NULL
     ) ON COMMIT DELETE ROWS;
+"""
+
+TABLES_OF_SHARES = """
+    -- what each flow's counts in a bucket add up to, where all of them are known
+    CREATE TEMP TABLE IF NOT EXISTS flow_total (
+        flow_id text NOT NULL, bucket_start timestamptz NOT NULL, total double precision NOT NULL
+    ) ON COMMIT DELETE ROWS;
+    -- shares that do not fit that total
+    CREATE TEMP TABLE IF NOT EXISTS suspect (
+        flow_id text NOT NULL, bucket_start timestamptz NOT NULL,
+        outcome_count bigint, outcome_percentage double precision NOT NULL
+    ) ON COMMIT DELETE ROWS;
+"""
+
+TABLES_OF_SILENCE = """
     -- where an expected null may have to come or go
     CREATE TEMP TABLE IF NOT EXISTS candidate (
         outcome_no bigint NOT NULL, bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL,

@@ -68,11 +68,12 @@ class Merge:
             LeaseLostError: another process has taken the org.
             ConflictError: the scan gives two different figures for one key.
         """
-        await self._connection.execute(_SETTINGS + scan.TEMPORARY_TABLES)
+        await self._connection.execute(_SETTINGS + scan.TABLES)
         await self._lock(lease)
         await staging.pour(self._connection)
         await self._take_scan(staging)
-        await self._take_rejects()
+        if staging.rejects:
+            await self._take_rejects()
         await self._doubt()
         covered_before = await self._cover()
         await (self._change() if covered_before else self._store_all())
@@ -120,12 +121,10 @@ class Merge:
             bucket_ends=[bucket.end for bucket in window_of],
             bucket_windows=[window.span.start for window in window_of.values()],
         )
-        await self._run("ANALYZE pg_temp.scan_bucket")
         await self._take_outcomes(staging)
         if staging.repeats:
             await self._run(scan.TAKE_PARTS if staging.in_parts else scan.TAKE_REPEATS)
-        await self._run("ANALYZE pg_temp.scanned")
-        if staging.in_parts:
+        if staging.in_parts and staging.rejects:
             await self._run(scan.DOUBT_PARTS)
         for flow_id, bucket_start, name in await self._run(scan.FIND_CONFLICT) if staging.repeats else ():
             raise ConflictError(
@@ -139,10 +138,9 @@ class Merge:
 
     async def _take_outcomes(self, staging: Staging) -> None:
         """Number the outcomes that the scan names; nearly always all of them are known."""
-        await self._run("ANALYZE pg_temp.incoming_name")
         take = scan.TAKE_REPEATED_OUTCOMES if staging.repeats else scan.TAKE_OUTCOMES
-        if await self._fill(take, "scan_outcome") < staging.names:
-            await self._in_turn(scan.FORGET_OUTCOMES, scan.ADD_OUTCOMES, take, "ANALYZE pg_temp.scan_outcome")
+        if await self._count(take) < staging.names:
+            await self._in_turn(scan.FORGET_OUTCOMES, scan.ADD_OUTCOMES, take)
 
     def _buckets_in(self, window: Window) -> list[Span]:
         first = bisect_left(self._record.buckets, window.span.start, key=lambda bucket: bucket.start)
@@ -203,6 +201,7 @@ class Merge:
 
     async def _mismatch(self, *, all_new: bool) -> None:
         """Tell of shares that fit nothing; where each fits its own entry's total, there are none."""
+        await self._connection.execute(scan.TABLES_OF_SHARES)
         if all_new:
             await self._fill(figures.FIND_NEW, "change")
         await self._fill(figures.TOTAL_FLOWS, "flow_total")
@@ -226,6 +225,7 @@ class Merge:
             "expected_to": self._record.scan.span.end + longest,
         }
         self._parameters.update(bounds)
+        await self._connection.execute(scan.TABLES_OF_SILENCE)
         candidates = 0
         if self._newly_covered:
             candidates += await self._count(expected.FIND_EXPECTED_HERE)

@@ -85,17 +85,19 @@ def test_only_neighbours_are_joined() -> None:
     given = windows(10)
     assert sizes(joined(given, alone=[given[4].span])) == [4, 1, 5]
     assert sizes(joined(given[:3] + given[5:])) == [3, 5]
-    assert sizes(joined(given[5:] + given[:5], 250.0)) == [5, 5]
+    many = windows(100)
+    assert sizes(joined(many[50:] + many[:50], 101.0)) == [19, 19, 12, 25, 25]
     assert sizes(joined(given[:5] + [replace(each, work="job:y") for each in given[5:]])) == [5, 5]
     assert sizes(joined(given[:5] + [replace(each, granularity=HOURLY) for each in given[5:]])) == [5, 5]
 
 
 def test_few_pages_are_asked_for_in_the_order_of_time() -> None:
-    """Twenty pages in all: the newest windows, which come first otherwise, are joined with those before them."""
+    """A hundred pages in all: the newest windows, which come first otherwise, are joined with those before them."""
     given = windows(100)
     newest_first = given[97:] + given[:97]
     assert joined(newest_first, 20.0).scans == [given]
-    assert [scan[0] for scan in joined(newest_first, 20.1).scans] == [given[97], given[0]]
+    assert [scan[0] for scan in joined(newest_first, 100.0).scans] == [given[each] for each in (0, 20, 40, 60, 85)]
+    assert [scan[0] for scan in joined(newest_first, 100.1).scans][:2] == [given[97], given[0]]
 
 
 def test_auto_sends_the_delay_where_it_has_not_settled() -> None:
@@ -246,7 +248,7 @@ def test_joined_scans_keep_every_window(days: list[int], entries: float, mode: s
     """Every window is in one scan, in order, and what is joined is one query of no more than a hundred pages."""
     every = windows(61)
     scans = joined([every[day] for day in days], entries, metrics_delay=mode).scans
-    in_order = days if len(days) * entries / 100 > 20 else sorted(days)
+    in_order = days if len(days) * entries / 100 > 100 else sorted(days)
     assert [window for scan in scans for window in scan] == [every[day] for day in in_order]
     for scan in (scan for scan in scans if len(scan) > 1):
         whole = Span(scan[0].span.start, scan[-1].span.end)
