@@ -162,6 +162,7 @@ async def apply(database: Database, org: str) -> int:
     return renamed
 
 
+# Why (SELECT org): as in a merge's statements, see merge/scan.py.
 _RENAME = """
     WITH named AS (
         SELECT outcome_no, flow_outcomes.resolve_alias(org, flow_id, reported_name) AS outcome_name
@@ -170,15 +171,17 @@ _RENAME = """
                OR reported_name IN (SELECT old_name FROM flow_outcomes.outcome_alias WHERE org = %(org)s))
     ), moved AS (
         SELECT o.outcome_no, named.outcome_name
-        FROM named JOIN flow_outcomes.outcome o ON o.org = %(org)s AND o.outcome_no = named.outcome_no
+        FROM named
+        JOIN flow_outcomes.outcome o ON o.org = (SELECT %(org)s::text) AND o.outcome_no = named.outcome_no
         WHERE o.outcome_name <> named.outcome_name
     ), kept AS (
         INSERT INTO flow_outcomes.outcome_history (org, outcome_no, flow_id, outcome_id, reported_name,
                                                    outcome_name, revision, until_revision)
         SELECT o.org, o.outcome_no, o.flow_id, o.outcome_id, o.reported_name,
                o.outcome_name, o.revision, %(revision)s
-        FROM flow_outcomes.outcome o JOIN moved ON o.org = %(org)s AND o.outcome_no = moved.outcome_no
+        FROM flow_outcomes.outcome o
+        JOIN moved ON o.org = (SELECT %(org)s::text) AND o.outcome_no = moved.outcome_no
     )
     UPDATE flow_outcomes.outcome o SET outcome_name = moved.outcome_name, revision = %(revision)s
-    FROM moved WHERE o.org = %(org)s AND o.outcome_no = moved.outcome_no
+    FROM moved WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = moved.outcome_no
 """

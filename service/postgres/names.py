@@ -74,6 +74,7 @@ _TAKE_TITLES = """
     ON CONFLICT (org, outcome_id) DO UPDATE SET name = EXCLUDED.name WHERE t.name <> EXCLUDED.name
 """
 
+# Why (SELECT org): as in a merge's statements, see merge/scan.py.
 _RENAME = """
     WITH moved AS (
         SELECT o.outcome_no, t.name, flow_outcomes.resolve_alias(o.org, o.flow_id, t.name) AS outcome_name
@@ -85,9 +86,10 @@ _RENAME = """
                                                    outcome_name, revision, until_revision)
         SELECT o.org, o.outcome_no, o.flow_id, o.outcome_id, o.reported_name,
                o.outcome_name, o.revision, %(revision)s
-        FROM flow_outcomes.outcome o JOIN moved ON o.org = %(org)s AND o.outcome_no = moved.outcome_no
+        FROM flow_outcomes.outcome o
+        JOIN moved ON o.org = (SELECT %(org)s::text) AND o.outcome_no = moved.outcome_no
     )
     UPDATE flow_outcomes.outcome o
     SET reported_name = moved.name, outcome_name = moved.outcome_name, revision = %(revision)s
-    FROM moved WHERE o.org = %(org)s AND o.outcome_no = moved.outcome_no
+    FROM moved WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = moved.outcome_no
 """

@@ -3,8 +3,9 @@
 A merge's statements are written so that none becomes slow where the planner knows nothing of the org, as of a new
 one, or of a new month: it takes thousands of rows for one, and then one plan is as good as another to it. So what
 is looked up by its key is looked up row by row (LATERAL … LIMIT 1, or EXISTS … OFFSET 0, which it does not turn
-round); what is joined with many rows stands in the session's own tables, whose size it sees; and where several indexes begin with
-the org, ``(SELECT org)`` has it reckon with an average one, so that it prefers the index that finds one row.
+round); what is joined with many rows stands in the session's own tables, whose size it sees; and where several
+indexes begin with the org, ``(SELECT org)`` has it reckon with an average one, and so prefer the index that finds
+a single row.
 
 Parameters are the same for all statements of a merge: org, granularity, start and end of the scan, flows (null:
 all), scope, expect_for, began_at, revision.
@@ -44,7 +45,7 @@ TABLES = """
     ) ON COMMIT DELETE ROWS;
     -- its buckets whose coverage is new or has changed
     CREATE TEMP TABLE IF NOT EXISTS newly_covered (
-        bucket_start timestamptz PRIMARY KEY, bucket_end timestamptz NOT NULL
+        bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL
     ) ON COMMIT DELETE ROWS;
 """
 

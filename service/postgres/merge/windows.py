@@ -80,7 +80,8 @@ FIND_DOUBTED = """
                 AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
               LIMIT 1
           ) f
-          WHERE o.org = (SELECT %(org)s::text) AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
+          WHERE o.org = (SELECT %(org)s::text)
+            AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
           OFFSET 0)
 """
 

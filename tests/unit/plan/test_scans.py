@@ -92,7 +92,7 @@ def test_only_neighbours_are_joined() -> None:
 
 
 def test_few_pages_are_asked_for_in_the_order_of_time() -> None:
-    """A hundred pages in all: the newest windows, which come first otherwise, are joined with those before them."""
+    """A hundred pages in all: the newest windows, which else come first, are joined with those before them."""
     given = windows(100)
     newest_first = given[97:] + given[:97]
     assert joined(newest_first, 20.0).scans == [given]

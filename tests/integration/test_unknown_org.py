@@ -1,0 +1,94 @@
+"""A merge where the planner's statistics know nothing of the org: it reads no more rows than it has to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+
+import pytest
+
+from service.model import FlowBucket, OutcomeRow, Span
+from service.postgres import aliases
+from service.postgres.pool import Database
+from tests.integration.desk import FIRST, Desk
+
+DAY = timedelta(days=1)
+DAYS = [Span(FIRST + day * DAY, FIRST + (day + 1) * DAY) for day in range(2)]
+MOST = 25
+"""Reads a figure. Where a table is read through for each of 2,000 outcomes, it is hundreds."""
+READ = """
+    SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_catalog.pg_stat_all_tables
+    WHERE schemaname LIKE 'pg_temp%' OR schemaname = 'flow_outcomes'
+"""
+
+
+@pytest.fixture
+async def alone(database: str) -> AsyncIterator[Database]:
+    """A pool of one connection, so that what its session has read can be asked for."""
+    pool = Database(database, size=1, application_name="test")
+    await pool.open()
+    yield pool
+    await pool.close()
+
+
+def said(
+    flows: int, keep: Callable[[int], bool] = lambda _: True, plus: Callable[[int], int] = lambda _: 0
+) -> list[OutcomeRow]:
+    """Two outcomes of each flow on each day: those with a number to keep, and some more where ``plus`` says so."""
+    return [
+        OutcomeRow(
+            FlowBucket(f"flow {number // 2}", *day), f"Outcome {number % 2}", number + plus(number), None, False
+        )
+        for day in DAYS
+        for number in range(2 * flows)
+        if keep(number)
+    ]
+
+
+async def read(database: Database) -> int:
+    """How many rows its one session has read so far, of the tables and of its own."""
+    async with database.connection() as connection:
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+        await connection.execute("SELECT 1")
+        cursor = await connection.execute(READ)
+        row = await cursor.fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+async def test_an_org_that_the_statistics_do_not_know(database: str, alone: Database) -> None:
+    """Of another org they know all. Whatever a scan of this one brings costs a few reads a figure."""
+    known, unknown = Desk(database, alone, "known"), Desk(database, alone, "unknown")
+    await known.found()
+    await known.store(DAYS, DAYS, said(500))
+    await known.store(DAYS, DAYS, said(500, plus=lambda number: number % 2))
+    async with alone.connection() as connection:
+        await connection.execute("VACUUM ANALYZE")
+    await unknown.found()
+    cost: dict[str, float] = {}
+    for what, rows, changed in (
+        ("new", said(1000), 4000),
+        ("same", said(1000), 0),
+        ("changed", said(1000, plus=lambda number: int(number % 20 == 0)), 200),
+        ("gone", said(1000, keep=lambda number: number % 20 != 1), 400),
+        ("back", said(1000), 200),
+        ("silent", [], 0),
+        ("silent again", [], 4000),
+        ("whole again", said(1000), 4000),
+    ):
+        before = await read(alone)
+        merged = await unknown.store(DAYS, DAYS, rows)
+        assert (what, merged.changed) == (what, changed)
+        cost[what] = (await read(alone) - before) / 4000
+    before = await read(alone)
+    async with alone.connection() as connection:
+        await connection.execute(
+            "INSERT INTO flow_outcomes.outcome_alias VALUES ('unknown', NULL, 'Outcome 0', 'Outcome 1')"
+        )
+    assert await aliases.apply(alone, "unknown") == 1000
+    cost["renamed"] = (await read(alone) - before) / 4000
+    before = await read(alone)
+    merged = await unknown.store(DAYS, DAYS, said(1000, plus=lambda number: int(number % 20 == 0)))
+    assert (merged.changed, sum(merged.restated.values())) == (200, 200)
+    cost["changed under one name"] = (await read(alone) - before) / 4000
+    assert {what for what, reads in cost.items() if reads > MOST} == set(), cost
