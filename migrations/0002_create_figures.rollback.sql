@@ -1,3 +1,4 @@
+DROP FUNCTION flow_outcomes.analyse_outcomes();
 DROP FUNCTION flow_outcomes.ensure_partitions(timestamptz, timestamptz);
 DROP TABLE flow_outcomes.staging_reject;
 DROP TABLE flow_outcomes.staging;

@@ -86,6 +86,7 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
         "SELECT * FROM flow_outcomes.rejected_entry",
         "SELECT * FROM flow_outcomes.org_lease",
         "SELECT flow_outcomes.ensure_partitions(now(), now())",
+        "SELECT flow_outcomes.analyse_outcomes()",
     )
     with psycopg.connect(roles["reader"]) as connection:
         for relation in (

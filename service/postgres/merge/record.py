@@ -64,6 +64,7 @@ class Merged:
         doubted: windows whose wholly empty scan is not believed yet.
         missing, restated, mismatched: how many rows, by window.
         changed: rows stored anew or changed.
+        outcomes_added: outcomes that the org had not had before.
     """
 
     rows: dict[Window, int] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class Merged:
     restated: dict[Window, int] = field(default_factory=dict)
     mismatched: dict[Window, int] = field(default_factory=dict)
     changed: int = 0
+    outcomes_added: int = 0
 
 
 def scope_of(flows: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from service.postgres.merge.record import LONGEST_BUCKET, Merged, Missing, ScanR
 from service.postgres.pool import MERGE_TIMEOUT, Connection, Database, explain
 from service.postgres.revision import STAMP
 from service.postgres.staging import Staging
+from service.postgres.statistics import note_outcomes
 
 # Figures stored a moment ago are not in the planner's statistics: it takes thousands of rows for few, and would
 # materialise them all for each row of a scan. The session's own tables are read by their keys alone: a look at a
@@ -139,8 +140,10 @@ class Merge:
     async def _take_outcomes(self, staging: Staging) -> None:
         """Number the outcomes that the scan names; nearly always all of them are known."""
         take = scan.TAKE_REPEATED_OUTCOMES if staging.repeats else scan.TAKE_OUTCOMES
-        if await self._count(take) < staging.names:
-            await self._in_turn(scan.FORGET_OUTCOMES, scan.ADD_OUTCOMES, take)
+        known = await self._count(take)
+        if known < staging.names:
+            await self._in_turn(scan.FORGET_OUTCOMES, scan.ADD_OUTCOMES)
+            self.result.outcomes_added = await self._count(take) - known
 
     def _buckets_in(self, window: Window) -> list[Span]:
         first = bisect_left(self._record.buckets, window.span.start, key=lambda bucket: bucket.start)
@@ -288,6 +291,8 @@ async def merge(database: Database, lease: Lease, staging: Staging, record: Scan
             database.merging,
             database.transaction(limit=MERGE_TIMEOUT + 30, patience=MERGE_TIMEOUT) as connection,
         ):
-            return await Merge(connection, record, lease.clock).run(lease, staging)
+            merged = await Merge(connection, record, lease.clock).run(lease, staging)
     except psycopg.Error as error:
         raise StorageError(f"PostgreSQL refuses it: {explain(error)}") from error
+    await note_outcomes(database, merged.outcomes_added, staging.names)
+    return merged
