@@ -5,8 +5,9 @@
 A fast local API has ``flows`` times ``days`` entries of five outcomes, 100 to a page: 500,000 rows on 1,000 pages.
 The contenders run in turn, round by round, each into an empty database of the same server: the program as it ships
 (``run --once``, its limit out of the way), fetching alone and the least by hand (``benchmarks.by_hand``), dlt by
-default and tuned, and the Singer SDK with a PostgreSQL target. The first two run again where nothing has changed.
-Figures are medians; the processor's time is the client's. ``asking`` is from the first request to the process's
+default and tuned, and the Singer SDK with a PostgreSQL target. The first two run again where nothing has changed,
+once the server has vacuumed, as it does by itself a minute later. Figures are medians; the processor's time is the
+client's, ``WAL`` what the server wrote to its log meanwhile. ``asking`` is from the first request to the process's
 end: the program does not ask in its first second, as if its limit had just been spent.
 """
 
@@ -55,29 +56,32 @@ class Run(NamedTuple):
     Attributes:
         process: the whole of it.
         asking: seconds from its first request to its end.
+        wal: megabytes that the server wrote to its log.
     """
 
     process: Measured
     asking: float
+    wal: float
 
 
 def _round(place: Ground, server: source.Running, days: int, runs: dict[str, list[Run]], *, peers: bool) -> None:
     def run(name: str, command: Sequence[str | Path]) -> None:
         server.reset()
+        before = place.wal()
         process = measured(command)
-        runs[name].append(Run(process, process.ended - server.stats()["first"]))
+        runs[name].append(Run(process, process.ended - server.stats()["first"], place.wal() - before))
 
-    url, by_hand = server.url, place.database()
+    url, by_hand, mine = server.url, place.database(), place.database()
     hand = [sys.executable, "-m", "benchmarks.by_hand"]
     run("fetch and decode only", [*hand, "fetch", url, str(days)])
     for name in (HAND, HAND_AGAIN):
         run(name, [*hand, "copy", url, str(days), by_hand])
+        place.vacuum(by_hand)
     since = f"{days_until_now(days)[0]:%Y-%m-%d}"
-    config = place.configuration(
-        place.database(), url, since, job={"lookback": f"P{days + 1}D"}, requests_per_second=FASTEST
-    )
+    config = place.configuration(mine, url, since, job={"lookback": f"P{days + 1}D"}, requests_per_second=FASTEST)
     for name in (OURS, OURS_AGAIN):
         run(name, [PROGRAM, "run", "--once", "--config", config])
+        place.vacuum(mine)
     if not peers:
         return
     for how in ("default", "tuned"):
@@ -99,12 +103,15 @@ def _singer(place: Ground, url: str, days: int) -> str:
 def _tell(runs: dict[str, list[Run]], rows: int) -> None:
     ours = runs[OURS]
     told(f"{rows:,} rows, medians of {len(ours)} rounds")
-    told(f"{'':<32}{'wall s':>8}{'asking s':>10}{'CPU s':>8}{'peak MB':>9}{'our wall':>10}{'our CPU':>9}")
+    told(
+        f"{'':<32}{'wall s':>8}{'asking s':>10}{'CPU s':>8}{'peak MB':>9}{'WAL MB':>8}"
+        f"{'our wall':>10}{'our CPU':>9}"
+    )
     for name, each in runs.items():
-        wall, asking, cpu, peak = _medians(each)
-        our_wall, _, our_cpu, _ = _medians(ours)
+        wall, asking, cpu, peak, wal = _medians(each)
+        our_wall, _, our_cpu, *_ = _medians(ours)
         told(
-            f"{name:<32}{wall:>8.2f}{asking:>10.2f}{cpu:>8.2f}{peak:>9.0f}"
+            f"{name:<32}{wall:>8.2f}{asking:>10.2f}{cpu:>8.2f}{peak:>9.0f}{wal:>8.1f}"
             f"{our_wall / wall:>9.2f}x{our_cpu / cpu:>8.2f}x"
         )
     for what, one, other in (("", OURS, HAND), (", nothing changed", OURS_AGAIN, HAND_AGAIN)):
@@ -117,8 +124,8 @@ def _tell(runs: dict[str, list[Run]], rows: int) -> None:
 
 
 def _medians(runs: Sequence[Run]) -> tuple[float, ...]:
-    """Wall, asking, processor's time and peak."""
-    each = [(run.process.wall, run.asking, run.process.cpu, run.process.peak) for run in runs]
+    """Wall, asking, processor's time, peak and log."""
+    each = [(run.process.wall, run.asking, run.process.cpu, run.process.peak, run.wal) for run in runs]
     return tuple(map(statistics.median, zip(*each, strict=True)))
 
 

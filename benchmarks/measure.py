@@ -80,6 +80,19 @@ class Ground:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return urlsplit(self.dsn)._replace(path=f"/{name}").geturl()
 
+    def wal(self) -> float:
+        """Megabytes that the server has written to its log since it was made."""
+        with psycopg.connect(self.dsn) as connection:
+            row = connection.execute(
+                "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') / 2^20"
+            ).fetchone()
+        return float(row[0]) if row else 0.0
+
+    def vacuum(self, dsn: str) -> None:
+        """Have the server tidy a database up, as it does by itself after a while."""
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("VACUUM (ANALYZE)")
+
     def configuration(
         self,
         dsn: str,
