@@ -21,7 +21,7 @@ PAGE = 100
 def main() -> None:
     """Measure each org, and print it."""
     with ground(durable=False) as place:
-        for flows in (3, 40, 250, 1000):
+        for flows in (3, 6, 40, 250, 1000):
             with source.running(flows=flows, outcomes=2) as server:
                 config = place.configuration(
                     place.database(),

@@ -48,7 +48,7 @@ class Joined(NamedTuple):
     """Windows in groups, one for each scan, and those to be grouped later.
 
     ``later`` holds windows only where nothing is known of the size of an answer: then ``scans`` holds one window
-    alone as a probe, and once it was read the rest can be joined.
+    alone as a probe, the newest, which leaves no gap, and once it was read the rest can be joined.
     """
 
     scans: list[list[Window]]
@@ -80,7 +80,8 @@ def join(
         alone: spans of windows that are to be asked one by one.
     """
     if entries_per_bucket is None:
-        return Joined([[windows[0]]] if windows else [], list(windows[1:]))
+        newest = max(windows, key=lambda window: window.span.start, default=None)
+        return Joined([[newest]] if newest else [], [window for window in windows if window is not newest])
     tail, single = _tail(delay, metrics_delay), set(alone)
     weights = [pages(window.span, window.granularity, entries_per_bucket, org.page_size) for window in windows]
     if sum(weights) <= MOST_PAGES:
