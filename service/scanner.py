@@ -20,6 +20,7 @@ from service.errors import (
     HoursOverError,
     LeaseLostError,
     PageError,
+    QueryTimeoutError,
     RateLimitedError,
     TooLargeError,
 )
@@ -249,7 +250,8 @@ class Scanner:
                 code=error.code,
                 context_id=error.context_id,
             )
-        await self._ledger.fail(scan, reason)
+        too_slow = isinstance(error, QueryTimeoutError) and len(scan.windows) > 1
+        await self._ledger.fail(scan, reason, ask_alone=too_slow)
 
     def _coarser(self, window: Window, terms: Terms) -> Window | None:
         """The window one step coarser, where that is allowed: never twice, and a job's never past itself."""

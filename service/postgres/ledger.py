@@ -29,7 +29,7 @@ class LedgerWindow:
         flows: the flows that its last stored scan asked for; None is all of them, or none stored yet.
         doubted: a wholly empty answer is not believed yet.
         unread: ad hoc work that was asked for again since its last stored scan began.
-        ask_alone: a page that it shared was at fault.
+        ask_alone: a page that it shared was at fault, or what it was asked with took too long.
         attempts, last_error: so far.
     """
 
@@ -141,13 +141,14 @@ class Ledger:
             granularity=scan.granularity.value,
         )
 
-    async def fail(self, scan: Scan, error: str) -> None:
+    async def fail(self, scan: Scan, error: str, *, ask_alone: bool = False) -> None:
         """Note why a scan failed; what was complete stays so."""
         await self._each(
             scan,
-            "last_error = %(error)s, requests_failed = requests_begun,"
+            "last_error = %(error)s, requests_failed = requests_begun, ask_alone = ask_alone OR %(ask_alone)s,"
             " state = CASE WHEN state = 'complete' THEN state ELSE 'failed' END",
             error=_clean(error),
+            ask_alone=ask_alone,
         )
 
     async def interrupt(self, scan: Scan, reason: str | None = None, *, ask_alone: bool = False) -> None:

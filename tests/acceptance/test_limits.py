@@ -191,3 +191,32 @@ async def test_a_long_hold_is_told(program: Program) -> None:
     windows = program.windows()
     assert "900 s" in " ".join(str(each["last_error"]) for each in windows)
     assert all(each["window_end"] <= today() and each["state"] != "complete" for each in windows)
+
+
+async def test_what_took_too_long_together_is_asked_for_one_by_one(program: Program) -> None:
+    """It is dropped until the next cycle, as a query is that is late, and then no window waits for the others."""
+    orgs = {"acme": replace(OPEN, faults=Faults(slow=Fault(30, request=2, times=1)))}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(
+            simulator,
+            orgs={"acme": {"query_timeout": "PT1S"}},
+            jobs={"daily": {"since": "P9D", "off_peak": None}},
+        )
+        ended = await program.run("run", "--once")
+        assert ended.code == 1
+        assert simulator.orgs["acme"].fired["slow"] == 1
+        assert len([each for each in simulator.arrivals if each.kind == "query"]) == 2
+        windows = program.windows("acme")
+        late = [each for each in windows if each["state"] == "failed"]
+        assert len(late) == len(windows) - 1 >= 8
+        assert all("within 1 s" in each["last_error"] for each in late)
+        simulator.arrivals.clear()
+        ended = await program.run("run", "--once")
+        assert (ended.code, ended.err) == (0, "")
+        assert len([each for each in simulator.arrivals if each.kind == "query"]) == len(windows)
+        assert {each["state"] for each in program.windows("acme")} == {"complete"}
+        simulator.arrivals.clear()
+        ended = await program.run("run", "--once")
+        assert (
+            len([each for each in simulator.arrivals if each.kind == "query"]) == 1
+        )  # the lookback, together again

@@ -13,7 +13,13 @@ import pytest
 
 from service.clock import FakeClock
 from service.config import config_from
-from service.errors import DatabaseAwayError, RateLimitedError
+from service.errors import (
+    DatabaseAwayError,
+    ExtractionError,
+    QueryTimeoutError,
+    RateLimitedError,
+    ServerError,
+)
 from service.genesys.client import GenesysClient
 from service.model import Granularity, Scan, Span, Window
 from service.pipeline import Pipeline
@@ -37,16 +43,19 @@ class Notes:
 
     def __init__(self, error: Exception | None) -> None:
         self.error = error
+        self.entries = 10_000.0  # so that each window is a scan of its own
         self.failed: list[Span] = []
+        self.alone: list[bool] = []
         self.stopped: list[Span] = []
         self.asked: list[Span] = []
         self.told: list[str] = []
 
     async def entries_per_bucket(self, *_: object) -> float:
-        return 10_000.0  # so that each window is a scan of its own
+        return self.entries
 
-    async def fail(self, scan: Scan, _reason: str) -> None:
+    async def fail(self, scan: Scan, _reason: str, *, ask_alone: bool) -> None:
         self.failed.append(scan.span)
+        self.alone.append(ask_alone)
 
     async def interrupt(self, scan: Scan) -> None:
         self.stopped.append(scan.span)
@@ -98,6 +107,18 @@ async def test_a_window_that_the_limit_refused_too_often_fails_and_harms_no_othe
     assert len(notes.asked) == tally.failed == 3
     assert sorted(notes.failed) == sorted(each.window.span for each in days(3))
     assert notes.told == ["window_failed"] * 3
+
+
+@pytest.mark.parametrize(("error", "alone"), [(QueryTimeoutError("late"), True), (ServerError("500"), False)])
+async def test_what_was_too_slow_together_is_to_be_asked_alone(error: ExtractionError, alone: bool) -> None:
+    """In the next cycle; else a year that no engine answers as a whole would be asked for again and again."""
+    notes = Notes(error)
+    notes.entries = 1.0
+    await notes.scanner(gives_up=False).run(days(3), TERMS, "c", Tally(), lambda _: RECENT)
+    assert (notes.failed, notes.alone) == ([Span(FIRST, FIRST + 3 * DAY)], [alone])
+    notes = Notes(error)
+    await notes.scanner(gives_up=False).run(days(1), TERMS, "c", Tally(), lambda _: RECENT)
+    assert notes.alone == [False]
 
 
 async def test_with_once_the_org_is_given_up() -> None:
