@@ -14,8 +14,11 @@ from service.plan.granularity import asked, one_query, pieces
 
 MetricsDelay = Literal["auto", "always", "never"]
 
-# A scan of 20 pages has half a page of waste on average, 2.5 %; one of 100 loses as little as may be to a crash.
-FEWEST_PAGES, MOST_PAGES = 20, 100
+# A scan of 20 pages has half a page of waste on average, 2.5 %. One of 150 is fifteen seconds at the usual limit,
+# which a crash may cost; its rows still fit in memory, and merging many at once is cheaper.
+FEWEST_PAGES, MOST_PAGES = 20, 150
+# Ten seconds at the usual limit: so long the newest windows may wait for those before them.
+SOON_PAGES = 100
 
 _NOMINAL = {
     Granularity.HOURLY: timedelta(hours=1),
@@ -67,8 +70,8 @@ def join(
     """Join windows that follow one another, in the order given, while one query may ask for them.
 
     The first of those that run side by side are shorter, so that they end one after the other: figures are there
-    sooner, and their merges do not queue. Windows that bring no more pages than a long scan, seconds at the limit,
-    are joined in the order of time: none waits long, and each scan fewer is half a page less of waste.
+    sooner, and their merges do not queue. Windows that bring few pages in all, seconds at the limit, are joined in
+    the order of time: none waits long, and each scan fewer is half a page less of waste.
 
     Args:
         windows: all of one org.
@@ -84,7 +87,7 @@ def join(
         return Joined([[newest]] if newest else [], [window for window in windows if window is not newest])
     tail, single = _tail(delay, metrics_delay), set(alone)
     weights = [pages(window.span, window.granularity, entries_per_bucket, org.page_size) for window in windows]
-    if sum(weights) <= MOST_PAGES:
+    if sum(weights) <= SOON_PAGES:
         weighed = sorted(zip(windows, weights, strict=True), key=lambda each: each[0].span.start)
         windows, weights = [window for window, _ in weighed], [weight for _, weight in weighed]
     room = min(max(ceil(sum(weights) / org.concurrency), FEWEST_PAGES), MOST_PAGES)
