@@ -32,7 +32,8 @@ CREATE TABLE flow_outcomes.outcome (
     PRIMARY KEY (org, outcome_no),
     UNIQUE (org, flow_id, source_key)
 );
-CREATE INDEX outcome_by_name ON flow_outcomes.outcome (org, flow_id, outcome_name);
+-- the flow last: of an index that began as the key does the planner may use the wrong one
+CREATE INDEX outcome_by_name ON flow_outcomes.outcome (org, outcome_name, flow_id);
 
 CREATE TABLE flow_outcomes.outcome_history (
     org            text NOT NULL,

@@ -14,9 +14,9 @@ from service.plan.granularity import asked, one_query, pieces
 
 MetricsDelay = Literal["auto", "always", "never"]
 
-# A scan of 20 pages has half a page of waste on average, 2.5 %. One of 150 is fifteen seconds at the usual limit,
+# A scan of 20 pages has half a page of waste on average, 2.5 %. One of 125 is 13 seconds at the usual limit,
 # which a crash may cost; its rows still fit in memory, and merging many at once is cheaper.
-FEWEST_PAGES, MOST_PAGES = 20, 150
+FEWEST_PAGES, MOST_PAGES = 20, 125
 # Ten seconds at the usual limit: so long the newest windows may wait for those before them.
 SOON_PAGES = 100
 

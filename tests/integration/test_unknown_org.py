@@ -122,3 +122,26 @@ async def test_an_org_that_the_statistics_do_not_know(database: str, alone: Data
     assert (merged.changed, sum(merged.restated.values())) == (200, 200)
     cost["changed under one name"] = (await read(alone) - before) / 4000
     assert {what for what, reads in cost.items() if reads > MOST} == set(), cost
+
+
+async def test_a_flow_of_many_outcomes(database: str, alone: Database) -> None:
+    """Where each flow has a single outcome for all that the statistics know, one of 2,000 costs no more."""
+    known, unknown = Desk(database, alone, "known"), Desk(database, alone, "unknown")
+    await known.found()
+    await known.store(DAYS, DAYS, each_day(lambda number: f"flow {number}"))
+    async with alone.connection() as connection:
+        await connection.execute("VACUUM ANALYZE")
+    await unknown.found()
+    for plus in (0, 0, 1):
+        before = await read(alone)
+        await unknown.store(DAYS, DAYS, each_day(lambda _: "one flow", plus))
+        assert (await read(alone) - before) / 4000 < MOST
+
+
+def each_day(flow: Callable[[int], str], plus: int = 0) -> list[OutcomeRow]:
+    """On each day 2,000 outcomes, of the flows that they are said to be of."""
+    return [
+        OutcomeRow(FlowBucket(flow(number), *day), f"Outcome {number}", number + plus, None, False)
+        for day in DAYS
+        for number in range(2000)
+    ]

@@ -63,11 +63,11 @@ FIND_EXPECTED_HERE = """
         WHERE o.org = (SELECT %(org)s::text)
           AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
           AND o.outcome_no NOT IN (
-              SELECT n.outcome_no
-              FROM pg_temp.scanned s
-              JOIN pg_temp.newly_covered b USING (bucket_start)
-              JOIN pg_temp.scan_outcome n USING (name_no)
-              GROUP BY n.outcome_no HAVING count(*) = (SELECT count(*) FROM pg_temp.newly_covered))
+              SELECT n.outcome_no FROM pg_temp.scan_outcome n
+              WHERE (n.name_no IN (
+                  SELECT s.name_no FROM pg_temp.scanned s
+                  WHERE (s.bucket_start IN (SELECT bucket_start FROM pg_temp.newly_covered)) IS TRUE
+                  GROUP BY s.name_no HAVING count(*) = (SELECT count(*) FROM pg_temp.newly_covered))) IS TRUE)
     ) seen
     CROSS JOIN pg_temp.newly_covered b
     WHERE NOT EXISTS (SELECT 1 FROM pg_temp.scanned s JOIN pg_temp.scan_outcome n USING (name_no)

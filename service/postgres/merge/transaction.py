@@ -31,6 +31,7 @@ _SETTINGS: LiteralString = f"""
     SET LOCAL statement_timeout = '{MERGE_TIMEOUT}s';
     SET LOCAL lock_timeout = '{MERGE_TIMEOUT}s';
     SET LOCAL enable_material = off;
+    SET LOCAL enable_mergejoin = off;
     SET LOCAL default_statistics_target = 10;
     SET LOCAL work_mem = '16MB';
 """

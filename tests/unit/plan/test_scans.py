@@ -60,13 +60,13 @@ def test_first_answer_is_a_probe() -> None:
     ("entries", "room"),
     [
         (500.0, 25),  # 5 pages a day, 500 in all: 125 for each of 4 scans
-        (1000.0, 15),  # 10 pages a day, 1,000 in all: 150 at most
+        (1000.0, 12),  # 10 pages a day, 1,000 in all: 125 at most
         (100.0, 25),  # 1 page a day, 100 in all: 25 each
         (10.0, 100),  # 10 pages in all: all of them in one
     ],
 )
 def test_chunks_keep_several_scans_in_flight(entries: float, room: int) -> None:
-    """A backlog is shared between the scans in flight, in chunks of 20 to 150 pages."""
+    """A backlog is shared between the scans in flight, in chunks of 20 to 125 pages."""
     assert max(sizes(joined(windows(100), entries))) == room
 
 
@@ -246,7 +246,7 @@ def test_halves_tile(
 )
 @settings(deadline=None)
 def test_joined_scans_keep_every_window(days: list[int], entries: float, mode: str) -> None:
-    """Every window is in one scan, in order, and what is joined is one query of no more than 150 pages."""
+    """Every window is in one scan, in order, and what is joined is one query of no more than 125 pages."""
     every = windows(61)
     scans = joined([every[day] for day in days], entries, metrics_delay=mode).scans
     in_order = days if len(days) * entries / 100 > 100 else sorted(days)
@@ -255,4 +255,4 @@ def test_joined_scans_keep_every_window(days: list[int], entries: float, mode: s
         whole = Span(scan[0].span.start, scan[-1].span.end)
         assert one_query(whole, DAILY, "UTC", HOUR if mode == "always" else timedelta(0))
         assert len(ask(whole, metrics_delay=mode)) == 1
-        assert len(scan) * entries / 100 <= 150.000001
+        assert len(scan) * entries / 100 <= 125.000001
