@@ -51,7 +51,8 @@ class Joined(NamedTuple):
     """Windows in groups, one for each scan, and those to be grouped later.
 
     ``later`` holds windows only where nothing is known of the size of an answer: then ``scans`` holds one window
-    alone as a probe, the newest, which leaves no gap, and once it was read the rest can be joined.
+    alone as a probe, which leaves no gap: the first, or the newest where the first is in their midst. Once it was
+    read the rest can be joined.
     """
 
     scans: list[list[Window]]
@@ -83,8 +84,11 @@ def join(
         alone: spans of windows that are to be asked one by one.
     """
     if entries_per_bucket is None:
-        newest = max(windows, key=lambda window: window.span.start, default=None)
-        return Joined([[newest]] if newest else [], [window for window in windows if window is not newest])
+        if not windows:
+            return Joined([], [])
+        ascending = all(windows[0].span.start <= window.span.start for window in windows)
+        probe = windows[0] if ascending else max(windows, key=lambda window: window.span.start)
+        return Joined([[probe]], [window for window in windows if window is not probe])
     tail, single = _tail(delay, metrics_delay), set(alone)
     weights = [pages(window.span, window.granularity, entries_per_bucket, org.page_size) for window in windows]
     if sum(weights) <= SOON_PAGES:

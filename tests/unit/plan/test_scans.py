@@ -49,8 +49,10 @@ def test_join_up_to_the_limit_of_a_query() -> None:
 
 
 def test_first_answer_is_a_probe() -> None:
-    """While nobody knows the size of an answer, the newest window goes alone and the rest waits."""
+    """While nobody knows the size of an answer, one window goes alone and the rest waits, without a gap."""
     given = windows(5)
+    assert joined(given, None) == Joined([given[:1]], given[1:])
+    assert joined(given[:1], None) == Joined([given[:1]], [])
     assert joined(given[3:] + given[:3], None) == Joined([given[4:]], [given[3], *given[:3]])
     assert joined([], None) == Joined([], [])
     assert joined([]) == Joined([], [])
