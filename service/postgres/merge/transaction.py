@@ -25,8 +25,9 @@ from service.postgres.staging import Staging
 from service.postgres.statistics import note_outcomes
 
 # Figures stored a moment ago are not in the planner's statistics: it takes thousands of rows for few, and would
-# materialise them all for each row of a scan. The session's own tables are read by their keys alone: a look at a
-# few rows tells enough. Sixteen megabytes sort a scan's rows without the disk.
+# materialise them all for each row of a scan. Of the session's own tables it knows the size alone, and would sort
+# both sides of a join where one fits in a hash table. Of the few that are analysed a look at some rows tells enough.
+# Sixteen megabytes sort a scan's rows without the disk.
 _SETTINGS: LiteralString = f"""
     SET LOCAL statement_timeout = '{MERGE_TIMEOUT}s';
     SET LOCAL lock_timeout = '{MERGE_TIMEOUT}s';
