@@ -26,8 +26,8 @@ from service.postgres.statistics import note_outcomes
 
 # Figures stored a moment ago are not in the planner's statistics: it takes thousands of rows for few, and would
 # materialise them all for each row of a scan. Of the session's own tables it knows the size alone, and would sort
-# both sides of a join where one fits in a hash table. Of the few that are analysed a look at some rows tells enough.
-# Sixteen megabytes sort a scan's rows without the disk.
+# both sides of a join where one fits in a hash table. Of the few that are analysed some rows tell enough. Sixteen
+# megabytes sort a scan's rows without the disk.
 _SETTINGS: LiteralString = f"""
     SET LOCAL statement_timeout = '{MERGE_TIMEOUT}s';
     SET LOCAL lock_timeout = '{MERGE_TIMEOUT}s';
