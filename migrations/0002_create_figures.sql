@@ -162,9 +162,9 @@ CREATE UNLOGGED TABLE flow_outcomes.staging (
     bucket_start       timestamptz NOT NULL,
     bucket_end         timestamptz NOT NULL,
     name_no            integer NOT NULL,
+    state              flow_outcomes.figure_state NOT NULL,
     outcome_count      bigint,
     outcome_percentage double precision,
-    rejected           boolean NOT NULL,
     success_count      bigint,
     failure_count      bigint
 );

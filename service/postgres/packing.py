@@ -1,22 +1,27 @@
 """Rows as binary COPY sends them, packed as they come.
 
 A packed row is a fraction of what it is made from, and making it takes a third of the driver's time: of an entry
-the bucket is packed once, and a name goes once for the scan, with a number that its rows carry. The format is
-PostgreSQL's own: https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4
+the bucket is packed once, and a name goes once for the scan, with a number that its rows carry. What a row begins
+with, its table's columns and its outcome, is put before it when it is sent. The format is PostgreSQL's own:
+https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4
 """
 
 from __future__ import annotations
 
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from struct import Struct
 from typing import LiteralString
 
-from service.model import FlowBucket, Normalised
+from service.model import FlowBucket, Normalised, OutcomeRow
 
 COLUMNS: LiteralString = (
-    "bucket_start, bucket_end, part, name_no, outcome_count, outcome_percentage, rejected, success_count,"
-    " failure_count"
+    "bucket_start, bucket_end, state, outcome_count, outcome_percentage, success_count, failure_count"
 )
+"""What a row has after what it begins with; where rows are sent with their parts, ``part`` stands before these."""
 NAME_COLUMNS: LiteralString = "name_no, flow_id, source_key"
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
@@ -27,129 +32,238 @@ _NAMES = 32_768
 """Names kept with their numbers; those past so many get a new one each time."""
 _SEEN = 2**25
 """Flows times buckets, of which it is kept, a bit for each, whether they came."""
+_TOGETHER = 128
+"""Entries' rows that are sent in one piece."""
+_OVERHEAD = 120
+"""Bytes that an entry takes beside its packed figures."""
 _NULL = b"\xff\xff\xff\xff"
 _NO_PART = bytes(4)
 _pack_length = Struct("!i").pack
 _pack_columns = Struct("!h").pack
-_pack_int4 = Struct("!q").pack  # length and number in one
-_pack_bucket = Struct("!hiqiq").pack
+_pack_int4 = Struct("!ii").pack
+_pack_bucket = Struct("!iqiq").pack
 _pack_int8 = Struct("!iq").pack
 _pack_float8 = Struct("!id").pack
-_pack_bool = Struct("!i?").pack
-# A row of a sound entry: its bucket, which is no part, number, count, share; neither successes nor failures.
-_pack_sound = Struct("!30sqiqid13s").pack
-_NO_MORE = _pack_bool(1, False) + _NULL + _NULL
+# A sound figure: its count and its share; neither successes nor failures.
+_pack_sound = Struct("!iqid8s").pack
+_NO_MORE = _NULL + _NULL
+_SOUND = len(_pack_sound(8, 0, 8, 0.0, _NO_MORE))
+
+Entry = tuple[tuple[int, ...], bytes, bytes, bytes]
+"""Figures of one entry: their outcomes' numbers; packed, the part, the bucket with the state, and the figures,
+each as long as the others."""
 
 
 class _Flow:
-    """A flow of the scan: its outcomes' numbers, and a bit for each bucket that it came with."""
+    """A flow of the scan: its outcomes' numbers, one by one and as entries have them; a bit for each bucket."""
 
-    __slots__ = ("numbers", "seen", "text")
+    __slots__ = ("numbers", "seen", "text", "told")
 
     def __init__(self, flow_id: str) -> None:
-        self.text = _text(flow_id)
+        self.text = pack_text(flow_id)
         self.numbers: dict[str, int] = {}
+        self.told: dict[tuple[str, ...], tuple[int, ...]] = {}
         self.seen = 0
 
 
+class _Bucket:
+    """A bucket of the scan: its bit, how many figures were reported in it, and it packed with either state."""
+
+    __slots__ = ("bit", "rejected", "reported", "rows")
+
+    def __init__(self, bucket: FlowBucket, bit: int) -> None:
+        packed = _pack_bucket(8, _since_epoch(bucket.start), 8, _since_epoch(bucket.end))
+        self.bit = bit
+        self.reported = packed + pack_text("reported")
+        self.rejected = packed + pack_text("rejected")
+        self.rows = 0
+
+
 class Packer:
-    """Packs a scan's rows, in ``COLUMNS``, and the names that they are about, in ``NAME_COLUMNS``.
+    """Packs a scan's rows, and the names that they are about, in ``NAME_COLUMNS``.
 
     Attributes:
-        numbered: how many names there were in all; one may have come more than once.
+        numbered: how many names there were in all, numbered from one; one may have come more than once.
         rows: how many were packed.
         parts: whether some row was a part of its outcome's figure.
         repeats: whether some outcome may have come twice in one bucket.
+        names: those not forgotten, packed.
+        held: about how many bytes are not forgotten.
     """
 
     def __init__(self) -> None:
-        self._names: list[bytes] = []
+        self.names: list[bytes] = []
         self.parts = False
         self.repeats = False
+        self.numbered = self.rows = self.held = 0
+        self._entries: list[Entry] = []
         self._flows: dict[str, _Flow] = {}
-        self._buckets: dict[datetime, tuple[bytes, int]] = {}
-        self.numbered = self.rows = 0
-        self._known = 0
+        self._buckets: dict[datetime, _Bucket] = {}
+        self._known = self._told = 0
 
-    def pack(self, normalised: Normalised) -> tuple[bytes, bytes]:
-        """A page's rows, those of one entry one after the other, and the names that are new in it.
+    def pack(self, normalised: Normalised) -> None:
+        """Take a page's rows, those of one entry one after the other.
 
-        Both are without header and trailer. Rows of one entry share its bucket; none of them comes twice in it.
+        They share its bucket, and none of them comes twice in it.
         """
-        packed: list[bytes] = []
-        add = packed.append
+        add, rows, held = self._entries.append, 0, 0
         for bucket, outcomes in normalised.sound:
-            flow, head = self._entry(bucket)
-            numbers = flow.numbers
-            for key, figure in outcomes.items():
-                number = numbers.get(key) or self._number(flow, key)
-                count, share = figure.outcome_count, figure.percent_of_total
-                if share is None:
-                    add(head + _pack_int4(number) + _pack_int8(8, count) + _NULL + _NO_MORE)
-                else:
-                    add(_pack_sound(head, number, 8, count, 8, share, _NO_MORE))
-            self.rows += len(outcomes)
-        last = None
-        for row in normalised.rows:
-            if row.bucket is not last:
-                last = row.bucket
-                flow, head = self._entry(last)
-            number = flow.numbers.get(row.source_key) or self._number(flow, row.source_key)
-            add(head + _pack_int4(number) + _int8(row.outcome_count) + _float8(row.outcome_percentage))
-            add(_pack_bool(1, row.rejected) + _int8(row.success) + _int8(row.failure))
-        self.rows += len(normalised.rows)
-        names, self._names = self._names, []
-        return b"".join(packed), b"".join(names)
+            flow, place = self._entry(bucket)
+            keys = tuple(outcomes)
+            if not keys:
+                continue
+            try:
+                figures = [
+                    _pack_sound(8, it.outcome_count, 8, it.percent_of_total, _NO_MORE) for it in outcomes.values()
+                ]
+            except struct.error:  # a share is not told
+                figures = [_figure(it.outcome_count, it.percent_of_total) for it in outcomes.values()]
+            place.rows += len(keys)
+            numbers = flow.told.get(keys) or self._numbers(flow, keys)
+            packed = b"".join(figures)
+            if len(packed) == len(keys) * _SOUND:
+                add((numbers, _NO_PART, place.reported, packed))
+                rows += len(keys)
+                held += len(packed)
+            else:
+                self._add(numbers, _NO_PART, place.reported, figures)
+        self.rows += rows
+        self.held += held + _OVERHEAD * len(normalised.sound)
+        for _, together in groupby(normalised.rows, key=lambda row: id(row.bucket)):
+            self._add_rows(list(together))
 
-    def _entry(self, bucket: FlowBucket) -> tuple[_Flow, bytes]:
-        """Note that an entry has come; its flow, and what each of its rows begins with."""
+    def _add_rows(self, rows: Sequence[OutcomeRow]) -> None:
+        bucket = rows[0].bucket
+        flow, place = self._entry(bucket)
+        self.parts = self.parts or bool(bucket.part)
+        part = pack_text(bucket.part)
+        for rejected in (False, True):
+            told = [row for row in rows if row.rejected is rejected]
+            numbers = self._numbers(flow, tuple(row.source_key for row in told))
+            figures = [_figure(it.outcome_count, it.outcome_percentage, it.success, it.failure) for it in told]
+            self._add(numbers, part, place.rejected if rejected else place.reported, figures)
+            place.rows += 0 if rejected else len(told)
+
+    def _add(self, numbers: tuple[int, ...], part: bytes, at: bytes, figures: list[bytes]) -> None:
+        """Keep figures of one entry, those together that are equally long."""
+        for size, told in groupby(zip(figures, numbers, strict=True), key=lambda each: len(each[0])):
+            each, of = zip(*told, strict=True)
+            self._entries.append((of, part, at, b"".join(each)))
+            self.held += size * len(of) + _OVERHEAD
+        self.rows += len(figures)
+
+    def _entry(self, bucket: FlowBucket) -> tuple[_Flow, _Bucket]:
+        """Note that an entry has come."""
         flow = self._flows.get(bucket.flow_id)
         if flow is None:
             flow = _Flow(bucket.flow_id)
             if self._room():
                 self._flows[bucket.flow_id] = flow
-        packed, bit = self._buckets.get(bucket.start) or self._bucket(bucket)
+        place = self._buckets.get(bucket.start)
+        if place is None:
+            place = self._buckets[bucket.start] = _Bucket(bucket, 1 << len(self._buckets))
         if not self.repeats:
-            self.repeats = bool(flow.seen & bit) or len(self._flows) * len(self._buckets) > _SEEN
-            flow.seen |= bit
-        if not bucket.part:
-            return flow, packed + _NO_PART
-        self.parts = True
-        return flow, packed + _text(bucket.part)
-
-    def _bucket(self, bucket: FlowBucket) -> tuple[bytes, int]:
-        packed = _pack_bucket(9, 8, _since_epoch(bucket.start), 8, _since_epoch(bucket.end))
-        known = self._buckets[bucket.start] = packed, 1 << len(self._buckets)
-        return known
+            self.repeats = bool(flow.seen & place.bit) or len(self._flows) * len(self._buckets) > _SEEN
+            flow.seen |= place.bit
+        return flow, place
 
     def _room(self) -> bool:
         """Whether more can be kept; what is not is taken as if it repeated."""
         self.repeats = self.repeats or self._known >= _NAMES
         return self._known < _NAMES
 
+    def _numbers(self, flow: _Flow, keys: tuple[str, ...]) -> tuple[int, ...]:
+        """The numbers of an entry's outcomes, kept for the next one that has the same."""
+        numbers = tuple(flow.numbers.get(key) or self._number(flow, key) for key in keys)
+        if self._told < _NAMES:
+            flow.told[keys] = numbers
+            self._told += len(keys)
+        return numbers
+
     def _number(self, flow: _Flow, key: str) -> int:
-        """Number an outcome, from one upwards; the number as a column, its length before it."""
         self.numbered += 1
-        number = 4 << 32 | self.numbered
         if self._room():
-            flow.numbers[key] = number
+            flow.numbers[key] = self.numbered
             self._known += 1
-        self._names.append(_pack_columns(3) + _pack_int4(number) + flow.text + _text(key))
-        return number
+        packed = _pack_columns(3) + _pack_int4(4, self.numbered) + flow.text + pack_text(key)
+        self.names.append(packed)
+        self.held += len(packed)
+        return self.numbered
+
+    def reported(self) -> dict[datetime, int]:
+        """How many figures were reported, by bucket; those that came twice count twice."""
+        return {start: bucket.rows for start, bucket in self._buckets.items() if bucket.rows}
+
+    def seldom(self, buckets: int) -> list[int]:
+        """The numbers that not each of so many buckets has, of what is not forgotten and does not repeat."""
+        times = [0] * (self.numbered + 1)
+        for numbers, entries in Counter(numbers for numbers, *_ in self._entries).items():
+            for number in numbers:
+                times[number] += entries
+        return [number for number in range(1, self.numbered + 1) if times[number] < buckets]
+
+    def sort(self, beginning: Callable[[int], bytes]) -> None:
+        """Bring entries into the order of what the first of their rows begins with."""
+        self._entries.sort(key=lambda entry: beginning(entry[0][0]))
+
+    def packed(self, beginning: Callable[[int], bytes], *, parts: bool = False) -> Iterator[bytes]:
+        """The rows, in pieces.
+
+        Args:
+            beginning: what a row begins with, by its outcome's number.
+            parts: whether their parts come before ``COLUMNS``.
+        """
+        for first in range(0, len(self._entries), _TOGETHER):
+            rows: list[bytes] = []
+            for numbers, part, at, figures in self._entries[first : first + _TOGETHER]:
+                shared = part + at if parts else at
+                start, size = 0, len(figures) // len(numbers)
+                for number in numbers:
+                    rows += beginning(number), shared, figures[start : start + size]
+                    start += size
+            yield b"".join(rows)
+
+    def forget(self) -> None:
+        """Let go of rows and names; numbers stay as they are."""
+        self._entries, self.names, self.held = [], [], 0
+
+
+def begin(columns: int, *values: bytes) -> bytes:
+    """What a row of so many columns begins with: its first ones, packed."""
+    return _pack_columns(columns) + b"".join(values)
+
+
+def pack_text(text: str) -> bytes:
+    """A text column."""
+    encoded = text.encode()
+    return _pack_length(len(encoded)) + encoded
+
+
+def pack_instant(at: datetime) -> bytes:
+    """A timestamptz column."""
+    return _pack_int8(8, _since_epoch(at))
+
+
+def pack_int4(value: int) -> bytes:
+    """An integer column."""
+    return _pack_int4(4, value)
+
+
+def pack_int8(value: int) -> bytes:
+    """A bigint column."""
+    return _pack_int8(8, value)
 
 
 def _since_epoch(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
 
-def _text(text: str) -> bytes:
-    encoded = text.encode()
-    return _pack_length(len(encoded)) + encoded
+def _figure(
+    count: int | None, share: float | None, success: int | None = None, failure: int | None = None
+) -> bytes:
+    packed_share = _NULL if share is None else _pack_float8(8, share)
+    return _whole(count) + packed_share + _whole(success) + _whole(failure)
 
 
-def _int8(value: int | None) -> bytes:
+def _whole(value: int | None) -> bytes:
     return _NULL if value is None else _pack_int8(8, value)
-
-
-def _float8(value: float | None) -> bytes:
-    return _NULL if value is None else _pack_float8(8, value)

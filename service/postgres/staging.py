@@ -6,17 +6,27 @@ import asyncio
 import contextlib
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import LiteralString
 
 import psycopg
 
 from service.errors import DatabaseAwayError, FlowOutcomesError
 from service.model import Normalised, Reject
-from service.postgres.packing import COLUMNS, HEADER, NAME_COLUMNS, TRAILER, Packer
+from service.postgres.packing import (
+    COLUMNS,
+    HEADER,
+    NAME_COLUMNS,
+    TRAILER,
+    Packer,
+    begin,
+    pack_int4,
+    pack_int8,
+)
 from service.postgres.pool import Connection, Database
 
-# Bytes that a scan holds in memory, about 80,000 rows: nearly every scan stays below. Where all scans of the
+# Bytes that a scan holds in memory, about 100,000 rows: nearly every scan stays below. Where all scans of the
 # process together hold more than so many, each keeps less.
 MEMORY = 6 * 2**20
 MEMORY_OF_ALL = 64 * 2**20
@@ -31,7 +41,7 @@ _TABLES = """
     -- what it says, each key once
     CREATE TEMP TABLE IF NOT EXISTS scanned (
         bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL, name_no integer NOT NULL,
-        outcome_count bigint, outcome_percentage double precision, rejected boolean NOT NULL,
+        state flow_outcomes.figure_state NOT NULL, outcome_count bigint, outcome_percentage double precision,
         success_count bigint, failure_count bigint, part text NOT NULL DEFAULT '',
         differing boolean NOT NULL DEFAULT false
     ) ON COMMIT DELETE ROWS
@@ -46,6 +56,7 @@ _TABLE_OF_REJECTS = """
         flow_id text, bucket_start timestamptz, outcome_name text
     ) ON COMMIT DELETE ROWS
 """
+_ROW_COLUMNS: LiteralString = f"name_no, part, {COLUMNS}"
 _REJECT_COLUMNS = "digest, ordinal, reason, entry, flow_id, bucket_start, outcome_name"
 _STAGED = ("staging_name", "staging", "staging_reject")
 
@@ -73,9 +84,7 @@ class Staging:
         self.shares_fit = True
         self._staged = dict.fromkeys(_STAGED, 0)
         self._packer = Packer()
-        self._packed: list[bytes] = []
-        self._names: list[bytes] = []
-        self._bytes = self._counted = 0
+        self._refused = self._counted = 0
         self._rejects: list[tuple[str, int, Reject]] = []
         self._last_entry = ("", "", "", 0)  # text, what is kept of it, digest, rejects so far
 
@@ -85,36 +94,35 @@ class Staging:
         Raises:
             DatabaseAwayError: they had to be written out, and could not.
         """
-        packed, names = self._packer.pack(normalised)
+        self._packer.pack(normalised)
         self.shares_fit = self.shares_fit and normalised.shares_fit
-        self._packed.append(packed)
-        self._names.append(names)
-        self._bytes += len(packed) + len(names)
         for reject in normalised.rejects:
             self._add_reject(reject)
         self._count()
-        if self._bytes > (MEMORY if self._database.held <= MEMORY_OF_ALL else MEMORY_WHEN_SCARCE):
+        if self._counted > (MEMORY if self._database.held <= MEMORY_OF_ALL else MEMORY_WHEN_SCARCE):
             await self._spill()
 
     def _count(self) -> None:
         """Have the process know what is held here."""
-        self._database.held += self._bytes - self._counted
-        self._counted = self._bytes
+        held = self._packer.held + self._refused
+        self._database.held += held - self._counted
+        self._counted = held
 
     def _add_reject(self, reject: Reject) -> None:
         text, kept, digest, ordinal = self._last_entry
         if reject.text is not text and reject.text != text:
             kept = self._hide(reject.text)
             digest, ordinal = hashlib.sha256(kept.encode()).hexdigest(), 0
-            self._bytes += len(kept)
+            self._refused += len(kept)
         self._last_entry = (reject.text, kept, digest, ordinal + 1)
         self._rejects.append((digest, ordinal, reject._replace(text=kept, reason=self._hide(reject.reason))))
-        self._bytes += 256
+        self._refused += 256
         self.rejects += 1
 
     async def _spill(self) -> None:
         async with self._database.transaction() as connection:
-            await self._copy(connection)
+            await self._copy_names(connection)
+            await self._copy_rows(connection)
             for target, source, columns in self._tables():
                 await connection.execute(
                     f"INSERT INTO flow_outcomes.{target} (org, scan_id, {columns})"
@@ -127,14 +135,14 @@ class Staging:
         self._forget()
 
     def _forget(self) -> None:
-        self._packed, self._names, self._rejects = [], [], []
-        self._bytes = 0
+        self._packer.forget()
+        self._rejects, self._refused = [], 0
         self._count()
 
     def _tables(self) -> tuple[tuple[LiteralString, LiteralString, LiteralString], ...]:
         """Where a scan is written out to, the session's own tables that it passes through, and their columns."""
         said = ("incoming_name", "incoming" if self.repeats else "scanned", "incoming_reject")
-        tables = tuple(zip(_STAGED, said, (NAME_COLUMNS, COLUMNS, _REJECT_COLUMNS), strict=True))
+        tables = tuple(zip(_STAGED, said, (NAME_COLUMNS, _ROW_COLUMNS, _REJECT_COLUMNS), strict=True))
         return tables if self.rejects else tables[:2]
 
     @property
@@ -162,27 +170,70 @@ class Staging:
         """Whether some of it stands in the unlogged tables."""
         return any(self._staged.values())
 
-    async def pour(self, connection: Connection) -> None:
-        """Bring everything into the transaction's own tables.
+    @property
+    def plain(self) -> bool:
+        """Whether its rows may be stored as they are: all at hand, each key once, each share as it should be."""
+        return self.shares_fit and not (self.repeats or self.in_parts or self.spilled)
 
-        Names go into ``incoming_name``, rows into ``scanned``, or into ``incoming`` where they repeat, and what
-        was refused, if anything, into ``incoming_reject``.
+    def reported(self) -> dict[datetime, int]:
+        """How many figures were reported, by bucket; those that came twice count twice."""
+        return self._packer.reported()
+
+    def seldom(self, buckets: int) -> list[int] | None:
+        """The numbers of its names that not each of so many buckets has; None where that is not known."""
+        return None if self.repeats or self.spilled else self._packer.seldom(buckets)
+
+    async def pour_names(self, connection: Connection) -> None:
+        """Bring its names into ``incoming_name``, and what was refused, if anything, into ``incoming_reject``.
 
         Raises:
             DatabaseAwayError: what was written out is gone: a crash of the server empties unlogged tables.
         """
-        await self._copy(connection)
+        await self._copy_names(connection)
+        names, _, *rejects = self._tables()
+        await self._take_back(connection, names, *rejects)
+
+    async def pour_rows(self, connection: Connection) -> None:
+        """Bring its rows into ``scanned``, or into ``incoming`` where they repeat.
+
+        Raises:
+            DatabaseAwayError: as ``pour_names``.
+        """
+        await self._copy_rows(connection)
         self._forget()
+        await self._take_back(connection, self._tables()[1])
         if self.spilled:
-            for source, target, columns in self._tables():
-                cursor = await connection.execute(
-                    f"INSERT INTO pg_temp.{target} ({columns}) SELECT {columns} FROM flow_outcomes.{source}"
-                    " WHERE org = %s AND scan_id = %s",
-                    (self.org, self.scan_id),
-                )
-                if cursor.rowcount != self._staged[source]:
-                    raise DatabaseAwayError("the server has lost what was staged: it crashed meanwhile")
             await self._sweep(connection)
+
+    async def store(self, connection: Connection, outcome_nos: Mapping[int, int], **known: bytes) -> int:
+        """Store its rows as figures, where none of them is stored and it is ``plain``; how many there were.
+
+        Args:
+            connection: in the merge's transaction.
+            outcome_nos: the outcomes' numbers by those of its names.
+            known: packed, the columns that all of them share.
+        """
+        columns = ", ".join(known)
+        shared = begin(len(known) + 2 + COLUMNS.count(","), *known.values())
+        beginnings = {name: shared + pack_int8(number) for name, number in outcome_nos.items()}
+        self._packer.sort(beginnings.__getitem__)
+        statement = f"COPY flow_outcomes.figure ({columns}, outcome_no, {COLUMNS}) FROM STDIN (FORMAT BINARY)"
+        await _copy(connection, statement, self._packer.packed(beginnings.__getitem__))
+        self._forget()
+        return self.rows
+
+    async def _take_back(
+        self, connection: Connection, *tables: tuple[LiteralString, LiteralString, LiteralString]
+    ) -> None:
+        """Bring what was written out into the session's own tables."""
+        for source, target, columns in tables if self.spilled else ():
+            cursor = await connection.execute(
+                f"INSERT INTO pg_temp.{target} ({columns}) SELECT {columns} FROM flow_outcomes.{source}"
+                " WHERE org = %s AND scan_id = %s",
+                (self.org, self.scan_id),
+            )
+            if cursor.rowcount != self._staged[source]:
+                raise DatabaseAwayError("the server has lost what was staged: it crashed meanwhile")
 
     async def discard(self) -> None:
         """Forget it all, here and in the database."""
@@ -204,21 +255,22 @@ class Staging:
                 (self.org, self.scan_id),
             )
 
-    async def _copy(self, connection: Connection) -> None:
-        """Bring what is held in memory into the session's own tables."""
+    async def _copy_names(self, connection: Connection) -> None:
         await connection.execute(_TABLES)
-        if self.repeats:
-            await connection.execute(_TABLE_OF_REPEATS)
         if self.rejects:
             await connection.execute(_TABLE_OF_REJECTS)
-        names, rows, *_ = self._tables()
-        for (_, table, columns), packed in ((names, self._names), (rows, self._packed)):
-            statement = f"COPY pg_temp.{table} ({columns}) FROM STDIN (FORMAT BINARY)"
-            async with connection.cursor() as cursor, cursor.copy(statement) as copy:
-                for each in (HEADER, *packed, TRAILER):
-                    await copy.write(each)
+        statement = f"COPY pg_temp.incoming_name ({NAME_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+        await _copy(connection, statement, [b"".join(self._packer.names)])
         if self._rejects:
             await self._copy_rejects(connection)
+
+    async def _copy_rows(self, connection: Connection) -> None:
+        if self.repeats:
+            await connection.execute(_TABLE_OF_REPEATS)
+        _, (_, table, columns), *_ = self._tables()
+        first = begin(columns.count(",") + 1)
+        rows = self._packer.packed(lambda number: first + pack_int4(number), parts=True)
+        await _copy(connection, f"COPY pg_temp.{table} ({columns}) FROM STDIN (FORMAT BINARY)", rows)
 
     async def _copy_rejects(self, connection: Connection) -> None:
         statement = f"COPY pg_temp.incoming_reject ({_REJECT_COLUMNS}) FROM STDIN (FORMAT BINARY)"
@@ -229,6 +281,14 @@ class Staging:
                 await copy.write_row(
                     (digest, ordinal, reject.reason, text, reject.flow_id, reject.bucket_start, reject.outcome)
                 )
+
+
+async def _copy(connection: Connection, statement: str, packed: Iterable[bytes]) -> None:
+    async with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        await copy.write(HEADER)
+        for each in packed:
+            await copy.write(each)
+        await copy.write(TRAILER)
 
 
 async def sweep_org(database: Database, org: str) -> None:

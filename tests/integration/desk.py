@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import psycopg
 
 from service.clock import SystemClock
 from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
+from service.normalise import SHARE_NEAR
 from service.postgres.lease import Lease
 from service.postgres.ledger import Ledger
 from service.postgres.merge import Merged, ScanRecord, merge
@@ -36,6 +38,22 @@ def as_entries(rows: Sequence[OutcomeRow]) -> list[OutcomeRow]:
             shared = msgspec.structs.replace(bucket)
             found += [msgspec.structs.replace(row, bucket=shared) for row in entry.values()]
     return found
+
+
+def page(rows: Sequence[OutcomeRow], rejects: Sequence[Reject] = ()) -> Normalised:
+    """One page of these, with what its shares are worth told as an API's page has it told."""
+    entries = as_entries(rows)
+    fit = all(_fit(list(told)) for _, told in groupby(entries, key=lambda row: id(row.bucket)))
+    return Normalised(entries, list(rejects), shares_fit=fit)
+
+
+def _fit(entry: Sequence[OutcomeRow]) -> bool:
+    total = sum(row.outcome_count or 0 for row in entry) or 1
+    return all(
+        row.outcome_percentage is None
+        or abs(row.outcome_percentage - (row.outcome_count or 0) / total) <= SHARE_NEAR
+        for row in entry
+    ) and not any(row.rejected and row.source_key for row in entry)
 
 
 class Desk:
@@ -84,7 +102,7 @@ class Desk:
         await ledger.owe(windows)
         await ledger.begin(scan, "hash")
         staging = Staging(self.database, self.org)
-        await staging.add(Normalised(as_entries(rows), list(rejects)))
+        await staging.add(page(rows, rejects))
         record = ScanRecord(
             scan=scan,
             buckets=buckets,

@@ -13,7 +13,8 @@ from service.model import FlowBucket, OutcomeRow, Reject, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias
 from service.postgres.merge import Merged
-from service.postgres.pool import Database
+from service.postgres.pool import Connection, Database
+from service.postgres.staging import Staging
 from tests.integration.desk import CLOCK, FIRST, Desk
 
 DAY = timedelta(days=1)
@@ -110,6 +111,59 @@ async def test_a_figure_that_another_work_read_refutes_an_empty_scan(desk: Desk)
     assert (await scan(desk, range(1), {})).doubted
     assert not (await scan(desk, range(1), {})).doubted
     assert await desk.rows(SHOWN) == [("A", None, None, None)]
+
+
+async def test_a_figure_where_none_was_refutes_an_empty_scan(desk: Desk) -> None:
+    """Of three days in one window one has figures; another work reads the others, which nobody had read before."""
+    doubts = "SELECT doubted_in FROM flow_outcomes.extraction_window WHERE job = 'daily'"
+    await scan(desk, range(1), {(0, "A"): 1}, work="ad hoc")
+    all_days = Span(span(0).start, span(2).end)
+    assert (await desk.store([all_days], [span(0), span(1), span(2)], [], cycle="first")).doubted
+    await scan(desk, range(1, 2), {(1, ""): None}, work="ad hoc")
+    await scan(desk, range(3, 4), {(3, "A"): 2}, work="ad hoc")
+    assert await desk.rows(doubts) == [("first",)]
+    await scan(desk, range(2, 3), {(2, "A"): 2}, work="ad hoc")
+    assert await desk.rows(doubts) == [(None,)]
+
+
+async def test_a_name_that_another_is_called_now_is_not_missing(desk: Desk) -> None:
+    """Not in a day that is read for the first time, nor in one that is read again."""
+    await scan(desk, range(1), {(0, "Old"): 1, (0, "Gone"): 1})
+    await call(desk, "Old", "New")
+    for days in (range(1, 2), range(1)):
+        merged = await scan(desk, days, {(day, "New"): 2 for day in days})
+        [missing] = merged.missing.values()
+        assert (missing.rows, missing.sample) == (1, ["Gone"])
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_what_was_never_read_may_be_stored_at_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, *, at_once: bool
+) -> None:
+    """Or brought in first: either way the same is stored, each figure under its own name and day."""
+    stored: list[int] = []
+    store = Staging.store
+
+    async def noted(self: Staging, connection: Connection, *known: Any, **columns: Any) -> int:  # noqa: ANN401
+        stored.append(await store(self, connection, *known, **columns))
+        return stored[-1]
+
+    monkeypatch.setattr(Staging, "store", noted)
+    if not at_once:
+        monkeypatch.setattr(Staging, "plain", False)
+    told: dict[tuple[int, str], int | None] = {
+        (day, name): day * 10 + place for day in (2, 0, 1) for place, name in enumerate("CAB") if day != place
+    }
+    merged = await scan(desk, range(3), told)
+    assert (merged.changed, sum(merged.rows.values()), sum(stored)) == (8, 6, 6 if at_once else 0)
+    days = "SELECT extract(day FROM bucket_start)::int - 1, outcome_name, outcome_count"
+    assert await desk.rows(f"{days} FROM flow_outcomes.flow_outcome ORDER BY 1, 2") == [
+        *((0, "A", 1), (0, "B", 2)),
+        *((1, "A", None), (1, "B", 12), (1, "C", 10)),
+        *((2, "A", 21), (2, "B", None), (2, "C", 20)),
+    ]
+    again = await scan(desk, range(3), told)
+    assert (again.changed, sum(again.rows.values()), len(stored)) == (0, 6, int(at_once))
 
 
 async def test_an_entry_that_may_be_anything_takes_no_null_back(desk: Desk) -> None:

@@ -13,13 +13,13 @@ from msgspec.structs import replace
 
 from service.clock import SystemClock
 from service.errors import ConflictError, LeaseLostError
-from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
+from service.model import FlowBucket, Granularity, OutcomeRow, Query, Reject, Scan, Span, Window
 from service.postgres.lease import Lease
 from service.postgres.ledger import Ledger
 from service.postgres.merge import Merged, ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.staging import Staging
-from tests.integration.desk import as_entries
+from tests.integration.desk import page
 
 DAY = timedelta(days=1)
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -64,7 +64,7 @@ class Desk:
             OutcomeRow(FlowBucket(flow, *span(day)), name, count, None, count is None)
             for (day, flow, name), count in figures.items()
         ]
-        await staging.add(Normalised(as_entries(rows), rejects or []))
+        await staging.add(page(rows, rejects or []))
         record = ScanRecord(
             scan, [span(d) for d in days], flows, "hash", CLOCK.now(), 1, 1, cycle or f"cycle {self.cycle}"
         )
@@ -242,7 +242,7 @@ async def test_two_different_figures_for_one_key_fail_the_scan(desk: Desk) -> No
         ([bare, bare], False),
     ):
         staging = Staging(desk.database, "acme")
-        await staging.add(Normalised(as_entries(rows), []))
+        await staging.add(page(rows))
         if fails:
             with pytest.raises(ConflictError):
                 await merge(desk.database, desk.lease, staging, record)
@@ -261,11 +261,11 @@ async def test_a_figure_that_came_twice_counts_once(desk: Desk, percentage: floa
     row = OutcomeRow(FlowBucket("f", *span(0)), "Paid", 3, percentage, rejected=False)
     other = replace(row, outcome_percentage=0.25 if percentage is None else None)
     staging = Staging(desk.database, "acme")
-    await staging.add(Normalised(as_entries([row, other]), []))
+    await staging.add(page([row, other]))
     with pytest.raises(ConflictError):
         await merge(desk.database, desk.lease, staging, record)
     staging = Staging(desk.database, "acme")
-    await staging.add(Normalised(as_entries([row, row]), []))
+    await staging.add(page([row, row]))
     await merge(desk.database, desk.lease, staging, record)
     assert await desk.rows(
         "SELECT outcome_name, outcome_count, outcome_percentage, outcome_share FROM flow_outcomes.flow_outcome"
@@ -329,17 +329,17 @@ async def test_a_merge_does_not_need_to_know_how_much_was_stored(desk: Desk) -> 
 
 async def test_many_scans_share_what_memory_there_is(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all of them hold too much each holds less, and nothing counts as held in the end."""
-    monkeypatch.setattr("service.postgres.staging.MEMORY_OF_ALL", 2000)
+    monkeypatch.setattr("service.postgres.staging.MEMORY_OF_ALL", 1500)
     monkeypatch.setattr("service.postgres.staging.MEMORY_WHEN_SCARCE", 500)
     rows = [
         OutcomeRow(FlowBucket("f", *span(0)), f"outcome {number}", 1, 0.1, rejected=False) for number in range(8)
     ]
     one, other = Staging(desk.database, "acme"), Staging(desk.database, "acme")
-    await one.add(Normalised(as_entries(rows), []))
+    await one.add(page(rows))
     assert not one.spilled
     assert desk.database.held > 500
     for _ in range(2):
-        await other.add(Normalised(as_entries(rows), []))
+        await other.add(page(rows))
     assert other.spilled
     await one.discard()
     await other.discard()

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from service.model import FlowBucket, Normalised, OutcomeRow, SoundFigure
 from service.postgres import packing
-from service.postgres.packing import COLUMNS, HEADER, NAME_COLUMNS, TRAILER, Packer
+from service.postgres.packing import COLUMNS, HEADER, NAME_COLUMNS, TRAILER, Packer, begin, pack_int4
 from service.postgres.staging import _TABLES
 
 pytestmark = pytest.mark.integration
 
 SAID = """
-    SELECT flow_id, bucket_start, bucket_end, part, source_key, outcome_count, outcome_percentage, rejected,
-           success_count, failure_count
+    SELECT flow_id, bucket_start, bucket_end, part, source_key, outcome_count, outcome_percentage,
+           state = 'rejected', success_count, failure_count
     FROM pg_temp.scanned JOIN pg_temp.incoming_name USING (name_no)
 """
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -61,9 +61,16 @@ def page_of(*entries: list[OutcomeRow]) -> Normalised:
     return found
 
 
-def pack(pages: list[list[list[OutcomeRow]]]) -> tuple[Packer, list[tuple[bytes, bytes]]]:
+def pack(pages: list[list[list[OutcomeRow]]]) -> Packer:
     packer = Packer()
-    return packer, [packer.pack(page_of(*page)) for page in pages]
+    for page in pages:
+        packer.pack(page_of(*page))
+    return packer
+
+
+def told(packer: Packer) -> list[bytes]:
+    """Its rows as the session's own table has them."""
+    return list(packer.packed(lambda number: begin(9, pack_int4(number)), parts=True))
 
 
 def keys(pages: list[list[list[OutcomeRow]]]) -> list[Key]:
@@ -74,11 +81,14 @@ def keys(pages: list[list[list[OutcomeRow]]]) -> list[Key]:
 @given(pages=PAGES)
 def test_what_is_packed_is_what_was_given(database: str, pages: list[list[list[OutcomeRow]]]) -> None:
     """To the letter and the last bit, page after page."""
-    packer, packed = pack(pages)
+    packer = pack(pages)
     with psycopg.connect(database, options="-c timezone=UTC") as connection, connection.cursor() as cursor:
         cursor.execute(_TABLES.encode())
-        rows, names = zip(*packed, strict=True) if packed else ((), ())
-        for table, columns, sent in (("incoming_name", NAME_COLUMNS, names), ("scanned", COLUMNS, rows)):
+        rows_have = f"name_no, part, {COLUMNS}"
+        for table, columns, sent in (
+            ("incoming_name", NAME_COLUMNS, packer.names),
+            ("scanned", rows_have, told(packer)),
+        ):
             with cursor.copy(f"COPY pg_temp.{table} ({columns}) FROM STDIN (FORMAT BINARY)".encode()) as copy:
                 for each in (HEADER, *sent, TRAILER):
                     copy.write(each)
@@ -89,14 +99,44 @@ def test_what_is_packed_is_what_was_given(database: str, pages: list[list[list[O
     assert packer.rows == len(given_rows)
     assert packer.numbered == len({(row.bucket.flow_id, row.source_key) for row in given_rows})
     assert packer.parts == any(row.bucket.part for row in given_rows)
+    for start, rows in packer.reported().items():
+        assert rows == sum(row.bucket.start == start and not row.rejected for row in given_rows)
+    assert sum(packer.reported().values()) == sum(not row.rejected for row in given_rows)
+
+
+@given(pages=PAGES, size=st.integers(1, 4))
+def test_entries_are_sent_in_the_order_asked_for(pages: list[list[list[OutcomeRow]]], size: int) -> None:
+    """Those of one outcome side by side, however many go in one piece; what is forgotten is not sent again."""
+    packer, plain = pack(pages), pack(pages)
+    packer.sort(lambda number: bytes([255 - number]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_TOGETHER", size)
+        sent = told(packer)
+    numbers = [entry[0][0] for entry in packer._entries]
+    assert numbers == sorted(numbers, reverse=True)
+    assert len(b"".join(sent)) == len(b"".join(told(plain)))
+    packer.forget()
+    assert (told(packer), packer.names, packer.held) == ([], [], 0)
+
+
+@given(pages=PAGES)
+def test_what_comes_seldom_is_told(pages: list[list[list[OutcomeRow]]]) -> None:
+    """The outcomes that not both buckets have, by number."""
+    packer = pack(pages)
+    times: dict[tuple[str, str], set[datetime]] = {}
+    for flow, start, key in keys(pages):
+        times.setdefault((flow, key), set()).add(start)
+    if not packer.repeats:
+        assert len(packer.seldom(2)) == sum(len(starts) < 2 for starts in times.values())
+        assert packer.seldom(0) == []
 
 
 @given(pages=PAGES)
 def test_no_repeat_is_overlooked(pages: list[list[list[OutcomeRow]]]) -> None:
     """An outcome twice in one bucket is always told, whatever stood between; entries that all differ tell none."""
-    packer, _ = pack(pages)
-    told = keys(pages)
-    if len(set(told)) < len(told):
+    packer = pack(pages)
+    came = keys(pages)
+    if len(set(came)) < len(came):
         assert packer.repeats
     entries = [(entry[0].bucket.flow_id, entry[0].bucket.start) for page in pages for entry in page if entry]
     assert packer.repeats == (len(set(entries)) < len(entries))
@@ -107,15 +147,15 @@ def test_names_past_a_bound_get_a_new_number_each_time(monkeypatch: pytest.Monke
     monkeypatch.setattr(packing, "_NAMES", 3)
     start = datetime(2024, 1, 1, tzinfo=UTC)
     days = [FlowBucket("f", start + number * DAY, start + (number + 1) * DAY) for number in range(4)]
-    packer, _ = pack([[[OutcomeRow(day, name, 1, 0.5, rejected=False) for name in "ABC"] for day in days]])
+    packer = pack([[[OutcomeRow(day, name, 1, 0.5, rejected=False) for name in "ABC"] for day in days]])
     assert (packer.numbered, packer.repeats) == (3, False)
     other = page_of([OutcomeRow(FlowBucket("g", start, start + DAY), "D", 1, 0.5, rejected=False)])
-    (_, names), (_, again) = packer.pack(other), packer.pack(other)
+    packer.pack(other)
+    packer.pack(other)
     assert (packer.numbered, packer.repeats) == (5, True)
-    assert names.endswith(b"g\0\0\0\1D")
-    assert again.endswith(b"g\0\0\0\1D")
-    _, known = packer.pack(page_of([OutcomeRow(days[0], "A", 1, 0.5, rejected=False)]))
-    assert (packer.numbered, known) == (5, b"")
+    assert [name.endswith(b"g\0\0\0\1D") for name in packer.names] == [False, False, False, True, True]
+    packer.pack(page_of([OutcomeRow(days[0], "A", 1, 0.5, rejected=False)]))
+    assert packer.numbered == len(packer.names) == 5
 
 
 def test_more_buckets_than_are_kept_may_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +163,7 @@ def test_more_buckets_than_are_kept_may_repeat(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(packing, "_SEEN", 2)
     start = datetime(2024, 1, 1, tzinfo=UTC)
     days = [FlowBucket("f", start + number * DAY, start + (number + 1) * DAY) for number in range(3)]
-    packer, _ = pack([[[OutcomeRow(day, "A", 1, 0.5, rejected=False)] for day in days[:2]]])
+    packer = pack([[[OutcomeRow(day, "A", 1, 0.5, rejected=False)] for day in days[:2]]])
     assert not packer.repeats
     packer.pack(page_of([OutcomeRow(days[2], "A", 1, 0.5, rejected=False)]))
     assert packer.repeats

@@ -12,13 +12,13 @@ import pytest
 
 from service.clock import SystemClock
 from service.errors import ConflictError
-from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
+from service.model import FlowBucket, Granularity, OutcomeRow, Query, Reject, Scan, Span, Window
 from service.postgres.lease import Lease
 from service.postgres.ledger import Ledger
 from service.postgres.merge import Merged, ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.staging import Staging
-from tests.integration.desk import as_entries
+from tests.integration.desk import page
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = Span(START, START + timedelta(days=1))
@@ -41,7 +41,7 @@ class Desk:
         await ledger.owe([window])
         await ledger.begin(scan, "hash")
         staged = Staging(self.database, "acme")
-        await staged.add(Normalised(as_entries(rows), rejects or []))
+        await staged.add(page(rows, rejects or []))
         lease = Lease("acme", 1, 0.0, CLOCK.monotonic() + 3600, CLOCK, asyncio.Event())
         record = ScanRecord(scan, [DAY], (), "hash", CLOCK.now(), 1, len(rows), "cycle", by_id=True)
         return await merge(self.database, lease, staged, record)

@@ -45,7 +45,7 @@ LONGEST_EXPECTATION = """
     WHERE org = %(org)s AND granularity = %(granularity)s
 """
 
-# Buckets that are new: every outcome that had a figure not too long before and is not in each of them. Asked
+# Buckets that are new: every outcome that had a figure not too long before and is not in each of the scan's. Asked
 # outcome by outcome, since the index finds that figure at once where reading them all would take a month of them.
 FIND_EXPECTED_HERE = """
     INSERT INTO pg_temp.candidate
@@ -64,14 +64,16 @@ FIND_EXPECTED_HERE = """
           AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
           AND o.outcome_no NOT IN (
               SELECT n.outcome_no FROM pg_temp.scan_outcome n
-              WHERE (n.name_no IN (
-                  SELECT s.name_no FROM pg_temp.scanned s
-                  WHERE (s.bucket_start IN (SELECT bucket_start FROM pg_temp.newly_covered)) IS TRUE
-                  GROUP BY s.name_no HAVING count(*) = (SELECT count(*) FROM pg_temp.newly_covered))) IS TRUE)
+              WHERE %(seldom)s::integer[] IS NOT NULL
+                AND n.name_no NOT IN (SELECT unnest(%(seldom)s::integer[])))
     ) seen
     CROSS JOIN pg_temp.newly_covered b
-    WHERE NOT EXISTS (SELECT 1 FROM pg_temp.scanned s JOIN pg_temp.scan_outcome n USING (name_no)
-                      WHERE n.outcome_no = seen.outcome_no AND s.bucket_start = b.bucket_start)
+    WHERE NOT EXISTS (
+        SELECT 1 FROM flow_outcomes.figure f
+        WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+          AND f.outcome_no = seen.outcome_no AND f.bucket_start = b.bucket_start
+          AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+        OFFSET 0)
     ON CONFLICT DO NOTHING
 """
 
@@ -86,12 +88,14 @@ FIND_EXPECTED_BEFORE = """
     ON CONFLICT DO NOTHING
 """
 
-# What came or went: of everything that was scanned where nothing was stored, or of what changed.
+# What came or went. Where nothing was stored each outcome of the scan may have come in any of its buckets: more
+# candidates than need be, of which those are stored that a figure makes expected.
 _CAME: LiteralString = """
-        SELECT n.outcome_no, true AS came, s.earliest, s.latest
-        FROM (SELECT name_no, min(bucket_end) AS earliest, max(bucket_end) AS latest
-              FROM pg_temp.scanned WHERE outcome_count IS NOT NULL GROUP BY name_no) s
-        JOIN pg_temp.scan_outcome n USING (name_no)
+        SELECT n.outcome_no, true AS came, b.earliest, b.latest
+        FROM pg_temp.scan_outcome n
+        CROSS JOIN (
+            SELECT min(bucket_end) AS earliest, max(bucket_end) AS latest FROM pg_temp.newly_covered
+        ) b
 """
 _CAME_OR_WENT: LiteralString = """
         SELECT outcome_no, outcome_count IS NOT NULL AS came,
@@ -249,10 +253,7 @@ TAKE_BACK_EXPECTED = f"""
 
 # What this scan made null that a reader misses: a name that another one was made an alias of is not missing.
 COUNT_MISSING = """
-    WITH told AS MATERIALIZED (
-        SELECT n.flow_id, n.outcome_name, s.bucket_start
-        FROM pg_temp.scanned s JOIN pg_temp.scan_outcome n USING (name_no)
-    ), gone AS (
+    WITH gone AS MATERIALIZED (
         SELECT o.flow_id, o.outcome_name, m.bucket_start
         FROM (SELECT outcome_no, bucket_start FROM pg_temp.missing
               UNION ALL
@@ -267,7 +268,18 @@ COUNT_MISSING = """
     SELECT b.window_start, count(*), (array_agg(DISTINCT gone.outcome_name))[1:5]
     FROM gone
     JOIN pg_temp.scan_bucket b USING (bucket_start)
-    LEFT JOIN told USING (flow_id, outcome_name, bucket_start)
-    WHERE told.flow_id IS NULL
+    WHERE NOT EXISTS (
+        SELECT 1
+        FROM flow_outcomes.outcome o
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+              AND f.outcome_no = o.outcome_no AND f.bucket_start = gone.bucket_start
+              AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+              AND f.state IN ('reported', 'rejected')
+            LIMIT 1
+        ) f
+        WHERE o.org = (SELECT %(org)s::text) AND o.flow_id = gone.flow_id AND o.outcome_name = gone.outcome_name
+        OFFSET 0)
     GROUP BY b.window_start
 """

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import LiteralString
 
 _NEW: LiteralString = """
-    SELECT o.outcome_no, s.bucket_start, s.bucket_end,
-           (CASE WHEN s.rejected THEN 'rejected' ELSE 'reported' END)::flow_outcomes.figure_state AS state,
-           s.outcome_count, s.outcome_percentage, s.success_count, s.failure_count
+    SELECT o.outcome_no, s.bucket_start, s.bucket_end, s.state, s.outcome_count, s.outcome_percentage,
+           s.success_count, s.failure_count
     FROM pg_temp.scanned s JOIN pg_temp.scan_outcome o USING (name_no)
 """
 
@@ -16,9 +15,7 @@ _NEW: LiteralString = """
 FIND_CHANGES = """
     INSERT INTO pg_temp.change
     SELECT coalesce(s.outcome_no, f.outcome_no), coalesce(s.bucket_start, f.bucket_start),
-           coalesce(s.bucket_end, f.bucket_end),
-           (CASE WHEN s.rejected THEN 'rejected' WHEN s.outcome_no IS NULL THEN 'withdrawn' ELSE 'reported'
-            END)::flow_outcomes.figure_state,
+           coalesce(s.bucket_end, f.bucket_end), coalesce(s.state, 'withdrawn'),
            s.outcome_count, s.outcome_percentage, s.success_count, s.failure_count, f.state, f.outcome_count
     FROM (
         SELECT o.outcome_no, s.* FROM pg_temp.scanned s JOIN pg_temp.scan_outcome o USING (name_no)
@@ -41,8 +38,7 @@ FIND_CHANGES = """
                                 WHERE n.bucket_start = f.bucket_start
                                   AND (n.flow_ids IS NULL OR o.flow_id = ANY (n.flow_ids))))
        OR s.outcome_no IS NOT NULL AND (
-              (f.state = 'rejected') <> s.rejected
-              OR f.state NOT IN ('reported', 'rejected')
+              f.state <> s.state
               OR f.outcome_count IS DISTINCT FROM s.outcome_count
               OR f.outcome_percentage IS DISTINCT FROM s.outcome_percentage
               OR f.success_count IS DISTINCT FROM s.success_count
@@ -157,7 +153,7 @@ TOTAL_FLOWS = """
     INSERT INTO pg_temp.flow_total
     SELECT o.flow_id, s.bucket_start, coalesce(sum(s.outcome_count), 0)::double precision
     FROM pg_temp.scanned s JOIN pg_temp.scan_outcome o USING (name_no)
-    GROUP BY o.flow_id, s.bucket_start HAVING NOT bool_or(s.rejected)
+    GROUP BY o.flow_id, s.bucket_start HAVING max(s.state) = 'reported'
 """
 
 FIND_SUSPECTS = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -43,6 +44,17 @@ class ScanRecord:
     entries: int
     cycle: str
     by_id: bool = False
+
+    def window_at(self, start: datetime) -> Window:
+        """The window that starts then."""
+        windows = self.scan.windows
+        return windows[bisect_left(windows, start, key=lambda window: window.span.start)]
+
+    def buckets_in(self, window: Window) -> list[Span]:
+        """The buckets of one of its windows."""
+        first = bisect_left(self.buckets, window.span.start, key=lambda bucket: bucket.start)
+        last = bisect_left(self.buckets, window.span.end, key=lambda bucket: bucket.start)
+        return list(self.buckets[first:last])
 
 
 @dataclass(frozen=True)

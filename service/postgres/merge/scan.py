@@ -8,7 +8,8 @@ indexes begin with the org, ``(SELECT org)`` has it reckon with an average one, 
 a single row.
 
 Parameters are the same for all statements of a merge: org, granularity, start and end of the scan, flows (null:
-all), scope, expect_for, began_at, revision.
+all), scope, expect_for, began_at, revision, seldom (the names, by number,
+that not each bucket of the scan has; null: not known).
 """
 
 from __future__ import annotations
@@ -126,18 +127,23 @@ TAKE_REPEATED_OUTCOMES = _TAKE_OUTCOMES.format(
     names="(SELECT min(name_no) AS name_no, flow_id, source_key FROM pg_temp.incoming_name GROUP BY 2, 3)"
 )
 
+# What the outcomes are called in the scan, four bytes, and their numbers, eight: thousands of rows in one value.
+NUMBERS = """
+    SELECT coalesce(string_agg(int4send(name_no) || int8send(outcome_no), ''), '') FROM pg_temp.scan_outcome
+"""
+
 FORGET_OUTCOMES = "DELETE FROM pg_temp.scan_outcome"
 
 # An outcome that was refused once in the scan is not known, whatever else the scan says of it.
 TAKE_REPEATS = """
-    INSERT INTO pg_temp.scanned (name_no, bucket_start, bucket_end, rejected, outcome_count, outcome_percentage,
+    INSERT INTO pg_temp.scanned (name_no, bucket_start, bucket_end, state, outcome_count, outcome_percentage,
                                  success_count, failure_count, differing)
-    SELECT o.name_no, i.bucket_start, min(i.bucket_end), bool_or(i.rejected),
-           CASE WHEN NOT bool_or(i.rejected) THEN min(i.outcome_count) END,
-           CASE WHEN NOT bool_or(i.rejected) THEN min(i.outcome_percentage) END,
-           CASE WHEN NOT bool_or(i.rejected) THEN min(i.success_count) END,
-           CASE WHEN NOT bool_or(i.rejected) THEN min(i.failure_count) END,
-           NOT bool_or(i.rejected) AND count(*) > 1 AND (
+    SELECT o.name_no, i.bucket_start, min(i.bucket_end), max(i.state),
+           CASE WHEN max(i.state) = 'reported' THEN min(i.outcome_count) END,
+           CASE WHEN max(i.state) = 'reported' THEN min(i.outcome_percentage) END,
+           CASE WHEN max(i.state) = 'reported' THEN min(i.success_count) END,
+           CASE WHEN max(i.state) = 'reported' THEN min(i.failure_count) END,
+           max(i.state) = 'reported' AND count(*) > 1 AND (
                min(i.outcome_count) <> max(i.outcome_count)
                OR min(i.outcome_percentage) IS DISTINCT FROM max(i.outcome_percentage)
                OR count(i.outcome_percentage) NOT IN (0, count(*))
@@ -152,20 +158,21 @@ TAKE_REPEATS = """
 # The same where the API tells figures in parts: of one part equal rows count once, and the parts add up. A sum
 # that no bigint holds is not known.
 TAKE_PARTS = """
-    INSERT INTO pg_temp.scanned (name_no, bucket_start, bucket_end, rejected, outcome_count, outcome_percentage,
+    INSERT INTO pg_temp.scanned (name_no, bucket_start, bucket_end, state, outcome_count, outcome_percentage,
                                  success_count, failure_count, differing)
-    SELECT name_no, bucket_start, min(bucket_end), NOT bool_and(known),
+    SELECT name_no, bucket_start, min(bucket_end),
+           (CASE WHEN bool_and(known) THEN 'reported' ELSE 'rejected' END)::flow_outcomes.figure_state,
            CASE WHEN bool_and(known) THEN sum(outcome_count) END,
            CASE WHEN bool_and(known) AND count(outcome_percentage) = count(*) THEN sum(outcome_percentage) END,
            CASE WHEN bool_and(known) THEN sum(success_count) END,
            CASE WHEN bool_and(known) THEN sum(failure_count) END,
            bool_and(known) AND bool_or(differing)
     FROM (
-        SELECT *, NOT rejected AND sum(outcome_count) OVER (PARTITION BY name_no, bucket_start)
+        SELECT *, state = 'reported' AND sum(outcome_count) OVER (PARTITION BY name_no, bucket_start)
                                    <= 9223372036854775807 AS known
         FROM (
             SELECT o.name_no, i.bucket_start, i.part, min(i.bucket_end) AS bucket_end,
-                   bool_or(i.rejected) AS rejected, min(i.outcome_count) AS outcome_count,
+                   max(i.state) AS state, min(i.outcome_count) AS outcome_count,
                    min(i.outcome_percentage) AS outcome_percentage,
                    min(i.success_count) AS success_count, min(i.failure_count) AS failure_count,
                    count(*) > 1 AND (
@@ -186,7 +193,7 @@ TAKE_PARTS = """
 # An entry that was refused may have been a part of whatever it does not rule out; a sum without it is no figure.
 DOUBT_PARTS = """
     UPDATE pg_temp.scanned s
-    SET rejected = true, outcome_count = NULL, outcome_percentage = NULL,
+    SET state = 'rejected', outcome_count = NULL, outcome_percentage = NULL,
         success_count = NULL, failure_count = NULL
     FROM pg_temp.scan_outcome o, pg_temp.incoming_reject i
     WHERE o.name_no = s.name_no
@@ -206,6 +213,6 @@ FIND_CONFLICT = """
 COUNT_ROWS = """
     SELECT b.window_start, count(*)
     FROM pg_temp.scanned s JOIN pg_temp.scan_bucket b USING (bucket_start)
-    WHERE NOT s.rejected
+    WHERE s.state = 'reported'
     GROUP BY b.window_start
 """

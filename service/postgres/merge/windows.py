@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import LiteralString
+
 # A refused entry whose bucket cannot be told is put down to the window that was asked alone.
 COUNT_REJECTS = """
     SELECT coalesce(b.window_start, %(alone)s), count(*),
@@ -109,16 +111,36 @@ DOUBT_WINDOW = """
       AND requested_granularity = %(requested)s
 """
 
-# A figure, whoever read it, refutes an empty scan that is not believed yet.
-REFUTE_DOUBTS = """
+_REFUTE: LiteralString = """
     UPDATE flow_outcomes.extraction_window x
     SET doubted_in = NULL, last_error = NULL
     WHERE x.org = %(org)s AND x.granularity = %(granularity)s AND x.doubted_in IS NOT NULL
       AND x.window_start < %(end)s AND x.window_end > %(start)s
-      AND EXISTS (
-          SELECT 1
-          FROM pg_temp.scanned s
-          JOIN pg_temp.scan_outcome o ON o.name_no = s.name_no
-          WHERE s.bucket_start >= x.window_start AND s.bucket_start < x.window_end AND NOT s.rejected
-            AND (x.flow_ids IS NULL OR o.flow_id = ANY (x.flow_ids)))
+"""
+
+# A figure, whoever read it, refutes an empty scan that is not believed yet.
+REFUTE_DOUBTS = f"""
+    {_REFUTE} AND EXISTS (
+        SELECT 1
+        FROM pg_temp.scanned s
+        JOIN pg_temp.scan_outcome o ON o.name_no = s.name_no
+        WHERE s.bucket_start >= x.window_start AND s.bucket_start < x.window_end AND s.state = 'reported'
+          AND (x.flow_ids IS NULL OR o.flow_id = ANY (x.flow_ids)))
+"""
+
+# The same where the scan's rows were stored at once.
+REFUTE_DOUBTS_BY_NEW = f"""
+    {_REFUTE} AND EXISTS (
+        SELECT 1
+        FROM pg_temp.scan_outcome o
+        CROSS JOIN LATERAL (
+            SELECT 1 FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = o.outcome_no
+              AND f.bucket_start >= x.window_start AND f.bucket_start < x.window_end
+              AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+              AND f.state = 'reported'
+            LIMIT 1
+        ) f
+        WHERE x.flow_ids IS NULL OR o.flow_id = ANY (x.flow_ids)
+        OFFSET 0)
 """
