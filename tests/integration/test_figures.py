@@ -119,10 +119,9 @@ async def test_a_figure_where_none_was_refutes_an_empty_scan(desk: Desk) -> None
     await scan(desk, range(1), {(0, "A"): 1}, work="ad hoc")
     all_days = Span(span(0).start, span(2).end)
     assert (await desk.store([all_days], [span(0), span(1), span(2)], [], cycle="first")).doubted
-    await scan(desk, range(1, 2), {(1, ""): None}, work="ad hoc")
-    await scan(desk, range(3, 4), {(3, "A"): 2}, work="ad hoc")
+    await scan(desk, range(2, 4), {(2, ""): None, (3, "A"): 2}, work="ad hoc")
     assert await desk.rows(doubts) == [("first",)]
-    await scan(desk, range(2, 3), {(2, "A"): 2}, work="ad hoc")
+    await scan(desk, range(1, 2), {(1, "A"): 2}, work="ad hoc")
     assert await desk.rows(doubts) == [(None,)]
 
 
