@@ -16,10 +16,12 @@ from itertools import groupby
 from struct import Struct
 from typing import LiteralString
 
+import msgspec
+
 from service.model import FlowBucket, Normalised, OutcomeRow
 
 COLUMNS: LiteralString = (
-    "bucket_start, bucket_end, state, outcome_count, outcome_percentage, success_count, failure_count"
+    "bucket_start, bucket_end, state, success_count, failure_count, outcome_count, outcome_percentage"
 )
 """What a row has after what it begins with; where rows are sent with their parts, ``part`` stands before these."""
 NAME_COLUMNS: LiteralString = "name_no, flow_id, source_key"
@@ -37,6 +39,7 @@ _TOGETHER = 128
 _OVERHEAD = 120
 """Bytes that an entry takes beside its packed figures."""
 _NULL = b"\xff\xff\xff\xff"
+_LONG = b"\0\0\0\x08"
 _NO_PART = bytes(4)
 _pack_length = Struct("!i").pack
 _pack_columns = Struct("!h").pack
@@ -44,14 +47,24 @@ _pack_int4 = Struct("!ii").pack
 _pack_bucket = Struct("!iqiq").pack
 _pack_int8 = Struct("!iq").pack
 _pack_float8 = Struct("!id").pack
-# A sound figure: its count and its share; neither successes nor failures.
-_pack_sound = Struct("!iqid8s").pack
-_NO_MORE = _NULL + _NULL
-_SOUND = len(_pack_sound(8, 0, 8, 0.0, _NO_MORE))
+# A sound figure, from its count on; what comes before that is the same for all of an entry.
+_pack_sound = Struct("!qid").pack
+_SOUND = len(_pack_sound(0, 8, 0.0))
 
-Entry = tuple[tuple[int, ...], bytes, bytes, bytes]
-"""Figures of one entry: their outcomes' numbers; packed, the part, the bucket with the state, and the figures,
-each as long as the others."""
+
+class _Entry(msgspec.Struct, frozen=True, gc=False):
+    """Figures of one entry.
+
+    Attributes:
+        numbers: their outcomes', as the scan numbers them.
+        part, shared: packed, what is the same for all of them.
+        figures: packed, the rest of each, equally long.
+    """
+
+    numbers: tuple[int, ...]
+    part: bytes
+    shared: bytes
+    figures: bytes
 
 
 class _Flow:
@@ -67,15 +80,16 @@ class _Flow:
 
 
 class _Bucket:
-    """A bucket of the scan: its bit, how many figures were reported in it, and it packed with either state."""
+    """A bucket of the scan: its bit, how many figures were reported in it, and what these share, packed."""
 
-    __slots__ = ("bit", "rejected", "reported", "rows")
+    __slots__ = ("bit", "rejected", "reported", "rows", "sound")
 
     def __init__(self, bucket: FlowBucket, bit: int) -> None:
         packed = _pack_bucket(8, _since_epoch(bucket.start), 8, _since_epoch(bucket.end))
         self.bit = bit
         self.reported = packed + pack_text("reported")
         self.rejected = packed + pack_text("rejected")
+        self.sound = self.reported + _NULL + _NULL + _LONG
         self.rows = 0
 
 
@@ -96,7 +110,7 @@ class Packer:
         self.parts = False
         self.repeats = False
         self.numbered = self.rows = self.held = 0
-        self._entries: list[Entry] = []
+        self._entries: list[_Entry] = []
         self._flows: dict[str, _Flow] = {}
         self._buckets: dict[datetime, _Bucket] = {}
         self._known = self._told = 0
@@ -106,29 +120,24 @@ class Packer:
 
         They share its bucket, and none of them comes twice in it.
         """
-        add, rows, held = self._entries.append, 0, 0
+        add, rows = self._entries.append, 0
         for bucket, outcomes in normalised.sound:
             flow, place = self._entry(bucket)
             keys = tuple(outcomes)
             if not keys:
                 continue
             try:
-                figures = [
-                    _pack_sound(8, it.outcome_count, 8, it.percent_of_total, _NO_MORE) for it in outcomes.values()
-                ]
+                figures = [_pack_sound(it.outcome_count, 8, it.percent_of_total) for it in outcomes.values()]
             except struct.error:  # a share is not told
-                figures = [_figure(it.outcome_count, it.percent_of_total) for it in outcomes.values()]
-            place.rows += len(keys)
-            numbers = flow.told.get(keys) or self._numbers(flow, keys)
-            packed = b"".join(figures)
-            if len(packed) == len(keys) * _SOUND:
-                add((numbers, _NO_PART, place.reported, packed))
-                rows += len(keys)
-                held += len(packed)
+                told = [_figure(it.outcome_count, it.percent_of_total) for it in outcomes.values()]
+                self._add(self._numbers(flow, keys), _NO_PART, place.reported, told)
             else:
-                self._add(numbers, _NO_PART, place.reported, figures)
+                numbers = flow.told.get(keys) or self._numbers(flow, keys)
+                add(_Entry(numbers, _NO_PART, place.sound, b"".join(figures)))
+                rows += len(keys)
+            place.rows += len(keys)
         self.rows += rows
-        self.held += held + _OVERHEAD * len(normalised.sound)
+        self.held += rows * _SOUND + _OVERHEAD * len(normalised.sound)
         for _, together in groupby(normalised.rows, key=lambda row: id(row.bucket)):
             self._add_rows(list(together))
 
@@ -148,7 +157,7 @@ class Packer:
         """Keep figures of one entry, those together that are equally long."""
         for size, told in groupby(zip(figures, numbers, strict=True), key=lambda each: len(each[0])):
             each, of = zip(*told, strict=True)
-            self._entries.append((of, part, at, b"".join(each)))
+            self._entries.append(_Entry(of, part, at, b"".join(each)))
             self.held += size * len(of) + _OVERHEAD
         self.rows += len(figures)
 
@@ -197,30 +206,31 @@ class Packer:
     def seldom(self, buckets: int) -> list[int]:
         """The numbers that not each of so many buckets has, of what is not forgotten and does not repeat."""
         times = [0] * (self.numbered + 1)
-        for numbers, entries in Counter(numbers for numbers, *_ in self._entries).items():
+        for numbers, entries in Counter(entry.numbers for entry in self._entries).items():
             for number in numbers:
                 times[number] += entries
         return [number for number in range(1, self.numbered + 1) if times[number] < buckets]
 
-    def sort(self, beginning: Callable[[int], bytes]) -> None:
-        """Bring entries into the order of what the first of their rows begins with."""
-        self._entries.sort(key=lambda entry: beginning(entry[0][0]))
-
     def packed(self, beginning: Callable[[int], bytes], *, parts: bool = False) -> Iterator[bytes]:
-        """The rows, in pieces.
+        """The rows, in pieces, entries in the order of what their first rows begin with.
 
         Args:
             beginning: what a row begins with, by its outcome's number.
             parts: whether their parts come before ``COLUMNS``.
         """
+        self._entries.sort(key=lambda entry: beginning(entry.numbers[0]))
+        last: tuple[int, ...] = ()
         for first in range(0, len(self._entries), _TOGETHER):
             rows: list[bytes] = []
-            for numbers, part, at, figures in self._entries[first : first + _TOGETHER]:
-                shared = part + at if parts else at
-                start, size = 0, len(figures) // len(numbers)
-                for number in numbers:
-                    rows += beginning(number), shared, figures[start : start + size]
-                    start += size
+            for entry in self._entries[first : first + _TOGETHER]:
+                if entry.numbers is not last:
+                    last, beginnings = entry.numbers, [beginning(number) for number in entry.numbers]
+                shared, figures = entry.part + entry.shared if parts else entry.shared, entry.figures
+                start, size = 0, len(figures) // len(last)
+                for begun in beginnings:
+                    end = start + size
+                    rows += begun, shared, figures[start:end]
+                    start = end
             yield b"".join(rows)
 
     def forget(self) -> None:
@@ -262,7 +272,7 @@ def _figure(
     count: int | None, share: float | None, success: int | None = None, failure: int | None = None
 ) -> bytes:
     packed_share = _NULL if share is None else _pack_float8(8, share)
-    return _whole(count) + packed_share + _whole(success) + _whole(failure)
+    return _whole(success) + _whole(failure) + _whole(count) + packed_share
 
 
 def _whole(value: int | None) -> bytes:

@@ -90,19 +90,28 @@ def conninfo(dsn: str, application_name: str, **settings: str) -> str:
 
 
 class Database:
-    """A pool of connections to the one database, each transaction with an end.
+    """Connections to the one database, each transaction with an end.
+
+    Half of them are the merges' own: however many orgs merge, short statements get theirs meanwhile; and a merge
+    nearly always finds the tables that an earlier one made in its session.
 
     Args:
         dsn: any form that libpq takes.
-        size: connections at most.
+        size: connections at most; the merges' are not counted where it is one.
         application_name: what the server calls this process; by it a process that stands still is cut off.
     """
 
     def __init__(self, dsn: str, *, size: int, application_name: str) -> None:
         self.dsn = dsn
         self.application_name = application_name
-        self._pool = AsyncConnectionPool(
-            conninfo(dsn, application_name),
+        self._pool = self._pool_of(size - size // 2)
+        self._merging = self._pool_of(max(1, size // 2))
+        self._in_use: set[Connection] = set()
+        self.held = 0  # bytes of scans that wait in this process's memory for their merges
+
+    def _pool_of(self, size: int) -> AsyncConnectionPool[Connection]:
+        return AsyncConnectionPool(
+            conninfo(self.dsn, self.application_name),
             connection_class=Connection,
             min_size=0,
             max_size=size,
@@ -113,18 +122,16 @@ class Database:
             kwargs={"autocommit": True, "prepare_threshold": None},
             open=False,
         )
-        self._in_use: set[Connection] = set()
-        # merges wait here, not for a connection: the short statements of other orgs get theirs meanwhile
-        self.merging = asyncio.Semaphore(max(1, size - 2))
-        self.held = 0  # bytes of scans that wait in this process's memory for their merges
 
     async def open(self) -> None:
         """Begin to make connections; does not wait for the server to be there."""
-        await self._pool.open(wait=False)
+        for pool in (self._pool, self._merging):
+            await pool.open(wait=False)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._pool.close(timeout=1)
+        for pool in (self._pool, self._merging):
+            await pool.close(timeout=1)
 
     async def begin_anew(self) -> None:
         """Trust no connection that is there: what waits on one ends now, and the next ones are new.
@@ -133,7 +140,8 @@ class Database:
         """
         for connection in self._in_use:
             hang_up(connection)
-        await self._pool.drain()
+        for pool in (self._pool, self._merging):
+            await pool.drain()
 
     @asynccontextmanager
     async def connection(
@@ -148,8 +156,15 @@ class Database:
         Raises:
             DatabaseAwayError: the server cannot be reached, or takes no writes.
         """
+        async with self._lent(self._pool, limit, patience) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _lent(
+        self, pool: AsyncConnectionPool[Connection], limit: float, patience: float
+    ) -> AsyncIterator[Connection]:
         try:
-            async with self._pool.connection(timeout=min(patience, limit)) as connection:
+            async with pool.connection(timeout=min(patience, limit)) as connection:
                 self._in_use.add(connection)
                 try:
                     with hung_up_after(connection, limit):
@@ -176,6 +191,19 @@ class Database:
         """
         async with (
             self.connection(limit=limit, patience=patience) as connection,
+            connection.transaction(),
+        ):
+            yield connection
+
+    @asynccontextmanager
+    async def merging(self) -> AsyncIterator[Connection]:
+        """A connection of the merges' own in one transaction, for a little more than ``MERGE_TIMEOUT``.
+
+        Raises:
+            DatabaseAwayError: as ``connection``.
+        """
+        async with (
+            self._lent(self._merging, MERGE_TIMEOUT + 30, MERGE_TIMEOUT) as connection,
             connection.transaction(),
         ):
             yield connection

@@ -216,7 +216,6 @@ class Staging:
         columns = ", ".join(known)
         shared = begin(len(known) + 2 + COLUMNS.count(","), *known.values())
         beginnings = {name: shared + pack_int8(number) for name, number in outcome_nos.items()}
-        self._packer.sort(beginnings.__getitem__)
         statement = f"COPY flow_outcomes.figure ({columns}, outcome_no, {COLUMNS}) FROM STDIN (FORMAT BINARY)"
         await _copy(connection, statement, self._packer.packed(beginnings.__getitem__))
         self._forget()

@@ -108,13 +108,12 @@ def test_what_is_packed_is_what_was_given(database: str, pages: list[list[list[O
 def test_entries_are_sent_in_the_order_asked_for(pages: list[list[list[OutcomeRow]]], size: int) -> None:
     """Those of one outcome side by side, however many go in one piece; what is forgotten is not sent again."""
     packer, plain = pack(pages), pack(pages)
-    packer.sort(lambda number: bytes([255 - number]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_TOGETHER", size)
-        sent = told(packer)
-    numbers = [entry[0][0] for entry in packer._entries]
+        sent = list(packer.packed(lambda number: bytes([255 - number])))
+    numbers = [entry.numbers[0] for entry in packer._entries]
     assert numbers == sorted(numbers, reverse=True)
-    assert len(b"".join(sent)) == len(b"".join(told(plain)))
+    assert len(b"".join(sent)) == len(b"".join(plain.packed(lambda _: b"-")))
     packer.forget()
     assert (told(packer), packer.names, packer.held) == ([], [], 0)
 

@@ -231,10 +231,7 @@ async def merge(database: Database, lease: Lease, staging: Staging, record: Scan
         DatabaseAwayError: nothing was written, or the answer to the commit was lost.
     """
     try:
-        async with (
-            database.merging,
-            database.transaction(limit=MERGE_TIMEOUT + 30, patience=MERGE_TIMEOUT) as connection,
-        ):
+        async with database.merging() as connection:
             merged = await Merge(connection, record, staging, lease.clock).run(lease)
     except psycopg.Error as error:
         raise StorageError(f"PostgreSQL refuses it: {explain(error)}") from error
