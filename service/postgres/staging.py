@@ -215,9 +215,8 @@ class Staging:
         """
         columns = ", ".join(known)
         shared = begin(len(known) + 2 + COLUMNS.count(","), *known.values())
-        beginnings = {name: shared + pack_int8(number) for name, number in outcome_nos.items()}
         statement = f"COPY flow_outcomes.figure ({columns}, outcome_no, {COLUMNS}) FROM STDIN (FORMAT BINARY)"
-        await _copy(connection, statement, self._packer.packed(beginnings.__getitem__))
+        await _copy(connection, statement, self._packer.packed(lambda name: shared + pack_int8(outcome_nos[name])))
         self._forget()
         return self.rows
 
