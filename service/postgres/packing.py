@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from struct import Struct
+from sys import intern
 from typing import LiteralString
 
 import msgspec
@@ -34,10 +35,11 @@ _NAMES = 32_768
 """Names kept with their numbers; those past so many get a new one each time."""
 _SEEN = 2**25
 """Flows times buckets, of which it is kept, a bit for each, whether they came."""
-_TOGETHER = 128
-"""Entries' rows that are sent in one piece."""
+_TOGETHER = 512
+"""Rows that are sent in one piece; the next ones are of the next entry."""
 _OVERHEAD = 120
-"""Bytes that an entry takes beside its packed figures."""
+"""Bytes that an entry takes beside its packed figures and numbers of its own."""
+_POINTER = 8
 _NULL = b"\xff\xff\xff\xff"
 _LONG = b"\0\0\0\x08"
 _NO_PART = bytes(4)
@@ -111,6 +113,7 @@ class Packer:
         self.repeats = False
         self.numbered = self.rows = self.held = 0
         self._entries: list[_Entry] = []
+        self._times: list[int] = []  # by number, how often it came in what is forgotten
         self._flows: dict[str, _Flow] = {}
         self._buckets: dict[datetime, _Bucket] = {}
         self._known = self._told = 0
@@ -148,17 +151,20 @@ class Packer:
         part = pack_text(bucket.part)
         for rejected in (False, True):
             told = [row for row in rows if row.rejected is rejected]
-            numbers = self._numbers(flow, tuple(row.source_key for row in told))
+            keys = tuple(row.source_key for row in told)
+            numbers = flow.told.get(keys) or self._numbers(flow, keys)
             figures = [_figure(it.outcome_count, it.outcome_percentage, it.success, it.failure) for it in told]
             self._add(numbers, part, place.rejected if rejected else place.reported, figures)
             place.rows += 0 if rejected else len(told)
 
     def _add(self, numbers: tuple[int, ...], part: bytes, at: bytes, figures: list[bytes]) -> None:
         """Keep figures of one entry, those together that are equally long."""
-        for size, told in groupby(zip(figures, numbers, strict=True), key=lambda each: len(each[0])):
-            each, of = zip(*told, strict=True)
-            self._entries.append(_Entry(of, part, at, b"".join(each)))
-            self.held += size * len(of) + _OVERHEAD
+        for size in dict.fromkeys(map(len, figures)):
+            which = [place for place, figure in enumerate(figures) if len(figure) == size]
+            own = numbers if len(which) == len(numbers) else tuple(numbers[place] for place in which)
+            self._entries.append(_Entry(own, part, at, b"".join(figures[place] for place in which)))
+            self.held += size * len(own) + len(part) + _OVERHEAD
+            self.held += 0 if own is numbers else _POINTER * len(own)
         self.rows += len(figures)
 
     def _entry(self, bucket: FlowBucket) -> tuple[_Flow, _Bucket]:
@@ -185,14 +191,16 @@ class Packer:
         """The numbers of an entry's outcomes, kept for the next one that has the same."""
         numbers = tuple(flow.numbers.get(key) or self._number(flow, key) for key in keys)
         if self._told < _NAMES:
-            flow.told[keys] = numbers
+            flow.told[tuple(map(intern, keys))] = numbers  # each name once, however many pages spell it
             self._told += len(keys)
+        else:
+            self.held += _POINTER * len(numbers)
         return numbers
 
     def _number(self, flow: _Flow, key: str) -> int:
         self.numbered += 1
         if self._room():
-            flow.numbers[key] = self.numbered
+            flow.numbers[intern(key)] = self.numbered
             self._known += 1
         packed = _pack_columns(3) + _pack_int4(4, self.numbered) + flow.text + pack_text(key)
         self.names.append(packed)
@@ -204,12 +212,17 @@ class Packer:
         return {start: bucket.rows for start, bucket in self._buckets.items() if bucket.rows}
 
     def seldom(self, buckets: int) -> list[int]:
-        """The numbers that not each of so many buckets has, of what is not forgotten and does not repeat."""
-        times = [0] * (self.numbered + 1)
+        """The numbers that not each of so many buckets has, where nothing repeats."""
+        times = self._count()
+        return [number for number in range(1, self.numbered + 1) if times[number] < buckets]
+
+    def _count(self) -> list[int]:
+        """How often each number came, by number."""
+        times = self._times + [0] * (self.numbered + 1 - len(self._times))
         for numbers, entries in Counter(entry.numbers for entry in self._entries).items():
             for number in numbers:
                 times[number] += entries
-        return [number for number in range(1, self.numbered + 1) if times[number] < buckets]
+        return times
 
     def packed(self, beginning: Callable[[int], bytes], *, parts: bool = False) -> Iterator[bytes]:
         """The rows, in pieces, entries in the order of what their first rows begin with.
@@ -220,21 +233,25 @@ class Packer:
         """
         self._entries.sort(key=lambda entry: beginning(entry.numbers[0]))
         last: tuple[int, ...] = ()
-        for first in range(0, len(self._entries), _TOGETHER):
-            rows: list[bytes] = []
-            for entry in self._entries[first : first + _TOGETHER]:
-                if entry.numbers is not last:
-                    last, beginnings = entry.numbers, [beginning(number) for number in entry.numbers]
-                shared, figures = entry.part + entry.shared if parts else entry.shared, entry.figures
-                start, size = 0, len(figures) // len(last)
-                for begun in beginnings:
-                    end = start + size
-                    rows += begun, shared, figures[start:end]
-                    start = end
-            yield b"".join(rows)
+        rows: list[bytes] = []
+        for entry in self._entries:
+            if entry.numbers is not last:
+                last, beginnings = entry.numbers, [beginning(number) for number in entry.numbers]
+            shared, figures = entry.part + entry.shared if parts else entry.shared, entry.figures
+            start, size = 0, len(figures) // len(last)
+            for begun in beginnings:
+                end = start + size
+                rows += begun, shared, figures[start:end]
+                start = end
+            if len(rows) >= 3 * _TOGETHER:
+                yield b"".join(rows)
+                rows.clear()
+        yield b"".join(rows)
 
     def forget(self) -> None:
         """Let go of rows and names; numbers stay as they are."""
+        if not self.repeats:
+            self._times = self._count()
         self._entries, self.names, self.held = [], [], 0
 
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Self
 
 import psycopg
@@ -50,6 +50,7 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
 CONNECT_TIMEOUT = 5
 CHECK_TIMEOUT = 3  # for a connection that was idle, before it is handed out
 PATIENCE = 10  # for a connection, where all of them are in use
+RECONNECT = 3  # a pool's pauses grow: rather have it begin anew, to be there soon after the server is
 STATEMENT_TIMEOUT = 60
 MERGE_TIMEOUT = 900
 POOLER = "the session's settings did not arrive: this is a pooler (pgbouncer?), give PostgreSQL's own address"
@@ -92,8 +93,8 @@ def conninfo(dsn: str, application_name: str, **settings: str) -> str:
 class Database:
     """Connections to the one database, each transaction with an end.
 
-    Half of them are the merges' own: however many orgs merge, short statements get theirs meanwhile; and a merge
-    nearly always finds the tables that an earlier one made in its session.
+    Half of them are the merges' own: however many orgs merge, short statements get theirs meanwhile; and while one
+    merge follows the other, it finds the tables that an earlier one made in its session.
 
     Args:
         dsn: any form that libpq takes.
@@ -105,7 +106,11 @@ class Database:
         self.dsn = dsn
         self.application_name = application_name
         self._pool = self._pool_of(size - size // 2)
-        self._merging = self._pool_of(max(1, size // 2))
+        merging = max(1, size // 2)
+        self._merging = self._pool_of(merging)
+        self._may_merge = asyncio.Semaphore(
+            merging
+        )  # however long it takes: a scan that was read is not thrown away
         self._in_use: set[Connection] = set()
         self.held = 0  # bytes of scans that wait in this process's memory for their merges
 
@@ -117,7 +122,7 @@ class Database:
             max_size=size,
             timeout=PATIENCE,
             max_idle=60,
-            reconnect_timeout=3,  # its pauses grow: rather begin anew, to be there soon after the server is
+            reconnect_timeout=RECONNECT,
             check=_check,
             kwargs={"autocommit": True, "prepare_threshold": None},
             open=False,
@@ -130,8 +135,7 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        for pool in (self._pool, self._merging):
-            await pool.close(timeout=1)
+        await asyncio.gather(*(pool.close(timeout=1) for pool in (self._pool, self._merging)))
 
     async def begin_anew(self) -> None:
         """Trust no connection that is there: what waits on one ends now, and the next ones are new.
@@ -164,7 +168,8 @@ class Database:
         self, pool: AsyncConnectionPool[Connection], limit: float, patience: float
     ) -> AsyncIterator[Connection]:
         try:
-            async with pool.connection(timeout=min(patience, limit)) as connection:
+            async with AsyncExitStack() as lent:
+                connection = await _wait(lent, pool, min(patience, limit))
                 self._in_use.add(connection)
                 try:
                     with hung_up_after(connection, limit):
@@ -203,10 +208,24 @@ class Database:
             DatabaseAwayError: as ``connection``.
         """
         async with (
+            self._may_merge,
             self._lent(self._merging, MERGE_TIMEOUT + 30, MERGE_TIMEOUT) as connection,
             connection.transaction(),
         ):
             yield connection
+
+
+async def _wait(lent: AsyncExitStack, pool: AsyncConnectionPool[Connection], patience: float) -> Connection:
+    """Wait for a connection, asking again at times: a pool that could not connect tries again only when asked.
+
+    Raises:
+        PoolTimeout: there was none for so many seconds.
+    """
+    while patience > PATIENCE:
+        with contextlib.suppress(PoolTimeout):
+            return await lent.enter_async_context(pool.connection(timeout=PATIENCE))
+        patience -= PATIENCE
+    return await lent.enter_async_context(pool.connection(timeout=patience))
 
 
 @contextmanager

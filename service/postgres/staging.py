@@ -26,7 +26,7 @@ from service.postgres.packing import (
 )
 from service.postgres.pool import Connection, Database
 
-# Bytes that a scan holds in memory, about 100,000 rows: nearly every scan stays below. Where all scans of the
+# Bytes that a scan holds in memory, of 36,000 rows or more: nearly every scan stays below. Where all scans of the
 # process together hold more than so many, each keeps less.
 MEMORY = 6 * 2**20
 MEMORY_OF_ALL = 64 * 2**20
@@ -179,9 +179,9 @@ class Staging:
         """How many figures were reported, by bucket; those that came twice count twice."""
         return self._packer.reported()
 
-    def seldom(self, buckets: int) -> list[int] | None:
-        """The numbers of its names that not each of so many buckets has; None where that is not known."""
-        return None if self.repeats or self.spilled else self._packer.seldom(buckets)
+    def seldom(self, buckets: int) -> list[int]:
+        """The numbers of its names that not each of so many buckets has, where nothing repeats."""
+        return self._packer.seldom(buckets)
 
     async def pour_names(self, connection: Connection) -> None:
         """Bring its names into ``incoming_name``, and what was refused, if anything, into ``incoming_reject``.

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from service.model import FlowBucket, Normalised, OutcomeRow, SoundFigure
 from service.postgres import packing
@@ -115,7 +116,7 @@ def test_entries_are_sent_in_the_order_asked_for(pages: list[list[list[OutcomeRo
     assert numbers == sorted(numbers, reverse=True)
     assert len(b"".join(sent)) == len(b"".join(plain.packed(lambda _: b"-")))
     packer.forget()
-    assert (told(packer), packer.names, packer.held) == ([], [], 0)
+    assert (b"".join(told(packer)), packer.names, packer.held) == (b"", [], 0)
 
 
 @given(pages=PAGES)
@@ -128,6 +129,24 @@ def test_what_comes_seldom_is_told(pages: list[list[list[OutcomeRow]]]) -> None:
     if not packer.repeats:
         assert len(packer.seldom(2)) == sum(len(starts) < 2 for starts in times.values())
         assert packer.seldom(0) == []
+        seldom = packer.seldom(2)
+        packer.forget()
+        assert packer.seldom(2) == seldom
+
+
+def test_a_piece_is_small_whatever_entries_are_like() -> None:
+    """It ends with the entry in which it has enough rows."""
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    day = FlowBucket("f", start, start + DAY)
+    for outcomes in (1, 5, 700):
+        names = [f"outcome {number}" for number in range(outcomes)]
+        entries = [
+            [OutcomeRow(replace(day, flow_id=f"flow {flow}"), name, 1, 0.5, rejected=False) for name in names]
+            for flow in range(2100 // outcomes)
+        ]
+        pieces = [len(piece) for piece in told(pack([entries]))]
+        assert max(pieces) < 100 * (512 + outcomes)
+        assert sum(pieces) > 2000 * 80
 
 
 @given(pages=PAGES)

@@ -64,8 +64,7 @@ FIND_EXPECTED_HERE = """
           AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
           AND o.outcome_no NOT IN (
               SELECT n.outcome_no FROM pg_temp.scan_outcome n
-              WHERE %(seldom)s::integer[] IS NOT NULL
-                AND n.name_no NOT IN (SELECT unnest(%(seldom)s::integer[])))
+              WHERE n.name_no NOT IN (SELECT unnest(%(seldom)s::integer[])))
     ) seen
     CROSS JOIN pg_temp.newly_covered b
     WHERE NOT EXISTS (
@@ -88,14 +87,21 @@ FIND_EXPECTED_BEFORE = """
     ON CONFLICT DO NOTHING
 """
 
-# What came or went. Where nothing was stored each outcome of the scan may have come in any of its buckets: more
-# candidates than need be, of which those are stored that a figure makes expected.
+# What came or went: of everything that was scanned where nothing was stored, or of what changed.
 _CAME: LiteralString = """
         SELECT n.outcome_no, true AS came, b.earliest, b.latest
         FROM pg_temp.scan_outcome n
-        CROSS JOIN (
-            SELECT min(bucket_end) AS earliest, max(bucket_end) AS latest FROM pg_temp.newly_covered
-        ) b
+        CROSS JOIN (SELECT min(bucket_end) AS earliest, max(bucket_end) AS latest FROM pg_temp.scan_bucket) b
+        WHERE n.name_no NOT IN (SELECT unnest(%(seldom)s::integer[]))
+        UNION ALL
+        SELECT n.outcome_no, true, f.earliest, f.latest
+        FROM pg_temp.scan_outcome n
+        CROSS JOIN LATERAL (
+            SELECT min(f.bucket_end) AS earliest, max(f.bucket_end) AS latest FROM flow_outcomes.figure f
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = n.outcome_no
+              AND f.outcome_count IS NOT NULL AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+        ) f
+        WHERE n.name_no IN (SELECT unnest(%(seldom)s::integer[])) AND f.earliest IS NOT NULL
 """
 _CAME_OR_WENT: LiteralString = """
         SELECT outcome_no, outcome_count IS NOT NULL AS came,

@@ -8,8 +8,8 @@ indexes begin with the org, ``(SELECT org)`` has it reckon with an average one, 
 a single row.
 
 Parameters are the same for all statements of a merge: org, granularity, start and end of the scan, flows (null:
-all), scope, expect_for, began_at, revision, seldom (the names, by number,
-that not each bucket of the scan has; null: not known).
+all), scope, expect_for, began_at, revision; where silence is looked into also
+seldom: the names, by number, that not each of the scan's buckets has.
 """
 
 from __future__ import annotations
@@ -208,6 +208,14 @@ FIND_CONFLICT = """
     FROM pg_temp.scanned s
     JOIN pg_temp.scan_outcome o ON o.name_no = s.name_no
     WHERE s.differing LIMIT 1
+"""
+
+# Of what is counted in the process where nothing repeats and nothing was left out.
+FIND_SELDOM = """
+    SELECT coalesce(array_agg(o.name_no), '{}')
+    FROM pg_temp.scan_outcome o
+    LEFT JOIN (SELECT name_no, count(*) AS buckets FROM pg_temp.scanned GROUP BY name_no) s USING (name_no)
+    WHERE coalesce(s.buckets, 0) < (SELECT count(*) FROM pg_temp.scan_bucket)
 """
 
 COUNT_ROWS = """

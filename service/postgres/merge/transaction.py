@@ -68,7 +68,7 @@ class Merge:
         self.result = Merged()
         self._intake = Intake(self._session, record, staging, self.result)
         self._newly_covered = 0
-        self._all_new = self._at_once = False
+        self._all_new = self._at_once = self._counted = False
 
     async def run(self, lease: Lease) -> Merged:
         """Do it; the caller commits.
@@ -84,7 +84,7 @@ class Merge:
         covered_before = await self._session.count(expected.NOTE_COVERED_BEFORE)
         self._all_new = not covered_before
         self._at_once = self._all_new and not outdone and self._staging.plain
-        self._session.parameters["seldom"] = None if outdone else self._staging.seldom(len(self._record.buckets))
+        self._counted = not (outdone or self._staging.repeats)
         await (self._intake.store_at_once() if self._at_once else self._intake.take_rows())
         await self._intake.count_rows()
         if outdone:
@@ -169,7 +169,7 @@ class Merge:
             "seen_from": self._record.scan.span.start - longest - longest_bucket,
             "expected_to": self._record.scan.span.end + longest,
         }
-        self._session.parameters.update(bounds)
+        self._session.parameters.update(bounds, seldom=await self._seldom())
         await self._session.connection.execute(scan.TABLES_OF_SILENCE)
         candidates = 0
         if self._newly_covered:
@@ -186,6 +186,13 @@ class Merge:
             return
         for start, rows, sample in await self._session.run(expected.COUNT_MISSING):
             self.result.missing[self._record.window_at(start)] = Missing(rows, sample)
+
+    async def _seldom(self) -> list[int]:
+        """The scan's names, by number, that not each of its buckets has."""
+        if self._counted:
+            return self._staging.seldom(len(self._record.buckets))
+        [(numbers,)] = await self._session.run(scan.FIND_SELDOM)
+        return list(numbers)
 
     async def _complete(self) -> None:
         if self.result.rows:
