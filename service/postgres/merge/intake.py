@@ -27,17 +27,17 @@ class Intake:
         """Bring in its buckets, what was refused, and its names, numbered; nearly always all are known."""
         await self._staging.pour_names(self._session.connection)
         window_of = {bucket: window for window in self._windows for bucket in self._record.buckets_in(window)}
-        await self._session.run(
+        take = scan.TAKE_REPEATED_OUTCOMES if self._staging.repeats else scan.TAKE_OUTCOMES
+        _, known = await self._session.in_turn(
             scan.TAKE_BUCKETS,
+            take,
             bucket_starts=[bucket.start for bucket in window_of],
             bucket_ends=[bucket.end for bucket in window_of],
             bucket_windows=[window.span.start for window in window_of.values()],
         )
-        take = scan.TAKE_REPEATED_OUTCOMES if self._staging.repeats else scan.TAKE_OUTCOMES
-        known = await self._session.count(take)
         if known < self._staging.names:
-            await self._session.in_turn(scan.FORGET_OUTCOMES, scan.ADD_OUTCOMES)
-            self._result.outcomes_added = await self._session.count(take) - known
+            *_, all_of_them = await self._session.in_turn(scan.FORGET_OUTCOMES, scan.ADD_OUTCOMES, take)
+            self._result.outcomes_added = all_of_them - known
 
     async def take_rows(self) -> None:
         """Bring its rows in, each key once.

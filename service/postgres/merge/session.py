@@ -35,8 +35,9 @@ class Session:
         await self.run(f"ANALYZE pg_temp.{table}")
         return rows
 
-    async def in_turn(self, *statements: LiteralString) -> None:
-        """Run statements whose results nobody needs, without waiting for the one before."""
+    async def in_turn(self, *statements: LiteralString, **more: object) -> list[int]:
+        """Run statements, none waiting for the answer to the one before, for how many rows each touched."""
+        parameters = {**self.parameters, **more}
         async with self.connection.pipeline():
-            for statement in statements:
-                await self.connection.execute(statement, self.parameters)
+            cursors = [await self.connection.execute(statement, parameters) for statement in statements]
+        return [cursor.rowcount for cursor in cursors]

@@ -80,8 +80,9 @@ class Merge:
         await self._session.connection.execute(_SETTINGS + scan.TABLES)
         await self._lock(lease)
         await self._intake.take_names()
-        outdone = await self._session.count(windows.FIND_OUTDONE, elapsed=self._elapsed())
-        covered_before = await self._session.count(expected.NOTE_COVERED_BEFORE)
+        outdone, covered_before = await self._session.in_turn(
+            windows.FIND_OUTDONE, expected.NOTE_COVERED_BEFORE, elapsed=self._elapsed()
+        )
         self._all_new = not covered_before
         self._at_once = self._all_new and not outdone and self._staging.plain
         self._counted = not (outdone or self._staging.repeats)
@@ -92,7 +93,7 @@ class Merge:
         if self._staging.rejects:
             await self._intake.take_rejects()
         await self._doubt()
-        await self._cover()
+        _, self._newly_covered = await self._session.in_turn(expected.ADD_SCOPE, expected.COVER)
         if not self._at_once:
             await (self._store_all() if self._all_new else self._change())
         if self.result.changed and not self._staging.shares_fit:
@@ -101,8 +102,6 @@ class Merge:
             await self._restate()
         await self._expect()
         await self._complete()
-        if self.result.changed:
-            await self._session.run(STAMP)
         return self.result
 
     async def _lock(self, lease: Lease) -> None:
@@ -125,11 +124,6 @@ class Merge:
         doubted = [start for start, doubted_in in found if doubted_in in (None, self._record.cycle)]
         self.result.doubted.update(self._record.window_at(start) for start in doubted)
         await self._session.run(windows.DISBELIEVE, doubted=doubted)
-
-    async def _cover(self) -> None:
-        """Note the coverage."""
-        await self._session.run(expected.ADD_SCOPE)
-        self._newly_covered = await self._session.count(expected.COVER)
 
     async def _store_all(self) -> None:
         """Store what was brought in where nothing was stored."""
@@ -171,13 +165,11 @@ class Merge:
         }
         self._session.parameters.update(bounds, seldom=await self._seldom())
         await self._session.connection.execute(scan.TABLES_OF_SILENCE)
-        candidates = 0
-        if self._newly_covered:
-            candidates += await self._session.count(expected.FIND_EXPECTED_HERE)
-            if not self._all_new:
-                candidates += await self._session.count(expected.FIND_EXPECTED_BEFORE)
-        later = expected.FIND_EXPECTED_AFTER_NEW if self._all_new else expected.FIND_EXPECTED_AFTER_CHANGES
-        candidates += await self._session.count(later)
+        find = [expected.FIND_EXPECTED_HERE] if self._newly_covered else []
+        if self._newly_covered and not self._all_new:
+            find.append(expected.FIND_EXPECTED_BEFORE)
+        find.append(expected.FIND_EXPECTED_AFTER_NEW if self._all_new else expected.FIND_EXPECTED_AFTER_CHANGES)
+        candidates = sum(await self._session.in_turn(*find))
         if candidates:
             await self._session.run("ANALYZE pg_temp.candidate")
             self.result.changed += await self._session.count(expected.TAKE_BACK_EXPECTED)
@@ -195,8 +187,7 @@ class Merge:
         return list(numbers)
 
     async def _complete(self) -> None:
-        if self.result.rows:
-            await self._session.run(windows.REFUTE_DOUBTS_BY_NEW if self._at_once else windows.REFUTE_DOUBTS)
+        """Mark the windows, and last of all, where something changed, stamp the revision."""
         known = {
             **self._session.parameters,
             "query_hash": self._record.query_hash,
@@ -205,7 +196,10 @@ class Merge:
             "elapsed": self._elapsed(),
             "doubt": "a wholly empty answer over stored figures is believed when a later cycle says it again",
         }
+        execute = self._session.connection.execute
         async with self._session.connection.pipeline():
+            if self.result.rows:
+                await execute(windows.REFUTE_DOUBTS_BY_NEW if self._at_once else windows.REFUTE_DOUBTS, known)
             for window in self._windows:
                 doubted = window in self.result.doubted
                 its = {
@@ -217,7 +211,9 @@ class Merge:
                     "rejected": self.result.rejected.get(window, 0),
                 }
                 statement = windows.DOUBT_WINDOW if doubted else windows.COMPLETE_WINDOW
-                await self._session.connection.execute(statement, {**known, **its})
+                await execute(statement, {**known, **its})
+            if self.result.changed:
+                await execute(STAMP, known)
 
     def _elapsed(self) -> timedelta:
         return self._clock.now() - self._record.began_at
