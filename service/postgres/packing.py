@@ -38,8 +38,11 @@ _SEEN = 2**25
 _TOGETHER = 512
 """Rows that are sent in one piece; the next ones are of the next entry."""
 _OVERHEAD = 120
-"""Bytes that an entry takes beside its packed figures and numbers of its own."""
-_POINTER = 8
+"""Bytes that an entry takes beside its packed figures and what is its own of the following."""
+_NUMBER = 40
+"""Bytes of an outcome's number, and of where it stands."""
+_OBJECT = 40
+"""Bytes of an object and of where it stands, beside what it holds."""
 _NULL = b"\xff\xff\xff\xff"
 _LONG = b"\0\0\0\x08"
 _NO_PART = bytes(4)
@@ -103,16 +106,15 @@ class Packer:
         rows: how many were packed.
         parts: whether some row was a part of its outcome's figure.
         repeats: whether some outcome may have come twice in one bucket.
-        names: those not forgotten, packed.
         held: about how many bytes are not forgotten.
     """
 
     def __init__(self) -> None:
-        self.names: list[bytes] = []
         self.parts = False
         self.repeats = False
         self.numbered = self.rows = self.held = 0
         self._entries: list[_Entry] = []
+        self._names: list[bytes] = []
         self._times: list[int] = []  # by number, how often it came in what is forgotten
         self._flows: dict[str, _Flow] = {}
         self._buckets: dict[datetime, _Bucket] = {}
@@ -129,13 +131,13 @@ class Packer:
             keys = tuple(outcomes)
             if not keys:
                 continue
+            numbers = flow.told.get(keys) or self._numbers(flow, keys)
             try:
                 figures = [_pack_sound(it.outcome_count, 8, it.percent_of_total) for it in outcomes.values()]
             except struct.error:  # a share is not told
                 told = [_figure(it.outcome_count, it.percent_of_total) for it in outcomes.values()]
-                self._add(self._numbers(flow, keys), _NO_PART, place.reported, told)
+                self._add(numbers, _NO_PART, place.reported, told)
             else:
-                numbers = flow.told.get(keys) or self._numbers(flow, keys)
                 add(_Entry(numbers, _NO_PART, place.sound, b"".join(figures)))
                 rows += len(keys)
             place.rows += len(keys)
@@ -164,7 +166,7 @@ class Packer:
             own = numbers if len(which) == len(numbers) else tuple(numbers[place] for place in which)
             self._entries.append(_Entry(own, part, at, b"".join(figures[place] for place in which)))
             self.held += size * len(own) + len(part) + _OVERHEAD
-            self.held += 0 if own is numbers else _POINTER * len(own)
+            self.held += 0 if own is numbers else _NUMBER * len(own)
         self.rows += len(figures)
 
     def _entry(self, bucket: FlowBucket) -> tuple[_Flow, _Bucket]:
@@ -194,7 +196,7 @@ class Packer:
             flow.told[tuple(map(intern, keys))] = numbers  # each name once, however many pages spell it
             self._told += len(keys)
         else:
-            self.held += _POINTER * len(numbers)
+            self.held += _NUMBER * len(numbers)
         return numbers
 
     def _number(self, flow: _Flow, key: str) -> int:
@@ -203,8 +205,8 @@ class Packer:
             flow.numbers[intern(key)] = self.numbered
             self._known += 1
         packed = _pack_columns(3) + _pack_int4(4, self.numbered) + flow.text + pack_text(key)
-        self.names.append(packed)
-        self.held += len(packed)
+        self._names.append(packed)
+        self.held += len(packed) + _OBJECT
         return self.numbered
 
     def reported(self) -> dict[datetime, int]:
@@ -248,11 +250,16 @@ class Packer:
                 rows.clear()
         yield b"".join(rows)
 
+    def packed_names(self) -> Iterator[bytes]:
+        """The names that are not forgotten, in pieces."""
+        for first in range(0, len(self._names), _TOGETHER):
+            yield b"".join(self._names[first : first + _TOGETHER])
+
     def forget(self) -> None:
         """Let go of rows and names; numbers stay as they are."""
         if not self.repeats:
             self._times = self._count()
-        self._entries, self.names, self.held = [], [], 0
+        self._entries, self._names, self.held = [], [], 0
 
 
 def begin(columns: int, *values: bytes) -> bytes:

@@ -26,9 +26,9 @@ from service.postgres.packing import (
 )
 from service.postgres.pool import Connection, Database
 
-# Bytes that a scan holds in memory, of 36,000 rows or more: nearly every scan stays below. Where all scans of the
+# Bytes that a scan holds in memory, of 30,000 rows or more: nearly every scan stays below. Where all scans of the
 # process together hold more than so many, each keeps less.
-MEMORY = 6 * 2**20
+MEMORY = 4 * 2**20
 MEMORY_OF_ALL = 64 * 2**20
 MEMORY_WHEN_SCARCE = MEMORY // 8
 
@@ -258,7 +258,7 @@ class Staging:
         if self.rejects:
             await connection.execute(_TABLE_OF_REJECTS)
         statement = f"COPY pg_temp.incoming_name ({NAME_COLUMNS}) FROM STDIN (FORMAT BINARY)"
-        await _copy(connection, statement, [b"".join(self._packer.names)])
+        await _copy(connection, statement, self._packer.packed_names())
         if self._rejects:
             await self._copy_rejects(connection)
 
