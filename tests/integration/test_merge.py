@@ -144,6 +144,23 @@ async def test_a_changed_figure_is_restated_and_kept(desk: Desk) -> None:
     ) == [("Paid", 3)]
 
 
+async def test_a_reload_in_a_session_that_has_merged_writes_the_ledger_alone(desk: Desk) -> None:
+    """A few hundred bytes a window in the server's log, however many figures it has."""
+
+    async def logged() -> int:
+        ((position,),) = await desk.rows("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
+        return int(position)
+
+    figures: Figures = {(day, "f", f"n{name}"): name for day in range(4) for name in range(500)}
+    written = []
+    for _ in range(4):
+        before = await logged()
+        await desk.scan(range(4), figures)
+        written.append(await logged() - before)
+    assert written[0] > 2000 * 100
+    assert written[-1] < 4 * 1500, written
+
+
 async def test_what_a_complete_scan_no_longer_reports_becomes_null(desk: Desk) -> None:
     """Never a stale figure and never zero; and a restatement."""
     await desk.scan(range(1), {(0, "f", "Paid"): 3, (0, "f", "Gone"): 4})
