@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import TypeGuard
 
 from service.errors import PageError
 from service.model import (
-    COUNT_MAX,
     Entry,
     Figure,
     FlowBucket,
@@ -25,14 +21,13 @@ from service.model import (
     Span,
     instant,
 )
+from service.values import is_number, share_of, shown, whole_number
 
 NAME_BYTES_MAX = 512
 SHARE_NEAR = 0.0099
 """Below what counts as a mismatch, 0.01, by more than what a double rounds."""
 _REMEMBERED = 8192
 """Intervals and names kept with a verdict; a page repeats the same few."""
-_SHOWN = 40
-_BITS_SHOWN = 256
 
 _iso = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)", re.ASCII)
 
@@ -266,37 +261,3 @@ def text_fault(text: str) -> str | None:
     if size > NAME_BYTES_MAX:
         return f"is longer than {NAME_BYTES_MAX} bytes of UTF-8"
     return "holds a NUL" if "\0" in text else None
-
-
-def whole_number(value: object) -> int | None:
-    """A whole number from 0 to 2^63-1, spelled as it may be (145, 145.0, 1.45e2); None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, float):
-        if not (math.isfinite(value) and value.is_integer()):
-            return None
-        value = int(value)
-    return value if isinstance(value, int) and 0 <= value <= COUNT_MAX else None
-
-
-def is_number(value: object) -> TypeGuard[int | float | Decimal]:
-    """Whether JSON says a number there."""
-    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
-
-
-def share_of(value: object) -> float | None:
-    """A share from 0 to 1; None for anything else."""
-    return float(value) if is_number(value) and 0 <= value <= 1 else None
-
-
-def shown(value: object) -> str:
-    """A JSON value in a few characters, safe to print whatever it is."""
-    if isinstance(value, str):
-        return ascii(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
-    if isinstance(value, (dict, list)):
-        return "an object" if isinstance(value, dict) else "an array"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int) and value.bit_length() > _BITS_SHOWN:
-        return "a very long number"
-    return str(value)[:_SHOWN]

@@ -2,8 +2,7 @@
 
 A packed row is a fraction of what it is made from, and making it takes a third of the driver's time: of an entry
 the bucket is packed once, and a name goes once for the scan, with a number that its rows carry. What a row begins
-with, its table's columns and its outcome, is put before it when it is sent. The format is PostgreSQL's own:
-https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4
+with, its table's columns and its outcome, is put before it when it is sent.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from struct import Struct
 from sys import intern
@@ -20,17 +19,14 @@ from typing import LiteralString
 import msgspec
 
 from service.model import FlowBucket, Normalised, OutcomeRow
+from service.postgres.binary_copy import NULL, begin, pack_float8, pack_instant, pack_int4, pack_int8, pack_text
 
 COLUMNS: LiteralString = (
     "bucket_start, bucket_end, state, success_count, failure_count, outcome_count, outcome_percentage"
 )
 """What a row has after what it begins with; where rows are sent with their parts, ``part`` stands before these."""
 NAME_COLUMNS: LiteralString = "name_no, flow_id, source_key"
-HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-TRAILER = b"\xff\xff"
 
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _NAMES = 32_768
 """Names kept with their numbers; those past so many get a new one each time."""
 _SEEN = 2**25
@@ -43,15 +39,8 @@ _NUMBER = 40
 """Bytes of an outcome's number, and of where it stands."""
 _OBJECT = 40
 """Bytes of an object and of where it stands, beside what it holds."""
-_NULL = b"\xff\xff\xff\xff"
 _LONG = b"\0\0\0\x08"
 _NO_PART = bytes(4)
-_pack_length = Struct("!i").pack
-_pack_columns = Struct("!h").pack
-_pack_int4 = Struct("!ii").pack
-_pack_bucket = Struct("!iqiq").pack
-_pack_int8 = Struct("!iq").pack
-_pack_float8 = Struct("!id").pack
 # A sound figure, from its count on; what comes before that is the same for all of an entry.
 _pack_sound = Struct("!qid").pack
 _SOUND = len(_pack_sound(0, 8, 0.0))
@@ -90,11 +79,11 @@ class _Bucket:
     __slots__ = ("bit", "rejected", "reported", "rows", "sound")
 
     def __init__(self, bucket: FlowBucket, bit: int) -> None:
-        packed = _pack_bucket(8, _since_epoch(bucket.start), 8, _since_epoch(bucket.end))
+        packed = pack_instant(bucket.start) + pack_instant(bucket.end)
         self.bit = bit
         self.reported = packed + pack_text("reported")
         self.rejected = packed + pack_text("rejected")
-        self.sound = self.reported + _NULL + _NULL + _LONG
+        self.sound = self.reported + NULL + NULL + _LONG
         self.rows = 0
 
 
@@ -204,7 +193,7 @@ class Packer:
         if self._room():
             flow.numbers[intern(key)] = self.numbered
             self._known += 1
-        packed = _pack_columns(3) + _pack_int4(4, self.numbered) + flow.text + pack_text(key)
+        packed = begin(3, pack_int4(self.numbered), flow.text, pack_text(key))
         self._names.append(packed)
         self.held += len(packed) + _OBJECT
         return self.numbered
@@ -262,42 +251,7 @@ class Packer:
         self._entries, self._names, self.held = [], [], 0
 
 
-def begin(columns: int, *values: bytes) -> bytes:
-    """What a row of so many columns begins with: its first ones, packed."""
-    return _pack_columns(columns) + b"".join(values)
-
-
-def pack_text(text: str) -> bytes:
-    """A text column."""
-    encoded = text.encode()
-    return _pack_length(len(encoded)) + encoded
-
-
-def pack_instant(at: datetime) -> bytes:
-    """A timestamptz column."""
-    return _pack_int8(8, _since_epoch(at))
-
-
-def pack_int4(value: int) -> bytes:
-    """An integer column."""
-    return _pack_int4(4, value)
-
-
-def pack_int8(value: int) -> bytes:
-    """A bigint column."""
-    return _pack_int8(8, value)
-
-
-def _since_epoch(at: datetime) -> int:
-    return (at - _EPOCH) // _MICROSECOND
-
-
 def _figure(
     count: int | None, share: float | None, success: int | None = None, failure: int | None = None
 ) -> bytes:
-    packed_share = _NULL if share is None else _pack_float8(8, share)
-    return _whole(success) + _whole(failure) + _whole(count) + packed_share
-
-
-def _whole(value: int | None) -> bytes:
-    return _NULL if value is None else _pack_int8(8, value)
+    return pack_int8(success) + pack_int8(failure) + pack_int8(count) + pack_float8(share)

@@ -14,16 +14,8 @@ import psycopg
 
 from service.errors import DatabaseAwayError, FlowOutcomesError
 from service.model import Normalised, Reject
-from service.postgres.packing import (
-    COLUMNS,
-    HEADER,
-    NAME_COLUMNS,
-    TRAILER,
-    Packer,
-    begin,
-    pack_int4,
-    pack_int8,
-)
+from service.postgres.binary_copy import HEADER, TRAILER, begin, pack_int4, pack_int8
+from service.postgres.packing import COLUMNS, NAME_COLUMNS, Packer
 from service.postgres.pool import Connection, Database
 
 # Bytes that a scan holds in memory, of 30,000 rows or more: nearly every scan stays below. Where all scans of the

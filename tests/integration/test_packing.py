@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from service.model import FlowBucket, Normalised, OutcomeRow, SoundFigure
 from service.postgres import packing
-from service.postgres.packing import COLUMNS, HEADER, NAME_COLUMNS, TRAILER, Packer, begin, pack_int4
+from service.postgres.binary_copy import HEADER, TRAILER, begin, pack_int4
+from service.postgres.packing import COLUMNS, NAME_COLUMNS, Packer
 from service.postgres.staging import _TABLES
 
 pytestmark = pytest.mark.integration

@@ -6,10 +6,10 @@ from struct import iter_unpack
 
 from service.errors import ConflictError
 from service.model import instant
+from service.postgres.binary_copy import pack_instant, pack_int8, pack_text
 from service.postgres.merge import scan, windows
 from service.postgres.merge.record import Merged, ScanRecord
 from service.postgres.merge.session import Session
-from service.postgres.packing import pack_instant, pack_int8, pack_text
 from service.postgres.staging import Staging
 
 

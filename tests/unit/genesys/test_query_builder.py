@@ -16,7 +16,8 @@ from service.errors import PageError
 from service.genesys.dialect import ApiRequest
 from service.genesys.query_builder import PATH, QueryBuilder, decode
 from service.model import Entry, Figure, Granularity, Page, Query, Span
-from service.normalise import Frame, normalise, whole_number
+from service.normalise import Frame, normalise
+from service.values import whole_number
 from tests.rows import plain, rows_of
 
 DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))

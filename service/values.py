@@ -1,0 +1,46 @@
+"""JSON values as figures: what counts as a whole number or a share, and how a value is shown. Pure."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import TypeGuard
+
+from service.model import COUNT_MAX
+
+_SHOWN = 40
+_BITS_SHOWN = 256
+
+
+def whole_number(value: object) -> int | None:
+    """A whole number from 0 to 2^63-1, spelled as it may be (145, 145.0, 1.45e2); None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        if not (math.isfinite(value) and value.is_integer()):
+            return None
+        value = int(value)
+    return value if isinstance(value, int) and 0 <= value <= COUNT_MAX else None
+
+
+def is_number(value: object) -> TypeGuard[int | float | Decimal]:
+    """Whether JSON says a number there."""
+    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+
+
+def share_of(value: object) -> float | None:
+    """A share from 0 to 1; None for anything else."""
+    return float(value) if is_number(value) and 0 <= value <= 1 else None
+
+
+def shown(value: object) -> str:
+    """A JSON value in a few characters, safe to print whatever it is."""
+    if isinstance(value, str):
+        return ascii(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "an array"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and value.bit_length() > _BITS_SHOWN:
+        return "a very long number"
+    return str(value)[:_SHOWN]
