@@ -61,6 +61,28 @@ async def test_who_comes_later_gets_its_share(site: Site) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.short
+async def test_what_is_on_its_way_is_not_asked_for_again(database: str) -> None:
+    """Nor others in its place: asked for, or given back and not taken yet."""
+    orgs = ["acme", "beta", "delta", "gamma"]
+    async with await Connection.connect(conninfo(database, "a"), autocommit=True) as connection:
+        for org in orgs:
+            await connection.execute(
+                "INSERT INTO flow_outcomes.org_lease (org, owner, expires_at)"
+                " VALUES (%s, 'b', clock_timestamp() + interval '1 minute')",
+                (org,),
+            )
+        wanted = "SELECT org FROM flow_outcomes.org_lease WHERE wanted_by = 'a' ORDER BY org"
+        for given_back in ([], ["acme"], ["acme", "beta"]):
+            await connection.execute(
+                "UPDATE flow_outcomes.org_lease SET owner = NULL, expires_at = NULL WHERE org = ANY (%s)",
+                (given_back,),
+            )
+            await ask(connection, "a", [], orgs)
+            assert await (await connection.execute(wanted)).fetchall() == [("acme",), ("beta",)]
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("ours", "theirs", "asked"),
     [
@@ -70,6 +92,8 @@ async def test_who_comes_later_gets_its_share(site: Site) -> None:
         (["x"], {"b": "acme beta"}, []),
         (["x"], {"b": "acme beta gamma"}, ["acme"]),
         (["x", "y"], {"b": "acme", "c": "beta gamma"}, []),
+        (["x", "y", "z"], {"b": "acme beta"}, []),  # who has more asks for none
+        (["w", "x", "y", "z"], {"b": "acme beta gamma"}, []),
     ],
 )
 @pytest.mark.short
