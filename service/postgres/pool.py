@@ -108,9 +108,8 @@ class Database:
         self._pool = self._pool_of(size - size // 2)
         merging = max(1, size // 2)
         self._merging = self._pool_of(merging)
-        self._may_merge = asyncio.Semaphore(
-            merging
-        )  # however long it takes: a scan that was read is not thrown away
+        # who merges waits here however long it takes: a scan that was read is not thrown away
+        self._may_merge = asyncio.Semaphore(merging)
         self._in_use: set[Connection] = set()
         self.held = 0  # bytes of scans that wait in this process's memory for their merges
 

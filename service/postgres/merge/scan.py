@@ -27,8 +27,7 @@ TABLES = """
     ) ON COMMIT DELETE ROWS;
     -- the outcomes that it names: what they are called in it, and their numbers
     CREATE TEMP TABLE IF NOT EXISTS scan_outcome (
-        name_no integer NOT NULL, outcome_no bigint NOT NULL, flow_id text NOT NULL, source_key text NOT NULL,
-        outcome_name text NOT NULL
+        name_no integer NOT NULL, outcome_no bigint NOT NULL, flow_id text NOT NULL, source_key text NOT NULL
     ) ON COMMIT DELETE ROWS;
     -- what is different from what is stored
     CREATE TEMP TABLE IF NOT EXISTS change (
@@ -115,7 +114,7 @@ _TAKE_OUTCOMES: LiteralString = """
     SELECT n.name_no, o.*
     FROM {names} n
     CROSS JOIN LATERAL (
-        SELECT o.outcome_no, o.flow_id, o.source_key, o.outcome_name FROM flow_outcomes.outcome o
+        SELECT o.outcome_no, o.flow_id, o.source_key FROM flow_outcomes.outcome o
         WHERE o.org = (SELECT %(org)s::text) AND o.flow_id = n.flow_id AND o.source_key = n.source_key
         LIMIT 1
     ) o
