@@ -48,9 +48,9 @@ def generate(dsn: str, orgs: list[str], flows: int, days: int, with_figures: int
                 run(
                     "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
                     " requested_granularity, granularity, state, attempts, pages, rows, due_at, completed_at,"
-                    " complete_since, scanned_at) SELECT %(org)s, 'job:' || %(job)s, %(job)s, s, s + step,"
+                    " complete_since) SELECT %(org)s, 'job:' || %(job)s, %(job)s, s, s + step,"
                     " %(granularity)s, %(granularity)s, CASE WHEN random() < 0.002 THEN 'failed' ELSE 'complete'"
-                    " END, 1, 10, 5000, s + interval '25 hours', s + interval '26 hours', s + interval '26 hours',"
+                    " END, 1, 10, 5000, s + interval '25 hours', s + interval '26 hours',"
                     " s + interval '26 hours' FROM (SELECT %(step)s::interval) i (step), LATERAL generate_series("
                     " date_trunc('day', now()) - make_interval(days => %(days)s),"
                     " now() - interval '1 hour' - step, step) g (s)",

@@ -48,7 +48,7 @@ CREATE TABLE flow_outcomes.extraction_window (
     requests_begun        integer NOT NULL DEFAULT 0,   -- how many of these the last begun scan answers,
     requests_failed       integer NOT NULL DEFAULT 0,   -- the last failed one,
     requests_read         integer NOT NULL DEFAULT 0,   -- and the last stored one: no clocks are compared
-    scanned_at            timestamptz,              -- when the last stored scan began
+    scan_number           bigint,                   -- of the last stored scan: the org's scans in the order they began
     flow_ids              text[],                   -- the flows that it asked for; null is all
     entries               bigint,                   -- entries in the last stored scan, to reckon pages with
     ask_alone             boolean NOT NULL DEFAULT false,  -- a fault in a page that it shared

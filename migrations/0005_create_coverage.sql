@@ -3,7 +3,7 @@
 ALTER TABLE flow_outcomes.extraction_window ADD COLUMN complete_since timestamptz;   -- when it first was
 
 -- A merge asks whether a scan begun later has been there, and nearly always none has.
-CREATE INDEX extraction_window_scanned ON flow_outcomes.extraction_window (org, scanned_at);
+CREATE INDEX extraction_window_scanned ON flow_outcomes.extraction_window (org, scan_number);
 CREATE INDEX extraction_window_doubted ON flow_outcomes.extraction_window (org) WHERE doubted_in IS NOT NULL;
 
 -- restated_by adds up how far each restated count moved, a null taken as nothing.

@@ -140,7 +140,7 @@ async def ask(runtime: Runtime, org: Org, steps: Steps) -> list[Finding]:
 
 async def ask_alone(org: Org, clock: Clock, steps: Steps) -> list[Finding]:
     """The same where there is no schema yet, and so nobody who could hold the org."""
-    client = make_client(org, steps.emit, clock, lambda: None, lambda _seconds: None)
+    client = make_client(org, steps.emit, clock, lambda: None, lambda _seconds: None, lambda _date: None)
     try:
         return await _asked(org, client, clock, steps)
     finally:

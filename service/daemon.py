@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from service import logs
+from service.clock import SystemClock
 from service.config import Config
 from service.errors import ConfigError, DatabaseAwayError
 from service.org_loop import OrgLoop
@@ -51,7 +52,7 @@ class Daemon:
         self._emit = reporter.emit
         self._reporter = reporter
         self.signals = signals or Signals()
-        self._scheduler = Scheduler()
+        self._scheduler = Scheduler(SystemClock(), self._clock_stepped)
         self._runtime: Runtime | None = None
         self._loops: dict[str, tuple[OrgLoop, asyncio.Task[None]]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -113,6 +114,11 @@ class Daemon:
             self._working.cancel()
             # Its own waits have ends; together they may be longer than anybody waits for a process to end.
             await asyncio.wait({self._working}, timeout=ENDING)
+
+    def _clock_stepped(self, seconds: float) -> None:
+        self._emit("clock_stepped", seconds=round(seconds, 3))
+        for loop, _ in self._loops.values():
+            loop.clock_stepped()
 
     def _load(self) -> dict[str, Load]:
         """What each org that this process holds is at."""

@@ -7,6 +7,7 @@
     ├── DatabaseAwayError         PostgreSQL cannot be reached, or not written
     ├── SchemaError               the schema is not there, or not for this role to read
     ├── LeaseLostError            another process works the org now: write nothing more
+    ├── NotSettledError           a window has not settled by the API's clock: it stays due
     ├── HoursOverError            a job's off-peak hours are over: ask nothing more for it
     └── ExtractionError           a query did not end in a complete scan
         ├── UnauthorizedError     401, after the token was renewed once
@@ -62,6 +63,20 @@ class LeaseLostError(FlowOutcomesError):
 
 class HoursOverError(FlowOutcomesError):
     """The job's off-peak hours are over; what was not stored stays due."""
+
+
+class NotSettledError(FlowOutcomesError):
+    """Windows whose end plus delay has not passed by the clock that decides; nothing of the scan was stored.
+
+    Attributes:
+        settled: how many of the scan's windows, from its first, have settled.
+        seconds: until the first of the others has.
+    """
+
+    def __init__(self, message: str, *, settled: int, seconds: float) -> None:
+        super().__init__(message)
+        self.settled = settled
+        self.seconds = seconds
 
 
 class ExtractionError(FlowOutcomesError):

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from service.errors import NotSettledError
+
 COUNT_MAX = 2**63 - 1
 """The largest count that PostgreSQL's bigint holds."""
 
@@ -153,10 +155,17 @@ class SoundEntry(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer. ``more`` is False only where the API said that it was the last."""
+    """One answer.
+
+    Attributes:
+        entries: its elements.
+        more: False only where the API said that it was the last.
+        date: the response's ``Date``; None where it had no valid one.
+    """
 
     entries: Sequence[Entry | SoundEntry]
     more: bool
+    date: datetime | None = None
 
 
 class FlowBucket(msgspec.Struct, frozen=True, gc=False):
@@ -262,12 +271,13 @@ class Scan:
     """Adjacent windows of one work that are asked for, and stored, together.
 
     ``queries`` together cover the windows' spans exactly; ``expect_for`` is how long an outcome once seen is
-    expected.
+    expected; ``delay`` is how long after its end each window settles.
     """
 
     windows: tuple[Window, ...]
     queries: tuple[Query, ...]
     expect_for: timedelta
+    delay: timedelta = timedelta(0)
 
     @property
     def org(self) -> str:
@@ -283,3 +293,22 @@ class Scan:
     def span(self) -> Span:
         """From the first window's start to the last one's end."""
         return Span(self.windows[0].span.start, self.windows[-1].span.end)
+
+    def check_settled(self, now: datetime) -> None:
+        """See that each window's end plus the delay has passed.
+
+        Args:
+            now: the time by the clock that decides.
+
+        Raises:
+            NotSettledError: it has not for one of them; it says how many windows before that one have settled.
+        """
+        for settled, window in enumerate(self.windows):
+            settles_at = window.span.end + self.delay
+            if settles_at > now:
+                raise NotSettledError(
+                    f"not settled yet: the API's clock shows {instant(now)}, and the window is due"
+                    f" at {instant(settles_at)}",
+                    settled=settled,
+                    seconds=(settles_at - now).total_seconds(),
+                )

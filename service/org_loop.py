@@ -19,6 +19,8 @@ from service.worker import OrgWorker, Wish
 
 AWAY_RETRY = 2.0  # seconds after which a cycle is tried again that the database's absence ended
 BROKEN_RETRY = 60.0  # and one that ended with an error nobody thought of
+SLACK = 1.0  # seconds after which a window is taken that falls due: a Date has whole ones
+MAX_WAIT = 86400.0
 AD_HOC_RETRY = timedelta(minutes=15)
 
 
@@ -88,7 +90,8 @@ class JobLoop:
         """Run one; whether it came to its end."""
         job, now, tz = self.job, self._clock.now(), worker.org.tz
         following = windows.next_owed(job.window, job.since.resolve(now, tz), now, job.delay, tz)
-        self._at("due", windows.due_at(following, job.delay, job.off_peak), self.fallen_due)
+        due_at = windows.due_at(following, job.delay, job.off_peak)
+        self._at("due", due_at + timedelta(seconds=SLACK), self.fallen_due)
         try:
             tally = await worker.cycle(job, wish)
         except LeaseLostError:
@@ -101,8 +104,8 @@ class JobLoop:
             self._again(BROKEN_RETRY)
         else:
             if tally.unfinished or tally.doubted:
-                at = self._open(self._clock.now() + job.retry_every)
-                self._at("retry", at, lambda: self.ring(whole=False))
+                after = min(job.retry_every, timedelta(seconds=min(tally.settles_in, MAX_WAIT) + SLACK))
+                self._at("retry", self._open(self._clock.now() + after), lambda: self.ring(whole=False))
             return not tally.put_back
         return False
 
@@ -172,6 +175,11 @@ class OrgLoop:
             loop.ring(whole=True, any_time=True)
         self._entries_again = True
         self._ad_hoc.set()
+
+    def clock_stepped(self) -> None:
+        """The wall clock was set: compute again what is due, and when."""
+        for loop in self._jobs.values():
+            loop.fallen_due()
 
     def asked(self) -> None:
         """Somebody asked for an ad hoc span."""

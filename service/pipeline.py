@@ -6,12 +6,14 @@ Everything else is a room off it. What it is given is planned already; what it r
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 
-from service.clock import Clock
+from service.clock import Clock, ClockMonitor
 from service.errors import CursorError, ExtractionError, PageError, TooLargeError
 from service.genesys.client import GenesysClient
 from service.model import Cut, Normalised, Query, Scan, Window
@@ -32,22 +34,34 @@ Emit = Callable[..., None]
 class _Tally:
     pages: int = 0
     entries: int = 0
+    date: datetime | None = None  # of the last response,
+    date_at: float = 0.0  # which came then, in seconds of the monotonic clock
 
 
 class Pipeline:
     """Extracts scans of one org for as long as its lease is good."""
 
     def __init__(
-        self, client: GenesysClient, database: Database, ledger: Ledger, lease: Lease, clock: Clock, emit: Emit
+        self,
+        client: GenesysClient,
+        database: Database,
+        ledger: Ledger,
+        lease: Lease,
+        clock: Clock,
+        monitor: ClockMonitor,
+        emit: Emit,
     ) -> None:
         self._client = client
         self._database = database
         self._ledger = ledger
         self._lease = lease
         self._clock = clock
+        self._monitor = monitor
         self._emit = emit
         self._merging = asyncio.Lock()  # the org's row admits one at a time: wait here, and keep no connection
         self._cuts: list[Cut] | None = None
+        # of the org's scans: a lease has an epoch of its own, and an owner numbers its scans as they begin
+        self._numbers = itertools.count((lease.epoch << 32) + 1)
 
     async def extract(
         self, scan: Scan, cycle: str, may_begin: Callable[[], None], has_read: Callable[[], None]
@@ -69,11 +83,8 @@ class Pipeline:
         query_hash = self._client.dialect.query_hash(scan.queries[0])
         await self._ledger.begin(scan, query_hash)
         for attempt in range(RESTARTS + 1):
-            staging, tally, began_at = (
-                Staging(self._database, scan.org, self._client.hide),
-                _Tally(),
-                self._clock.now(),
-            )
+            staging, tally = Staging(self._database, scan.org, self._client.hide), _Tally()
+            number, began_at, began = next(self._numbers), self._clock.now(), self._clock.monotonic()
             try:
                 for query in scan.queries:
                     await self._fetch(query, scan, staging, tally, may_begin)
@@ -82,7 +93,11 @@ class Pipeline:
                     buckets=buckets(scan.span, scan.granularity, scan.queries[0].timezone),
                     flows=scan.queries[0].flows,
                     query_hash=query_hash,
+                    number=number,
                     began_at=began_at,
+                    began_monotonic=began,
+                    api_date=tally.date,
+                    api_monotonic=tally.date_at,
                     pages=tally.pages,
                     entries=tally.entries,
                     cycle=cycle,
@@ -102,6 +117,7 @@ class Pipeline:
                     self._client.clean(error)
                 raise
             else:
+                self._monitor.observe("database", merged.database_time)
                 self._tell(scan, record, merged)
                 return merged
         raise AssertionError("the last attempt returns or raises")
@@ -149,6 +165,7 @@ class Pipeline:
         async with aclosing(self._client.scan(query, may_begin)) as pages:
             async for page in pages:
                 tally.pages += 1
+                tally.date, tally.date_at = page.date, self._clock.monotonic()
                 tally.entries += len(page.entries)
                 self._emit("page_read", org=query.org, page=tally.pages, entries=len(page.entries))
                 yield normalise(page.entries, frame)
@@ -190,7 +207,7 @@ class Pipeline:
                 pages=record.pages,
                 rows=merged.rows.get(window, 0),
                 rejected=merged.rejected.get(window, 0),
-                seconds=round((self._clock.now() - record.began_at).total_seconds(), 3),
+                seconds=round(self._clock.monotonic() - record.began_monotonic, 3),
             )
 
 

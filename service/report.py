@@ -39,6 +39,11 @@ _LEVELS = {
     "database_away": logging.ERROR,
     "cycle_broken": logging.ERROR,
     "names_unknown": logging.WARNING,
+    "clock_doubted": logging.WARNING,
+    "clock_stepped": logging.WARNING,
+    "window_postponed": logging.WARNING,
+    "window_reopened": logging.WARNING,
+    "clocks_compared": logging.DEBUG,
     "page_read": logging.DEBUG,
     "request_waited": logging.DEBUG,
     "request_sent": logging.DEBUG,
@@ -100,6 +105,16 @@ class Reporter:
             registry=self.registry,
             buckets=_BUCKETS,
         )
+        self._clock_difference = Gauge(
+            "flow_outcomes_clock_difference_seconds",
+            "Largest difference between the clocks of this process, the database and the APIs.",
+            registry=self.registry,
+        )
+        self._clock_doubted = Gauge(
+            "flow_outcomes_clock_doubted",
+            "1 while two of these clocks differ by more than five minutes.",
+            registry=self.registry,
+        )
         self._breaker = Gauge(
             "flow_outcomes_breaker_state",
             "0 closed, 1 half-open, 2 open.",
@@ -142,6 +157,9 @@ class Reporter:
                 self._restated.labels(org, job).inc(context["rows"])
             case "outcome_missing":
                 self._missing.labels(org, job).inc(context["rows"])
+            case "clocks_compared":
+                self._clock_difference.set(context["seconds"])
+                self._clock_doubted.set(context["doubted"])
             case "org_acquired" | "circuit_closed":  # who takes an org begins with a closed breaker
                 self._breaker.labels(org).set(0)
             case "org_released" | "org_lost":  # nobody here knows of it any more, or ever would

@@ -11,12 +11,13 @@ import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from service import BEGAN
 from service.breaker_notes import BreakerNotes
-from service.clock import Clock, SystemClock
+from service.clock import Clock, ClockMonitor, SystemClock
 from service.config import Database as DatabaseConfig
 from service.config import Org
 from service.errors import ConfigError, DatabaseAwayError, UnauthorizedError
@@ -48,6 +49,7 @@ class Runtime:
         owner: this process's name in ``org_lease`` and in ``pg_stat_activity``.
         database: the pool.
         keeper: takes and keeps the orgs.
+        monitor: compares its clock with the others.
     """
 
     def __init__(self, dsn: str, pool_size: int, emit: Emit, clock: Clock | None = None) -> None:
@@ -56,6 +58,7 @@ class Runtime:
         self.database = Database(dsn, size=pool_size, application_name=self.owner)
         self.clock = clock or SystemClock()
         self.emit = emit
+        self.monitor = ClockMonitor(self.clock, emit)
         self._acquired: dict[str, asyncio.Queue[Lease]] = {}
         self.keeper = LeaseKeeper(
             dsn,
@@ -112,12 +115,29 @@ class Runtime:
         """
         breaker = BreakerNotes(partial(note_breaker, self.database, org.name, self.owner), self.emit)
         spent_ago = max(0.0, min(lease.quiet, self.clock.monotonic() - BEGAN))
-        client = make_client(org, breaker.emit, self.clock, lease.check, self._keep_hold(lease), spent_ago)
+        client = make_client(
+            org,
+            breaker.emit,
+            self.clock,
+            lease.check,
+            self._keep_hold(lease),
+            partial(self.monitor.observe, org.name),
+            spent_ago,
+        )
         client.hold(max(lease.hold, self._held_until.get(org.name, 0.0) - self.clock.monotonic()))
         if gives_up:
             client.max_hold = 300.0
         try:
-            worker = OrgWorker(org, client, lease, self.database, self.clock, self.emit, gives_up=gives_up)
+            worker = OrgWorker(
+                org,
+                client,
+                lease,
+                self.database,
+                self.clock,
+                self.emit,
+                monitor=self.monitor,
+                gives_up=gives_up,
+            )
             await sweep_org(self.database, org.name)
             await self.apply_aliases(org.name)
             await worker.prepare()
@@ -162,6 +182,7 @@ def make_client(
     clock: Clock,
     lease_check: Callable[[], None],
     on_hold: Callable[[float], None],
+    on_date: Callable[[datetime | None], None],
     spent_ago: float = 0.0,
 ) -> GenesysClient:
     """A client as the org's configuration says; the limit may have been spent so many seconds ago."""
@@ -186,6 +207,7 @@ def make_client(
         breaker_open_for=org.breaker.open_for,
         lease_check=lease_check,
         on_hold=on_hold,
+        on_date=on_date,
         emit=emit,
         clock=clock,
         spent_ago=spent_ago,

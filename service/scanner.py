@@ -19,6 +19,7 @@ from service.errors import (
     GranularityError,
     HoursOverError,
     LeaseLostError,
+    NotSettledError,
     PageError,
     QueryTimeoutError,
     RateLimitedError,
@@ -172,12 +173,16 @@ class Scanner:
             metrics_delay=terms.metrics_delay,
             now=self._clock.now(),
         )
-        return Scan(tuple(joined), asked, terms.expect_for)
+        return Scan(tuple(joined), asked, terms.expect_for, terms.delay)
 
     async def _one(self, scan: Scan, terms: Terms, cycle: str, tally: Tally, priority: int) -> None:
         """Run one scan; what fails because windows were asked together is asked one by one."""
         try:
             await self._extract(scan, terms, cycle, tally, priority)
+        except NotSettledError as error:
+            await self._postpone(replace(scan, windows=scan.windows[error.settled :]), error, tally)
+            if error.settled:
+                await self._one(self._scan(scan.windows[: error.settled], terms), terms, cycle, tally, priority)
         except ExtractionError as error:
             bad_hour = error.status == HTTPStatus.GATEWAY_TIMEOUT  # the server's, and every window's
             if len(scan.windows) > 1 and isinstance(error, _OF_ONE_WINDOW) and not bad_hour:
@@ -194,10 +199,28 @@ class Scanner:
             await self._ledger.replace(scan.windows[0], coarser)
             await self._one(self._scan([coarser], terms), terms, cycle, tally, priority)
 
-    def _in_hours(self, terms: Terms) -> None:
-        """Looked at before each query of a scan, for it may be long, and held back by a 429."""
+    def _check_query_allowed(self, scan: Scan, terms: Terms) -> None:
+        """Called before each query of a scan, which may take long, and be held back by a 429.
+
+        Raises:
+            HoursOverError: the off-peak hours are over.
+            NotSettledError: a window has not settled by the API's clock, as its last response showed it.
+        """
         if not terms.in_hours(self._clock.now()):
             raise HoursOverError("the off-peak hours are over")
+        self._check_settled(scan)
+
+    def _check_settled(self, scan: Scan) -> None:
+        server_time = self._client.server_clock.now()
+        if server_time is not None:
+            scan.check_settled(server_time)
+
+    async def _postpone(self, scan: Scan, error: NotSettledError, tally: Tally) -> None:
+        """Leave windows due that the clock which decides does not let be stored yet."""
+        tally.postponed += len(scan.windows)
+        tally.settles_in = min(tally.settles_in, error.seconds)
+        await self._ledger.interrupt(scan, str(error))
+        self._emit("window_postponed", **about(scan), windows=len(scan.windows), reason=str(error))
 
     async def _extract(self, scan: Scan, terms: Terms, cycle: str, tally: Tally, priority: int) -> None:
         while True:
@@ -206,8 +229,11 @@ class Scanner:
                     if not terms.may_begin(self._clock.now()):
                         tally.put_back += len(scan.windows)
                         return
+                    self._check_settled(scan)
                     await self._partitions.ensure(scan.span)
-                    merged = await self._pipeline.extract(scan, cycle, partial(self._in_hours, terms), has_read)
+                    merged = await self._pipeline.extract(
+                        scan, cycle, partial(self._check_query_allowed, scan, terms), has_read
+                    )
             except (CircuitOpenError, RateLimitedError) as error:
                 if self._gives_up:
                     await self._failed(scan, error, tally)

@@ -16,15 +16,26 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
+from service.clock import Clock
+
 # Seconds between two looks at the wall clock: it may have been set, or the machine may have slept, and the timers
 # below count neither.
-LOOK_EVERY = 15.0
+LOOK_EVERY = 5.0
+STEP = 2.0
+"""Seconds by which the wall clock and the monotonic one part between two looks where one of them was set."""
 
 
 class Scheduler:
-    """Rings each name once at its time; a time that has passed rings at once, however late."""
+    """Rings each name once at its time; a time that has passed rings at once, however late.
 
-    def __init__(self) -> None:
+    Args:
+        clock: the process's.
+        on_step: called with the seconds by which the wall clock was set, or the machine slept.
+    """
+
+    def __init__(self, clock: Clock, on_step: Callable[[float], None]) -> None:
+        self._clock = clock
+        self._on_step = on_step
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         )
@@ -41,9 +52,17 @@ class Scheduler:
             self._scheduler.shutdown(wait=False)
 
     async def _look(self) -> None:
+        apart = self._apart()
         while True:
             await asyncio.sleep(LOOK_EVERY)
             self._scheduler.wakeup()
+            before, apart = apart, self._apart()
+            if abs(apart - before) >= STEP:
+                self._on_step(apart - before)
+
+    def _apart(self) -> float:
+        """Seconds by which the wall clock is ahead of the monotonic one."""
+        return self._clock.now().timestamp() - self._clock.monotonic()
 
     def ring_at(self, name: str, at: datetime, ring: Callable[[], None]) -> None:
         """Ring at this time, instead of the time that the name had before."""

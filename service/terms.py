@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -39,8 +40,11 @@ class Tally:
     doubted: int = 0
     failed: int = 0
     put_back: int = 0
+    postponed: int = 0
+    settles_in: float = math.inf
+    """Seconds until the first of the postponed windows has settled."""
 
     @property
     def unfinished(self) -> int:
         """Windows that were due and are not stored."""
-        return self.failed + self.put_back
+        return self.failed + self.put_back + self.postponed

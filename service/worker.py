@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from service.ad_hoc import AdHocWindows, ad_hoc_windows, aligned, aligned_anew
-from service.clock import Clock
+from service.clock import Clock, ClockMonitor
 from service.config import AdHoc, Job, Org
 from service.errors import LeaseLostError
 from service.genesys.client import GenesysClient
@@ -62,6 +62,7 @@ class OrgWorker:
         database: where the figures go.
         clock: the time.
         emit: told every event.
+        monitor: compares the clocks; the process's own where it has one.
         gives_up: with ``--once``: an open breaker or a long Retry-After ends the run instead of being waited out.
     """
 
@@ -74,6 +75,7 @@ class OrgWorker:
         clock: Clock,
         emit: Emit,
         *,
+        monitor: ClockMonitor | None = None,
         gives_up: bool = False,
     ) -> None:
         self.client = client
@@ -83,7 +85,8 @@ class OrgWorker:
         self._database = database
         self._ledger = Ledger(database, org.name, lease.epoch)
         self._naming = Naming(client, lease, database, clock, emit)
-        pipeline = Pipeline(client, database, self._ledger, lease, clock, emit)
+        monitor = monitor or ClockMonitor(clock, emit)
+        pipeline = Pipeline(client, database, self._ledger, lease, clock, monitor, emit)
         self.scanner = Scanner(
             org, client, self._ledger, pipeline, Partitions(database), clock, emit, gives_up=gives_up
         )
@@ -146,6 +149,7 @@ class OrgWorker:
             await self.scanner.run(
                 found, terms, cycle, tally, lambda window: RECENT if window.span in recent else BACKLOG
             )
+            await self._reopen(work_of(job.name), job.delay)
         finally:
             self._finished(job.name, cycle, tally)
         return tally
@@ -158,6 +162,7 @@ class OrgWorker:
         """
         wanted = None if only is None else {(window.span, window.requested) for window in only}
         await self._align()
+        await self._reopen(AD_HOC, AD_HOC_TERMS.delay)
         found = [
             each
             for each in await self._ledger.windows(AD_HOC)
@@ -234,13 +239,32 @@ class OrgWorker:
             job=job,
             cycle=cycle,
             complete=tally.complete,
+            postponed=tally.postponed,
             doubted=tally.doubted,
             failed=tally.failed,
             put_back=tally.put_back,
         )
 
+    async def _reopen(self, work: str, delay: timedelta) -> None:
+        """Make due again what a wrong clock completed too early, as far as the clocks known by now can say."""
+        server, now = self.client.server_clock, self._clock.now()
+        server_time = now if server.undated else server.now()
+        latest = None if server_time is None else max(server_time, now)
+        reopened = await self._ledger.reopen(work, delay, latest)
+        if reopened:
+            self._emit(
+                "window_reopened",
+                org=self.org.name,
+                job=None if work == AD_HOC else work.removeprefix("job:"),
+                window_start=reopened[0].start,
+                window_end=reopened[-1].end,
+                windows=len(reopened),
+                reason="a clock that was ahead completed them before their end",
+            )
+
     async def _owed(self, job: Job, wish: Wish) -> tuple[due.Taken, dict[Span, LedgerWindow]]:
         """What the job owes by now, entered in the ledger, and what of it a cycle takes."""
+        await self._reopen(work_of(job.name), job.delay)
         spans = owed_spans(self.org, job, self._clock.now())
         known = await self._known(job)
         new = [window_of(self.org, job, span) for span in spans if span not in known]
@@ -260,7 +284,11 @@ class OrgWorker:
                 raise LeaseLostError(f"{self.org.name} is another process's by now")
         standing = standings(known, self.org.flows)
         if wish.whole is None:
-            wish.whole = bool(spans) and not standing[spans[-1]].complete
+            # Where the ledger has windows of the future, only the API's clock can say whether they are: ask it.
+            wish.whole = bool(spans) and (
+                not standing[spans[-1]].complete
+                or await self._ledger.completed_after(work_of(job.name), self._clock.now())
+            )
         return due.take(spans, standing, job.lookback, self.org.tz, whole=wish.whole), known
 
     async def _known(self, job: Job) -> dict[Span, LedgerWindow]:

@@ -6,7 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 
 from service.clock import Clock, SystemClock
@@ -18,7 +19,8 @@ from service.genesys.limiter import OrgLimiter, Permit
 from service.genesys.oauth import Credentials, TokenSource
 from service.genesys.redaction import Redactor
 from service.genesys.retry import Retries
-from service.genesys.transport import HttpRequest, Transport
+from service.genesys.server_clock import ServerClock
+from service.genesys.transport import Answer, HttpRequest, Transport
 from service.model import Page, Query
 
 _TOLD_MAX = 1000
@@ -27,6 +29,10 @@ _TOLD_MAX = 1000
 
 def _always() -> None:
     """Nothing forbids it."""
+
+
+def _unheard(_date: datetime | None) -> None:
+    """Nobody compares clocks."""
 
 
 class GenesysClient:
@@ -48,6 +54,7 @@ class GenesysClient:
         breaker_open_for: how long it stays open the first time.
         lease_check: called just before every send; raises ``LeaseLostError`` where this process must not send.
         on_hold: told the seconds of each 429, to be kept through a restart.
+        on_date: called with the ``Date`` of each response, None where it has no valid one.
         emit: told every event with its context, ``org`` among it.
         clock: for everything but the pacing, which runs on the loop's.
         spent_ago: seconds ago that the limit may have been spent by somebody before.
@@ -68,6 +75,7 @@ class GenesysClient:
         lease_check: Callable[[], None],
         on_hold: Callable[[float], None],
         emit: Emit,
+        on_date: Callable[[datetime | None], None] = _unheard,
         clock: Clock | None = None,
         spent_ago: float = 0.0,
     ) -> None:
@@ -82,12 +90,16 @@ class GenesysClient:
         self._redactor = Redactor()
         self.limiter = OrgLimiter(requests_per_second, spent_ago=spent_ago)
         self._allowance = Allowance(lambda: self.limiter, self._on_hold, self._emit)
-        self._transport = Transport(self._redactor, self._clock, self._allowance.hear, self.hold, lease_check)
+        self.server_clock = ServerClock(self._clock)
+        self._on_date = on_date
+        self._transport = Transport(
+            self._redactor, self._clock, self._allowance.hear, self.hold, self._observe_date, lease_check
+        )
         self.breaker = Breaker(breaker_failures, breaker_open_for, self._clock, self._emit)
         self._tokens = TokenSource(
             login_url,
             credentials=credentials,
-            send=self._once,
+            send=self._once_for_body,
             redactor=self._redactor,
             clock=self._clock,
             emit=self._emit,
@@ -132,17 +144,18 @@ class GenesysClient:
         """
         query_hash = self.dialect.query_hash(query)
         before = may_begin
+        date: datetime | None = None
 
         async def call(request: ApiRequest) -> bytes:
-            nonlocal before
-            answer = await self.call(request, query_hash=query_hash, before=before)
-            before = _always
-            return answer
+            nonlocal before, date
+            answer = await self._call(request, query_hash=query_hash, before=before)
+            before, date = _always, answer.date
+            return answer.body
 
         try:
             async with aclosing(self.dialect.scan(query, call)) as pages:
                 async for page in pages:
-                    yield page
+                    yield replace(page, date=date)
         except ExtractionError as error:
             self.clean(error)
             raise
@@ -155,15 +168,19 @@ class GenesysClient:
         """What the server sent, to the letter but for the org's secrets."""
         return self._redactor.hide(text)
 
-    async def call(
-        self, request: ApiRequest, *, query_hash: str | None = None, before: Callable[[], None] = _always
-    ) -> bytes:
+    async def call(self, request: ApiRequest, *, query_hash: str | None = None) -> bytes:
         """The body of the answer to one request; of those with one query hash one at a time.
 
         Raises:
             ExtractionError: what the answer stands for, after the tries that are due.
             LeaseLostError: this process no longer holds the org.
         """
+        return (await self._call(request, query_hash=query_hash)).body
+
+    async def _call(
+        self, request: ApiRequest, *, query_hash: str | None = None, before: Callable[[], None] = _always
+    ) -> Answer:
+        """As ``call``; ``before`` is called just before the first send, and raises where that must not be."""
         send = partial(self._authorized, request, before)
         if query_hash is None:
             return await self._retries.run(send, once=request.once)
@@ -174,6 +191,10 @@ class GenesysClient:
         """Stop what the client does of its own, and close its connections."""
         await self._tokens.close()
         await self._transport.close()
+
+    def _observe_date(self, date: datetime | None) -> None:
+        self.server_clock.observe(date)
+        self._on_date(date)
 
     @asynccontextmanager
     async def _alone(self, query_hash: str) -> AsyncIterator[None]:
@@ -187,7 +208,7 @@ class GenesysClient:
             if not self._users[query_hash]:
                 del self._users[query_hash], self._locks[query_hash]
 
-    async def _authorized(self, request: ApiRequest, before: Callable[[], None]) -> bytes:
+    async def _authorized(self, request: ApiRequest, before: Callable[[], None]) -> Answer:
         """Send with the token; once more with another one where the API refuses the first."""
         token = await self._tokens.get()
         try:
@@ -202,7 +223,10 @@ class GenesysClient:
             headers["Content-Type"] = "application/json"
         return HttpRequest(request.method, self._base_url + request.path, headers, request.body, request.rules)
 
-    async def _once(self, request: HttpRequest, before: Callable[[], None] = _always) -> bytes:
+    async def _once_for_body(self, request: HttpRequest) -> bytes:
+        return (await self._once(request)).body
+
+    async def _once(self, request: HttpRequest, before: Callable[[], None] = _always) -> Answer:
         """One send, whatever for: through limiter, lease and breaker."""
         self.breaker.check()
         began = self._clock.monotonic()
@@ -222,13 +246,13 @@ class GenesysClient:
         finally:
             permit.unused()
 
-    async def _send(self, request: HttpRequest, permit: Permit) -> bytes:
+    async def _send(self, request: HttpRequest, permit: Permit) -> Answer:
         self._emit("request_sent")
         began = self._clock.monotonic()
         status: int | str = "cancelled"
         try:
             with self._allowance.one_more():
-                body = await self._transport.send(request, permit, self.query_timeout.total_seconds())
+                answer = await self._transport.send(request, permit, self.query_timeout.total_seconds())
             status = "ok"
         except QueryTimeoutError:
             status = "timeout"
@@ -237,6 +261,6 @@ class GenesysClient:
             status = error.status or "broken"
             raise
         else:
-            return body
+            return answer
         finally:
             self._emit("request_finished", status=status, seconds=self._clock.monotonic() - began)

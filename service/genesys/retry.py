@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import TypeVar
 
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
 from service.errors import RateLimitedError, ServerError
 from service.genesys.breaker import Emit
+
+T = TypeVar("T")
 
 TRIES = 5
 """Sends of one request, the first included, before a 5xx or a broken connection is final."""
@@ -60,7 +63,7 @@ class Retries:
         self._may_retry = may_retry
         self._budget = RetryBudget()
 
-    async def run(self, send: Callable[[], Awaitable[bytes]], *, once: bool = False, **context: object) -> bytes:
+    async def run(self, send: Callable[[], Awaitable[T]], *, once: bool = False, **context: object) -> T:
         """What ``send`` gives in the end; ``context`` goes along with the events.
 
         With ``once`` nothing is sent again that may have been taken: of the failures only a 503 says that it was

@@ -6,6 +6,7 @@ import asyncio
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from service.genesys.allowance import RESET
 from service.genesys.faults import USUAL, Rules, fault, retry_after
 from service.genesys.limiter import Permit
 from service.genesys.redaction import Redactor
+from service.genesys.server_clock import server_date
 
 BODY_MAX = 64 * 2**20
 """Bytes, unpacked, past which an answer is a page at fault."""
@@ -48,6 +50,13 @@ class HttpRequest(NamedTuple):
         return f"<{self.method} {self.url}>"
 
 
+class Answer(NamedTuple):
+    """A 2xx response: its body, unpacked, and its ``Date``, None where that is absent or invalid."""
+
+    body: bytes
+    date: datetime | None
+
+
 class Transport:
     """The connections of one org.
 
@@ -57,9 +66,10 @@ class Transport:
 
     Args:
         redactor: takes secrets out of errors.
-        clock: tells how far off an HTTP date is.
+        clock: tells how far off an HTTP date is, where the response has no ``Date`` of its own.
         hear: told the headers of each answer whose limit rules.
         hold: told the seconds of a 429, before its body has come.
+        on_date: called with the ``Date`` of each response, None where it has no valid one.
         may_send: called on the open connection, and again as the request is written; raises where nothing must be
             sent any more. Both take their time, and a process may have stood still meanwhile.
     """
@@ -70,12 +80,14 @@ class Transport:
         clock: Clock,
         hear: Callable[[Mapping[str, str]], None],
         hold: Callable[[float], None],
+        on_date: Callable[[datetime | None], None],
         may_send: Callable[[], None],
     ) -> None:
         self._redactor = redactor
         self._clock = clock
         self._hear = hear
         self._hold = hold
+        self._on_date = on_date
         self._may_send = may_send
         self._session: aiohttp.ClientSession | None = None
 
@@ -85,8 +97,8 @@ class Transport:
         if session is not None:
             await session.close()
 
-    async def send(self, request: HttpRequest, permit: Permit, timeout: float) -> bytes:  # noqa: ASYNC109
-        """The body of a 2xx answer, unpacked.
+    async def send(self, request: HttpRequest, permit: Permit, timeout: float) -> Answer:  # noqa: ASYNC109
+        """The body of a 2xx answer, unpacked, and its date.
 
         Args:
             request: what is sent, once.
@@ -120,7 +132,7 @@ class Transport:
         except OSError as error:
             raise ServerError(f"the connection failed: {self._redactor.clean(str(error))}") from None
 
-    async def _exchange(self, request: HttpRequest, permit: Permit) -> bytes:
+    async def _exchange(self, request: HttpRequest, permit: Permit) -> Answer:
         begun = False
 
         def leaving() -> None:
@@ -145,16 +157,19 @@ class Transport:
             allow_redirects=False,
             trace_request_ctx={"leaving": leaving, "sent": sent},
         ) as response:
+            date = server_date(response.headers)
+            self._on_date(date)
+            now = date or self._clock.now()
             wait = response.headers.get("Retry-After")
             if request.rules.tells_limit:
                 self._hear(response.headers)
                 wait = wait or response.headers.get(RESET)
             packed = response.headers.get("Content-Encoding", "identity").strip().lower()
             if response.status in _SUCCESS:
-                return await _read(response.content, packed, BODY_MAX)
+                return Answer(await _read(response.content, packed, BODY_MAX), date)
             limited = response.status == HTTPStatus.TOO_MANY_REQUESTS
             if limited:
-                self._hold(retry_after(wait, self._clock.now()))
+                self._hold(retry_after(wait, now))
             try:
                 async with asyncio.timeout(_REFUSAL_WITHIN if limited else None):
                     body = await _read(response.content, packed, ERROR_BODY_MAX, cut=True)
@@ -164,7 +179,7 @@ class Transport:
                 response.status,
                 body,
                 wait,
-                self._clock.now(),
+                now,
                 self._redactor.clean,
                 request.rules,
             )

@@ -158,7 +158,7 @@ async def apply(database: Database, org: str) -> int:
         cursor = await connection.execute(_RENAME, {"org": org, "revision": row[0] + 1})
         renamed = cursor.rowcount
         if renamed:
-            await connection.execute(STAMP, {"org": org, "revision": row[0] + 1})
+            await connection.execute(STAMP, {"org": org, "revision": row[0] + 1, "not_after": None})
     return renamed
 
 

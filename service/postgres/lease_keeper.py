@@ -216,6 +216,9 @@ class LeaseKeeper:
                     " FROM flow_outcomes.org_lease WHERE org = %(org)s FOR UPDATE)"
                     " UPDATE flow_outcomes.org_lease l SET owner = %(owner)s, owned_since = clock_timestamp(),"
                     " breaker = 'closed', breaker_until = NULL, wanted_by = NULL,"
+                    # an hour at most: the database's clock may have been set back since
+                    " held_until = CASE WHEN held_until > clock_timestamp() + interval '1 hour'"
+                    "  THEN clock_timestamp() + interval '1 hour' ELSE held_until END,"
                     " expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s)"
                     " FROM former WHERE l.org = former.org"
                     " RETURNING greatest(0, extract(epoch FROM held_until - clock_timestamp()))::float8,"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+from service.clock import TOLERANCE
 from service.model import Cut, Granularity, Scan, Span, Window
 from service.postgres.pool import Database
 from service.postgres.requests import INSERT, ask, columns
@@ -174,6 +176,44 @@ class Ledger:
                     },
                 )
 
+    async def reopen(self, work: str, delay: timedelta, latest: datetime | None) -> list[Span]:
+        """Make due again what a wrong clock completed too early.
+
+        Args:
+            work: whose windows.
+            delay: a window completed before its end plus this is reopened.
+            latest: the latest of the API's and the process's clocks, where both are known. A window that ends, or
+                was completed, more than five minutes after it and after the database's clock is reopened too.
+
+        Returns:
+            The windows' spans, by start.
+        """
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                _REOPEN,
+                {
+                    "org": self._org,
+                    "work": work,
+                    "delay": delay,
+                    "latest": latest,
+                    "tolerance": TOLERANCE,
+                    "reason": "a clock that was ahead completed it before its end; it is extracted again",
+                    "epoch": self._epoch,
+                },
+            )
+            return sorted(Span(start, end) for start, end in await cursor.fetchall())
+
+    async def completed_after(self, work: str, latest: datetime) -> bool:
+        """Whether a window is complete that ends, or was completed, after this time and the database's clock."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                f"SELECT EXISTS (SELECT 1 FROM flow_outcomes.extraction_window"
+                f" WHERE org = %(org)s AND work = %(work)s AND state = 'complete' AND {_OF_THE_FUTURE})",
+                {"org": self._org, "work": work, "latest": latest, "tolerance": TOLERANCE},
+            )
+            row = await cursor.fetchone()
+            return bool(row and row[0])
+
     async def recover(self) -> None:
         """Put back what an owner left running that is no more."""
         async with self._database.transaction() as connection:
@@ -196,7 +236,7 @@ class Ledger:
                 "SELECT max(entries * %(seconds)s / extract(epoch FROM window_end - window_start))::float8"
                 " FROM (SELECT entries, window_start, window_end FROM flow_outcomes.extraction_window"
                 "       WHERE org = %(org)s AND granularity = %(granularity)s AND entries IS NOT NULL"
-                "       ORDER BY work = %(work)s DESC, scanned_at DESC LIMIT 20) lately",
+                "       ORDER BY work = %(work)s DESC, scan_number DESC LIMIT 20) lately",
                 {
                     "seconds": bucket_seconds,
                     "org": self._org,
@@ -255,6 +295,19 @@ _THESE = (
     "     (SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]))"
     " AND EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)"
 )
+
+
+_OF_THE_FUTURE = (
+    "greatest(window_end, completed_at) > greatest(%(latest)s::timestamptz, clock_timestamp()) + %(tolerance)s"
+)
+_REOPEN = f"""
+    UPDATE flow_outcomes.extraction_window
+    SET state = 'pending', last_error = %(reason)s, completed_at = NULL, complete_since = NULL, doubted_in = NULL
+    WHERE org = %(org)s AND work = %(work)s AND state = 'complete'
+      AND (completed_at < window_end + %(delay)s OR (%(latest)s::timestamptz IS NOT NULL AND {_OF_THE_FUTURE}))
+      AND EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)
+    RETURNING window_start, window_end
+"""
 
 
 def _clean(error: str) -> str:

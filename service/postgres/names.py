@@ -47,7 +47,7 @@ async def name_outcomes(database: Database, lease: Lease, names: Mapping[str, st
         row = await cursor.fetchone()
         if row is None or row[0] != lease.epoch:
             raise LeaseLostError(f"{lease.org} was taken over")
-        parameters = {**_parameters(lease.org, names), "revision": row[1] + 1}
+        parameters = {**_parameters(lease.org, names), "revision": row[1] + 1, "not_after": None}
         await connection.execute(_TAKE_TITLES, parameters)
         cursor = await connection.execute(_RENAME, parameters)
         renamed = cursor.rowcount

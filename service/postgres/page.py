@@ -260,7 +260,7 @@ async def pace(connection: Connection, orgs: Collection[str]) -> list[Pace]:
         "SELECT org, work, count(*),"
         " greatest(1, date_part('epoch', now() - min(coalesce(complete_since, completed_at))))"
         " FROM flow_outcomes.extraction_window WHERE org = ANY (%(orgs)s)"
-        " AND scanned_at > now() - make_interval(secs => %(looked)s)"
+        " AND completed_at > now() - make_interval(secs => %(looked)s)"
         " AND state = 'complete' AND (job IS NULL OR complete_since IS NOT NULL)"
         " AND CASE WHEN job IS NULL THEN completed_at ELSE complete_since END"
         "     > now() - make_interval(secs => %(pace)s) GROUP BY 1, 2",

@@ -82,6 +82,7 @@ class Faults:
         job_refused: 503 in place of beginning a job.
         job_state: a job's state is ``value`` ["FAILED"].
         rate_headers: ``value`` (a mapping) in place of some of the inin-ratelimit headers.
+        date: the Date header of any response is ``value`` seconds off, or that text; ["absent"].
         token_slow: the token endpoint waits ``value`` [2] seconds.
         token_reset: it resets the connection.
         token_error: ``value`` [500] is its status.
@@ -141,6 +142,7 @@ class Faults:
     job_refused: Fault | None = None
     job_state: Fault | None = None
     rate_headers: Fault | None = None
+    date: Fault | None = None
     token_slow: Fault | None = None
     token_reset: Fault | None = None
     token_error: Fault | None = None

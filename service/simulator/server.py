@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email.utils import format_datetime
 from types import TracebackType
 from typing import Self
 from zoneinfo import ZoneInfo
@@ -93,6 +94,7 @@ class Simulator:
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self._front_door)
+        app.on_response_prepare.append(self._date)
         # A handler ends when its client hangs up: such a request is no longer in flight.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -203,6 +205,7 @@ class Simulator:
         arrival.org = org.client_id if org else None
         within = True
         if org is not None:
+            request["date"] = org.faults.occasion("date").strike("date")
             org.hold.arrive(at)
             within = org.rate.arrive(at)
             if org.settings.latency:
@@ -219,6 +222,17 @@ class Simulator:
             return web.Response()
         arrival.status = response.status
         return response
+
+    async def _date(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Date the response by the simulated clock, or as a fault has it."""
+        fault: Fault | None = request.get("date")
+        ahead = fault.value if fault else 0
+        if fault and ahead in (None, "absent"):
+            response.headers.popall("Date", None)
+        elif isinstance(ahead, (int, float)):
+            response.headers["Date"] = format_datetime(self.now() + timedelta(seconds=ahead), usegmt=True)
+        else:
+            response.headers["Date"] = str(ahead)
 
     async def _answer(self, request: web.Request, arrival: Arrival, org: LiveOrg | None) -> web.StreamResponse:
         match arrival.kind:

@@ -63,10 +63,10 @@ def plant(dsn: str) -> None:
             connection.execute(
                 "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
                 " requested_granularity, granularity, state, attempts, pages, rows, due_at, completed_at,"
-                " complete_since, scanned_at)"
+                " complete_since)"
                 " SELECT %(org)s, 'job:daily', 'daily', d AT TIME ZONE %(zone)s,"
                 " (d + interval '1 day') AT TIME ZONE %(zone)s, 'daily', 'daily', 'complete', 1, 3, 250,"
-                " (d + interval '25 hours') AT TIME ZONE %(zone)s, e, e, e"
+                " (d + interval '25 hours') AT TIME ZONE %(zone)s, e, e"
                 " FROM generate_series("
                 "   date_trunc('day', now() AT TIME ZONE %(zone)s) - %(since)s * interval '1 day',"
                 "   date_trunc('day', (now() - interval '1 hour') AT TIME ZONE %(zone)s) - interval '1 day',"

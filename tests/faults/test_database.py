@@ -285,7 +285,16 @@ async def test_what_was_staged_is_gone(database: str, monkeypatch: pytest.Monkey
         query = Query("acme", span, Granularity.DAILY, "UTC", (), 100, None, span)
         window = Window("acme", "ad hoc", None, span, "daily", Granularity.DAILY, span.start)
         record = ScanRecord(
-            Scan((window,), (query,), timedelta(0)), [span], (), "hash", clock.now(), 1, 3, "cycle"
+            Scan((window,), (query,), timedelta(0)),
+            [span],
+            (),
+            "hash",
+            clock.now(),
+            1,
+            3,
+            "cycle",
+            1,
+            clock.monotonic(),
         )
         lease = Lease("acme", 1, 0.0, clock.monotonic() + 60, clock, asyncio.Event())
         with pytest.raises(DatabaseAwayError):

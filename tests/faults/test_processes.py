@@ -171,7 +171,7 @@ class Holder:
         window = Window("acme", "job:daily", "daily", span, "daily", Granularity.DAILY, FIRST)
         query = Query("acme", span, Granularity.DAILY, "UTC", (), 100, None, span)
         scan = Scan((window,), (query,), timedelta(0))
-        record = ScanRecord(scan, [span], (), "hash", CLOCK.now(), 1, 1, "cycle")
+        record = ScanRecord(scan, [span], (), "hash", CLOCK.now(), 1, 1, "cycle", day, CLOCK.monotonic())
         staging = Staging(self.database, "acme")
         row = OutcomeRow(FlowBucket(f"{self.name}{day}", *span), str(lease.epoch), 1, None, rejected=False)
         await staging.add(Normalised([row], []))

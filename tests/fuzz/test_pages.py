@@ -230,7 +230,18 @@ async def test_what_is_stored_of_them(database: str, pages: int) -> None:
             if found is None:
                 continue
             window = Window(org, "ad hoc", None, SPAN, "daily", Granularity.DAILY, FIRST)
-            record = ScanRecord(Scan((window,), (query(),), DAY), BUCKETS, (), "hash", CLOCK.now(), 1, 1, "cycle")
+            record = ScanRecord(
+                Scan((window,), (query(),), DAY),
+                BUCKETS,
+                (),
+                "hash",
+                CLOCK.now(),
+                1,
+                1,
+                "cycle",
+                1,
+                CLOCK.monotonic(),
+            )
             staging = Staging(pool, org)
             await staging.add(found)
             try:

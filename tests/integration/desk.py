@@ -88,7 +88,7 @@ class Desk:
         rejects: Sequence[Reject] = (),
         cycle: str | None = None,
         work: str = "job:daily",
-        began_at: datetime | None = None,
+        number: int | None = None,
     ) -> Merged:
         """Merge one scan of the windows with these spans."""
         self.cycle += 1
@@ -108,10 +108,12 @@ class Desk:
             buckets=buckets,
             flows=flows,
             query_hash="hash",
-            began_at=began_at or CLOCK.now(),
+            began_at=CLOCK.now(),
             pages=1,
             entries=1,
             cycle=cycle or f"cycle {self.cycle}",
+            number=self.cycle * 10 if number is None else number,
+            began_monotonic=CLOCK.monotonic(),
         )
         return await merge(self.database, self.lease, staging, record)
 

@@ -15,7 +15,7 @@ from service.postgres.aliases import Alias
 from service.postgres.merge import Merged
 from service.postgres.pool import Connection, Database
 from service.postgres.staging import Staging
-from tests.integration.desk import CLOCK, FIRST, Desk
+from tests.integration.desk import FIRST, Desk
 
 DAY = timedelta(days=1)
 MAX = 2**63 - 1
@@ -80,13 +80,12 @@ async def test_total_past_a_bigint_still_gives_shares(desk: Desk) -> None:
 
 async def test_a_scan_that_began_earlier_does_not_overwrite_a_later_one(desk: Desk) -> None:
     """Works overlap: the slow scan's other days are stored, and its window is complete."""
-    now = CLOCK.now()
-    await scan(desk, range(1, 2), {(1, "A"): 2, (1, "New"): 1}, began_at=now - timedelta(seconds=5))
+    await scan(desk, range(1, 2), {(1, "A"): 2, (1, "New"): 1}, number=9)
     slow = await scan(
         desk,
         range(3),
         {(0, "A"): 1, (1, "A"): 1, (1, "Old"): 9, (2, "A"): 1},
-        began_at=now - timedelta(seconds=60),
+        number=8,
         work="ad hoc",
     )
     assert slow.restated == {}

@@ -23,7 +23,7 @@ from service.errors import ExtractionError, LeaseLostError, PageError, QueryTime
 from service.genesys import ApiRequest, GenesysClient, QueryBuilder
 from service.genesys.limiter import OrgLimiter, Permit
 from service.genesys.query_builder import PATH
-from service.genesys.transport import BODY_MAX, HttpRequest, Transport
+from service.genesys.transport import BODY_MAX, Answer, HttpRequest, Transport
 from service.model import Granularity, Query, Span
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -250,7 +250,7 @@ async def test_a_request_counts_from_when_it_is_written(wire: Wire, monkeypatch:
     said: list[float | None] = []
     send = Transport.send
 
-    async def watched(self: Transport, request: HttpRequest, permit: Permit, timeout: float) -> bytes:  # noqa: ASYNC109
+    async def watched(self: Transport, request: HttpRequest, permit: Permit, timeout: float) -> Answer:  # noqa: ASYNC109
         body = await send(self, request, permit, timeout)
         said.append(permit.sent_at)
         return body

@@ -25,7 +25,7 @@ from service.model import FlowBucket, Granularity, OutcomeRow, Reject, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias, AliasError
 from service.postgres.pool import Database
-from tests.integration.desk import CLOCK, FIRST, Desk
+from tests.integration.desk import FIRST, Desk
 from tests.integration.reference import Key, Place, Reference, Row, Said, Scanned, Shown
 
 HISTORIES = int(os.environ.get("FLOW_OUTCOMES_HISTORIES", "60"))
@@ -134,7 +134,6 @@ class Account:
         self.desk = desk
         self.reader = reader
         self.reference = Reference()
-        self.base = CLOCK.now() - timedelta(hours=1)
         self.scans = 0
         self.cycle = 0
         self.last: ScanStep | None = None
@@ -229,7 +228,7 @@ class Account:
             rejects=rejects,
             cycle=str(self.cycle),
             work=step.work,
-            began_at=self.base + timedelta(seconds=began),
+            number=began,
         )
         assert {window.span for window in merged.doubted} == doubted
         assert sum(merged.restated.values()) == len(self.reference.restated) - restated

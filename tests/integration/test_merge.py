@@ -66,7 +66,16 @@ class Desk:
         ]
         await staging.add(page(rows, rejects or []))
         record = ScanRecord(
-            scan, [span(d) for d in days], flows, "hash", CLOCK.now(), 1, 1, cycle or f"cycle {self.cycle}"
+            scan,
+            [span(d) for d in days],
+            flows,
+            "hash",
+            CLOCK.now(),
+            1,
+            1,
+            cycle or f"cycle {self.cycle}",
+            self.cycle,
+            CLOCK.monotonic(),
         )
         return await merge(self.database, self.lease, staging, record)
 
@@ -248,7 +257,9 @@ async def test_two_different_figures_for_one_key_fail_the_scan(desk: Desk) -> No
     """Nothing of it is stored; equal ones count once, with a percentage or without."""
     windows = (Window("acme", "job:daily", "daily", span(0), "daily", Granularity.DAILY, FIRST),)
     query = Query("acme", span(0), Granularity.DAILY, "UTC", (), 100, None, span(0))
-    record = ScanRecord(Scan(windows, (query,), DAY), [span(0)], (), "hash", CLOCK.now(), 1, 1, "c")
+    record = ScanRecord(
+        Scan(windows, (query,), DAY), [span(0)], (), "hash", CLOCK.now(), 1, 1, "c", 1, CLOCK.monotonic()
+    )
     row = OutcomeRow(FlowBucket("f", *span(0)), "Paid", 3, 0.5, rejected=False)
     bare = replace(row, outcome_percentage=None)
     for rows, fails in (
@@ -274,7 +285,9 @@ async def test_a_figure_that_came_twice_counts_once(desk: Desk, percentage: floa
     """With a percentage or without one; told once with and once without, it is two figures."""
     windows = (Window("acme", "job:daily", "daily", span(0), "daily", Granularity.DAILY, FIRST),)
     query = Query("acme", span(0), Granularity.DAILY, "UTC", (), 100, None, span(0))
-    record = ScanRecord(Scan(windows, (query,), DAY), [span(0)], (), "hash", CLOCK.now(), 1, 1, "c")
+    record = ScanRecord(
+        Scan(windows, (query,), DAY), [span(0)], (), "hash", CLOCK.now(), 1, 1, "c", 1, CLOCK.monotonic()
+    )
     row = OutcomeRow(FlowBucket("f", *span(0)), "Paid", 3, percentage, rejected=False)
     other = replace(row, outcome_percentage=0.25 if percentage is None else None)
     staging = Staging(desk.database, "acme")

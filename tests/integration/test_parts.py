@@ -31,6 +31,7 @@ class Desk:
     def __init__(self, dsn: str, database: Database) -> None:
         self.dsn = dsn
         self.database = database
+        self.scans = 0
 
     async def merge(self, *rows: OutcomeRow, rejects: list[Reject] | None = None) -> Merged:
         window = Window("acme", "job:daily", "daily", DAY, "daily", Granularity.DAILY, START)
@@ -43,7 +44,10 @@ class Desk:
         staged = Staging(self.database, "acme")
         await staged.add(page(rows, rejects or []))
         lease = Lease("acme", 1, 0.0, CLOCK.monotonic() + 3600, CLOCK, asyncio.Event())
-        record = ScanRecord(scan, [DAY], (), "hash", CLOCK.now(), 1, len(rows), "cycle", by_id=True)
+        self.scans += 1
+        record = ScanRecord(
+            scan, [DAY], (), "hash", CLOCK.now(), 1, len(rows), "cycle", self.scans, CLOCK.monotonic(), by_id=True
+        )
         return await merge(self.database, lease, staged, record)
 
     async def stored(self) -> dict[str, tuple[Any, ...]]:

@@ -9,7 +9,6 @@ from typing import Self
 import pytest
 
 from service.clock import SystemClock
-from service.postgres.merge.transaction import Merge
 
 LOOK_EVERY = 0.05  # seconds between the scheduler's looks at the clock: its timers count real ones
 
@@ -52,8 +51,7 @@ class FastClock:
     def rule(self, patch: pytest.MonkeyPatch) -> None:
         """Have the program, and APScheduler, read this clock until the patch is undone.
 
-        PostgreSQL keeps its own: leases and holds are in real seconds. Where a span of the wall time is taken off
-        the database's, as for when a scan began, it is made real again.
+        PostgreSQL keeps its own: leases and holds are in real seconds.
         """
         clock = self
 
@@ -65,5 +63,5 @@ class FastClock:
         patch.setattr(SystemClock, "now", lambda _: clock.now())
         patch.setattr("apscheduler.schedulers.base.datetime", Now)
         patch.setattr("service.scheduler.LOOK_EVERY", LOOK_EVERY)
-        elapsed = Merge._elapsed
-        patch.setattr(Merge, "_elapsed", lambda merge: elapsed(merge) / clock.rate)
+        patch.setattr("service.scheduler.STEP", float("inf"))
+        patch.setattr("service.genesys.server_clock.FRESH", -1.0)  # its seconds are real ones

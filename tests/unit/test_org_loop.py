@@ -15,7 +15,7 @@ import pytest
 from service.clock import FakeClock
 from service.config import Job, config_from
 from service.errors import DatabaseAwayError
-from service.org_loop import JobLoop, OrgLoop
+from service.org_loop import SLACK, JobLoop, OrgLoop
 from service.runtime import Runtime
 from service.scheduler import Scheduler
 from service.terms import Tally
@@ -101,7 +101,7 @@ async def test_it_begins_at_once_and_is_rung_when_the_next_window_falls_due() ->
         wish = await stage.worker.next_cycle()
         assert (wish.whole, wish.any_time) == (None, False)
         at, _ = stage.rings.at["acme/daily/due"]
-        assert at == stage.clock.now().replace(hour=1) + timedelta(days=1)
+        assert at == stage.clock.now().replace(hour=1) + timedelta(days=1, seconds=SLACK)
         stage.worker.results.put_nowait(Tally(complete=1))
         await settle()
         assert "acme/daily/retry" not in stage.rings.at

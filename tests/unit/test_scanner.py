@@ -16,11 +16,13 @@ from service.config import config_from
 from service.errors import (
     DatabaseAwayError,
     ExtractionError,
+    PageError,
     QueryTimeoutError,
     RateLimitedError,
     ServerError,
 )
 from service.genesys.client import GenesysClient
+from service.genesys.server_clock import ServerClock
 from service.model import Granularity, Scan, Span, Window
 from service.pipeline import Pipeline
 from service.postgres.ledger import Ledger, LedgerWindow
@@ -49,6 +51,7 @@ class Notes:
         self.stopped: list[Span] = []
         self.asked: list[Span] = []
         self.told: list[str] = []
+        self.server_clock = ServerClock(FakeClock())
 
     async def entries_per_bucket(self, *_: object) -> float:
         return self.entries
@@ -57,7 +60,7 @@ class Notes:
         self.failed.append(scan.span)
         self.alone.append(ask_alone)
 
-    async def interrupt(self, scan: Scan) -> None:
+    async def interrupt(self, scan: Scan, _reason: str | None = None) -> None:
         self.stopped.append(scan.span)
 
     async def excuse(self, *_: object) -> None:
@@ -78,7 +81,10 @@ class Notes:
     def scanner(self, *, gives_up: bool) -> Scanner:
         return Scanner(
             CONFIG.orgs["acme"],
-            cast(GenesysClient, SimpleNamespace(dialect=SimpleNamespace(query_hash=lambda _: "h"))),
+            cast(
+                GenesysClient,
+                SimpleNamespace(dialect=SimpleNamespace(query_hash=lambda _: "h"), server_clock=self.server_clock),
+            ),
             cast(Ledger, self),
             cast(Pipeline, self),
             cast(Partitions, self),
@@ -156,7 +162,7 @@ class Gone(Notes):
         await self.asking.wait()
         await super().extract(scan, cycle, may_begin, has_read)
 
-    async def interrupt(self, scan: Scan) -> None:
+    async def interrupt(self, scan: Scan, _reason: str | None = None) -> None:
         self.stopping.set()
         await self.put_back.wait()
         await super().interrupt(scan)
@@ -173,3 +179,15 @@ async def test_who_stops_a_cycle_has_it_stopped_though_a_scan_of_it_has_just_fai
         notes.put_back.set()
         await asyncio.wait({cycle})
     assert cycle.cancelled()
+
+
+async def test_what_has_not_settled_is_not_requested() -> None:
+    """By the API's clock, as its last response showed it; what has settled of the same scan is."""
+    notes, tally = Notes(PageError("asked")), Tally()
+    notes.entries = 1.0  # so that the windows are one scan
+    notes.server_clock.observe(FIRST + 3 * DAY)
+    await notes.scanner(gives_up=False).run(days(4), TERMS, "c", tally, lambda _: RECENT)
+    assert [span.end for span in notes.asked[:1]] == [FIRST + 2 * DAY], "a delay of one day"
+    assert (tally.postponed, tally.failed, tally.unfinished) == (2, 2, 4)
+    assert tally.settles_in == DAY.total_seconds()
+    assert "window_postponed" in notes.told

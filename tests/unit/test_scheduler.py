@@ -7,6 +7,9 @@ import os
 import signal
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from service.clock import FakeClock, SystemClock
 from service.scheduler import Scheduler
 from service.signals import Signals
 
@@ -14,7 +17,7 @@ from service.signals import Signals
 async def test_a_time_that_has_passed_rings_at_once() -> None:
     """However late it is: a daemon that slept misses nothing."""
     rung = asyncio.Event()
-    async with Scheduler().running() as scheduler:
+    async with Scheduler(SystemClock(), lambda _: None).running() as scheduler:
         scheduler.ring_at("acme/daily/due", datetime.now(UTC) - timedelta(days=3), rung.set)
         async with asyncio.timeout(5):
             await rung.wait()
@@ -25,7 +28,7 @@ async def test_a_name_rings_once_at_its_last_time() -> None:
     heard: list[str] = []
     done = asyncio.Event()
     soon = datetime.now(UTC)
-    async with Scheduler().running() as scheduler:
+    async with Scheduler(SystemClock(), lambda _: None).running() as scheduler:
         scheduler.ring_at("a", soon + timedelta(hours=1), lambda: heard.append("late"))
         scheduler.ring_at("a", soon, lambda: heard.append("now"))
         scheduler.ring_at("b", soon + timedelta(seconds=0.01), lambda: heard.append("forgotten"))
@@ -50,3 +53,16 @@ async def test_signals_are_noted_and_a_second_stop_is_told_from_the_first() -> N
         async with asyncio.timeout(5):
             await signals.stop_at_once.wait()
     assert signals.any.is_set()
+
+
+async def test_a_clock_that_is_set_is_noticed(monkeypatch: pytest.MonkeyPatch, fake_clock: FakeClock) -> None:
+    """Ahead or back; that both clocks go on is no step."""
+    monkeypatch.setattr("service.scheduler.LOOK_EVERY", 0.0)
+    steps: list[float] = []
+    async with Scheduler(fake_clock, steps.append).running():
+        for change in (0.0, 3600.0, -7200.0):
+            fake_clock.advance(timedelta(seconds=5))
+            fake_clock.at += timedelta(seconds=change)
+            for _ in range(5):
+                await asyncio.sleep(0)
+    assert steps == [3600.0, -7200.0]

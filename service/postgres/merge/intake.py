@@ -65,7 +65,7 @@ class Intake:
             dict(iter_unpack("!iq", packed)),
             org=pack_text(self._record.scan.org),
             granularity=pack_text(self._record.scan.granularity.value),
-            extraction_timestamp=pack_instant(self._record.began_at),
+            extraction_timestamp=pack_instant(self._session.parameters["began_at"]),
             revision=pack_int8(self._session.parameters["revision"]),
         )
 

@@ -28,10 +28,14 @@ class ScanRecord:
         buckets: all buckets of the scan, ascending.
         flows: flow ids asked for; empty is all.
         query_hash: what the windows show.
-        began_at: when the scan began; the figures' ``extraction_timestamp``.
+        began_at: when the scan began by the process's clock.
         pages: pages read, for each window what it took (they share a query's).
         entries: entries read; each window keeps its share, to reckon the next scan's pages with.
         cycle: names the cycle; an empty scan is believed when a later one says it again.
+        number: of the org's scans, in the order in which they began: of two the higher is the truth.
+        began_monotonic: when it began, in seconds of the monotonic clock.
+        api_date: the ``Date`` of its last response; None where that had no valid one.
+        api_monotonic: when that response came, in seconds of the monotonic clock.
         by_id: whether the API knows outcomes by id, and these are what it reported.
     """
 
@@ -43,6 +47,10 @@ class ScanRecord:
     pages: int
     entries: int
     cycle: str
+    number: int
+    began_monotonic: float
+    api_date: datetime | None = None
+    api_monotonic: float = 0.0
     by_id: bool = False
 
     def window_at(self, start: datetime) -> Window:
@@ -75,6 +83,7 @@ class Merged:
         rejects: up to a few refused outcomes for the log: (window, reason, flow id, outcome).
         doubted: windows whose wholly empty scan is not believed yet.
         missing, restated, mismatched: how many rows, by window.
+        database_time: what the database's clock showed.
         changed: rows stored anew or changed.
         outcomes_added: outcomes that the org had not had before.
     """
@@ -86,6 +95,7 @@ class Merged:
     missing: dict[Window, Missing] = field(default_factory=dict)
     restated: dict[Window, int] = field(default_factory=dict)
     mismatched: dict[Window, int] = field(default_factory=dict)
+    database_time: datetime | None = None
     changed: int = 0
     outcomes_added: int = 0
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-LOCK_ORG = "SELECT epoch, revision FROM flow_outcomes.org WHERE org = %(org)s FOR NO KEY UPDATE"
+LOCK_ORG = """
+    SELECT epoch, revision, clock_timestamp() FROM flow_outcomes.org WHERE org = %(org)s FOR NO KEY UPDATE
+"""
 
 # A table of the session's own is written to the catalogue, so those that few merges need are made where they are.
 TABLES = """

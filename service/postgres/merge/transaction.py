@@ -8,12 +8,12 @@ at any instant leaves nothing of it.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import LiteralString
 
 import psycopg
 
-from service.clock import Clock
+from service.clock import TOLERANCE, Clock, trusted_time
 from service.errors import LeaseLostError, StorageError
 from service.model import Window
 from service.postgres.lease import Lease
@@ -58,7 +58,7 @@ class Merge:
                 "flows": list(record.flows) or None,
                 "scope": scope_of(record.flows),
                 "expect_for": record.scan.expect_for,
-                "began_at": record.began_at,
+                "scan_number": record.number,
                 "work": self._windows[0].work,
                 "by_id": record.by_id,
                 "window_starts": [w.span.start for w in self._windows],
@@ -69,20 +69,21 @@ class Merge:
         self._intake = Intake(self._session, record, staging, self.result)
         self._newly_covered = 0
         self._all_new = self._at_once = self._counted = False
+        self._monotonic_zero = record.began_at  # the time that decides less the monotonic clock's seconds
+        self._database_ahead = False
 
     async def run(self, lease: Lease) -> Merged:
         """Do it; the caller commits.
 
         Raises:
             LeaseLostError: another process has taken the org.
+            NotSettledError: one of its windows has not settled.
             ConflictError: the scan gives two different figures for one key.
         """
         await self._session.connection.execute(_SETTINGS + scan.TABLES)
         await self._lock(lease)
         await self._intake.take_names()
-        outdone, covered_before = await self._session.in_turn(
-            windows.FIND_OUTDONE, expected.NOTE_COVERED_BEFORE, elapsed=self._elapsed()
-        )
+        outdone, covered_before = await self._session.in_turn(windows.FIND_OUTDONE, expected.NOTE_COVERED_BEFORE)
         self._all_new = not covered_before
         self._at_once = self._all_new and not outdone and self._staging.plain
         self._counted = not (outdone or self._staging.repeats)
@@ -109,6 +110,33 @@ class Merge:
         if not row or row[0][0] != lease.epoch:
             raise LeaseLostError(f"{lease.org} was taken over")
         self._session.parameters["revision"] = row[0][1] + 1
+        self._check_time(row[0][2])
+
+    def _check_time(self, database: datetime) -> None:
+        """See that every window has settled, and choose the times under which the scan is stored.
+
+        A clock that is far from the one that decides gives none of them.
+        """
+        record, process = self._record, self._clock.now()
+        self.result.database_time = database
+        date = trusted_time(record.api_date, process, database)
+        record.scan.check_settled(date)
+        seen_at = record.api_monotonic if record.api_date else self._clock.monotonic()
+        self._monotonic_zero = date - timedelta(seconds=seen_at)
+        now = self._decisive_now()
+        elapsed = timedelta(seconds=self._clock.monotonic() - record.began_monotonic)
+        self._session.parameters.update(
+            began_at=record.began_at if abs(process - now) <= TOLERANCE else now - elapsed,
+            completed_at=max(
+                database if abs(database - now) <= TOLERANCE else now,
+                self._windows[-1].span.end + record.scan.delay,
+            ),
+        )
+        self._database_ahead = database - now > TOLERANCE
+
+    def _decisive_now(self) -> datetime:
+        """The present by the clock that decides."""
+        return self._monotonic_zero + timedelta(seconds=self._clock.monotonic())
 
     async def _doubt(self) -> None:
         """Do not believe a wholly empty window over stored figures, until a later cycle says it again."""
@@ -193,7 +221,6 @@ class Merge:
             "query_hash": self._record.query_hash,
             "pages": self._record.pages,
             "cycle": self._record.cycle,
-            "elapsed": self._elapsed(),
             "doubt": "a wholly empty answer over stored figures is believed when a later cycle says it again",
         }
         execute = self._session.connection.execute
@@ -213,10 +240,9 @@ class Merge:
                 statement = windows.DOUBT_WINDOW if doubted else windows.COMPLETE_WINDOW
                 await execute(statement, {**known, **its})
             if self.result.changed:
-                await execute(STAMP, known)
-
-    def _elapsed(self) -> timedelta:
-        return self._clock.now() - self._record.began_at
+                await execute(
+                    STAMP, {**known, "not_after": self._decisive_now() if self._database_ahead else None}
+                )
 
     def _share_of_entries(self, window: Window) -> int:
         return round(
@@ -229,6 +255,7 @@ async def merge(database: Database, lease: Lease, staging: Staging, record: Scan
 
     Raises:
         LeaseLostError: another process has taken the org; nothing was written.
+        NotSettledError: one of its windows has not settled; nothing was written.
         ConflictError: the scan gives two different figures for one key; nothing was written.
         StorageError: PostgreSQL refuses it; nothing was written.
         DatabaseAwayError: nothing was written, or the answer to the commit was lost.

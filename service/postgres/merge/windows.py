@@ -41,13 +41,13 @@ KEEP_REJECTED = """
 """
 
 # Works overlap, and a slow scan may end after one that began later: that one is the truth where both have been.
-# When a scan began is reckoned back by the server's clock, for owners' clocks may differ.
+# Scans are numbered as they begin; no clock is compared.
 FIND_OUTDONE = """
     INSERT INTO pg_temp.outdone
     SELECT b.bucket_start, x.flow_ids
     FROM flow_outcomes.extraction_window x
     JOIN pg_temp.scan_bucket b ON b.bucket_start >= x.window_start AND b.bucket_start < x.window_end
-    WHERE x.org = %(org)s AND x.scanned_at > clock_timestamp() - %(elapsed)s AND x.granularity = %(granularity)s
+    WHERE x.org = %(org)s AND x.scan_number > %(scan_number)s AND x.granularity = %(granularity)s
 """
 
 LEAVE_OUTDONE = """
@@ -95,8 +95,8 @@ COMPLETE_WINDOW = """
     UPDATE flow_outcomes.extraction_window
     SET state = 'complete', granularity = %(granularity)s, query_hash = %(query_hash)s, pages = %(pages)s,
         entries = %(entries)s, rows = %(rows)s, rejected = %(rejected)s, last_error = NULL, doubted_in = NULL,
-        ask_alone = false, completed_at = clock_timestamp(), scanned_at = clock_timestamp() - %(elapsed)s,
-        complete_since = coalesce(complete_since, clock_timestamp()),
+        ask_alone = false, completed_at = %(completed_at)s, scan_number = %(scan_number)s,
+        complete_since = coalesce(complete_since, %(completed_at)s),
         flow_ids = %(flows)s::text[], requests_read = requests_begun
     WHERE org = %(org)s AND work = %(work)s AND window_start = %(window_start)s AND window_end = %(window_end)s
       AND requested_granularity = %(requested)s

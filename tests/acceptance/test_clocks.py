@@ -1,0 +1,347 @@
+"""A wrong clock stores nothing of the future and takes nothing back: the process's, the database's, the API's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.postgres.binaries import Process, User
+from service.postgres.embedded import Embedded
+from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
+from tests.acceptance.program import Program, Row, figures, today
+
+LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+DAILY = {"daily": {"since": f"{today() - 6 * DAY:%Y-%m-%d}", "off_peak": None}}
+HOURLY = {
+    "hourly": {
+        "window": "hour",
+        "granularity": "hourly",
+        "since": f"{today() - DAY:%Y-%m-%d}",
+        "off_peak": None,
+    }
+}
+
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed: apt-get install faketime")
+
+
+def simulator(**faults: Fault) -> Simulator:
+    org = SimulatedOrg(centre=GeneratedCentre(seed=4, flows=4), requests_per_second=None, faults=Faults(**faults))
+    return Simulator(SimulatorConfig(orgs={"acme": org}))
+
+
+def turned(by: str) -> dict[str, str]:
+    """The environment in which a program's wall clock is off by so much; its monotonic one is not."""
+    return {"LD_PRELOAD": str(LIBRARY), "FAKETIME": by, "FAKETIME_DONT_FAKE_MONOTONIC": "1", "TZ": "UTC"}
+
+
+class Hands:
+    """A wall clock of a running program that a test can set."""
+
+    def __init__(self, folder: Path, by: str) -> None:
+        self._file = folder / "faketime"
+        self.set(by)
+
+    def set(self, by: str) -> None:
+        self._file.write_text(f"{by}\n")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        found = turned("") | {"FAKETIME_TIMESTAMP_FILE": str(self._file), "FAKETIME_NO_CACHE": "1"}
+        del found["FAKETIME"]
+        return found
+
+
+def of_the_future(program: Program) -> list[Row]:
+    """Windows that are complete, and figures that are stored, before they have settled."""
+    now = datetime.now(UTC)
+    return [
+        *(row for row in program.windows() if row["state"] == "complete" and row["window_end"] + HOUR > now),
+        *program.rows("SELECT * FROM flow_outcomes.flow_outcome WHERE bucket_end > %s", now - HOUR),
+    ]
+
+
+def in_the_past(program: Program) -> list[Row]:
+    now = datetime.now(UTC)
+    return [row for row in program.windows() if row["window_end"] + HOUR <= now]
+
+
+async def until(holds: Callable[[], object], what: str) -> None:
+    for _ in range(600):
+        if holds():
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail(f"never: {what}")
+
+
+async def status(program: Program) -> Mapping[str, Any]:
+    ended = await program.run("status", "--json")
+    assert ended.code == 0, ended.err
+    found: Mapping[str, Any] = json.loads(ended.out)["orgs"]["acme"]["jobs"]
+    return found
+
+
+@pytest.mark.parametrize(("jobs", "by"), [(DAILY, "+12d"), (HOURLY, "+8h")])
+async def test_a_clock_that_is_ahead_completes_nothing_of_the_future(
+    program: Program, jobs: Mapping[str, object], by: str
+) -> None:
+    """``--once`` stores what has settled, and exits 1 for what waits for the API's clock alone."""
+    async with simulator() as api:
+        program.configure(api, jobs=jobs)
+        ended = await program.run("run", "--once", environment=turned(by))
+        assert ended.code == 1, ended.err
+        assert of_the_future(program) == []
+        assert {row["state"] for row in in_the_past(program)} == {"complete"}, ended.out + ended.err
+        assert len(ended.told("clock_doubted")) == 1
+        waiting = [row for row in program.windows() if row["state"] != "complete"]
+        assert waiting
+        assert all("not settled" in row["last_error"] for row in waiting)
+        ended = await program.run("run", "--once")
+        assert ended.code == 0, ended.err
+        assert of_the_future(program) == []
+        assert not ended.told("clock_doubted")
+        for gaps in (await status(program)).values():
+            assert gaps["gaps"] == []
+
+
+async def test_a_clock_that_is_set_right_while_the_daemon_runs(program: Program) -> None:
+    """What is due is computed again at once, and nothing of the future is left."""
+    hands = Hands(program.folder, "+12d")
+    async with simulator() as api:
+        program.configure(api, jobs=DAILY, http={"port": 0})
+        daemon = await program.start("run", environment=hands.environment)
+        await until(lambda: any("window_postponed" in line for line in daemon.out), "a window that waits")
+        await until(
+            lambda: len(past := in_the_past(program)) and all(row["state"] == "complete" for row in past),
+            "the past complete",
+        )
+        assert of_the_future(program) == []
+        hands.set("+0")
+        await until(lambda: any("clock_stepped" in line for line in daemon.out), "the step noticed")
+        daily = (await status(program))["daily"]
+        assert daily["newest_complete"].startswith(f"{today():%Y-%m-%d}") or datetime.now(UTC).hour == 0
+        daemon.process.terminate()
+        assert (await daemon.end()).code == 0
+
+
+async def test_a_clock_that_is_behind_takes_nothing_back(program: Program) -> None:
+    """It stores what is due by itself, and leaves what is complete as it is."""
+    async with simulator() as api:
+        program.configure(api, jobs={"daily": {**DAILY["daily"], "since": str((today() - 20 * DAY).date())}})
+        assert (await program.run("run", "--once")).code == 0
+        before, stored = program.windows(), figures(program.stored("acme", "daily"))
+        ended = await program.run("run", "--once", environment=turned("-12d"))
+        assert ended.code == 0, ended.err
+        assert len(ended.told("clock_doubted")) == 1
+        assert not ended.told("window_reopened")
+        assert {row["state"] for row in program.windows()} == {"complete"}
+        assert len(program.windows()) == len(before)
+        assert figures(program.stored("acme", "daily")) == stored
+        for row in program.windows():  # by the API's clock, not by the one that is behind
+            assert row["completed_at"] >= row["window_end"] + HOUR
+
+
+@pytest.mark.parametrize("value", ["absent", "yesterday", "Mon, 99 Foo 2026 99:99:99 GMT"])
+async def test_without_a_date_the_earlier_clock_decides(program: Program, value: str) -> None:
+    """The process's is ahead, the database's is right."""
+    async with simulator(date=Fault(value)) as api:
+        program.configure(api, jobs=DAILY)
+        ended = await program.run("run", "--once", environment=turned("+12d"))
+        assert api.fired["date"]
+        assert ended.code == 1, ended.err
+        assert of_the_future(program) == []
+        assert {row["state"] for row in in_the_past(program)} == {"complete"}, ended.out + ended.err
+
+
+async def test_a_date_that_is_behind_lets_nothing_be_stored(program: Program) -> None:
+    """It decides: the windows wait, with the reason, and a later date completes them."""
+    async with simulator(date=Fault(-3 * 86400)) as api:
+        program.configure(api, jobs=DAILY)
+        ended = await program.run("run", "--once")
+        assert ended.code == 1
+        settled = [row for row in program.windows() if row["state"] == "complete"]
+        assert settled
+        assert all(row["window_end"] + HOUR <= datetime.now(UTC) - 3 * DAY for row in settled)
+        api.switch("date", None)
+        assert (await program.run("run", "--once")).code == 0
+        assert {row["state"] for row in program.windows()} == {"complete"}
+
+
+async def test_a_date_that_is_ahead_makes_nothing_due(program: Program) -> None:
+    """The process's clock says what is due."""
+    async with simulator(date=Fault(12 * 86400)) as api:
+        program.configure(api, jobs=DAILY)
+        ended = await program.run("run", "--once")
+        assert ended.code == 0, ended.err
+        assert api.fired["date"]
+        assert len(ended.told("clock_doubted")) == 1
+        assert of_the_future(program) == []
+
+
+@contextmanager
+def database_turned(folder: Path, by: str) -> Iterator[str]:
+    """A PostgreSQL in this folder whose clock is off by so much."""
+    process = User.process
+
+    def in_that_time(user: User, cwd: Path, *, dies_with_parent: bool = False) -> Process:
+        found = process(user, cwd, dies_with_parent=dies_with_parent)
+        found["env"] |= turned(by)
+        return found
+
+    server = Embedded(folder, durable=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(User, "process", in_that_time)
+        dsn = server.start()
+    try:
+        with psycopg.connect(dsn) as connection:
+            row = connection.execute("SELECT clock_timestamp()").fetchone()
+        assert row is not None
+        assert abs(row[0] - datetime.now(UTC)) > 11 * DAY or by == "+0"
+        yield dsn
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def kept() -> Iterator[Path]:
+    """A folder for a PostgreSQL of the test's own."""
+    folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-clock-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("by", ["+12d", "-12d"])
+async def test_a_database_whose_clock_is_wrong(tmp_path: Path, kept: Path, by: str) -> None:
+    """It decides neither what is stored nor when that was."""
+    with database_turned(kept, by) as dsn:
+        async with Program(tmp_path, dsn) as program, simulator() as api:
+            program.configure(api, jobs=DAILY)
+            for _ in range(2):
+                ended = await program.run("run", "--once")
+                assert ended.code == 0, ended.err
+                assert len(ended.told("clock_doubted")) == 1
+                assert not ended.told("window_reopened")
+            assert of_the_future(program) == []
+            for row in program.windows():
+                assert row["state"] == "complete"
+                assert row["window_end"] + HOUR <= row["completed_at"] <= datetime.now(UTC)
+
+
+async def test_a_later_scan_is_the_truth_after_a_database_clock_that_was_ahead(tmp_path: Path, kept: Path) -> None:
+    """The org numbers its scans itself, and what was stored meanwhile is no version of the future."""
+    nulls = "SELECT count(*) AS n FROM {} WHERE outcome_count IS NULL"
+    found = []
+    async with Program(tmp_path, "") as program, simulator() as api:
+        for by in ("+12d", "+0"):
+            with database_turned(kept, by) as program.dsn:
+                program.configure(api, jobs=DAILY)
+                api.switch("withdrawn", Fault() if by == "+0" else None)
+                assert (await program.run("run", "--once")).code == 0
+                [now] = program.rows(nulls.format("flow_outcomes.flow_outcome"))
+                [as_of] = program.rows(nulls.format("flow_outcomes.flow_outcome_as_of(now())"))
+                assert now == as_of
+                found.append(now["n"])
+        assert api.fired["withdrawn"]
+    assert found[1] > found[0], "the later scan withdrew an outcome"
+
+
+async def test_windows_that_were_completed_too_early_are_extracted_again(program: Program) -> None:
+    """As by a version that trusted a clock which was ahead: their nulls are taken back."""
+    async with simulator() as api:
+        program.configure(api, jobs=DAILY)
+        assert (await program.run("run", "--once")).code == 0
+        truth = figures(program.stored("acme", "daily"))
+        program.rows(
+            "WITH early AS (UPDATE flow_outcomes.extraction_window"
+            "               SET completed_at = window_end - interval '3 days'"
+            "               WHERE window_end < now() - interval '4 days' RETURNING window_start)"
+            " UPDATE flow_outcomes.figure SET state = 'withdrawn', outcome_count = NULL, outcome_percentage = NULL"
+            " WHERE bucket_start IN (SELECT window_start FROM early) RETURNING 1"
+        )
+        assert figures(program.stored("acme", "daily")) != truth
+        ended = await program.run("run", "--once")
+        assert ended.code == 0, ended.err
+        assert len(ended.told("window_reopened")) == 1
+        assert figures(program.stored("acme", "daily")) == truth
+        ended = await program.run("run", "--once")
+        assert not ended.told("window_reopened"), "once"
+
+
+@pytest.mark.parametrize("command", ["--once", "daemon"])
+async def test_windows_of_the_future_are_taken_back(tmp_path: Path, kept: Path, command: str) -> None:
+    """All clocks were ahead, the API's too; once all of them are right, none is complete, and none stays null."""
+    async with Program(tmp_path, "") as program, simulator(date=Fault(12 * 86400)) as api:
+        jobs = {"daily": {"since": f"{today() - 3 * DAY:%Y-%m-%d}", "off_peak": None}}
+        with database_turned(kept, "+12d") as program.dsn:
+            program.configure(api, jobs=jobs, http={"port": 0})
+            assert (await program.run("run", "--once", environment=turned("+12d"))).code == 0
+            assert of_the_future(program), "completed by clocks that were ahead"
+            assert api.fired["date"]
+        api.switch("date", None)
+        with database_turned(kept, "+0") as program.dsn:
+            program.configure(api, jobs=jobs, http={"port": 0})
+            if command == "--once":
+                assert (await program.run("run", "--once")).code == 0
+            else:
+                daemon = await program.start("run")
+                await until(lambda: any('"cycle_finished"' in line for line in daemon.out), "a cycle")
+                await until(lambda: any("window_reopened" in line for line in daemon.out), "reopened")
+                daemon.process.terminate()
+                assert (await daemon.end()).code == 0
+            now = datetime.now(UTC)
+            assert [
+                each for each in program.windows() if each["state"] == "complete" and each["window_end"] > now
+            ] == []
+            daily = (await status(program))["daily"]
+            assert daily["newest_complete"] < f"{now:%Y-%m-%dT%H}"
+
+
+async def test_a_step_during_a_merge(program: Program) -> None:
+    """The merge waits for the org's row while the clock is set; what it stores has settled."""
+    hands = Hands(program.folder, "+12d")
+    async with simulator() as api:
+        program.configure(api, jobs=DAILY, http={"port": 0})
+        program.rows("INSERT INTO flow_outcomes.org (org) VALUES ('acme') RETURNING 1")
+        daemon = await program.start("run", environment=hands.environment)
+        await until(lambda: any('"org_acquired"' in line for line in daemon.out), "the org")
+        with psycopg.connect(program.dsn) as connection:
+            connection.execute("SELECT 1 FROM flow_outcomes.org WHERE org = 'acme' FOR UPDATE")
+            await until(
+                lambda: program.rows(
+                    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%FOR NO KEY%%'"
+                ),
+                "a merge that waits",
+            )
+            hands.set("+0")
+            await asyncio.sleep(2)
+        await until(lambda: any("clock_stepped" in line for line in daemon.out), "the step noticed")
+        await until(
+            lambda: len(past := in_the_past(program)) and all(row["state"] == "complete" for row in past),
+            "the past complete",
+        )
+        assert of_the_future(program) == []
+        daemon.process.terminate()
+        await daemon.end()
+
+
+async def test_a_hold_of_a_clock_that_was_ahead_is_an_hour_at_most(program: Program) -> None:
+    """A 429's wait that the database noted for twelve days later does not keep the org waiting for these."""
+    async with simulator() as api:
+        program.configure(api, jobs=DAILY)
+        program.rows(
+            "INSERT INTO flow_outcomes.org_lease (org, held_until) VALUES ('acme', now() + interval '12 days')"
+            " RETURNING 1"
+        )
+        await program.run("run", "--once")
+        [held] = program.rows("SELECT held_until - now() AS left FROM flow_outcomes.org_lease")
+        assert timedelta(0) < held["left"] <= HOUR
