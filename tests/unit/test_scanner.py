@@ -16,7 +16,6 @@ from service.config import config_from
 from service.errors import (
     DatabaseAwayError,
     ExtractionError,
-    PageError,
     QueryTimeoutError,
     RateLimitedError,
     ServerError,
@@ -183,7 +182,7 @@ async def test_who_stops_a_cycle_has_it_stopped_though_a_scan_of_it_has_just_fai
 
 async def test_what_has_not_settled_is_not_requested() -> None:
     """By the API's clock, as its last response showed it; what has settled of the same scan is."""
-    notes, tally = Notes(PageError("asked")), Tally()
+    notes, tally = Notes(QueryTimeoutError("no answer")), Tally()
     notes.entries = 1.0  # so that the windows are one scan
     notes.server_clock.observe(FIRST + 3 * DAY)
     await notes.scanner(gives_up=False).run(days(4), TERMS, "c", tally, lambda _: RECENT)
