@@ -101,8 +101,8 @@ def _without_password(line: str) -> str:
 def spellings(secret: str) -> frozenset[str]:
     """A secret as it may travel: in a URL, in a form, in JSON, in HTML, in Base64, in a library's error.
 
-    Libraries differ in what they encode: JavaScript's URLs leave ``!'()*`` alone, PHP's JSON escapes the slash, Go's the
-    characters of HTML.
+    Libraries differ in what they encode: JavaScript's URLs leave ``!'()*`` alone, PHP's JSON escapes the slash,
+    Go's JSON the characters of HTML.
     """
     encoded = secret.encode("utf-8", "replace")
     as_url = {quote(encoded, safe=""), quote(encoded, safe="!'()*"), quote_plus(encoded)}
