@@ -110,7 +110,8 @@ def spellings(secret: str) -> frozenset[str]:
     as_json = {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
     as_json |= {each.replace("/", "\\/") for each in as_json} | {each.translate(_GO) for each in as_json}
     as_html = {escape(secret), escape(secret).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")}
-    as_base64 = {encode(encoded).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode)}
+    as_base64 = {encode(encoded).decode() for encode in (b64encode, urlsafe_b64encode)}
+    as_base64 |= {each.rstrip("=") for each in as_base64}
     return frozenset({secret, repr(encoded)[2:-1]} | as_url | as_json | as_html | as_base64)
 
 
