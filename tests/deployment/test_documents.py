@@ -101,7 +101,8 @@ def test_the_shell_reads_it(block: Block) -> None:
 def test_the_other_api() -> None:
     """The configuration in docs/flow-aggregates.md is a good one."""
     [block] = blocks("docs/flow-aggregates.md", language="yaml")
-    tree = {"database": {"dsn": "postgresql://db/outcomes"}, **yaml.safe_load(block.text.replace("…", "given-value"))}
+    given = yaml.safe_load(block.text.replace("…", "given-value"))
+    tree = {"database": {"dsn": "postgresql://db/outcomes"}, **given}
     [org] = config_from(tree).orgs.values()
     assert (org.api, org.aggregates) == ("flow-aggregates", "query")
 

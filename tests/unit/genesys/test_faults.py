@@ -168,8 +168,8 @@ class TestRedaction:
         """Eight characters: in an error, and in an entry that is kept to the letter otherwise."""
         redactor = Redactor()
         redactor.add_credentials("client", "8-letter")
-        for told in (redactor.clean, redactor.hide):
-            assert told("no 8-letter here") == "no [redacted] here"
+        for redact in (redactor.clean, redactor.hide):
+            assert redact("no 8-letter here") == "no [redacted] here"
 
     def test_hidden_is_only_the_secret_itself(self, redactor: Redactor) -> None:
         """An entry is kept to the letter otherwise, though it begin like a secret."""
