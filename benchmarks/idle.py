@@ -48,7 +48,7 @@ def configuration(dsn: str, orgs: int) -> str:
                 "base_url": "http://127.0.0.1:9",
                 "login_url": "http://127.0.0.1:9",
                 "client_id": "idle",
-                "client_secret": "idle",
+                "client_secret": "idle-secret",
             }
             for number in range(orgs)
         },

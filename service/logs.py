@@ -14,6 +14,7 @@ import re
 import sys
 import threading
 import traceback
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import date, datetime, time, timedelta
 from enum import Enum
@@ -35,6 +36,10 @@ DIGITS_BITS_MAX = 4096
 
 _clock = SystemClock()
 _header = re.compile(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9._~+/=-]{16,}")
+_dsn = re.compile(r"(?i)postgres(?:ql)?(?:\+[a-z0-9]{1,20})?://[^:\s]{0,300}:")
+_password = re.compile(r"(?i)\b((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'?|\S+)")
+_percent = re.compile(r"%[0-9A-F]{2}")
+_GO = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 _secrets: frozenset[str] = frozenset()
 
 Plain = str | int | float | bool | list["Plain"] | dict[str, "Plain"] | None
@@ -76,19 +81,38 @@ def forget_secret(value: str) -> None:
 
 
 def redacted(text: str) -> str:
-    """The text without the secrets that were registered, and without an authorization header's value."""
+    """The text without the secrets that were registered, an authorization header's value, or a DSN's password."""
     found = [secret for secret in _secrets if secret in text]
     for secret in sorted(found, key=len, reverse=True):
         text = text.replace(secret, REDACTED)
+    if _dsn.search(text):
+        text = "".join(map(_without_password, text.splitlines(keepends=True)))
+    text = _password.sub(rf"\1{REDACTED}", text)
     return _header.sub(rf"\1\2{REDACTED}", text)
 
 
+def _without_password(line: str) -> str:
+    """The line without what stands in a DSN after ``//``, from its first ``:`` to the line's last ``@``."""
+    found = _dsn.search(line)
+    last = line.rfind("@")
+    return f"{line[: found.end()]}{REDACTED}{line[last:]}" if found and found.end() <= last else line
+
+
 def spellings(secret: str) -> frozenset[str]:
-    """A secret as it may travel: in a URL, in a form, in JSON, in HTML, in the text of a library's error."""
+    """A secret as it may travel: in a URL, in a form, in JSON, in HTML, in Base64, in a library's error.
+
+    Libraries differ in what they encode: JavaScript's URLs leave ``!'()*`` alone, PHP's JSON escapes the slash,
+    Go's JSON the characters of HTML.
+    """
     encoded = secret.encode("utf-8", "replace")
-    as_json = (json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
-    as_url = (quote(encoded, safe=""), quote_plus(encoded))
-    return frozenset((secret, *as_url, *as_json, escape(secret), repr(encoded)[2:-1]))
+    as_url = {quote(encoded, safe=""), quote(encoded, safe="!'()*"), quote_plus(encoded)}
+    as_url |= {_percent.sub(lambda found: found[0].lower(), each) for each in as_url}
+    as_json = {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
+    as_json |= {each.replace("/", "\\/") for each in as_json} | {each.translate(_GO) for each in as_json}
+    as_html = {escape(secret), escape(secret).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")}
+    as_base64 = {encode(encoded).decode() for encode in (b64encode, urlsafe_b64encode)}
+    as_base64 |= {each.rstrip("=") for each in as_base64}
+    return frozenset({secret, repr(encoded)[2:-1]} | as_url | as_json | as_html | as_base64)
 
 
 def plain(value: object, depth: int = 0) -> Plain:  # noqa: C901, PLR0911, PLR0912 - one case for each kind

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
@@ -73,6 +74,13 @@ def _here_to_stay() -> Iterator[None]:
         gc.enable()
 
 
+def _complain(text: str) -> None:
+    """Write to standard error, without secrets."""
+    from service.logs import redacted
+
+    sys.stderr.write(f"{redacted(text)}\n")
+
+
 def _main(argv: Sequence[str]) -> int:
     with _here_to_stay():
         command_line = parser(argv[:1] if argv[:1] and argv[0] in _COMMANDS else _COMMANDS)
@@ -81,14 +89,17 @@ def _main(argv: Sequence[str]) -> int:
         code: int = arguments.command(arguments)
     except ConfigError as error:
         for fault in error.faults:
-            sys.stderr.write(f"{fault.key}: {fault.message}\n")
+            _complain(f"{fault.key}: {fault.message}")
         return BAD_USAGE
     except FlowOutcomesError as error:
         hint = getattr(error, "hint", "")
-        sys.stderr.write(f"flow-outcomes: {error}{f' ({hint})' if hint else ''}\n")
+        _complain(f"flow-outcomes: {error}{f' ({hint})' if hint else ''}")
         return UNDONE
     except BrokenPipeError:
         sys.stderr.close()
+        return UNDONE
+    except Exception:  # noqa: BLE001 - a traceback quotes what libraries say, secrets among it
+        _complain(traceback.format_exc().rstrip())
         return UNDONE
     except KeyboardInterrupt:
         return 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,13 +46,25 @@ def port(text: str) -> int:
     return number
 
 
+def read_config(path: Path) -> Config:
+    """The configuration; the database's secrets are hidden from now on.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    config = load_config(path)
+    for secret in (*config.database.secrets, os.environ.get("PGPASSWORD", "")):
+        logs.register_secret(secret)
+    return config
+
+
 def configured(arguments: argparse.Namespace, *, logs_to: Literal["stdout", "stderr"] = "stderr") -> Config:
     """The configuration, with logging as it says; the logs of a command do not mix with its result.
 
     Raises:
         ConfigError: it cannot be used.
     """
-    config = load_config(arguments.config)
+    config = read_config(arguments.config)
     stream = sys.stdout if logs_to == "stdout" else sys.stderr
     logs.configure(config.log.level, config.log.format, stream)
     return config

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from service.cli.arguments import configured, declare
-from service.config import load_config
+from service.cli.arguments import configured, declare, read_config
 from service.once import run_once
 from service.report import Reporter
 
@@ -26,6 +25,6 @@ def run(arguments: argparse.Namespace) -> int:
         return asyncio.run(run_once(config, Reporter().emit))
     from service.daemon import Daemon
 
-    daemon = Daemon(config, lambda: load_config(arguments.config), Reporter())
+    daemon = Daemon(config, lambda: read_config(arguments.config), Reporter())
     asyncio.run(daemon.serve())
     return 0

@@ -7,6 +7,7 @@
     rules         what holds between keys
     sections      each section's keys, bounds and defaults
     values        durations, dates, hours, URLs
+    dsn           the database's DSN: its faults and its secrets
     loading       all of it, and every fault at once
 """
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from service.config import values
 from service.config.document import Tree
+from service.config.dsn import fault_in
 from service.config.sections import read_secret
 from service.errors import Fault
 
@@ -55,8 +56,8 @@ def _one_of(key: str, section: Mapping[str, object], one: str, other: str) -> It
 def _database(database: Mapping[str, object]) -> Iterator[Fault]:
     yield from _one_of("database", database, "dsn", "embedded")
     dsn = database.get("dsn")
-    if isinstance(dsn, str) and not (dsn.startswith(("postgresql://", "postgres://")) or "=" in dsn):
-        yield Fault("database.dsn", "must be a URL such as postgresql://USER@HOST/NAME, or KEY=VALUE pairs")
+    if isinstance(dsn, str) and (wrong := fault_in(str(dsn))):
+        yield Fault("database.dsn", wrong)
 
 
 def _org(key: str, org: Mapping[str, object]) -> Iterator[Fault]:
@@ -64,7 +65,7 @@ def _org(key: str, org: Mapping[str, object]) -> Iterator[Fault]:
     secret = org.get("client_secret")
     if isinstance(secret, str):
         try:
-            values.filled(secret)
+            values.secret(secret)
         except ValueError as error:
             yield Fault(f"{key}.client_secret", str(error))
     if org.get("client_secret_file") is not None and secret is None:

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from service.config import values
+from service.config.dsn import secrets_in
 from service.errors import ConfigError, Fault
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -75,6 +76,11 @@ class Database(Section):
     dsn: Secret | None = None
     embedded: FilePath | None = None
     pool_size: Annotated[Whole, Field(ge=2, le=200)] = 8
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What of the DSN must not be shown."""
+        return frozenset() if self.dsn is None else secrets_in(self.dsn.get_secret_value())
 
 
 class Http(Section):
@@ -171,11 +177,14 @@ def read_secret(file: Path | None) -> tuple[str, str]:
         return "", "the file must hold text in UTF-8"
     except OSError as error:
         return "", f"the file cannot be read: {error.strerror or type(error).__name__}"
+    trouble = ""
     if not secret.strip():
-        return "", "the file is empty; it must hold the secret"
-    if not secret.isprintable():
-        return "", "the file must hold the secret alone, on one line"
-    return secret, ""
+        trouble = "the file is empty; it must hold the secret"
+    elif not secret.isprintable():
+        trouble = "the file must hold the secret alone, on one line"
+    elif len(secret) < values.SECRET_MIN:
+        trouble = f"the file must hold a secret of at least {values.SECRET_MIN} characters"
+    return ("" if trouble else secret), trouble
 
 
 class Job(Named):

@@ -19,6 +19,9 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import isodate
 
+SECRET_MIN = 8
+"""Characters of a secret; fewer stand in ordinary words too, which would then be hidden with it."""
+
 _LONGEST_BACK = timedelta(days=40 * 366)
 _FIRST_YEAR, _LAST_YEAR = 2000, 2100
 _OFF_PEAK = re.compile(r"([0-9]{2}):([0-9]{2})\s*-\s*([0-9]{2}):([0-9]{2})")
@@ -263,6 +266,14 @@ def filled(value: str) -> str:
         raise ValueError("must not be empty")
     if not value.isprintable():
         raise ValueError("must not hold control characters or line breaks")
+    return value
+
+
+def secret(value: str) -> str:
+    """Refuse a secret that is blank, holds control characters, or is too short to be found in other texts."""
+    filled(value)
+    if len(value) < SECRET_MIN:
+        raise ValueError(f"must have at least {SECRET_MIN} characters; a shorter one cannot be hidden in the log")
     return value
 
 

@@ -10,13 +10,14 @@ from service.logs import spellings
 
 TEXT_MAX = 500
 """Characters of a server's text that go into an error."""
-_REMEMBERED = 8
+_REMEMBERED = 16
 """Secrets kept of each kind; renewed tokens must not push the client's secret out."""
 _PREFIX = 8
 """Characters of a secret that betray it: a server that cuts its text short may cut a secret with it."""
-_WHOLE_MIN = 12
-"""Characters of a secret that nobody names a flow or an outcome by chance."""
+_WHOLE_MIN = 8
+"""Characters of a secret that nobody names a flow or an outcome by chance; a client secret has no fewer."""
 _REPLACEMENT = "[redacted]"
+_URL_SAFE = str.maketrans("+/", "-_")
 
 _authorization = re.compile(r"(?i)\b(bearer|basic)(\s+|%20|\+)[A-Za-z0-9._~+/=%-]{6,}")
 
@@ -36,7 +37,9 @@ class Redactor:
     def add_credentials(self, client_id: str, client_secret: str) -> None:
         """Never let the secret through, nor the Basic header made of the two."""
         self._remember(self._credentials, client_secret)
-        self._remember(self._credentials, basic(client_id, client_secret))
+        header = basic(client_id, client_secret)
+        for each in (header, header.rstrip("="), header.rstrip("=").translate(_URL_SAFE)):
+            self._remember(self._credentials, each)
 
     def clean(self, text: str, limit: int = TEXT_MAX) -> str:
         """The text without secrets, on one line, cut to ``limit`` characters."""

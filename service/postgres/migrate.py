@@ -26,6 +26,7 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 
 from service.errors import ConfigError, DatabaseAwayError, Fault
+from service.postgres.pool import explain
 
 SCHEMA: LiteralString = "flow_outcomes"
 TABLE: LiteralString = "_yoyo_migration"
@@ -198,7 +199,7 @@ def _explained(missing: list[str] | None = None) -> Iterator[None]:
     try:
         yield
     except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
-        raise DatabaseAwayError(" ".join(str(error).split())) from error
+        raise DatabaseAwayError(explain(error)) from error
     except psycopg.errors.InsufficientPrivilege as error:
         reason = f"{error.diag.message_primary}: run 'flow-outcomes migrate' as a role that may"
         if missing:
@@ -207,7 +208,7 @@ def _explained(missing: list[str] | None = None) -> Iterator[None]:
     except psycopg.ProgrammingError as error:
         if error.sqlstate is not None:
             raise
-        raise ConfigError([Fault("database.dsn", f"not a PostgreSQL DSN: {str(error).strip()}")]) from error
+        raise ConfigError([Fault("database.dsn", f"not a PostgreSQL DSN: {explain(error)}")]) from error
 
 
 def _check(connection: psycopg.Connection[Any]) -> None:

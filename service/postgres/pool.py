@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -16,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from service.errors import DatabaseAwayError
+from service.logs import REDACTED, redacted
 
 
 class Connection(AsyncConnection[tuple[Any, ...]]):
@@ -63,6 +65,9 @@ _SETTINGS = {
     "search_path": "pg_catalog",
     "jit": "off",  # compiling a merge's statements took longer than running them
 }
+
+# How libpq quotes what it refuses: it may be a part of a password that was not escaped.
+_INVALID = re.compile(r'(invalid (?:integer value|port number:|"?\w+"? value:) )".*?"(?=\s|$)')
 
 # The server is there but cannot be used now: the wait is for it to come back, the fault is no window's.
 _AWAY = (
@@ -249,5 +254,5 @@ async def _check(connection: Connection) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """One line of what the driver says; its messages name hosts and roles, never a password."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """One line of what the driver says, without secrets and without the invalid value of a connection option."""
+    return redacted(_INVALID.sub(rf"\1{REDACTED}", " ".join(str(error).split()))) or type(error).__name__

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 
 from service.config import config_from
+from service.config.dsn import fault_in
 from tests.documents import PAGES, ROOT, Block, blocks
 
 README_WALK = "tests/deployment/test_readme.py::test_from_an_own_database_to_an_export"
@@ -36,6 +38,9 @@ WHO: dict[tuple[str, str, str], list[str]] = {
     ("ARCHITECTURE.md", "The way the data goes", ""): [PICTURE],
     ("docs/flow-aggregates.md", "The flow-aggregates API", "yaml"): [
         "tests/deployment/test_documents.py::test_the_other_api"
+    ],
+    ("docs/operating.md", "Rotating a secret", "yaml"): [
+        "tests/deployment/test_documents.py::test_a_password_in_both_forms"
     ],
     ("docs/operating.md", "Moving the time zone", "sql"): [f"{OPERATING}::test_the_time_zone_moves"],
     ("docs/operating.md", "The schema", "sql"): [f"{OPERATING}::test_a_role_of_its_own"],
@@ -96,9 +101,20 @@ def test_the_shell_reads_it(block: Block) -> None:
 def test_the_other_api() -> None:
     """The configuration in docs/flow-aggregates.md is a good one."""
     [block] = blocks("docs/flow-aggregates.md", language="yaml")
-    tree = {"database": {"dsn": "postgresql://db/outcomes"}, **yaml.safe_load(block.text.replace("…", "given"))}
+    given = yaml.safe_load(block.text.replace("…", "given-value"))
+    tree = {"database": {"dsn": "postgresql://db/outcomes"}, **given}
     [org] = config_from(tree).orgs.values()
     assert (org.api, org.aggregates) == ("flow-aggregates", "query")
+
+
+def test_a_password_in_both_forms() -> None:
+    """The two DSNs in docs/operating.md are accepted, and give the driver the same."""
+    [block] = blocks("docs/operating.md", "Rotating a secret", "yaml")
+    dsns = [str(yaml.safe_load(line)["dsn"]) for line in block.text.splitlines()]
+    assert [fault_in(dsn) for dsn in dsns] == ["", ""]
+    url, pairs = map(conninfo_to_dict, dsns)
+    assert url == pairs
+    assert url["password"] == "p@ss 5%"
 
 
 def test_benchmarks_are_there() -> None:

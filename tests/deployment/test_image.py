@@ -144,7 +144,7 @@ def test_it_starts_and_ends(image: Image, empty_database: str) -> None:
     org = {
         "region": "mypurecloud.com",
         "client_id": "a",
-        "client_secret": "secret",
+        "client_secret": "a-secret",
         "base_url": "http://127.0.0.1:1",
     }
     config.write_text(yaml.safe_dump({"orgs": {"acme": {**org, "login_url": "http://127.0.0.1:1"}}}))

@@ -162,7 +162,7 @@ async def test_a_secret_is_found_nowhere(site: Site, tmp_path: Path) -> None:
 async def test_a_secret_file_is_read_again(site: Site, tmp_path: Path) -> None:
     """A rotated secret takes hold at the next renewal of the token; until it is right, the windows say why not."""
     secret = tmp_path / "secret"
-    secret.write_text("wrong")
+    secret.write_text("wrong-secret")
     async with source(SLOW) as simulator:
         site.configure(simulator, jobs={"daily": {**site.job, "retry_every": "PT1S"}})
         tree = yaml.safe_load(site.program.config.read_text())

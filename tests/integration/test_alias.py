@@ -229,7 +229,7 @@ def shell(database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     config = tmp_path / "flow-outcomes.yaml"
     config.write_text(
         f"database: {{dsn: '{database}'}}\n"
-        "orgs: {acme: {region: mypurecloud.com, client_id: a, client_secret: b}}\n"
+        "orgs: {acme: {region: mypurecloud.com, client_id: a, client_secret: a-secret}}\n"
         "jobs: {daily: {since: 2024-01-01}}\n"
     )
     return Shell(config, capsys)

@@ -247,7 +247,7 @@ async def test_a_database_that_is_away(tmp_path: Path) -> None:
 async def test_the_command(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It tells what it wrote; without pyarrow it says what to install, and exits 2."""
     file = tmp_path / "flow-outcomes.yaml"
-    org = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "secret"}
+    org = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "a-secret"}
     file.write_text(yaml.safe_dump({"database": {"dsn": place.acme.dsn}, "orgs": {"acme": org}}))
     command = ["export", "--config", str(file), "--to", str(place.folder), "--since-last"]
     assert await asyncio.to_thread(main, command) == 0

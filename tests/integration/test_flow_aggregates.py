@@ -242,7 +242,7 @@ async def test_one_bucket_that_is_too_large_fails_with_the_reason(desk: Desk) ->
     ("settings", "reason"),
     [
         ({"permitted": False}, "analytics:flowAggregate:view"),
-        ({"client_secret": "another"}, "client_secret"),
+        ({"client_secret": "another-secret"}, "client_secret"),
     ],
 )
 async def test_who_may_not_ask_is_told_what_is_missing(desk: Desk, settings: dict[str, Any], reason: str) -> None:

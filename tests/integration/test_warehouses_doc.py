@@ -34,7 +34,7 @@ needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not here
 async def place(database: str, tmp_path: Path) -> AsyncIterator[Place]:
     """January and February of two orgs, and a configuration."""
     async with two_orgs(database, tmp_path / "export") as place:
-        org = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "secret"}
+        org = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "a-secret"}
         tree = {"database": {"dsn": database}, "orgs": {"acme": org, "globex": org}}
         (tmp_path / CONFIG).write_text(yaml.safe_dump(tree))
         yield place

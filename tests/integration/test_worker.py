@@ -19,7 +19,7 @@ CLOCK = SystemClock()
 CONFIG = config_from(
     {
         "database": {"dsn": "postgresql://nowhere/none"},
-        "orgs": {"acme": {"region": "mypurecloud.com", "client_id": "c", "client_secret": "secret"}},
+        "orgs": {"acme": {"region": "mypurecloud.com", "client_id": "c", "client_secret": "a-secret"}},
         "jobs": {"daily": {"since": "P10D", "off_peak": None}},
     }
 )

@@ -111,6 +111,7 @@ def test_defaults(tmp_path: Path) -> None:
         ({"orgs__acme__login_url": "https://example.com/?a=b"}, "orgs.acme.login_url", "query"),
         ({"orgs__acme__client_secret": None}, "orgs.acme.client_secret", "or client_secret_file"),
         ({"orgs__acme__client_secret": ""}, "orgs.acme.client_secret", "empty"),
+        ({"orgs__acme__client_secret": "7-chars"}, "orgs.acme.client_secret", "at least 8 characters"),
         ({"orgs__acme__client_secret_file": "/nowhere"}, "orgs.acme.client_secret_file", "exactly one"),
         ({"orgs__acme__flows": ["a", "a"]}, "orgs.acme.flows", "twice"),
         ({"orgs__acme__flows": ["a", " "]}, "orgs.acme.flows.1", "empty"),
@@ -142,6 +143,7 @@ def test_defaults(tmp_path: Path) -> None:
         ({"database__embedded": "data"}, "database.embedded", "exactly one"),
         ({"database": None}, "database.dsn", "required, or embedded"),
         ({"database__dsn": SECRET}, "database.dsn", "postgresql://"),
+        ({"database__dsn": f"postgresql://u:p@{SECRET}@db/x"}, "database.dsn", "@ as %40"),
         ({"http__port": 65536}, "http.port", "at most 65535"),
         ({"log__level": "loud"}, "log.level", "'info'"),
         ({"logs": {}}, "logs", "did you mean log"),
@@ -252,7 +254,7 @@ def test_environment_wins(tmp_path: Path) -> None:
             "FLOW_OUTCOMES_ORGS__ACME__BREAKER": '{"failures": 3}',
             "FLOW_OUTCOMES_ORGS__ACME__BREAKER__OPEN_FOR": "PT1S",
             "FLOW_OUTCOMES_ORGS__OTHER_ONE": '{"region": "usw2.pure.cloud", "client_id": "i"}',
-            "FLOW_OUTCOMES_ORGS__OTHER_ONE__CLIENT_SECRET": "1e5",
+            "FLOW_OUTCOMES_ORGS__OTHER_ONE__CLIENT_SECRET": "12345e67",
             "FLOW_OUTCOMES_DATABASE__EMBEDDED": "data",
             "FLOW_OUTCOMES_JOBS__DAILY__OFF_PEAK": "null",
             "FLOW_OUTCOMES_JOBS__DAILY__SINCE": "P2Y",
@@ -264,7 +266,7 @@ def test_environment_wins(tmp_path: Path) -> None:
     )
     acme, other = config.orgs["acme"], config.orgs["other_one"]
     assert acme.credentials().client_secret == "0123456789"
-    assert other.credentials().client_secret == "1e5"
+    assert other.credentials().client_secret == "12345e67"
     assert (acme.page_size, acme.requests_per_second, acme.flows) == (50, 2.5, ("a", "b"))
     assert (acme.breaker.failures, acme.breaker.open_for) == (3, timedelta(seconds=1))
     assert (config.database.dsn, config.database.embedded) == (None, Path("data"))
@@ -313,6 +315,8 @@ def test_real_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.Mon
         {"orgs__acme__timezone": SECRET},
         {"orgs__acme": SECRET},
         {"database__dsn": [SECRET]},
+        {"database__dsn": f"postgresql://u:%{SECRET}@db/x"},
+        {"database__dsn": f"host=db password='{SECRET}"},
         {"jobs__daily__delay": SECRET},
         {"jobs__daily__since": SECRET},
         {"jobs__daily__off_peak": SECRET},
@@ -337,14 +341,17 @@ def test_no_secret_in_repr() -> None:
 def test_secret_file_is_read_anew(tmp_path: Path) -> None:
     """A rotated secret is seen at the next token; a file that is gone or empty is a fault with its key."""
     file = tmp_path / "secret"
-    file.write_text("one\n")
+    file.write_text("the-first\n")
     text = LEAST.replace(f"client_secret: {SECRET}", "client_secret_file: secret")
     acme = load_config(written(tmp_path, text), {}).orgs["acme"]
-    assert acme.credentials().client_secret == "one"
-    file.write_text("two\r\n")
-    assert acme.credentials().client_secret == "two"
+    assert acme.credentials().client_secret == "the-first"
+    file.write_text("a-second\r\n")
+    assert acme.credentials().client_secret == "a-second"
     file.write_text("\n")
     with pytest.raises(ConfigError, match=r"orgs\.acme\.client_secret_file: the file is empty"):
+        acme.credentials()
+    file.write_text("7-chars\n")
+    with pytest.raises(ConfigError, match=r"orgs\.acme\.client_secret_file: .* at least 8 characters"):
         acme.credentials()
     file.unlink()
     with pytest.raises(ConfigError, match=r"orgs\.acme\.client_secret_file: the file cannot be read"):

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service import logs
+from service.cli import main
 from service.model import Granularity, Span, instant
 
 CHECKOUT = Path(__file__).parents[2]
@@ -217,6 +218,36 @@ def test_an_authorization_header_is_never_shown() -> None:
     log, stream = logger()
     log.info("x", headers={"Authorization": "Bearer abcdefghijklmnopqrstuvwxyz"})
     assert lines(stream)[0]["headers"] == {"Authorization": "Bearer ***"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a postgresql://u:p@one two/x@host/db b\nme@here", "a postgresql://u:***@host/db b\nme@here"),
+        ("postgresql+psycopg://u:one@host", "postgresql+psycopg://u:***@host"),
+        ("postgresql://host:5432/db and postgresql://me@host", "postgresql://host:***@host"),
+        ("postgresql://me@host:5432/db", "postgresql://me@host:5432/db"),
+        ("host=a password='one \\' two' port=1", "host=a password=*** port=1"),
+        ("host=a sslpassword = one port=1", "host=a sslpassword = *** port=1"),
+        ("password authentication failed", "password authentication failed"),
+    ],
+)
+def test_a_dsn_is_known_by_its_form(text: str, shown: str) -> None:
+    """Its password is hidden, registered or not, and however short; rather too much than too little."""
+    assert logs.redacted(text) == shown
+
+
+def test_a_traceback_of_a_command_holds_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an error that nobody foresaw; the exit code is 1."""
+    error = RuntimeError("postgresql://u:canary-one@host and canary-two")
+    monkeypatch.setattr("service.cli.migrate.run", lambda _arguments: (_ for _ in ()).throw(error))
+    logs.register_secret("canary-two")
+    assert main(["migrate", "--config", "none"]) == 1
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err.endswith("RuntimeError: postgresql://u:***@host and ***\n")
 
 
 def test_libraries_log_through_the_same_output() -> None:

@@ -13,7 +13,7 @@ from service.config import Config
 from service.runtime import Runtime
 from service.signals import Signals
 
-ORG = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "secret"}
+ORG = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "a-secret"}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from service.worker import OrgWorker, Wish
 CONFIG = config_from(
     {
         "database": {"dsn": "postgresql://nowhere/none"},
-        "orgs": {"acme": {"region": "mypurecloud.com", "client_id": "c", "client_secret": "secret"}},
+        "orgs": {"acme": {"region": "mypurecloud.com", "client_id": "c", "client_secret": "a-secret"}},
         "jobs": {"daily": {"since": "2024-05-01", "off_peak": None, "retry_every": "PT10M"}},
     }
 )

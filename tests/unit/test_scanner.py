@@ -33,7 +33,7 @@ FIRST, DAY = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
 CONFIG = config_from(
     {
         "database": {"dsn": "postgresql://nowhere/none"},
-        "orgs": {"acme": {"region": "mypurecloud.com", "client_id": "c", "client_secret": "secret"}},
+        "orgs": {"acme": {"region": "mypurecloud.com", "client_id": "c", "client_secret": "a-secret"}},
     }
 )
 TERMS = Terms(DAY, "auto", DAY, lambda _: True, lambda _: True, Granularity.DAILY)

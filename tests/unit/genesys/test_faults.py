@@ -148,6 +148,12 @@ class TestRedaction:
             json.dumps(self.SECRET),
             html.escape(self.SECRET),
             str(self.SECRET.encode()),
+            "s3cret%2fwith%2b%c3%b6dd%22%3ccharacters",
+            json.dumps(self.SECRET).replace("/", "\\/"),
+            json.dumps(self.SECRET, ensure_ascii=False).replace("<", "\\u003c"),
+            html.escape(self.SECRET).replace("&quot;", "&#34;"),
+            base64.b64encode(self.SECRET.encode()).decode(),
+            encoded.rstrip("=").replace("/", "_").replace("+", "-"),
         ):
             told = redactor.clean(f"bad header {spelling}")
             assert "[redacted]" in told
@@ -155,6 +161,15 @@ class TestRedaction:
             assert self.TOKEN[:12] not in told
             assert encoded[:12] not in told
             assert "characters" not in told
+            hidden = redactor.hide(f"bad header {spelling}")
+            assert "[redacted]" in hidden or spelling == self.TOKEN[:20]
+
+    def test_the_shortest_client_secret_is_hidden_everywhere(self) -> None:
+        """Eight characters: in an error, and in an entry that is kept to the letter otherwise."""
+        redactor = Redactor()
+        redactor.add_credentials("client", "8-letter")
+        for redact in (redactor.clean, redactor.hide):
+            assert redact("no 8-letter here") == "no [redacted] here"
 
     def test_hidden_is_only_the_secret_itself(self, redactor: Redactor) -> None:
         """An entry is kept to the letter otherwise, though it begin like a secret."""
