@@ -20,7 +20,7 @@ READ_AT_ONCE = 16 * 1024
 WAITING_REQUESTS = 2
 """Requests of one connection past which nothing more is read until one is answered."""
 UNREAD_FOR = 30.0
-"""Seconds after which a client that does not take what was written, 64 KiB at most, is disconnected."""
+"""Seconds after which a client that does not take what was written, 96 KiB at most, is disconnected."""
 KEEP_ALIVE = 15.0
 """Seconds that a connection without a complete request is kept."""
 LINGER = 1.0
