@@ -61,8 +61,8 @@ class Transport:
     """The connections of one org.
 
     No proxy, netrc or cookie is taken from the environment or from an answer, certificates are checked, and a
-    redirect is not followed. Bodies are unpacked here, in bounded steps: aiohttp would unpack 1 MB of gzip into a
-    gigabyte at once.
+    redirect is not followed. Bodies are unpacked here, in bounded steps: aiohttp 3.14 bounds its steps too, but
+    takes gzip that was cut short for complete.
 
     Args:
         redactor: takes secrets out of errors.

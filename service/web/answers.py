@@ -18,6 +18,7 @@ from service.web.watch import Shared
 AT_ONCE = 3  # connections of the page's own
 WITHIN = 5.0  # seconds that one answer may take
 MOST_KEPT = 64
+MOST_BYTES = 8 * 2**20  # of the answers that are kept
 AGE, SPACING = 1.5, 10.0
 
 
@@ -55,7 +56,17 @@ class Answers:
         while len(self._kept) > MOST_KEPT:
             _, oldest = self._kept.popitem(last=False)
             await oldest.close()
-        return await shared.get(age=AGE, spacing=SPACING)
+        found = await shared.get(age=AGE, spacing=SPACING)
+        self._drop_past(MOST_BYTES)
+        return found
+
+    def _drop_past(self, most: int) -> None:
+        """Drop the answers that were requested longest ago, where all of them have more bytes than this."""
+        size = sum(len(each.last.body) for each in self._kept.values() if each.last)
+        for each in self._kept.values():
+            if size > most and each.last:
+                size -= len(each.last.body)
+                each.last = None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -30,6 +30,7 @@ class Shared(Generic[T]):
 
     Attributes:
         last: the last answer, however old.
+        made: how many answers were made.
     """
 
     def __init__(self, make: Callable[[], Awaitable[T]], clock: Clock) -> None:
@@ -38,6 +39,7 @@ class Shared(Generic[T]):
         self._making: asyncio.Task[T] | None = None
         self._made_at = self._cost = 0.0
         self.last: T | None = None
+        self.made = 0
 
     @property
     def age(self) -> float:
@@ -75,6 +77,7 @@ class Shared(Generic[T]):
         began = self._clock.monotonic()
         made = await self._make()
         self.last, self._made_at, self._cost = made, began, self._clock.monotonic() - began
+        self.made += 1
         return made
 
     def _done(self, making: asyncio.Task[T]) -> None:

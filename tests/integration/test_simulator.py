@@ -36,10 +36,10 @@ class Client:
         self.token = ""
 
     async def authorize(self, client_id: str = "acme", secret: str = "simulated-secret") -> tuple[int, Any]:
-        auth = aiohttp.BasicAuth(client_id, secret)
+        headers = {"Authorization": aiohttp.encode_basic_auth(client_id, secret)}
         form = {"grant_type": "client_credentials"}
         url = self.simulator.base_url + "/oauth/token"
-        async with self.session.post(url, data=form, auth=auth) as response:
+        async with self.session.post(url, data=form, headers=headers) as response:
             answer = json.loads(await response.read())
             self.token = answer.get("access_token", "")
             return response.status, answer

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from aioresponses import CallbackResult, aioresponses
 
 from service.errors import (
     CircuitOpenError,
@@ -23,6 +22,7 @@ from service.errors import (
 from service.genesys import ApiRequest, GenesysClient, QueryBuilder
 from service.genesys.query_builder import PATH
 from service.model import Granularity, Query, Span
+from tests.support.http_double import CallbackResult, aioresponses
 
 Run = Callable[..., Any]
 API = "https://api.example"

@@ -1,0 +1,197 @@
+"""What the server lets one connection do, and all of them together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import zlib
+from contextlib import suppress
+from typing import Self
+
+import pytest
+from aiohttp import hdrs, web
+from aiohttp.test_utils import make_mocked_request
+
+from service.clock import FakeClock
+from service.web import answers, connection, outbox
+from service.web.answers import Answer, Answers
+from service.web.outbox import PIECE, Outbox
+from tests.integration.test_web import serving
+from tests.support import clients
+from tests.support.clients import Client, get
+
+BODY = bytes(range(256)) * (PIECE // 256) * 5 + b"end"
+
+
+async def opened(address: str, *, small: bool = False) -> socket.socket:
+    """A connection; its kernel may keep little of what is not read."""
+    host, _, port = address.rpartition(":")
+    client = socket.socket()
+    if small:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, (host, int(port)))
+    return client
+
+
+async def exchange(address: str, sent: bytes) -> bytes:
+    """All that is answered until the server ends the connection."""
+    client = await opened(address)
+    await asyncio.get_running_loop().sock_sendall(client, sent)
+    return await rest(client)
+
+
+async def rest(client: socket.socket) -> bytes:
+    """What a connection still gives until the server ends it."""
+    answer = bytearray()
+    with client:
+        async with asyncio.timeout(10):
+            with suppress(ConnectionResetError):
+                while received := await asyncio.get_running_loop().sock_recv(client, 2**20):
+                    answer += received
+    return bytes(answer)
+
+
+async def test_a_request_with_a_body_is_refused() -> None:
+    """A GET with a body is answered with 400 and ends the connection, however much of the body comes."""
+    async with serving(None) as site:
+        for body in (b"x", b"x" * 20_000):
+            answer = await exchange(site.address, get("/healthz", b"Content-Length: %d" % len(body)) + body)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert b"Connection: close" in answer
+        assert (
+            await exchange(site.address, get("/healthz", b"Content-Length: 0", b"Connection: close"))
+        ).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_request_that_is_too_large_is_refused() -> None:
+    """Headers of 28 KB are answered; past what is allowed it is 431, and the connection ends."""
+    header = b"X: " + b"x" * 7000
+    async with serving(None) as site:
+        answer = await exchange(site.address, get("/healthz", *[header] * 4, b"Connection: close"))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        answer = await exchange(site.address, get("/healthz", *[header] * 8)[:-2])
+        assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_client_s_mistake_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """What is no HTTP is answered with 400, says nothing of what answers, and leaves no line in the log."""
+    with caplog.at_level(logging.DEBUG, "aiohttp"):
+        async with serving(None) as site:
+            for sent in (b"nonsense\r\n\r\n", get("/healthz", b"Cookie: " + b"x" * 9000)):
+                answer = await exchange(site.address, sent)
+                assert answer.startswith(b"HTTP/1.0 400 ")
+                assert b"aiohttp" not in answer
+    assert not caplog.records
+
+
+async def test_pipelined_requests_are_all_answered() -> None:
+    """A hundred requests sent at once are answered one after the other."""
+    async with serving(None) as site:
+        answer = await exchange(site.address, get("/healthz") * 99 + get("/healthz", b"Connection: close"))
+        assert answer.count(b"HTTP/1.1 200 ") == 100
+
+
+async def test_who_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection whose answers are not read ends after some time, and its task with it."""
+    monkeypatch.setattr(connection, "UNREAD_FOR", 0.3)
+    async with serving(None) as site:
+        before = len(asyncio.all_tasks())
+        client = Client(site.address)
+        await client.run(clients.pipelined("/static/uplot.js"), 20)
+        assert client.refused
+        async with asyncio.timeout(10):
+            while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - nothing notifies of a task's end
+                await asyncio.sleep(0.01)
+
+
+class Server:
+    """Serves one large body from an outbox."""
+
+    def __init__(self, body: bytes) -> None:
+        self.outbox = Outbox()
+        self.body = body
+        self.app = web.Application(middlewares=[self.outbox.send])
+        self.app.router.add_get("/", self._answer)
+        self.address = ""
+
+    async def __aenter__(self) -> Self:
+        self._runner = web.AppRunner(self.app, shutdown_timeout=1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        host, port = self._runner.addresses[0][:2]
+        self.address = f"{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    async def _answer(self, _request: web.Request) -> web.Response:
+        response = web.Response(body=self.body, headers={"X-Kept": "yes"})
+        response.enable_compression()
+        return response
+
+    async def until(self, size: int) -> None:
+        """Wait until so many bytes are on their way."""
+        async with asyncio.timeout(10):
+            while self.outbox.size != size:  # noqa: ASYNC110 - nothing notifies of it
+                await asyncio.sleep(0.01)
+
+
+async def test_a_large_body_arrives_complete() -> None:
+    """In pieces, with its length or packed, its headers kept; HEAD has none of it."""
+    async with Server(BODY) as server:
+        head, _, body = (await exchange(server.address, get("/", b"Connection: close"))).partition(b"\r\n\r\n")
+        assert body == BODY
+        assert b"X-Kept: yes" in head
+        assert b"Content-Length: %d" % len(BODY) in head
+        packed = get("/", b"Accept-Encoding: gzip", version=b"1.0")
+        assert zlib.decompress((await exchange(server.address, packed)).partition(b"\r\n\r\n")[2], 31) == BODY
+        head = get("/", b"Connection: close").replace(b"GET", b"HEAD")
+        assert (await exchange(server.address, head)).partition(b"\r\n\r\n")[2] == b""
+        assert server.outbox.size == 0
+
+
+async def test_what_is_on_its_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that two read counts once; where another does not fit beside it, both are cut off for it."""
+    size = 8 * 2**20
+    monkeypatch.setattr(outbox, "MOST_BYTES", size + 100)
+    loop = asyncio.get_running_loop()
+    async with Server(bytes(size)) as server:
+        readers = [await opened(server.address, small=True) for _ in range(2)]
+        for each in readers:
+            await loop.sock_sendall(each, get("/"))
+        await server.until(size)
+        server.body = b"x" * size
+        answer = await exchange(server.address, get("/", b"Connection: close"))
+        assert answer.endswith(b"\r\n\r\n" + server.body)
+        await server.until(0)
+        for each in readers:
+            assert len(await rest(each)) < size
+
+
+async def test_small_answers_go_as_they_are() -> None:
+    """Nothing is counted for an answer of one piece."""
+    small = web.Response(body=b"x" * PIECE)
+
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        return small
+
+    assert await Outbox().send(make_mocked_request(hdrs.METH_GET, "/"), handler) is small
+
+
+async def test_kept_answers_are_bounded(fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those requested longest ago are dropped where all of them are larger than allowed."""
+    monkeypatch.setattr(answers, "MOST_BYTES", 250)
+    made: list[str] = []
+
+    class Large(Answers):
+        async def _made(self, make: object) -> Answer:
+            made.append(str(make))
+            return Answer(b"x" * 100, "")
+
+    kept = Large(str, fake_clock)
+    for question in ("a", "b", "c", "b", "c", "a"):
+        await kept.get(question, question)  # type: ignore[arg-type]
+    assert made == ["a", "b", "c", "a"]

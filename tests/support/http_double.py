@@ -1,0 +1,22 @@
+"""aioresponses on aiohttp 3.14: a response there is given the writer of its request, and the double gives none."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from aiohttp import ClientResponse
+from aioresponses import CallbackResult, aioresponses, core
+
+__all__ = ["CallbackResult", "aioresponses"]
+
+
+class UnsentResponse(ClientResponse):
+    """A response to a request of which nothing was written."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:  # noqa: ANN401 - they are aiohttp's
+        settings.setdefault("stream_writer", SimpleNamespace(output_size=0))
+        super().__init__(*arguments, **settings)
+
+
+core.ClientResponse = UnsentResponse  # type: ignore[attr-defined]  # its own import, which it does not re-export
