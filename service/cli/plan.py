@@ -56,7 +56,7 @@ async def _read(config: Config) -> Plan:
         async with database_of(config.database, make=False) as dsn:
             async with looking(dsn, NAME, within=LOOK_WITHIN) as connection:
                 await readable(connection)
-            database = Database(dsn, size=POOL_SIZE, application_name=NAME)
+            database = Database(dsn, size=POOL_SIZE, application_name=NAME, read_only=True)
             await database.open()
             try:
                 return await dry_run(config, database, now)

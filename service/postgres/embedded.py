@@ -32,7 +32,7 @@ from typing import IO
 import psycopg
 
 from service.errors import ConfigError, DatabaseAwayError, Fault
-from service.postgres import binaries
+from service.postgres import binaries, session
 from service.postgres.embedded_folder import BRIEF, DATABASE, OWNER, ROLE, dsn, ready
 
 ATTEMPTS = 5
@@ -272,7 +272,7 @@ def _spawn(
 
 def _database(folder: Path, port: int) -> str:
     try:
-        with psycopg.connect(dsn(folder, port, "postgres"), autocommit=True) as connection:
+        with session.connected(dsn(folder, port, "postgres"), "flow-outcomes", session.NONE) as connection:
             found = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
             if found is None:
                 connection.execute(f"CREATE DATABASE {DATABASE}")

@@ -10,6 +10,9 @@ DATABASE = "flow_outcomes"
 OWNER = "owner.lock"
 BRIEF = b"brief"
 """In the owner's lock: the server goes when a command that takes a moment ends."""
+_THIS_ALONE = (
+    "hostaddr=127.0.0.1&target_session_attrs=any&sslmode=disable&gssencmode=disable&channel_binding=disable"
+)
 
 
 def holds_one(folder: Path) -> bool:
@@ -47,9 +50,9 @@ def ready(data: Path, pid: int) -> bool:
 
 
 def dsn(folder: Path, port: int, database: str) -> str:
-    """Where a server on this port is reached."""
+    """Where a server on this port is reached, whatever the environment says of other servers."""
     password = (folder / "password").read_text()
-    return f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{database}"
+    return f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{database}?{_THIS_ALONE}"
 
 
 def _is_ready(status: list[str]) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-import psycopg
+from service.postgres.look import looking
+
+WITHIN = 60.0  # seconds
 
 
 class Summary(NamedTuple):
@@ -23,7 +25,7 @@ class Summary(NamedTuple):
 
 async def summary(dsn: str) -> list[Summary]:
     """What ``flow_outcome`` holds, for each org and granularity."""
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+    async with looking(dsn, "flow-outcomes", within=WITHIN) as connection:
         cursor = await connection.execute(
             "SELECT org, granularity, count(DISTINCT flow_id), min(bucket_start),"
             " max(bucket_end), count(*), count(*) - count(outcome_count), coalesce(sum(outcome_count), 0)::bigint"

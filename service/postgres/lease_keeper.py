@@ -18,9 +18,9 @@ import psycopg
 
 from service.clock import Clock
 from service.errors import DatabaseAwayError
-from service.postgres import sharing
+from service.postgres import session, sharing
 from service.postgres.lease import Lease
-from service.postgres.pool import Connection, Database, conninfo, explain, hung_up_after
+from service.postgres.pool import Connection, Database, explain, hung_up_after
 
 LIFETIME = 15.0  # seconds that a renewal is good for
 RENEW_EVERY = 5.0
@@ -115,9 +115,7 @@ class LeaseKeeper:
     async def _keep(self) -> None:
         async with asyncio.timeout(10):
             self._connection = await Connection.connect(
-                conninfo(self._dsn, self.owner, idle_session_timeout="0"),
-                autocommit=True,
-                prepare_threshold=None,
+                session.conninfo(self._dsn, self.owner), autocommit=True, prepare_threshold=None
             )
         with hung_up_after(self._open, ANSWER_WITHIN):
             await self._end_former()

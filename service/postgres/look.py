@@ -11,8 +11,9 @@ from typing import NamedTuple
 import psycopg
 
 from service.errors import DatabaseAwayError, SchemaError
-from service.postgres.migrate import APPLIED, EXISTS, OLDEST, SCHEMA, known, schema_current
-from service.postgres.pool import Connection, conninfo, explain, hung_up_after
+from service.postgres import session
+from service.postgres.migrate import APPLIED, EXISTS, SCHEMA, known, schema_current
+from service.postgres.pool import Connection, explain, hung_up_after
 
 MEND = "run 'flow-outcomes migrate'"
 
@@ -24,18 +25,22 @@ async def looking(
     """A connection in autocommit mode, for at most ``within`` seconds.
 
     Raises:
+        ConfigError: the DSN asks for a server that takes no writes, and they are wanted.
         DatabaseAwayError: the server cannot be reached, refuses us, or does not answer in time.
         SchemaError: the schema is not there, or not for this role to read.
     """
     settings = {"statement_timeout": f"{max(1, round(within * 1000))}"}
     if read_only:
-        settings["default_transaction_read_only"] = "on"
+        settings |= session.READ_ONLY
     loop, deadline = asyncio.get_running_loop(), asyncio.timeout(within)
     began = loop.time()
     try:
         async with deadline:
             connection = await Connection.connect(
-                conninfo(dsn, application_name, **settings), autocommit=True, prepare_threshold=None
+                session.conninfo(dsn, application_name, writes=not read_only),
+                settings=settings,
+                autocommit=True,
+                prepare_threshold=None,
             )
             try:
                 deadline.reschedule(None)
@@ -74,6 +79,8 @@ async def unready(connection: Connection) -> str | None:
 
     A demoted primary still answers ``SELECT 1``, so something is really written, and taken back.
     """
+    if never := session.trouble(connection.info):
+        return never
     try:
         if not await schema_current(connection):
             return f"the schema is not current: {MEND}"
@@ -111,12 +118,6 @@ class Facts(NamedTuple):
 async def facts(connection: Connection) -> Facts:
     """Look everything up; reads only."""
     info = connection.info
-    encoding = info.parameter_status("server_encoding")
-    trouble = ""
-    if info.server_version < OLDEST * 10_000:
-        trouble = f"PostgreSQL {OLDEST} or newer is needed"
-    elif encoding != "UTF8":
-        trouble = f"its encoding is {encoding}: it must be UTF8"
     cursor = await connection.execute(
         "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off', n.oid IS NOT NULL,"
         " CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE')"
@@ -130,7 +131,7 @@ async def facts(connection: Connection) -> Facts:
     readable = there and not lacking
     missing = await _pending(connection) if readable else [] if there else known()
     version = info.parameter_status("server_version") or str(info.server_version)
-    return Facts(version, trouble, bool(row[0]), missing, there, bool(row[2]), lacking)
+    return Facts(version, session.trouble(info), bool(row[0]), missing, there, bool(row[2]), lacking)
 
 
 async def _pending(connection: Connection) -> list[str]:

@@ -27,14 +27,13 @@ from yoyo.connections import DatabaseURI
 
 from service.errors import ConfigError, DatabaseAwayError, Fault
 from service.postgres.pool import explain
+from service.postgres import session
 
 SCHEMA: LiteralString = "flow_outcomes"
 TABLE: LiteralString = "_yoyo_migration"
 LOCK = int.from_bytes(b"flow-out")  # of pg_advisory_lock's one-number kind
 POLL = 0.1
-CONNECT_TIMEOUT = 10
-OLDEST = 14
-WAYS = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "flow-outcomes migrate"}
+NAME = "flow-outcomes migrate"
 
 APPLIED = f"SELECT migration_id FROM {SCHEMA}.{TABLE}"
 EXISTS = f"SELECT to_regclass('{SCHEMA}.{TABLE}') IS NOT NULL"
@@ -60,7 +59,7 @@ def pending(dsn: str, folder: Path | None = None) -> list[str]:
         ConfigError: the database is none that the schema can live in.
         DatabaseAwayError: it cannot be reached.
     """
-    with _explained(), _connect(dsn) as connection:
+    with _explained(), session.connected(dsn, NAME, session.MIGRATING) as connection:
         _check(connection)
         exists = connection.execute(EXISTS).fetchone() == (True,)
         applied = {row[0] for row in connection.execute(APPLIED)} if exists else set()
@@ -119,8 +118,7 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc] # yoyo is not ty
 
     def init_connection(self, connection: psycopg.Connection[Any]) -> None:
         """Make a connection ready; yoyo calls it again after each rollback."""
-        connection.execute(f"SET search_path TO {SCHEMA}")
-        connection.execute("SET statement_timeout TO 0")
+        session.begin(connection, session.MIGRATING)
         with suppress(psycopg.errors.InvalidParameterValue):  # not every system can
             connection.execute("SET client_connection_check_interval TO '1s'")  # a killed one's statement ends too
 
@@ -152,17 +150,9 @@ def _move(backend: _Backend, migration: Any, direction: str) -> None:  # noqa: A
         (backend.mark_one if direction == "apply" else backend.unmark_one)(migration)
 
 
-def _connect(dsn: str) -> psycopg.Connection[Any]:
-    return psycopg.connect(**_parameters(dsn), autocommit=True)
-
-
-def _parameters(dsn: str) -> dict[str, Any]:
-    return WAYS | conninfo_to_dict(dsn)
-
-
 @contextmanager
 def _backend(dsn: str) -> Iterator[_Backend]:
-    parameters = _parameters(dsn)
+    parameters = conninfo_to_dict(session.served_first(session.conninfo(dsn, NAME)))
     uri = DatabaseURI(
         scheme="postgresql+psycopg",
         username=None,
@@ -183,7 +173,7 @@ def _backend(dsn: str) -> Iterator[_Backend]:
 def _alone(dsn: str, patience: float) -> Iterator[None]:
     """Hold the advisory lock on its own connection; polled: a wait deadlocks with CREATE INDEX CONCURRENTLY."""
     deadline = time.monotonic() + patience
-    with _connect(dsn) as connection:
+    with session.connected(dsn, NAME, session.MIGRATING) as connection:
         while connection.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() != (True,):
             if time.monotonic() > deadline:
                 raise DatabaseAwayError(f"another process migrates the schema, for more than {patience:g} s")
@@ -212,10 +202,5 @@ def _explained(missing: list[str] | None = None) -> Iterator[None]:
 
 
 def _check(connection: psycopg.Connection[Any]) -> None:
-    version, encoding = connection.info.server_version, connection.info.parameter_status("server_encoding")
-    if version < OLDEST * 10_000:
-        raise ConfigError(
-            [Fault("database.dsn", f"PostgreSQL {OLDEST} or newer is needed, not {version // 10_000}")]
-        )
-    if encoding != "UTF8":
-        raise ConfigError([Fault("database.dsn", f"the database's encoding is {encoding}: it must be UTF8")])
+    if trouble := session.trouble(connection.info):
+        raise ConfigError([Fault("database.dsn", trouble)])

@@ -7,17 +7,18 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Self
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from service.errors import DatabaseAwayError
 from service.logs import REDACTED, redacted
+from service.postgres import session
+from service.postgres.session import STATEMENT_TIMEOUT
 
 
 class Connection(AsyncConnection[tuple[Any, ...]]):
@@ -29,18 +30,20 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
 
     @classmethod
     async def connect(cls, conninfo: str = "", **how: Any) -> Self:  # noqa: ANN401 - the driver's own
-        """Connect as the driver does, and see that the server took our settings over.
+        """Connect as the driver does, to the host that served last, and give the session its ``settings``.
 
         Raises:
-            OperationalError: it cannot be reached; or a pooler in between, which may hand the session and its
-                locks on to others, kept the settings to itself.
+            OperationalError: it cannot be reached; or the session cannot have its settings.
         """
-        connection = await super().connect(conninfo, **how)
-        with hung_up_after(connection, CHECK_TIMEOUT):
-            cursor = await connection.execute("SHOW search_path")
-            if await cursor.fetchone() != (_SETTINGS["search_path"],):
-                await connection.close()
-                raise psycopg.OperationalError(POOLER)
+        settings: Mapping[str, str] = how.pop("settings", session.NONE)
+        connection = await super().connect(session.served_first(conninfo), **how)
+        try:
+            with hung_up_after(connection, CHECK_TIMEOUT):
+                await session.begin_async(connection, settings)
+        except BaseException:
+            await connection.close()
+            raise
+        session.note_served(conninfo, connection.info)
         return connection
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ARG002, ASYNC109 - the driver's own
@@ -49,22 +52,10 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
 
 
 # Seconds. A query on a dead network hangs without the server's limit, the socket's and the client's own.
-CONNECT_TIMEOUT = 5
 CHECK_TIMEOUT = 3  # for a connection that was idle, before it is handed out
 PATIENCE = 10  # for a connection, where all of them are in use
 RECONNECT = 3  # a pool's pauses grow: rather have it begin anew, to be there soon after the server is
-STATEMENT_TIMEOUT = 60
 MERGE_TIMEOUT = 900
-POOLER = "the session's settings did not arrive: this is a pooler (pgbouncer?), give PostgreSQL's own address"
-_SETTINGS = {
-    "statement_timeout": f"{STATEMENT_TIMEOUT}s",
-    "lock_timeout": "30s",
-    "idle_in_transaction_session_timeout": "10s",
-    "timezone": "UTC",  # intervals are then absolute, whatever zone the role was given
-    "client_encoding": "UTF8",
-    "search_path": "pg_catalog",
-    "jit": "off",  # compiling a merge's statements took longer than running them
-}
 
 # How libpq quotes what it refuses: it may be a part of a password that was not escaped.
 _INVALID = re.compile(r'(invalid (?:integer value|port number:|"?\w+"? value:) )".*?"(?=\s|$)')
@@ -80,21 +71,6 @@ _AWAY = (
 )
 
 
-def conninfo(dsn: str, application_name: str, **settings: str) -> str:
-    """The DSN with our time limits and settings, whatever form it came in."""
-    options = " ".join(f"-c {key}={value}" for key, value in {**_SETTINGS, **settings}.items())
-    return make_conninfo(
-        dsn,
-        application_name=application_name,
-        connect_timeout=CONNECT_TIMEOUT,
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-        tcp_user_timeout=20_000,
-        options=options,
-    )
-
-
 class Database:
     """Connections to the one database, each transaction with an end.
 
@@ -105,11 +81,17 @@ class Database:
         dsn: any form that libpq takes.
         size: connections at most; the merges' are not counted where it is one.
         application_name: what the server calls this process; by it a process that stands still is cut off.
+        read_only: nothing is written, so that a standby will do.
+
+    Raises:
+        ConfigError: the DSN asks for a server that takes no writes, and they are wanted.
     """
 
-    def __init__(self, dsn: str, *, size: int, application_name: str) -> None:
+    def __init__(self, dsn: str, *, size: int, application_name: str, read_only: bool = False) -> None:
         self.dsn = dsn
         self.application_name = application_name
+        self._conninfo = session.conninfo(dsn, application_name, writes=not read_only)
+        self._settings = session.READ_ONLY if read_only else session.NONE
         self._pool = self._pool_of(size - size // 2)
         merging = max(1, size // 2)
         self._merging = self._pool_of(merging)
@@ -120,7 +102,7 @@ class Database:
 
     def _pool_of(self, size: int) -> AsyncConnectionPool[Connection]:
         return AsyncConnectionPool(
-            conninfo(self.dsn, self.application_name),
+            self._conninfo,
             connection_class=Connection,
             min_size=0,
             max_size=size,
@@ -128,7 +110,7 @@ class Database:
             max_idle=60,
             reconnect_timeout=RECONNECT,
             check=_check,
-            kwargs={"autocommit": True, "prepare_threshold": None},
+            kwargs={"autocommit": True, "prepare_threshold": None, "settings": self._settings},
             open=False,
         )
 

@@ -102,6 +102,9 @@ async def test_the_program_says_so(
                 assert checked.code == 1
                 [line] = [line for line in checked.out.splitlines() if line.startswith("FAIL database:")]
                 assert reason in line
+                migrated = await program.run("migrate")
+                assert migrated.code == 1
+                assert reason in migrated.err
                 daemon = await Daemon.start(program)
                 assert reason in (await daemon.told("database_away"))["reason"]
                 status, body = await daemon.get("/readyz")

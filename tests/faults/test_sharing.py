@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from service.clock import FakeClock, SystemClock
-from service.postgres.pool import Connection, conninfo
+from service.postgres.pool import Connection
+from service.postgres.session import conninfo
 from service.postgres.sharing import ask
 from service.simulator import Simulator, SimulatorConfig
 from tests.faults.conftest import DAYS, Site

@@ -190,11 +190,10 @@ async def in_thread(*argv: str) -> int:
 
 async def test_settings_that_do_not_arrive(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that shows other settings than ours is behind a pooler, and none to work with."""
-    monkeypatch.setattr("service.postgres.look.conninfo", lambda dsn, *_, **__: dsn)
+    monkeypatch.setattr("service.postgres.session.conninfo", lambda dsn, *_, **__: dsn)
     with pytest.raises(DatabaseAwayError, match="this is a pooler"):
         await check.look(database)
     runtime = Runtime(database, 2, lambda _, **__: None)
-    monkeypatch.setattr("service.postgres.lease_keeper.conninfo", lambda dsn, *_, **__: dsn)
     async with runtime.running():
         runtime.keeper.want("acme")
         while runtime.keeper.last_error is None:  # noqa: ASYNC110 - it has no event of its own

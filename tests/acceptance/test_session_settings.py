@@ -1,0 +1,224 @@
+"""Settings of a site's own, by its DSN, environment, role or database: the same is stored, shown and exported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import duckdb
+import psycopg
+import pytest
+
+from service.clock import FakeClock, SystemClock
+from service.postgres.export import COLUMNS
+from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
+from tests.acceptance.program import Ended, Program, figures, today
+from tests.faults.daemon import exact
+from tests.integration.place import read
+
+WAYS = ("DSN", "environment", "role", "database")
+CLIENT = {"client_encoding": "LATIN1", "datestyle": "German, DMY", "timezone": "Asia/Kolkata"}
+"""What libpq has names and variables of its own for."""
+OTHER = {
+    "intervalstyle": "sql_standard",
+    "extra_float_digits": "-12",
+    "search_path": "public",
+    "standard_conforming_strings": "off",
+    "bytea_output": "escape",
+    "array_nulls": "off",
+    "transform_null_equals": "on",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_deferrable": "on",
+    "exit_on_error": "on",
+    "idle_in_transaction_session_timeout": "1",
+}
+VARIABLES = {"client_encoding": "PGCLIENTENCODING", "datestyle": "PGDATESTYLE", "timezone": "PGTZ"}
+
+
+class Site:
+    """A database that has these settings, and how the program is started on it.
+
+    Attributes:
+        dsn, environment: what the program is given.
+    """
+
+    def __init__(self, database: str, way: str, settings: Mapping[str, str]) -> None:
+        self._database, self._way, self._settings = database, way, settings
+        self.dsn, self.environment = database, {}
+        named = {name: value for name, value in settings.items() if name in CLIENT}
+        options = " ".join(
+            f"-c {name}={value.replace(' ', '')}" for name, value in settings.items() if name not in CLIENT
+        )
+        if way == "DSN":
+            encoding = named.pop("client_encoding", None)
+            more = " ".join((options, *(f"-c {name}={value.replace(' ', '')}" for name, value in named.items())))
+            given = {"options": more} | ({} if encoding is None else {"client_encoding": encoding})
+            self.dsn = f"{database}?{urlencode(given, quote_via=quote)}"
+        elif way == "environment":
+            self.environment = {VARIABLES[name]: value for name, value in named.items()}
+            self.environment |= {"PGOPTIONS": options} if options else {}
+
+    def set(self) -> None:
+        """Give the role or the database its settings."""
+        self._alter(*(f"SET {name} TO {self._value(value)}" for name, value in self._settings.items()))
+
+    def reset(self) -> None:
+        """Take them back."""
+        self._alter("RESET ALL")
+
+    def _alter(self, *changes: str) -> None:
+        if self._way not in ("role", "database"):
+            return
+        name = self._database.rpartition("/")[2]
+        whose = f"DATABASE {name}" if self._way == "database" else f"ROLE flow_outcomes IN DATABASE {name}"
+        with psycopg.connect(self._database.rpartition("/")[0] + "/postgres", autocommit=True) as connection:
+            for change in changes:
+                connection.execute(f"ALTER {whose} {change}".encode())
+
+    @staticmethod
+    def _value(value: str) -> str:
+        return ", ".join(f"'{each}'" for each in value.split(", "))
+
+
+@pytest.fixture
+def source() -> Simulator:
+    org = SimulatedOrg(requests_per_second=None, flows=8)
+    return Simulator(SimulatorConfig(orgs={"acme": org}), clock=FakeClock(SystemClock().now()))
+
+
+def job(days: int) -> dict[str, object]:
+    return {"daily": {"since": today().date() - timedelta(days=days), "granularity": "daily", "off_peak": None}}
+
+
+def well(ended: Ended) -> None:
+    assert ended.code == 0, ended
+    assert "Traceback" not in ended.err + ended.out
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_same_is_stored_shown_and_exported(
+    empty_database: str, tmp_path: Path, source: Simulator, way: str
+) -> None:
+    """From the first migration on; and a run without these settings finds nothing restated and nothing missing."""
+    site = Site(empty_database, way, CLIENT | OTHER)
+    async with source, Program(tmp_path, site.dsn) as program:
+        site.set()
+        program.configure(source, jobs=job(20))
+        for command in (["migrate"], ["check"], ["run", "--once"], ["plan"], ["rejected"]):
+            well(await program.run(*command, environment=site.environment))
+        ended = await program.run("status", "--json", environment=site.environment)
+        well(ended)
+        assert json.loads(ended.out)["orgs"]["acme"]["jobs"]["daily"]["gaps"] == []
+        folder = tmp_path / "export"
+        well(await program.run("export", "--to", str(folder), environment=site.environment))
+        site.reset()
+        program.dsn = empty_database
+        exact(program, source)
+        assert any(not name.isascii() for _, _, name in program.stored("acme", "daily"))
+        unrounded(program, folder)
+        before = figures(program.stored("acme", "daily"))
+        program.configure(source, jobs=job(20))
+        well(await program.run("backfill", "--org", "acme", *span(20)))
+        assert figures(program.stored("acme", "daily")) == before
+        assert program.rows("SELECT count(*) AS n FROM flow_outcomes.restatement") == [{"n": 0}]
+
+
+def span(days: int) -> list[str]:
+    past = datetime.now(UTC).date()
+    first: date = past - timedelta(days=days)
+    return ["--from", first.isoformat(), "--to", past.isoformat(), "--granularity", "daily"]
+
+
+def unrounded(program: Program, folder: Path) -> None:
+    """What is exported is what is stored, to the last digit."""
+    with duckdb.connect() as duck:
+        exported = read(duck, f"read_parquet('{folder}/**/*.parquet', hive_partitioning = true)")
+    stored = program.rows(
+        f"SELECT {', '.join(COLUMNS)} FROM flow_outcomes.flow_outcome"
+        ' ORDER BY org, granularity, flow_id, bucket_start, outcome_name COLLATE "C"'
+    )
+    assert stored
+    assert exported == [tuple(row.values()) for row in stored]
+
+
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [
+        ("environment", "client_encoding"),
+        ("environment", "datestyle"),
+        ("role", "datestyle"),
+        ("database", "intervalstyle"),
+        ("role", "extra_float_digits"),
+        ("database", "exit_on_error"),
+    ],
+)
+async def test_one_setting_alone(
+    empty_database: str, tmp_path: Path, source: Simulator, way: str, name: str
+) -> None:
+    """Each of them by itself does no harm."""
+    site = Site(empty_database, way, {name: (CLIENT | OTHER)[name]})
+    async with source, Program(tmp_path, site.dsn) as program:
+        site.set()
+        program.configure(source, jobs=job(3))
+        well(await program.run("run", "--once", environment=site.environment))
+        folder = tmp_path / "export"
+        well(await program.run("export", "--to", str(folder), environment=site.environment))
+        site.reset()
+        exact(program, source)
+        unrounded(program, folder)
+
+
+async def test_an_environment_that_no_server_takes(empty_database: str, tmp_path: Path, source: Simulator) -> None:
+    """Values that would end every connection are not sent."""
+    nonsense = {
+        "PGCLIENTENCODING": "nonsense",
+        "PGDATESTYLE": "nonsense",
+        "PGTZ": "Mars/Phobos",
+        "PGGEQO": "maybe",
+    }
+    async with source, Program(tmp_path, empty_database) as program:
+        program.configure(source, jobs=job(3))
+        well(await program.run("run", "--once", environment=nonsense))
+        exact(program, source)
+
+
+async def test_an_embedded_database_is_this_one(tmp_path: Path, source: Simulator, server_folder: Path) -> None:
+    """What the environment says of other servers does not concern it."""
+    others = {
+        "PGTARGETSESSIONATTRS": "standby",
+        "PGSSLMODE": "require",
+        "PGHOSTADDR": "192.0.2.1",
+        "PGCHANNELBINDING": "require",
+        "PGCLIENTENCODING": "LATIN1",
+    }
+    async with source, Program(tmp_path, "") as program:
+        program.configure(source, jobs=job(3), database={"embedded": str(server_folder / "embedded")})
+        well(await program.run("run", "--once", environment=others))
+        ended = await program.run("status", "--json", environment=others)
+        well(ended)
+        assert json.loads(ended.out)["orgs"]["acme"]["jobs"]["daily"]["windows"]["complete"] > 0
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_a_database_that_is_not_utf8(server: str, tmp_path: Path, source: Simulator, encoding: str) -> None:
+    """It is refused with the reason before anything is written or requested."""
+    name = f"other_{encoding.lower()}"
+    dsn = f"{server.rpartition('/')[0]}/{name}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name}".encode())
+        connection.execute(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C'"
+            " TEMPLATE template0".encode()
+        )
+    async with source, Program(tmp_path, dsn) as program:
+        program.configure(source, jobs=job(3), http={"port": 0})
+        for command, code in ((["check"], 1), (["migrate"], 2), (["run"], 2), (["run", "--once"], 2)):
+            ended = await program.run(*command)
+            assert ended.code == code, (command, ended)
+            assert f"encoding is {encoding}: it must be UTF8" in ended.out + ended.err
+            assert "Traceback" not in ended.out + ended.err
+        assert program.rows("SELECT count(*) AS n FROM pg_namespace WHERE nspname = 'flow_outcomes'") == [{"n": 0}]
+        assert not source.arrivals

@@ -1,0 +1,161 @@
+"""Several hosts and what a DSN asks of them: a real standby, its promotion, and its primary that comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.simulator import Simulator
+from tests.acceptance.program import Program
+from tests.faults.cluster import Pair, pair
+from tests.faults.conftest import DAYS, JOB
+from tests.faults.daemon import Daemon, complete, exact
+from tests.faults.test_database import midway, source
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.short]
+
+REFUSED = "asks for a server that takes no writes"
+
+
+@pytest.fixture
+def servers() -> Iterator[Pair]:
+    with pair() as made:
+        yield made
+
+
+def configure(program: Program, simulator: Simulator, dsn: str) -> None:
+    program.dsn = dsn
+    program.configure(
+        simulator,
+        orgs={"acme": {"page_size": 6, "concurrency": 3}},
+        jobs={"daily": JOB},
+        database={"dsn": dsn, "pool_size": 4},
+        http={"port": 0},
+    )
+
+
+@pytest.mark.parametrize(
+    ("order", "asked"),
+    [
+        ("primary first", {"target_session_attrs": "read-write"}),
+        ("standby first", {"target_session_attrs": "read-write", "load_balance_hosts": "random"}),
+        ("standby first", {}),
+    ],
+)
+async def test_a_failover_is_followed(servers: Pair, tmp_path: Path, order: str, asked: dict[str, str]) -> None:
+    """It stores through a promotion and goes on, whichever stands first; the one that comes back is no trouble."""
+    async with source() as simulator, Program(tmp_path, "") as program:
+        configure(program, simulator, servers.dsn(order, **asked))
+        checked = await program.run("check")
+        assert checked.code == 0, checked.out
+        daemon = await Daemon.start(program)
+        assert await daemon.ready() < 10
+        await midway(daemon)
+        assert daemon.count("database_away") == 0
+        await asyncio.to_thread(servers.fail_over)
+        stored = daemon.count("window_complete")
+        assert stored < DAYS
+        assert await daemon.ready() < 15
+        program.dsn = servers.primary.dsn
+        await complete(daemon, DAYS - 1)
+        exact(program, simulator)
+        assert daemon.count("window_failed") == 0
+        assert daemon.count("cycle_broken") == 0, daemon.tail()
+        await daemon.end()
+        assert servers.standby.run("SELECT pg_is_in_recovery()") == [(True,)]
+
+
+async def test_one_host_that_must_take_writes(servers: Pair, tmp_path: Path) -> None:
+    """``read-write`` with one host stores; on a standby it waits, says why, and begins once that is promoted."""
+    async with source() as simulator, Program(tmp_path, "") as program:
+        configure(program, simulator, servers.primary.dsn)
+        assert (await program.run("migrate")).code == 0
+        await asyncio.to_thread(servers.standby.caught_up_with, servers.primary)
+        for asked, reason in (
+            ("", "takes no writes"),
+            ("?target_session_attrs=read-write", "session is read-only"),
+        ):
+            configure(program, simulator, servers.standby.dsn + asked)
+            checked = await program.run("check")
+            assert checked.code == 1
+            assert reason in checked.out
+        daemon = await Daemon.start(program)
+        await daemon.told("database_away")
+        status, body = await daemon.get("/readyz")
+        assert (status, "read-only" in body) == (503, True), body
+        await asyncio.to_thread(servers.primary.stop)
+        await asyncio.to_thread(servers.standby.promote)
+        assert await daemon.ready() < 15
+        program.dsn = servers.standby.dsn
+        await complete(daemon, DAYS - 1)
+        exact(program, simulator)
+        await daemon.end()
+
+
+@pytest.mark.parametrize(
+    ("by", "asked"),
+    [
+        ("the DSN", "read-only"),
+        ("the environment", "standby"),
+        ("the DSN", "prefer-standby"),
+        ("the environment", "nonsense"),
+    ],
+)
+async def test_who_writes_asks_for_no_standby(database: str, tmp_path: Path, by: str, asked: str) -> None:
+    """What could never store is refused with the reason, and nothing is requested."""
+    setting = {} if by == "the DSN" else {"PGTARGETSESSIONATTRS": asked}
+    dsn = f"{database}?target_session_attrs={asked}" if by == "the DSN" else database
+    async with source() as simulator, Program(tmp_path, "") as program:
+        configure(program, simulator, dsn)
+        for command in (["check"], ["run"], ["run", "--once"], ["migrate"]):
+            ended = await program.run(*command, environment=setting)
+            assert ended.code == (1 if command == ["check"] else 2), (command, ended)
+            said = ended.out if command == ["check"] else ended.err
+            assert f"target_session_attrs={asked}" in said
+            assert ("must be one of" if asked == "nonsense" else REFUSED) in said
+            assert "Traceback" not in said
+        assert not simulator.arrivals
+
+
+async def test_a_standby_serves_who_reads(servers: Pair, tmp_path: Path) -> None:
+    """``status``, ``rejected``, ``plan`` and ``export`` work there, also where transactions begin serializable."""
+    async with source() as simulator, Program(tmp_path, "") as program:
+        configure(program, simulator, servers.primary.dsn)
+        assert (await program.run("run", "--once")).code == 0
+        servers.primary.run("ALTER ROLE flow_outcomes SET default_transaction_isolation = serializable")
+        await asyncio.to_thread(servers.standby.caught_up_with, servers.primary)
+        for asked in ("standby", "prefer-standby", "read-only", "any"):
+            configure(program, simulator, servers.dsn("standby first", target_session_attrs=asked))
+            ended = await program.run("status", "--json")
+            assert (ended.code, ended.err) == (0, "")
+            assert json.loads(ended.out)["orgs"]["acme"]["jobs"]["daily"]["gaps"] == []
+        for command in (["rejected"], ["plan"], ["export", "--to", str(tmp_path / "export")]):
+            ended = await program.run(*command)
+            assert (ended.code, ended.err) == (0, ""), (command, ended)
+        assert servers.standby.run("SELECT pg_is_in_recovery()") == [(True,)]
+
+
+async def test_hosts_that_are_silent(database: str, tmp_path: Path) -> None:
+    """Two machines that are gone without a word, first in the list, do not delay every connection."""
+    one, other = (socket.create_server(("127.0.0.1", 0), backlog=128) for _ in range(2))
+    with one, other:
+        silent = ",".join(f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other))
+        user, _, rest = database.rpartition("@")
+        async with source() as simulator, Program(tmp_path, "") as program:
+            configure(program, simulator, f"{user}@{silent},{rest}?target_session_attrs=read-write")
+            daemon = await Daemon.start(program)
+            assert await daemon.ready() < 20
+            program.dsn = database
+            await complete(daemon, DAYS - 1)
+            exact(program, simulator)
+            for _ in range(3):
+                await asyncio.sleep(1.1)  # an answer is kept for a second
+                assert (await daemon.get("/readyz"))[0] == 200
+            await daemon.end()
+        one.settimeout(1)
+        one.accept()[0].close()  # so it was tried
