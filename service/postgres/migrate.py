@@ -26,8 +26,8 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 
 from service.errors import ConfigError, DatabaseAwayError, Fault
-from service.postgres.pool import explain
 from service.postgres import session
+from service.postgres.pool import explain
 
 SCHEMA: LiteralString = "flow_outcomes"
 TABLE: LiteralString = "_yoyo_migration"

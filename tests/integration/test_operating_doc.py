@@ -134,6 +134,8 @@ async def test_backup_and_restore(desk: Desk, empty_database: str, tmp_path: Pat
         assert await other.rows(query) == await desk.rows(query)
     pool = Database(empty_database, size=1, application_name="test")
     await pool.open()
-    await Desk(empty_database, pool).store(UTC_DAYS[:1], UTC_DAYS[:1], rows(UTC_DAYS[:1], 13))
+    later = Desk(empty_database, pool)
+    later.cycle = desk.cycle
+    await later.store(UTC_DAYS[:1], UTC_DAYS[:1], rows(UTC_DAYS[:1], 13))
     await pool.close()
     assert await other.rows(DAYS) == [(40, 403)]

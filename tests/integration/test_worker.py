@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -11,6 +12,7 @@ from service.clock import SystemClock
 from service.config import config_from
 from service.errors import LeaseLostError
 from service.genesys import GenesysClient
+from service.genesys.server_clock import ServerClock
 from service.postgres.lease import Lease
 from service.postgres.pool import Database
 from service.worker import OrgWorker, Wish
@@ -34,7 +36,12 @@ async def test_who_was_taken_over_owes_nothing_more(database: str) -> None:
             await connection.execute("INSERT INTO flow_outcomes.org (org, epoch) VALUES ('acme', 2)")
         lease = Lease("acme", 1, 0.0, CLOCK.monotonic() + 60, CLOCK, asyncio.Event())
         worker = OrgWorker(
-            CONFIG.orgs["acme"], cast(GenesysClient, None), lease, pool, CLOCK, lambda *_, **__: None
+            CONFIG.orgs["acme"],
+            cast(GenesysClient, SimpleNamespace(server_clock=ServerClock(CLOCK))),
+            lease,
+            pool,
+            CLOCK,
+            lambda *_, **__: None,
         )
         with pytest.raises(LeaseLostError):
             await worker.cycle(CONFIG.jobs["daily"], Wish())
