@@ -48,9 +48,11 @@ class Outbox:
         with self._counted(body, request.transport), suppress(ConnectionError):
             await streamed.prepare(request)
             view = memoryview(body)
-            for start in range(0, len(body), PIECE):
+            last = (len(body) - 1) // PIECE * PIECE
+            for start in range(0, last, PIECE):
                 await streamed.write(view[start : start + PIECE])
-            await streamed.write_eof()
+            # aiohttp waits for the client after 64 KiB of a response, and at its end only where the end has data
+            await streamed.write_eof(view[last:])
         return streamed
 
     @contextmanager
