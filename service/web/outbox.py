@@ -52,7 +52,7 @@ class Outbox:
             for start in range(0, last, PIECE):
                 await streamed.write(view[start : start + PIECE])
             # aiohttp waits for the client after 64 KiB of a response, and at its end only where the end has data
-            await streamed.write_eof(view[last:])
+            await streamed.write_eof(bytes(view[last:]))
         return streamed
 
     @contextmanager
