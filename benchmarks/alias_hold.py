@@ -25,13 +25,13 @@ from service.clock import SystemClock
 from service.model import Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
 from service.postgres import aliases
 from service.postgres.aliases import Alias
-from service.postgres.embedded import Embedded
-from service.postgres.lease import Lease
-from service.postgres.ledger import Ledger
+from service.postgres.embedded.server import Embedded
+from service.postgres.lease.lease import Lease
 from service.postgres.merge import ScanRecord, merge
+from service.postgres.merge.staging import Staging
 from service.postgres.migrate import migrate
 from service.postgres.pool import Database
-from service.postgres.staging import Staging
+from service.postgres.windows.ledger import Ledger
 
 T = TypeVar("T")
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)

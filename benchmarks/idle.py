@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 import yaml
 
-from service.postgres.embedded import Embedded
+from service.postgres.embedded.server import Embedded
 
 CORE_MAX, MEMORY_MAX = 0.02, 200 * 2**20
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import psycopg
 import yaml
 
-from service.postgres.embedded import Embedded
+from service.postgres.embedded.server import Embedded
 
 PROGRAM = Path(sys.executable).with_name("flow-outcomes")
 HERE = Path(__file__).resolve().parent.parent

@@ -25,9 +25,9 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from service.config import Config, config_from
-from service.postgres.embedded import Embedded
+from service.postgres.embedded.server import Embedded
 from service.postgres.migrate import migrate
-from service.report import Reporter
+from service.telemetry.events import Reporter
 from service.web import WebServer
 
 ROUNDS = 5

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psycopg
 
-from service.postgres.embedded import Embedded
+from service.postgres.embedded.server import Embedded
 from service.postgres.migrate import migrate
 
 DAYS = 730

@@ -13,11 +13,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from service.clock import FakeClock
-from service.postgres.embedded import Embedded
+from service.postgres.embedded.server import Embedded
 from service.postgres.migrate import migrate
+from tests.support.databases import TEMPLATE, url
 
 KINDS = ("unit", "integration", "acceptance", "migrations", "browser", "faults")
-TEMPLATE = "migrated"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,8 +90,3 @@ def _fresh(
         yield url(server, name)
     finally:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def url(server: str, name: str) -> str:
-    """The server's DSN with another database, still a URL: programs take it through their environment."""
-    return f"{server.rpartition('/')[0]}/{name}"

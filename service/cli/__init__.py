@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from service import __version__
-from service.cli.unheard import unheard
+from service.cli.early_signals import unheard
 from service.errors import ConfigError, FlowOutcomesError
 
 DONE, UNDONE, BAD_USAGE = 0, 1, 2
@@ -76,7 +76,7 @@ def _here_to_stay() -> Iterator[None]:
 
 def _complain(text: str) -> None:
     """Write to standard error, without secrets."""
-    from service.logs import redacted
+    from service.telemetry import redacted
 
     sys.stderr.write(f"{redacted(text)}\n")
 

@@ -16,12 +16,11 @@ from rich.text import Text
 from service.cli.arguments import configured, declare
 from service.config import Config
 from service.errors import ConfigError, DatabaseAwayError, Fault
-from service.logs import printable
 from service.postgres import aliases
 from service.postgres.aliases import Alias
 from service.postgres.pool import Database
-from service.report import Reporter
 from service.runtime import database_of, migrated
+from service.telemetry import Reporter, printable
 
 WIDTH = 200  # where the table goes into a file
 PATIENCE = 10.0  # seconds to wait for a database that is away

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from service import logs
 from service.config import Config, load_config
+from service.telemetry import logs
 
 _PORT_MAX, _PORT_DIGITS = 65_535, 5
 

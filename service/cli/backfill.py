@@ -7,20 +7,17 @@ import asyncio
 import contextlib
 import sys
 
-from service.ad_hoc import ad_hoc_windows
 from service.cli import DONE, UNDONE
 from service.cli.arguments import configured, declare
 from service.config import AdHoc, Config, Org, values
 from service.errors import ConfigError, DatabaseAwayError, Fault, LeaseLostError
+from service.extraction import GivenUpError, ad_hoc_windows
 from service.model import Granularity, Window
-from service.once import DATABASE_PATIENCE
 from service.postgres.lease import Lease
-from service.postgres.ledger import Ledger
-from service.postgres.requests import ask, progress
-from service.progress import Progress
-from service.report import Emit, Reporter
-from service.runtime import Runtime, database_of, migrated
-from service.scanner import GivenUpError
+from service.postgres.windows import Ledger, ask, progress
+from service.runtime import DATABASE_PATIENCE, Runtime, database_of, migrated
+from service.telemetry import Emit, Reporter
+from service.telemetry.progress_bar import Progress
 
 TAKE_WITHIN = 3.0  # seconds in which an org that nobody holds is ours
 POLL = 1.0

@@ -6,15 +6,14 @@ import argparse
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-from service import check
-from service.check import Finding, Steps
 from service.cli.arguments import configured, declare
 from service.clock import SystemClock
 from service.config import Config, Org
 from service.errors import ConfigError, DatabaseAwayError, SchemaError
-from service.logs import printable
-from service.postgres.look import Facts
-from service.runtime import Runtime, database_of
+from service.postgres.probe import Facts
+from service.runtime import Runtime, database_of, preflight
+from service.runtime.preflight import Finding, Steps
+from service.telemetry import printable
 
 AT_ONCE = 16  # orgs that are asked at the same time
 POOL_SIZE = 4
@@ -43,8 +42,8 @@ async def _check(config: Config) -> bool:
     """Whether all is as it has to be."""
     try:
         async with database_of(config.database) as dsn:
-            found = await check.look(dsn)
-            good = _show(check.of_database(found))
+            found = await preflight.look(dsn)
+            good = _show(preflight.of_database(found))
             return await _orgs(config, dsn, found) and good
     except (DatabaseAwayError, SchemaError) as error:
         mend = "look at database.dsn, and that PostgreSQL runs there and lets this role in"
@@ -59,9 +58,9 @@ async def _orgs(config: Config, dsn: str, found: Facts) -> bool:
     if found.trouble or not found.writable or found.lacking or (found.there and found.pending):
         return _show([_NOT_ASKED])
     if not found.there:
-        return await _each(config, lambda org: check.ask_alone(org, clock, steps))
+        return await _each(config, lambda org: preflight.ask_alone(org, clock, steps))
     async with Runtime(dsn, POOL_SIZE, steps.emit).running() as runtime:
-        return await _each(config, lambda org: check.ask(runtime, org, steps))
+        return await _each(config, lambda org: preflight.ask(runtime, org, steps))
 
 
 async def _each(config: Config, ask: Callable[[Org], Awaitable[list[Finding]]]) -> bool:

@@ -19,6 +19,6 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it; the exit code."""
-    from service.demo import demo
+    from service.runtime.demo import demo
 
     return asyncio.run(demo(port=arguments.port, once=arguments.once))

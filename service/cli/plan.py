@@ -13,13 +13,13 @@ from rich.table import Table
 from service.cli.arguments import configured, declare
 from service.clock import SystemClock
 from service.config import Config
-from service.dry_run import JobPlan, Plan, dry_run
 from service.errors import DatabaseAwayError, SchemaError
-from service.logs import printable
-from service.postgres.look import looking
 from service.postgres.pool import Database
-from service.postgres.standing import readable
+from service.postgres.probe import looking
+from service.postgres.queries.status import readable
 from service.runtime import database_of
+from service.status import JobPlan, Plan, dry_run
+from service.telemetry import printable
 
 NAME = "flow-outcomes plan"
 LOOK_WITHIN = 10.0

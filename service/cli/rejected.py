@@ -15,11 +15,11 @@ from rich.text import Text
 from service.cli.arguments import configured, declare
 from service.config import Config
 from service.errors import ConfigError, Fault
-from service.logs import printable
-from service.postgres import rejects
-from service.postgres.look import looking
-from service.postgres.rejects import RejectedEntry
+from service.postgres.probe import looking
+from service.postgres.queries import rejects
+from service.postgres.queries.rejects import RejectedEntry
 from service.runtime import database_of
+from service.telemetry import printable
 
 PATIENCE = 30.0  # seconds that the database gets
 LIMIT = 50

@@ -6,8 +6,8 @@ import argparse
 import asyncio
 
 from service.cli.arguments import configured, declare, read_config
-from service.once import run_once
-from service.report import Reporter
+from service.runtime import run_once
+from service.telemetry import Reporter
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = configured(arguments, logs_to="stdout")
     if arguments.once:
         return asyncio.run(run_once(config, Reporter().emit))
-    from service.daemon import Daemon
+    from service.runtime import Daemon
 
     daemon = Daemon(config, lambda: read_config(arguments.config), Reporter())
     asyncio.run(daemon.serve())

@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import sys
 
-from service import logs
 from service.cli.arguments import declare
 from service.simulator import command as simulator
+from service.telemetry import logs
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -16,10 +16,10 @@ from rich.text import Text
 from service.cli.arguments import configured, declare
 from service.clock import SystemClock
 from service.config import Config
-from service.logs import printable
-from service.postgres.look import looking
+from service.postgres.probe import looking
 from service.runtime import database_of
-from service.standing import Gap, OrgStanding, Standing, standing
+from service.status import Gap, OrgStanding, Standing, standing
+from service.telemetry import printable
 
 PATIENCE = 30.0  # seconds that the database gets
 MOST_LINES = 20  # of one job's gaps, those that follow one another for one reason in one line

@@ -23,7 +23,7 @@ from service.errors import (
     TooLargeError,
 )
 from service.genesys.dialect import ApiRequest, Call
-from service.genesys.faults import Rules
+from service.genesys.error_mapping import Rules
 from service.genesys.flow_aggregates import ASKING, PERMISSION, SCOPE, FlowAggregates, decode
 from service.model import Page, Query
 

@@ -12,11 +12,11 @@ from functools import partial
 
 from service.clock import Clock, SystemClock
 from service.errors import ExtractionError, QueryTimeoutError, RateLimitedError, UnauthorizedError
-from service.genesys.allowance import Allowance
 from service.genesys.breaker import Breaker, Emit
 from service.genesys.dialect import ApiRequest, Dialect
 from service.genesys.limiter import OrgLimiter, Permit
 from service.genesys.oauth import Credentials, TokenSource
+from service.genesys.rate_limit_headers import Allowance
 from service.genesys.redaction import Redactor
 from service.genesys.retry import Retries
 from service.genesys.server_clock import ServerClock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
 
-from service.genesys.faults import USUAL, Rules
+from service.genesys.error_mapping import USUAL, Rules
 from service.model import Page, Query
 
 

@@ -17,7 +17,7 @@ import msgspec
 from service.errors import ExtractionError, PageError, TooLargeError
 from service.genesys import loose_json
 from service.genesys.dialect import ApiRequest, Call
-from service.genesys.faults import Rules
+from service.genesys.error_mapping import Rules
 from service.model import Entry, Figure, Granularity, Page, Query, instant
 
 PATH = "/api/v2/analytics/flows/aggregates/query"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from service.errors import PageError
 from service.genesys import loose_json
 from service.genesys.dialect import ApiRequest
-from service.genesys.faults import Rules
+from service.genesys.error_mapping import Rules
 
 PAGE_SIZE = 100
 PAGES_MAX = 10_000

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from service.clock import Clock
 from service.errors import PageError, RefusedError, UnauthorizedError
 from service.genesys.breaker import Emit
-from service.genesys.faults import Rules
+from service.genesys.error_mapping import Rules
 from service.genesys.redaction import Redactor, basic
 from service.genesys.transport import HttpRequest
 

@@ -18,7 +18,7 @@ import msgspec
 from service.errors import PageError
 from service.genesys import loose_json
 from service.genesys.dialect import ApiRequest, Call
-from service.genesys.faults import USUAL
+from service.genesys.error_mapping import USUAL
 from service.model import COUNT_MAX, Entry, Figure, Granularity, Page, Query, SoundEntry, SoundFigure, instant
 
 PATH = "/api/v2/analytics/query-builder/query"

@@ -6,7 +6,7 @@ import base64
 import re
 from collections import deque
 
-from service.logs import spellings
+from service.telemetry import spellings
 
 TEXT_MAX = 500
 """Characters of a server's text that go into an error."""

@@ -15,9 +15,9 @@ import aiohttp
 
 from service.clock import Clock
 from service.errors import PageError, QueryTimeoutError, ServerError
-from service.genesys.allowance import RESET
-from service.genesys.faults import USUAL, Rules, fault, retry_after
+from service.genesys.error_mapping import USUAL, Rules, fault, retry_after
 from service.genesys.limiter import Permit
+from service.genesys.rate_limit_headers import RESET
 from service.genesys.redaction import Redactor
 from service.genesys.server_clock import server_date
 

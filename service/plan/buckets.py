@@ -6,25 +6,25 @@ from datetime import datetime
 from itertools import pairwise
 
 from service.model import Granularity, Span
-from service.plan import edges
-from service.plan.edges import Step, Zone
+from service.plan import calendar
+from service.plan.calendar import Step, Zone
 
 _STEPS = {Granularity.HOURLY: Step.HOUR, Granularity.DAILY: Step.DAY, Granularity.MONTHLY: Step.MONTH}
 
 
 def floor(at: datetime, granularity: Granularity, tz: Zone) -> datetime:
     """The start of the bucket that holds ``at``, in UTC."""
-    return edges.at_or_before(at, _STEPS[granularity], tz)
+    return calendar.at_or_before(at, _STEPS[granularity], tz)
 
 
 def ceil(at: datetime, granularity: Granularity, tz: Zone) -> datetime:
     """The first bucket edge that is not before ``at``, in UTC."""
-    return edges.at_or_after(at, _STEPS[granularity], tz)
+    return calendar.at_or_after(at, _STEPS[granularity], tz)
 
 
 def following(at: datetime, granularity: Granularity, tz: Zone) -> datetime:
     """The first bucket edge after ``at``, in UTC: where the bucket that holds ``at`` ends."""
-    return edges.after(at, _STEPS[granularity], tz)
+    return calendar.after(at, _STEPS[granularity], tz)
 
 
 def is_edge(at: datetime, granularity: Granularity, tz: Zone) -> bool:
@@ -38,7 +38,7 @@ def buckets(span: Span, granularity: Granularity, tz: Zone) -> list[Span]:
     Raises:
         ValueError: the span does not begin and end on bucket edges.
     """
-    tz = edges.zone(tz)
+    tz = calendar.zone(tz)
     if not (is_edge(span.start, granularity, tz) and is_edge(span.end, granularity, tz)):
         raise ValueError(f"{span} does not begin and end on the edges of {granularity} buckets in {tz.key}")
-    return [Span(*ends) for ends in pairwise(edges.until(span.start, span.end, _STEPS[granularity], tz))]
+    return [Span(*ends) for ends in pairwise(calendar.until(span.start, span.end, _STEPS[granularity], tz))]

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from service.model import Granularity, Span, Window
-from service.plan.scans import MetricsDelay, OrgSettings, join, pages, queries
+from service.plan.grouping import MetricsDelay, OrgSettings, join, pages, queries
 
 GUESSED_ENTRIES = 100.0
 """Entries of a bucket where no answer was ever read: flows that reported something."""

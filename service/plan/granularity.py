@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from service.model import Granularity, Span
 from service.plan.buckets import buckets, ceil, floor
-from service.plan.edges import Zone, zone
+from service.plan.calendar import Zone, zone
 
 WindowKind = Literal["hour", "day", "week", "month"]
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Protocol
 
 from service.model import Span
-from service.plan import edges
-from service.plan.edges import Step, Zone
+from service.plan import calendar
+from service.plan.calendar import Step, Zone
 from service.plan.granularity import WindowKind
 
 
@@ -21,24 +21,26 @@ class Hours(Protocol):
 
 def owed(kind: WindowKind, since: datetime, now: datetime, delay: timedelta, tz: Zone) -> list[Span]:
     """Every window from the one that holds ``since`` to the last that has rested ``delay``, in order."""
-    step, tz = Step(kind), edges.zone(tz)
+    step, tz = Step(kind), calendar.zone(tz)
     settled = now - delay
     if since >= settled:
         return []
-    return [Span(*ends) for ends in pairwise(edges.until(edges.at_or_before(since, step, tz), settled, step, tz))]
+    return [
+        Span(*ends) for ends in pairwise(calendar.until(calendar.at_or_before(since, step, tz), settled, step, tz))
+    ]
 
 
 def next_owed(kind: WindowKind, since: datetime, now: datetime, delay: timedelta, tz: Zone) -> Span:
     """The window that will be owed next: the first after ``since`` that has not yet rested ``delay``."""
-    step, tz = Step(kind), edges.zone(tz)
-    start = edges.at_or_before(max(since, now - delay), step, tz)
-    return Span(start, edges.after(start, step, tz))
+    step, tz = Step(kind), calendar.zone(tz)
+    start = calendar.at_or_before(max(since, now - delay), step, tz)
+    return Span(start, calendar.after(start, step, tz))
 
 
 def days(first: date, past: date, tz: Zone) -> Span:
     """The span of an ad hoc request: from the start of one local date to that of another, which is not in it."""
-    tz = edges.zone(tz)
-    return Span(edges.day_start(first, tz), edges.day_start(past, tz))
+    tz = calendar.zone(tz)
+    return Span(calendar.day_start(first, tz), calendar.day_start(past, tz))
 
 
 def due_at(span: Span, delay: timedelta, off_peak: Hours | None) -> datetime:

@@ -16,9 +16,9 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from service.errors import DatabaseAwayError
-from service.logs import REDACTED, redacted
 from service.postgres import session
 from service.postgres.session import STATEMENT_TIMEOUT
+from service.telemetry import REDACTED, redacted
 
 
 class Connection(AsyncConnection[tuple[Any, ...]]):

@@ -9,7 +9,8 @@ from service.simulator.centre import Centre, Flow, GeneratedCentre
 from service.simulator.corrected import CorrectedCentre
 from service.simulator.faults import Fault, Faults
 from service.simulator.organisation import SimulatedOrg, SimulatorConfig
-from service.simulator.server import Arrival, Simulator
+from service.simulator.server import Simulator
+from service.simulator.state import Arrival
 from service.simulator.static import StaticCentre
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import msgspec
 from aiohttp import web
@@ -12,11 +12,10 @@ from aiohttp import web
 from service.simulator.buckets import TimeGroup
 from service.simulator.faults import Fault
 from service.simulator.instants import milliseconds, spelled
+from service.simulator.jobs import Jobs
 from service.simulator.refusal import Refusal, bad_request
+from service.simulator.state import SimulatorState
 from service.simulator.wire import Reply, document, refused
-
-if TYPE_CHECKING:
-    from service.simulator.server import Simulator
 
 
 class Switch(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,8 +45,9 @@ class Admin:
     ``POST faults`` · ``POST clock`` · ``POST revoke``. Nothing here counts as a request of a client.
     """
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: SimulatorState, jobs: Mapping[str, Jobs]) -> None:
         self._simulator = simulator
+        self._jobs = jobs
 
     async def answer(self, request: web.Request) -> web.Response:
         """Answer one request; 400 where it cannot be understood, 404 where there is nothing."""
@@ -104,7 +104,7 @@ class Admin:
                         "left": len(jobs.known),
                         "most_alike": jobs.most_alike,
                     }
-                    for org, jobs in simulator.public.jobs.items()
+                    for org, jobs in self._jobs.items()
                 },
             }
         )

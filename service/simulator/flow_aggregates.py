@@ -20,10 +20,10 @@ from service.simulator.aggregates_engine import (
 )
 from service.simulator.buckets import Stretch, cut
 from service.simulator.centre import Centre
-from service.simulator.distortion import HTML
 from service.simulator.faults import Occasion
 from service.simulator.instants import DAY, HOUR, Hands, parse_instant, spelled
 from service.simulator.organisation import LiveOrg
+from service.simulator.page_corruption import HTML
 
 QUERY = "/api/v2/analytics/flows/aggregates/query"
 JOBS = "/api/v2/analytics/flows/aggregates/jobs"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -12,17 +11,15 @@ from service.simulator import architect, flow_aggregates
 from service.simulator.aggregates_engine import digest_of
 from service.simulator.architect import answer_names
 from service.simulator.engine import decode
+from service.simulator.fault_injection import before_query, too_many
 from service.simulator.faults import Occasion
 from service.simulator.instants import Hands
 from service.simulator.jobs import Jobs, answer_job, page_asked_for
 from service.simulator.oauth import Tokens, missing_permission
 from service.simulator.organisation import LiveOrg
 from service.simulator.refusal import Refusal
-from service.simulator.sabotage import before_query, too_many
+from service.simulator.state import Arrival
 from service.simulator.wire import Reply, refused, send
-
-if TYPE_CHECKING:
-    from service.simulator.server import Arrival
 
 PUBLIC = {
     flow_aggregates.QUERY: "aggregates",

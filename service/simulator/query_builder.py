@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from service.simulator.distortion import distort
 from service.simulator.engine import (
     BuilderQuery,
     cardinality_exceeded,
@@ -17,6 +16,7 @@ from service.simulator.engine import (
 from service.simulator.faults import Occasion
 from service.simulator.instants import Hands
 from service.simulator.organisation import LiveOrg, RememberedPage
+from service.simulator.page_corruption import distort
 from service.simulator.pages import Position, Scan, Slice, open_scan
 from service.simulator.refusal import Refusal
 

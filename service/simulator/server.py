@@ -4,64 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from email.utils import format_datetime
 from types import TracebackType
 from typing import Self
-from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
-from service.clock import Clock, SystemClock
+from service.clock import Clock
 from service.simulator import query_builder, token_endpoint
 from service.simulator.admin import Admin
-from service.simulator.buckets import TimeGroup
 from service.simulator.engine import decode, digest_of
+from service.simulator.fault_injection import MOVED, before_query, too_many
 from service.simulator.faults import Fault
 from service.simulator.flow_aggregates import JOBS
-from service.simulator.instants import Hands, milliseconds, moment
-from service.simulator.limits import peak_per_second
-from service.simulator.oauth import TokenRefusal, Tokens, basic_credentials, missing_permission
+from service.simulator.oauth import TokenRefusal, basic_credentials, missing_permission
 from service.simulator.organisation import LiveOrg, SimulatorConfig
-from service.simulator.pages import open_scan
 from service.simulator.public import PUBLIC, PublicApi
 from service.simulator.refusal import Refusal
-from service.simulator.sabotage import MOVED, before_query, too_many
+from service.simulator.state import Arrival, SimulatorState
 from service.simulator.wire import ConnectionGoneError, Reply, document, refused, send
 
 ADMIN = "/_simulator/"
-_ARRIVALS = 200_000
 _EMPTY_PAGE = {"nextPageToken": None, "metrics": ["flow-outcomes"], "data": []}
 
 
-@dataclass(slots=True)
-class Arrival:
-    """A request as it came; what is not known yet fills in as it is answered.
-
-    Attributes:
-        at: seconds of the pacing clock, taken before anything else.
-        path: what was asked for.
-        kind: ``token``, ``query``, ``aggregates``, ``jobs``, ``names``, ``moved`` (a redirect that was followed)
-            or ``other``.
-        org: the client id, or None where it cannot be told.
-        digest: of the query without its page token; empty for anything else.
-        page: of the scan, from 1; 0 for anything else.
-        status: as answered; 0 where the connection broke first.
-    """
-
-    at: float
-    path: str
-    kind: str
-    org: str | None = None
-    digest: str = ""
-    page: int = 0
-    status: int = 0
-
-
-class Simulator:
+class Simulator(SimulatorState):
     """The simulated Genesys Cloud, while the context lasts.
 
     Args:
@@ -76,19 +45,10 @@ class Simulator:
         clock: Clock | None = None,
         pace: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.config = config or SimulatorConfig()
-        self.clock: Clock = clock or SystemClock()
-        self.shift = timedelta(0)
-        self.orgs = {
-            client_id: LiveOrg(client_id, settings, self.config.seed)
-            for client_id, settings in self.config.orgs.items()
-        }
-        self.arrivals: deque[Arrival] = deque(maxlen=_ARRIVALS)
-        self.tokens = Tokens()
+        super().__init__(config, clock, pace)
         self.base_url = ""
-        self._pace = pace
-        self._admin = Admin(self)
         self.public = PublicApi(self.orgs, self.tokens, self._hands)
+        self._admin = Admin(self, self.public.jobs)
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -109,91 +69,6 @@ class Simulator:
     ) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
-
-    def now(self) -> datetime:
-        """The simulated wall time."""
-        return self.clock.now() + self.shift
-
-    def set_now(self, at: datetime) -> None:
-        """Set the simulated wall time; it goes on from there."""
-        self.shift = at - self.clock.now()
-
-    @property
-    def fired(self) -> Counter[str]:
-        """How often each fault struck, over all orgs."""
-        return sum((org.fired for org in self.orgs.values()), Counter())
-
-    @property
-    def in_flight_violations(self) -> int:
-        """How often a query was asked while the same one was still being answered."""
-        return sum(org.flight.violations for org in self.orgs.values())
-
-    @property
-    def hold_violations(self) -> int:
-        """How many requests came before the Retry-After of a 429 had passed."""
-        return sum(org.hold.violations for org in self.orgs.values())
-
-    @property
-    def tokens_issued(self) -> int:
-        """How many access tokens were given out."""
-        return self.tokens.issued
-
-    def revoke_tokens(self, client_id: str | None = None) -> None:
-        """Make the access tokens of a client, or all, worthless from now on."""
-        self.tokens.revoke(client_id)
-
-    def switch(self, name: str, fault: Fault | None, *, org: str | None = None) -> None:
-        """Turn a fault on or off, in one org or in all; KeyError for an unknown fault or org."""
-        for live in self.orgs.values() if org is None else (self.orgs[org],):
-            live.faults.switch(name, fault)
-
-    def peak_per_second(self, org: str | None = None) -> int:
-        """The most requests in any second, wherever it began; of one org, or of the busiest one."""
-        if org is None:
-            return max((self.peak_per_second(client_id) for client_id in self.orgs), default=0)
-        return peak_per_second(arrival.at for arrival in self.arrivals if arrival.org == org)
-
-    def truth(
-        self,
-        span_start: datetime,
-        span_end: datetime,
-        granularity: TimeGroup,
-        timezone: str | None = None,
-        *,
-        flows: Sequence[str] | None = None,
-        at: datetime | None = None,
-        org: str | None = None,
-    ) -> Mapping[tuple[str, datetime, str], tuple[int, float]]:
-        """What the org's figures are, straight from its centre.
-
-        Args:
-            span_start: of the span, aware.
-            span_end: likewise; buckets at either end are cut to the span.
-            granularity: ``hourly``, ``daily`` or ``monthly``.
-            timezone: IANA name; None is the org's.
-            flows: flow ids; None is all.
-            at: as seen at this instant; None is now.
-            org: a client id; None is the first.
-
-        Returns:
-            count and percentOfTotal by (flow id, the bucket's start in UTC, outcome name).
-        """
-        live = self.orgs[org] if org is not None else next(iter(self.orgs.values()))
-        scan = open_scan(
-            live.centre,
-            start=milliseconds(span_start),
-            end=milliseconds(span_end),
-            step=granularity,
-            timezone=live.timezone if timezone is None else ZoneInfo(timezone),
-            at=milliseconds(at or self.now()),
-            flows=None if flows is None else frozenset(flows),
-            percent_of=live.settings.percent_of,
-        )
-        return {
-            (flow, moment(start), name): (int(str(figure["count"])), float(str(figure["percentOfTotal"])))
-            for flow, (start, _), outcomes in scan.figures()
-            for name, figure in outcomes.items()
-        }
 
     async def _front_door(self, request: web.Request) -> web.StreamResponse:
         at = self._pace()
@@ -266,9 +141,6 @@ class Simulator:
                 return struck.response()
             text = query_builder.answer(org, asked, occasion, self._hands())
             return await send(request, Reply(200, text), occasion)
-
-    def _hands(self) -> Hands:
-        return Hands(milliseconds(self.now()), self._pace(), self.clock.monotonic())
 
     def _org_of(self, request: web.Request) -> LiveOrg | None:
         """The org that a request counts against: by its bearer token, good or not, or by its client id."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from service.simulator.fault_injection import before_token
 from service.simulator.instants import Hands
 from service.simulator.oauth import TokenRefusal, Tokens, basic_credentials, check_grant
 from service.simulator.organisation import LiveOrg
 from service.simulator.refusal import Refusal
-from service.simulator.sabotage import before_token
 from service.simulator.wire import Reply, document
 
 PATH = "/oauth/token"

@@ -1,20 +1,26 @@
-"""What people and machines ask over HTTP: alive, ready, figures to watch, the status. Nothing here writes.
+"""Health, metrics, the status and the page over HTTP. Nothing here writes.
 
 ::
 
-    server     the paths, their headers and limits
-    watch      the database, looked at seldom and never for long
-    gauges     the status as metrics
-    page       the page: the status as a table, which the page's script goes on from
-    endpoints  what that script asks for
-    parameters what a request may ask for
-    answers    what was answered a moment ago
-    calendar   a letter for each day of a job
-    figures    a day, a flow over time, what changed
-    now        limits, queues, what is still to come
-    assets     the page's own files
+    server          the paths, their headers and limits
+    connection      a client's connection, its memory bounded
+    outbox          large bodies, piece by piece
+    endpoints       what the page's script requests
+    parameters      what a request may contain
+    status_cache    the status, read from the database at most every few seconds
+    response_cache  responses kept for a moment
+    gauges          the status as metrics
+    page            the status as a table, which the page's script replaces
+    coverage        a letter for each day of a job
+    figures         a day, a flow over time, what changed
+    overview        limits, queues, what is still to come
+    assets          the page's own files
 """
 
+from service.web.gauges import Load
 from service.web.server import WebServer
 
-__all__ = ["WebServer"]
+__all__ = [
+    "Load",
+    "WebServer",
+]

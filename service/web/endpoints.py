@@ -24,14 +24,14 @@ from service.clock import Clock
 from service.config import Config
 from service.errors import FlowOutcomesError
 from service.postgres.pool import Connection
-from service.report import Warned
-from service.web import calendar, figures
-from service.web import now as moment
-from service.web.answers import Answer, Answers, answer
+from service.telemetry import Warned
+from service.web import coverage, figures
+from service.web import overview as moment
 from service.web.assets import assets
 from service.web.gauges import Load
 from service.web.parameters import ParameterError, Parameters
-from service.web.watch import STATUS_AGE, STATUS_SPACING, Watch
+from service.web.response_cache import Answer, Answers, answer
+from service.web.status_cache import STATUS_AGE, STATUS_SPACING, Watch
 
 REVALIDATE = "no-cache"
 SMALLEST_PACKED = 1024  # bytes; smaller answers gain nothing from being compressed
@@ -118,7 +118,7 @@ class Endpoints:
         org = asked.org()
         first, past = asked.calendar(org)
         jobs = asked.jobs(org)
-        return lambda connection: calendar.calendar(connection, org, jobs, first, past, self._clock.now())
+        return lambda connection: coverage.calendar(connection, org, jobs, first, past, self._clock.now())
 
     def _day(self, asked: Parameters) -> Make:
         org, day = asked.org(), asked.day()

@@ -9,15 +9,15 @@ from typing import Any
 
 from service.config import Job, Org
 from service.model import Granularity, Span, instant
-from service.plan import edges, windows
-from service.plan.edges import Step
-from service.postgres import page as stored
-from service.postgres import page_figures
-from service.postgres.ledger import work_of
-from service.postgres.page import Restatement, WindowDetail, Work
+from service.plan import calendar, windows
+from service.plan.calendar import Step
 from service.postgres.pool import Connection
-from service.postgres.standing import snapshot
-from service.web.calendar import local_day
+from service.postgres.queries import dashboard as stored
+from service.postgres.queries import series as page_figures
+from service.postgres.queries.dashboard import Restatement, WindowDetail, Work
+from service.postgres.queries.status import snapshot
+from service.postgres.windows import work_of
+from service.web.coverage import local_day
 
 MOST_WINDOWS = 60  # of a day; it has 25 hours at most
 MOST_RESTATED = 50
@@ -56,12 +56,12 @@ async def day(connection: Connection, org: Org, job: Job, when: date, now: datet
 
 def _owed(job: Job, org: Org, span: Span, now: datetime) -> list[Span]:
     step = Step(job.window)
-    since = edges.at_or_before(job.since.resolve(now, org.tz), step, org.tz)
-    start = max(since, edges.at_or_before(span.start, step, org.tz))
+    since = calendar.at_or_before(job.since.resolve(now, org.tz), step, org.tz)
+    start = max(since, calendar.at_or_before(span.start, step, org.tz))
     if start >= span.end or start > now:
         return []
-    end = edges.at_or_after(span.end, step, org.tz)
-    run = edges.until(start, end, step, org.tz)
+    end = calendar.at_or_after(span.end, step, org.tz)
+    run = calendar.until(start, end, step, org.tz)
     return [Span(*ends) for ends in pairwise(run) if ends[0] <= now]
 
 
@@ -153,8 +153,8 @@ async def shares(
     """
     span = windows.days(first, past, org.tz)
     step = _STEPS[granularity]
-    start = edges.at_or_before(span.start, step, org.tz)
-    starts = edges.until(start, min(span.end, edges.after(now, step, org.tz)), step, org.tz)[:MOST_BUCKETS]
+    start = calendar.at_or_before(span.start, step, org.tz)
+    starts = calendar.until(start, min(span.end, calendar.after(now, step, org.tz)), step, org.tz)[:MOST_BUCKETS]
     starts = [each for each in starts if each < span.end]
     found, outcomes = await page_figures.points(
         connection, org.name, flow_id, granularity.value, Span(start, span.end), MOST_OUTCOMES

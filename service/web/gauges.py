@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.standing import JobStanding, Standing, Windows
+from service.status import JobStanding, Standing, Windows
 
 
 class Load(NamedTuple):

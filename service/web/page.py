@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from service.logs import printable
-from service.standing import Standing
+from service.status import Standing
+from service.telemetry import printable
 from service.web.assets import assets
 
 MOST_GAPS = 20  # of one job

@@ -15,16 +15,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from service.clock import Clock, SystemClock
 from service.config import Config
 from service.errors import ConfigError, Fault, FlowOutcomesError
-from service.report import Warned
-from service.standing import Standing
-from service.web.answers import Answers
+from service.status import Standing
+from service.telemetry import Warned
 from service.web.connection import SERVER, Connection
 from service.web.endpoints import Endpoints
 from service.web.gauges import Gauges, Load
-from service.web.now import Rates
 from service.web.outbox import Outbox
+from service.web.overview import Rates
 from service.web.page import page
-from service.web.watch import STATUS_AGE, STATUS_SPACING, Watch
+from service.web.response_cache import Answers
+from service.web.status_cache import STATUS_AGE, STATUS_SPACING, Watch
 
 METRICS_AGE = 3.0
 PAGE_AGE = 30.0  # the table that its script replaces at once

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.program import Program
+from tests.support.program import Program
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
-from tests.acceptance.program import Program
+from tests.support.program import Program
 
 BACKFILL = ("backfill", "--org", "acme", "--from", "2024-01-01", "--to", "2024-01-03", "--granularity", "daily")
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import pytest
 
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import Program
-from tests.faults.daemon import Daemon
 from tests.support import clients
 from tests.support.clients import Client
+from tests.support.daemon import Daemon
+from tests.support.program import Program
 
 MIB = 2**20
 MOST = 60 * MIB

@@ -15,10 +15,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.postgres.binaries import Process, User
-from service.postgres.embedded import Embedded
+from service.postgres.embedded.binaries import Process, User
+from service.postgres.embedded.server import Embedded
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import Program, Row, figures, today
+from tests.support.program import Program, Row, figures, today
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.acceptance.program import SECRET, Program
+from tests.support.program import SECRET, Program
 
 ORG: dict[str, Any] = {"region": "mypurecloud.com", "client_id": "me", "client_secret": SECRET}
 GOOD: dict[str, Any] = {

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import psycopg
 
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
-from tests.acceptance.program import Program, expected, figures, today
+from tests.support.program import Program, expected, figures, today
 
 FLOWS, DAYS = 8, 20
 # One statement, one snapshot: each window with the rows that stand in it, and those that lie in no window.

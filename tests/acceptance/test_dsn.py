@@ -12,8 +12,8 @@ import pytest
 import yaml
 from psycopg.conninfo import make_conninfo
 
-from tests.acceptance.program import SECRET, Ended, Program
-from tests.faults.daemon import Daemon
+from tests.support.daemon import Daemon
+from tests.support.program import SECRET, Ended, Program
 
 VARIABLE = "FLOW_OUTCOMES_DATABASE__DSN"
 ORG = {"region": "mypurecloud.com", "client_id": "me", "client_secret": SECRET}

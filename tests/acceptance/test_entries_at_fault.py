@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import Key, Program, expected, figures
+from tests.support.program import Key, Program, expected, figures
 
 FIRST, DAYS = date(2024, 1, 8), 3
 START = datetime(2024, 1, 8, tzinfo=UTC)

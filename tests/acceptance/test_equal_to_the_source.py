@@ -17,7 +17,7 @@ from service.simulator import (
     StaticCentre,
 )
 from service.simulator.buckets import TimeGroup
-from tests.acceptance.program import Program, expected, figures
+from tests.support.program import Program, expected, figures
 
 
 def midnight(day: date, zone: str) -> datetime:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import Program, today
+from tests.support.program import Program, today
 
 FIRST = date(2024, 1, 1)
 OPEN = SimulatedOrg(requests_per_second=None, centre=GeneratedCentre(seed=2, flows=6))

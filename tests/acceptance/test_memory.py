@@ -6,7 +6,7 @@ import os
 from datetime import date, timedelta
 
 from service.simulator import Centre, Flow, SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import Program
+from tests.support.program import Program
 
 # FLOW_OUTCOMES_TEST_ROWS=500000 is the longer form
 ROWS = int(os.environ.get("FLOW_OUTCOMES_TEST_ROWS", "100000"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import Program
+from tests.support.program import Program
 
 
 async def test_migrations_at_once_and_again(newcomer: Program) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
-from tests.acceptance.program import SECRET, Key, Program, expected, figures, today
+from tests.support.program import SECRET, Key, Program, expected, figures, today
 
 FIRSTS = [date(2024, 1, 8), date(2024, 2, 5), date(2024, 3, 4)]
 DAYS = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from service.simulator import GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import Program
+from tests.support.program import Program
 
 SLOW = SimulatedOrg(centre=GeneratedCentre(seed=8, flows=6), requests_per_second=None, latency=0.2)
 

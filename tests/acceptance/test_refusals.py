@@ -15,8 +15,8 @@ from service.simulator import (
     StaticCentre,
 )
 from service.simulator.engine import cardinality_exceeded
-from tests.acceptance.program import Program, today
 from tests.acceptance.test_spans import RecordingCentre
+from tests.support.program import Program, today
 
 FIRST = date(2024, 1, 1)
 CENTRE = GeneratedCentre(seed=5, flows=12)

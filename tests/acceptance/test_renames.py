@@ -7,7 +7,7 @@ import signal
 from datetime import timedelta
 
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
-from tests.acceptance.program import PATIENCE, SECRET, Program, today
+from tests.support.program import PATIENCE, SECRET, Program, today
 
 JOB = {"daily": {"since": "P6D", "off_peak": None}}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import PATIENCE, Program
+from tests.support.program import PATIENCE, Program
 
 JOB = {"daily": {"since": "P3D", "off_peak": None, "retry_every": "PT1S"}}
 SECRET = "the-new-secret"

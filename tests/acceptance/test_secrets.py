@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import SECRET, Program
+from tests.support.program import SECRET, Program
 
 FAULTS = {
     **{f"says_{status}": Faults(hostile_error=Fault(status, page=2)) for status in (400, 401, 403, 404, 500, 503)},

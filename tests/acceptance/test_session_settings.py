@@ -13,11 +13,11 @@ import psycopg
 import pytest
 
 from service.clock import FakeClock, SystemClock
-from service.postgres.export import COLUMNS
+from service.postgres.queries.export import COLUMNS
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import Ended, Program, figures, today
-from tests.faults.daemon import exact
-from tests.integration.place import read
+from tests.support.daemon import exact
+from tests.support.export_harness import read
+from tests.support.program import Ended, Program, figures, today
 
 WAYS = ("DSN", "environment", "role", "database")
 CLIENT = {"client_encoding": "LATIN1", "datestyle": "German, DMY", "timezone": "Asia/Kolkata"}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
-from tests.acceptance.program import Program, today
+from tests.support.program import Program, today
 
 ZONE_OF_WEEK = "America/New_York"
 

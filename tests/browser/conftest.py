@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from service.report import Reporter
+from service.telemetry.events import Reporter
 from service.web import WebServer
 from service.web.gauges import Load
-from tests.browser import planted
+from tests.support import planted
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

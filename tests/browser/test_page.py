@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.browser import planted
 from tests.browser.conftest import Open, Site
-from tests.browser.planted import FLOW, HOSTILE, day
+from tests.support import planted
+from tests.support.planted import FLOW, HOSTILE, day
 
 CELLS = ".calendar[data-org=acme][data-job=daily] td[data-day]"
 States = dict[str, str]

@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
-from tests.chaos.driver import Chaos
-from tests.chaos.kills import STAGES, Kills
-from tests.faults.conftest import DAYS, Site
-from tests.faults.daemon import Reader, exact
 from tests.faults.test_database import SLOW, source
+from tests.support.chaos import Chaos
+from tests.support.daemon import Reader, exact
+from tests.support.kills import STAGES, Kills
+from tests.support.site import DAYS, Site
 
 SECONDS = float(os.environ.get("FLOW_OUTCOMES_CHAOS_SECONDS", "180"))
 KILLS = int(os.environ.get("FLOW_OUTCOMES_CHAOS_KILLS", "200"))

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.test_chaos import ORG, SEED
-from tests.faults.conftest import DAYS, Site
-from tests.faults.daemon import PATIENCE, Daemon, Reader, complete, exact
 from tests.faults.test_database import source
+from tests.support.daemon import PATIENCE, Daemon, Reader, complete, exact
+from tests.support.site import DAYS, Site
 
 TIMES = int(os.environ.get("FLOW_OUTCOMES_CHAOS_OUTAGES", "50"))
 READY_WITHIN = 10.0  # seconds after the database's return

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from service.config import load_config
-from tests.deployment.dockerfile import ROOT
+from tests.support.dockerfile import ROOT
 
 TEXT = (ROOT / "compose.yaml").read_text()
 TREE: dict[str, Any] = yaml.safe_load(TEXT)

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 import pytest
 
-from tests.deployment.dockerfile import ROOT, Instruction, stages
+from tests.support.dockerfile import ROOT, Instruction, stages
 
 BUILD, FINAL = stages()
 

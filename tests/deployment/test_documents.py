@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from service.config import config_from
 from service.config.dsn import fault_in
-from tests.documents import PAGES, ROOT, Block, blocks
+from tests.support.documents import PAGES, ROOT, Block, blocks
 
 README_WALK = "tests/deployment/test_readme.py::test_from_an_own_database_to_an_export"
 EMPTY_FOLDER = "tests/deployment/test_readme.py::test_in_an_empty_folder"

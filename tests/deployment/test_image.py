@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deployment.dockerfile import ROOT, Instruction, stages
+from tests.support.dockerfile import ROOT, Instruction, stages
 
 pytestmark = pytest.mark.image
 MOVED = ("/src", "/opt/", "/wheels")

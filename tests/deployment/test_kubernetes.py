@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from service.config import load_config
-from service.runtime import GRACE
-from tests.deployment.dockerfile import ROOT, stages
+from service.runtime.process import GRACE
+from tests.support.dockerfile import ROOT, stages
 
 FOLDER = ROOT / "config" / "kubernetes"
 VERSIONS = ("1.30", kubernetes_validate.latest_version())

@@ -17,10 +17,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from service.postgres.binaries import server_user
+from service.postgres.embedded.binaries import server_user
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import Program
-from tests.faults.daemon import Daemon
+from tests.support.daemon import Daemon
+from tests.support.program import Program
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 PATIENCE = 20.0

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from tests.documents import ROOT
+from tests.support.documents import ROOT
 
 PROMTOOL = shutil.which("promtool")
 RULES = ROOT / "config" / "grafana" / "alerts.yaml"

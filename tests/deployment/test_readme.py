@@ -19,7 +19,7 @@ import yaml
 from psycopg.conninfo import conninfo_to_dict
 
 from service.cli import _COMMANDS
-from tests.documents import ROOT, blocks
+from tests.support.documents import ROOT, blocks
 
 README = "README.md"
 PATIENCE = 120.0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.documents import ROOT, blocks
+from tests.support.documents import ROOT, blocks
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 BIN = Path(sys.executable).parent

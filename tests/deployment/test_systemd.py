@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.runtime import GRACE
-from tests.deployment.dockerfile import ROOT
+from service.runtime.process import GRACE
+from tests.support.dockerfile import ROOT
 
 TEXT = (ROOT / "config" / "systemd" / "flow-outcomes.service").read_text()
 SETTINGS = dict(re.findall(r"^(\w+)=(.*)$", TEXT, re.MULTILINE))

@@ -12,13 +12,13 @@ import pytest
 from service.clock import FakeClock, SystemClock
 from service.errors import DatabaseAwayError
 from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
-from service.postgres.lease import Lease
+from service.postgres.lease.lease import Lease
 from service.postgres.merge import ScanRecord, merge
+from service.postgres.merge.staging import Staging
 from service.postgres.pool import Database
-from service.postgres.staging import Staging
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
-from tests.faults.conftest import DAYS, LONG_FORM, Site
-from tests.faults.daemon import Daemon, Reader, complete, exact
+from tests.support.daemon import Daemon, Reader, complete, exact
+from tests.support.site import DAYS, LONG_FORM, Site
 
 pytestmark = pytest.mark.acceptance
 
@@ -266,7 +266,7 @@ async def test_a_hold_that_cannot_be_noted(site: Site) -> None:
 @pytest.mark.short
 async def test_what_was_staged_is_gone(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash of the server empties unlogged tables: a scan that lost a part of itself there is not stored."""
-    monkeypatch.setattr("service.postgres.staging.MEMORY", 1)
+    monkeypatch.setattr("service.postgres.merge.staging.MEMORY", 1)
     span = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
     clock = SystemClock()
     pool = Database(database, size=2, application_name="test")

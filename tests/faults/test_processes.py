@@ -16,15 +16,15 @@ import pytest
 from service.clock import FakeClock, SystemClock
 from service.errors import DatabaseAwayError, LeaseLostError
 from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
-from service.postgres.lease import Lease
-from service.postgres.lease_keeper import LeaseKeeper
+from service.postgres.lease.lease import Lease
+from service.postgres.lease.manager import LeaseKeeper
 from service.postgres.merge import ScanRecord, merge
+from service.postgres.merge.staging import Staging
 from service.postgres.pool import Database
-from service.postgres.staging import Staging
 from service.simulator import Simulator, SimulatorConfig
-from tests.faults.conftest import DAYS, Site
-from tests.faults.daemon import Daemon, Reader, complete, exact
 from tests.faults.test_database import SLOW, midway, source
+from tests.support.daemon import Daemon, Reader, complete, exact
+from tests.support.site import DAYS, Site
 
 HANDOVERS = 50
 CLOCK = SystemClock()
@@ -215,8 +215,8 @@ async def holder(name: str, dsn: str, days: list[int]) -> AsyncIterator[Holder]:
 @pytest.mark.integration
 async def test_fifty_handovers(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order and by force, under load: not one commit under an old epoch."""
-    monkeypatch.setattr("service.postgres.lease_keeper.POLL_EVERY", 0.02)
-    monkeypatch.setattr("service.postgres.lease_keeper.CONNECT_AGAIN", 0.02)
+    monkeypatch.setattr("service.postgres.lease.manager.POLL_EVERY", 0.02)
+    monkeypatch.setattr("service.postgres.lease.manager.CONNECT_AGAIN", 0.02)
     days = [0]
 
     async def rows(query: str) -> list[tuple[Any, ...]]:

@@ -12,10 +12,10 @@ import yaml
 from psycopg.conninfo import conninfo_to_dict
 
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
-from tests.acceptance.program import SECRET, Program
-from tests.faults.conftest import Site
-from tests.faults.daemon import Daemon, complete, exact
 from tests.faults.test_database import SLOW, source
+from tests.support.daemon import Daemon, complete, exact
+from tests.support.program import SECRET, Program
+from tests.support.site import Site
 
 pytestmark = pytest.mark.acceptance
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from service.simulator import Fault, Faults
-from tests.acceptance.program import Running
-from tests.faults.conftest import DAYS, LONG_FORM, Site
-from tests.faults.daemon import Daemon, Reader, complete, exact
 from tests.faults.test_database import SLOW, midway, source, undisturbed
+from tests.support.daemon import Daemon, Reader, complete, exact
+from tests.support.program import Running
+from tests.support.site import DAYS, LONG_FORM, Site
 
 pytestmark = pytest.mark.acceptance
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from service.simulator import Simulator
-from tests.acceptance.program import Program
-from tests.faults.cluster import Pair, pair
-from tests.faults.conftest import DAYS, JOB
-from tests.faults.daemon import Daemon, complete, exact
 from tests.faults.test_database import midway, source
+from tests.support.cluster import Pair, pair
+from tests.support.daemon import Daemon, complete, exact
+from tests.support.program import Program
+from tests.support.site import DAYS, JOB
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.short]
 

@@ -18,15 +18,15 @@ import pytest
 
 from service.clock import SystemClock
 from service.errors import FlowOutcomesError
+from service.extraction.normalise import Frame, normalise
 from service.genesys import flow_aggregates, query_builder
 from service.model import Entry, Granularity, Normalised, Query, Scan, SoundEntry, Span, Window, instant
-from service.normalise import Frame, normalise
-from service.postgres.lease import Lease
+from service.postgres.lease.lease import Lease
 from service.postgres.merge import ScanRecord, merge
+from service.postgres.merge.staging import Staging
 from service.postgres.pool import Database
-from service.postgres.staging import Staging
-from tests.fuzz.mutation import mutated
-from tests.rows import rows_of
+from tests.support.mutation import mutated
+from tests.support.rows import rows_of
 
 LONG = int(os.environ.get("FLOW_OUTCOMES_FUZZ_PAGES", "100000"))
 SEED = int(os.environ.get("FLOW_OUTCOMES_FUZZ_SEED", "3"))

@@ -10,13 +10,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from service import check
-from service.check import Finding, Steps
 from service.cli import main
 from service.config import Org, config_from
 from service.errors import DatabaseAwayError
-from service.postgres.look import Facts
-from service.runtime import Runtime
+from service.postgres.probe import Facts
+from service.runtime import preflight
+from service.runtime.preflight import Finding, Steps
+from service.runtime.process import Runtime
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
 
 WELL = Facts("16.2", "", writable=True, pending=[], there=True, may_migrate=False, lacking=[])
@@ -48,7 +48,7 @@ def org(simulator: Simulator | None, name: str = "acme", **changes: object) -> O
 async def ask(dsn: str, org: Org) -> list[Finding]:
     steps = Steps()
     async with Runtime(dsn, 2, steps.emit).running() as runtime:
-        return await check.ask(runtime, org, steps)
+        return await preflight.ask(runtime, org, steps)
 
 
 def lines(findings: list[Finding]) -> list[tuple[str, bool]]:
@@ -113,7 +113,7 @@ async def test_the_org_is_worked_by_another(
     database: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its owner is told with its breaker, and nothing is asked."""
-    monkeypatch.setattr(check, "TAKE_WITHIN", 0.3)
+    monkeypatch.setattr(preflight, "TAKE_WITHIN", 0.3)
     async with Runtime(database, 2, Steps().emit).running() as owner:
         await owner.lease("acme")
         found = await ask(database, org(simulator))
@@ -129,8 +129,8 @@ async def test_the_org_is_worked_by_another(
 
 async def test_the_database_looked_at(database: str, empty_database: str) -> None:
     """A current schema is fine; none yet is fine where the role may make it."""
-    assert all(each.good for each in check.of_database(await check.look(database)))
-    found = check.of_database(await check.look(empty_database))
+    assert all(each.good for each in preflight.of_database(await preflight.look(database)))
+    found = preflight.of_database(await preflight.look(empty_database))
     assert [(each.about, each.good) for each in found] == [("database", True), ("schema", True)]
     assert "flow-outcomes migrate" in found[1].mend
 
@@ -147,7 +147,7 @@ async def test_the_database_looked_at(database: str, empty_database: str) -> Non
 )
 def test_the_database_in_trouble(facts: Facts, word: str) -> None:
     """What keeps the daemon from working is told with what to do."""
-    bad = [each for each in check.of_database(facts) if not each.good]
+    bad = [each for each in preflight.of_database(facts) if not each.good]
     assert len(bad) == 1
     assert word in bad[0].said
     assert bad[0].mend
@@ -192,7 +192,7 @@ async def test_settings_that_do_not_arrive(database: str, monkeypatch: pytest.Mo
     """A server that shows other settings than ours is behind a pooler, and none to work with."""
     monkeypatch.setattr("service.postgres.session.conninfo", lambda dsn, *_, **__: dsn)
     with pytest.raises(DatabaseAwayError, match="this is a pooler"):
-        await check.look(database)
+        await preflight.look(database)
     runtime = Runtime(database, 2, lambda _, **__: None)
     async with runtime.running():
         runtime.keeper.want("acme")

@@ -14,9 +14,9 @@ from aiohttp import hdrs, web
 from aiohttp.test_utils import make_mocked_request
 
 from service.clock import FakeClock
-from service.web import answers, connection, outbox
-from service.web.answers import Answer, Answers
+from service.web import connection, outbox, response_cache
 from service.web.outbox import PIECE, Outbox
+from service.web.response_cache import Answer, Answers
 from tests.integration.test_web import serving
 from tests.support import clients
 from tests.support.clients import Client, get
@@ -183,7 +183,7 @@ async def test_small_answers_go_as_they_are() -> None:
 
 async def test_kept_answers_are_bounded(fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those requested longest ago are dropped where all of them are larger than allowed."""
-    monkeypatch.setattr(answers, "MOST_BYTES", 250)
+    monkeypatch.setattr(response_cache, "MOST_BYTES", 250)
     made: list[str] = []
 
     class Large(Answers):

@@ -19,17 +19,17 @@ import pytest
 
 from service.config import Database as DatabaseConfig
 from service.errors import ConfigError, DatabaseAwayError
-from service.postgres import binaries
-from service.postgres.embedded import Embedded, TakenError
-from service.postgres.embedded_folder import running
-from service.runtime import database_of
+from service.postgres.embedded import binaries
+from service.postgres.embedded.folder import running
+from service.postgres.embedded.server import Embedded, TakenError
+from service.runtime.database import database_of
 
 CHECKOUT = Path(__file__).parents[2]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="root alone can drop to another user")
 OWNER = """
 import sys, time
 from pathlib import Path
-from service.postgres.embedded import Embedded, TakenError
+from service.postgres.embedded.server import Embedded, TakenError
 print(Embedded(Path(sys.argv[1]), durable=False).start(), flush=True)
 time.sleep(600)
 """

@@ -16,14 +16,14 @@ import yaml
 
 from service.cli import main
 from service.errors import ConfigError, DatabaseAwayError
-from service.export import Exported, export
-from service.export_folder import FRESH, MANIFEST, PENDING, ExportError, ExportFolder
+from service.export.exporter import Exported, export
+from service.export.folder import FRESH, MANIFEST, PENDING, ExportError, ExportFolder
+from service.export.parquet import Parquet
 from service.model import FlowBucket, Granularity, OutcomeRow
-from service.parquet import Parquet
 from service.postgres import aliases
-from service.postgres import export as reading
-from service.postgres.export import COLUMNS
-from tests.integration.place import DAYS, Place, figures, two_orgs
+from service.postgres.queries import export as reading
+from service.postgres.queries.export import COLUMNS
+from tests.support.export_harness import DAYS, Place, figures, two_orgs
 
 FILES = {f"org={org}/granularity=daily/month=2024-0{month}" for org in ("acme", "globex") for month in (1, 2)}
 

@@ -13,9 +13,9 @@ from service.model import FlowBucket, OutcomeRow, Reject, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias
 from service.postgres.merge import Merged
+from service.postgres.merge.staging import Staging
 from service.postgres.pool import Connection, Database
-from service.postgres.staging import Staging
-from tests.integration.desk import FIRST, Desk
+from tests.support.scan_harness import FIRST, Desk
 
 DAY = timedelta(days=1)
 MAX = 2**63 - 1

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from psycopg.rows import dict_row
 
-from service.check import Steps, ask_alone
 from service.clock import SystemClock
 from service.config import Config, load_config
-from service.once import run_once
-from service.postgres import staging
+from service.postgres.merge import staging
+from service.runtime.once import run_once
+from service.runtime.preflight import Steps, ask_alone
 from service.simulator import (
     Fault,
     Faults,

@@ -14,10 +14,10 @@ import psycopg
 import pytest
 import yaml
 
-from service.report import Reporter
+from service.telemetry.events import Reporter
 from service.web import WebServer
 from service.web.gauges import Load
-from tests.browser import planted
+from tests.support import planted
 
 FOLDER = Path(__file__).parents[2] / "config" / "grafana"
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())

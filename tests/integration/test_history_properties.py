@@ -25,8 +25,8 @@ from service.model import FlowBucket, Granularity, OutcomeRow, Reject, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias, AliasError
 from service.postgres.pool import Database
-from tests.integration.desk import FIRST, Desk
-from tests.integration.reference import Key, Place, Reference, Row, Said, Scanned, Shown
+from tests.support.reference_model import Key, Place, Reference, Row, Said, Scanned, Shown
+from tests.support.scan_harness import FIRST, Desk
 
 HISTORIES = int(os.environ.get("FLOW_OUTCOMES_HISTORIES", "60"))
 STEPS = {Granularity.HOURLY: timedelta(hours=1), Granularity.DAILY: timedelta(days=1)}

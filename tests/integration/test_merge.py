@@ -14,12 +14,12 @@ from msgspec.structs import replace
 from service.clock import SystemClock
 from service.errors import ConflictError, LeaseLostError
 from service.model import FlowBucket, Granularity, OutcomeRow, Query, Reject, Scan, Span, Window
-from service.postgres.lease import Lease
-from service.postgres.ledger import Ledger
+from service.postgres.lease.lease import Lease
 from service.postgres.merge import Merged, ScanRecord, merge
+from service.postgres.merge.staging import Staging
 from service.postgres.pool import Database
-from service.postgres.staging import Staging
-from tests.integration.desk import page
+from service.postgres.windows.ledger import Ledger
+from tests.support.scan_harness import page
 
 DAY = timedelta(days=1)
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -329,7 +329,7 @@ async def test_a_merge_under_an_old_epoch_writes_nothing(desk: Desk) -> None:
 
 async def test_a_scan_that_outgrows_memory_is_stored_the_same(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on in the unlogged table, and nothing stays there."""
-    monkeypatch.setattr("service.postgres.staging.MEMORY", 1)
+    monkeypatch.setattr("service.postgres.merge.staging.MEMORY", 1)
     reject = Reject("bad", "{}", "f", FIRST, "Bad")
     await desk.scan(range(1), {(0, "f", "Paid"): 3, (0, "f", "Bad"): None}, rejects=[reject])
     assert await desk.counts() == {(0, "f", "Paid"): 3, (0, "f", "Bad"): None}
@@ -359,8 +359,8 @@ async def test_a_merge_does_not_need_to_know_how_much_was_stored(desk: Desk) -> 
 
 async def test_many_scans_share_what_memory_there_is(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all of them hold too much each holds less, and nothing counts as held in the end."""
-    monkeypatch.setattr("service.postgres.staging.MEMORY_OF_ALL", 1500)
-    monkeypatch.setattr("service.postgres.staging.MEMORY_WHEN_SCARCE", 500)
+    monkeypatch.setattr("service.postgres.merge.staging.MEMORY_OF_ALL", 1500)
+    monkeypatch.setattr("service.postgres.merge.staging.MEMORY_WHEN_SCARCE", 500)
     rows = [
         OutcomeRow(FlowBucket("f", *span(0)), f"outcome {number}", 1, 0.1, rejected=False) for number in range(8)
     ]

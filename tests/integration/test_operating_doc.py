@@ -15,13 +15,13 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 
-from service.export import export
+from service.export.exporter import export
 from service.model import FlowBucket, OutcomeRow, Span
-from service.postgres import binaries
-from service.postgres.look import facts, looking
+from service.postgres.embedded import binaries
 from service.postgres.migrate import known, migrate, pending
 from service.postgres.pool import Database
-from tests.integration.desk import Desk
+from service.postgres.probe import facts, looking
+from tests.support.scan_harness import Desk
 
 TEXT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from service.model import FlowBucket, Normalised, OutcomeRow, SoundFigure
-from service.postgres import packing
-from service.postgres.binary_copy import HEADER, TRAILER, begin, pack_int4
-from service.postgres.packing import COLUMNS, NAME_COLUMNS, Packer
-from service.postgres.staging import _TABLES
+from service.postgres.merge import packing
+from service.postgres.merge.binary_copy import HEADER, TRAILER, begin, pack_int4
+from service.postgres.merge.packing import COLUMNS, NAME_COLUMNS, Packer
+from service.postgres.merge.staging import _TABLES
 
 pytestmark = pytest.mark.integration
 

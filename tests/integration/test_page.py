@@ -13,12 +13,12 @@ import aiohttp
 import psycopg
 import pytest
 
-from service.report import Reporter
+from service.telemetry.events import Reporter
 from service.web import WebServer
-from service.web.answers import MOST_KEPT
 from service.web.gauges import Load
-from tests.browser import planted
-from tests.browser.planted import FLOW, HOSTILE, day
+from service.web.response_cache import MOST_KEPT
+from tests.support import planted
+from tests.support.planted import FLOW, HOSTILE, day
 
 AWAY = "postgresql://outcomes:hush-hush@127.0.0.1:1/none"
 

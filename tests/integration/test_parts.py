@@ -13,12 +13,12 @@ import pytest
 from service.clock import SystemClock
 from service.errors import ConflictError
 from service.model import FlowBucket, Granularity, OutcomeRow, Query, Reject, Scan, Span, Window
-from service.postgres.lease import Lease
-from service.postgres.ledger import Ledger
+from service.postgres.lease.lease import Lease
 from service.postgres.merge import Merged, ScanRecord, merge
+from service.postgres.merge.staging import Staging
 from service.postgres.pool import Database
-from service.postgres.staging import Staging
-from tests.integration.desk import page
+from service.postgres.windows.ledger import Ledger
+from tests.support.scan_harness import page
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = Span(START, START + timedelta(days=1))

@@ -12,9 +12,9 @@ import pytest
 
 from service.cli import main
 from service.config import load_config
-from service.once import run_once
-from service.report import Reporter
+from service.runtime.once import run_once
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
+from service.telemetry.events import Reporter
 
 
 @pytest.fixture

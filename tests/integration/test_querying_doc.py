@@ -11,7 +11,7 @@ import pytest
 
 from service.model import FlowBucket, Granularity, OutcomeRow, Reject, Span
 from service.postgres.pool import Database
-from tests.integration.desk import Desk
+from tests.support.scan_harness import Desk
 
 TEXT = (Path(__file__).parents[2] / "docs" / "querying.md").read_text()
 QUERIES = [

@@ -7,9 +7,9 @@ import pytest
 
 from service.errors import ConfigError, DatabaseAwayError
 from service.postgres import session
-from service.postgres.look import looking
 from service.postgres.migrate import migrate
 from service.postgres.pool import Connection, Database
+from service.postgres.probe import looking
 
 OTHERWISE = {
     "client_encoding": "LATIN1",

@@ -14,10 +14,10 @@ import pytest
 from service.cli import main
 from service.config import Config, config_from
 from service.errors import DatabaseAwayError, SchemaError
-from service.postgres import standing as ledger
-from service.postgres.look import looking, unready
+from service.postgres.lease import breaker
 from service.postgres.pool import Database
-from service.standing import JobStanding, Standing, standing
+from service.postgres.probe import looking, unready
+from service.status.status import JobStanding, Standing, standing
 
 NOW = datetime(2024, 1, 11, 12, tzinfo=UTC)
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -158,8 +158,8 @@ async def test_the_owner_and_its_breaker(written: Ledger) -> None:
         " VALUES ('acme', 'me', now(), now() + interval '15 s', now() + interval '1 min')"
     )
     async with pool(written.dsn) as database:
-        await ledger.note_breaker(database, "acme", "me", "open", 30.0)
-        await ledger.note_breaker(database, "acme", "somebody else", "closed", None)
+        await breaker.note_breaker(database, "acme", "me", "open", 30.0)
+        await breaker.note_breaker(database, "acme", "somebody else", "closed", None)
         acme = (await written.standing(config()))["orgs"]["acme"]
         assert (acme["owner"], acme["breaker"]) == ("me", "open")
         assert acme["jobs"]["daily"]["gaps"][0]["reason"] == (
@@ -170,7 +170,7 @@ async def test_the_owner_and_its_breaker(written: Ledger) -> None:
         written.execute("UPDATE flow_outcomes.org_lease SET expires_at = now() - interval '1 s'")
         acme = (await written.standing(config()))["orgs"]["acme"]
         assert (acme["owner"], acme["breaker"]) == (None, "open")
-        await ledger.note_breaker(database, "acme", "me", "half-open", None)
+        await breaker.note_breaker(database, "acme", "me", "half-open", None)
         acme = (await written.standing(config()))["orgs"]["acme"]
         assert (acme["breaker"], acme["breaker_until"]) == ("closed", None)
 

@@ -10,7 +10,7 @@ import pytest
 from service.model import FlowBucket, OutcomeRow, Span
 from service.postgres import aliases
 from service.postgres.pool import Database
-from tests.integration.desk import FIRST, Desk
+from tests.support.scan_harness import FIRST, Desk
 
 DAY = timedelta(days=1)
 DAYS = [Span(FIRST + day * DAY, FIRST + (day + 1) * DAY) for day in range(2)]

@@ -16,10 +16,10 @@ import sqlglot
 import yaml
 from sqlglot import exp
 
-from service.export_folder import MANIFEST
+from service.export.folder import MANIFEST
 from service.model import Granularity
-from tests.documents import blocks
-from tests.integration.place import DAYS, Place, figures, read, two_orgs
+from tests.support.documents import blocks
+from tests.support.export_harness import DAYS, Place, figures, read, two_orgs
 
 PAGE = "docs/warehouses.md"
 FOLDER = "/srv/flow-outcomes"

@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.config import Config, config_from
 from service.errors import ConfigError
-from service.report import Reporter
-from service.web import WebServer, watch
+from service.telemetry.events import Reporter
+from service.web import WebServer, status_cache
 from service.web.gauges import Load
 
 LABELS = ("org", "job", "state")
@@ -212,7 +212,7 @@ async def test_not_ready_where_nothing_can_be_written(database: str) -> None:
 
 async def test_a_hung_database_does_not_hang_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes the connection and says nothing costs a bounded wait."""
-    monkeypatch.setattr(watch, "PATIENCE", 0.2)
+    monkeypatch.setattr(status_cache, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         async with serving(f"postgresql://127.0.0.1:{port}/none") as site, asyncio.timeout(5):

@@ -11,11 +11,11 @@ import pytest
 from service.clock import SystemClock
 from service.config import config_from
 from service.errors import LeaseLostError
+from service.extraction.org_worker import OrgWorker, Wish
 from service.genesys import GenesysClient
 from service.genesys.server_clock import ServerClock
-from service.postgres.lease import Lease
+from service.postgres.lease.lease import Lease
 from service.postgres.pool import Database
-from service.worker import OrgWorker, Wish
 
 CLOCK = SystemClock()
 CONFIG = config_from(

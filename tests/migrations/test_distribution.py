@@ -11,7 +11,7 @@ import psycopg
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "scaling.md").read_text()
-STATEMENTS = "\n".join(file.read_text() for file in (ROOT / "service" / "postgres").glob("*.py"))
+STATEMENTS = "\n".join(file.read_text() for file in (ROOT / "service" / "postgres").rglob("*.py"))
 
 
 def column(dsn: str, query: str) -> set[str]:
@@ -59,7 +59,7 @@ def test_sessions_are_compared_with_kept_tables_alone() -> None:
 
 def texts() -> Iterator[str]:
     """Every string of the statements' modules, its parts joined."""
-    for file in (ROOT / "service" / "postgres").glob("*.py"):
+    for file in (ROOT / "service" / "postgres").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
                 case ast.Constant(value=str() as text):

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.postgres import binaries
+from service.postgres.embedded import binaries
 from service.postgres.migrate import known, migrate, migrations_dir, pending, rollback
 
 OF_THE_SCHEMA = "n.nspname = 'flow_outcomes' AND c.relname NOT LIKE '%yoyo%'"

@@ -19,15 +19,15 @@ import aiohttp
 import pytest
 import structlog
 
-from service import logs
 from service.config import Config, load_config
-from service.daemon import Daemon
-from service.report import Reporter
+from service.runtime.daemon import Daemon
 from service.simulator import Fault, SimulatedOrg, Simulator, SimulatorConfig
 from service.simulator.buckets import TimeGroup
-from tests.acceptance.program import Program, expected, figures
-from tests.soak.clock import FastClock
-from tests.soak.footprint import MIB, Footprint, idle
+from service.telemetry import logs
+from service.telemetry.events import Reporter
+from tests.support.fast_clock import FastClock
+from tests.support.footprint import MIB, Footprint, idle
+from tests.support.program import Program, expected, figures
 
 DAY_SECONDS = float(os.environ.get("FLOW_OUTCOMES_SOAK_DAY_SECONDS", "20"))
 DAYS = int(os.environ.get("FLOW_OUTCOMES_SOAK_DAYS", "30"))
@@ -59,7 +59,7 @@ API_FAULTS: dict[str, object] = {
     "token_throttled": "1",
 }
 # The last warnings for who looks, and an org's requests of the last second.
-UP_TO_A_BOUND = Counter({"service.report.Warned": 50, "service.genesys.limiter.Permit": 400})
+UP_TO_A_BOUND = Counter({"service.telemetry.events.Warned": 50, "service.genesys.limiter.Permit": 400})
 DEEDS = ("terminate", "revoke", "reload", "run_now", "scrape")
 
 

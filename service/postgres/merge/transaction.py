@@ -17,14 +17,14 @@ from service.clock import TOLERANCE, Clock, trusted_time
 from service.errors import LeaseLostError, StorageError
 from service.model import Window
 from service.postgres.lease import Lease
-from service.postgres.merge import expected, figures, scan, windows
-from service.postgres.merge.intake import Intake
+from service.postgres.merge import expected, figures, scan, window_results
+from service.postgres.merge.loader import Intake
+from service.postgres.merge.merge_session import Session
 from service.postgres.merge.record import LONGEST_BUCKET, Merged, Missing, ScanRecord, scope_of
-from service.postgres.merge.session import Session
+from service.postgres.merge.staging import Staging
+from service.postgres.merge.statistics import note_outcomes
 from service.postgres.pool import MERGE_TIMEOUT, Connection, Database, explain
 from service.postgres.revision import STAMP
-from service.postgres.staging import Staging
-from service.postgres.statistics import note_outcomes
 
 # Figures stored a moment ago are not in the planner's statistics: it takes thousands of rows for few, and would
 # materialise them all for each row of a scan. Of the session's own tables it knows the size alone, and would sort
@@ -83,14 +83,16 @@ class Merge:
         await self._session.connection.execute(_SETTINGS + scan.TABLES)
         await self._lock(lease)
         await self._intake.take_names()
-        outdone, covered_before = await self._session.in_turn(windows.FIND_OUTDONE, expected.NOTE_COVERED_BEFORE)
+        outdone, covered_before = await self._session.in_turn(
+            window_results.FIND_OUTDONE, expected.NOTE_COVERED_BEFORE
+        )
         self._all_new = not covered_before
         self._at_once = self._all_new and not outdone and self._staging.plain
         self._counted = not (outdone or self._staging.repeats)
         await (self._intake.store_at_once() if self._at_once else self._intake.take_rows())
         await self._intake.count_rows()
         if outdone:
-            await self._session.run(windows.LEAVE_OUTDONE)
+            await self._session.run(window_results.LEAVE_OUTDONE)
         if self._staging.rejects:
             await self._intake.take_rejects()
         await self._doubt()
@@ -144,14 +146,14 @@ class Merge:
         if not empty:
             return
         found = await self._session.run(
-            windows.FIND_DOUBTED,
+            window_results.FIND_DOUBTED,
             empty_starts=[window.span.start for window in empty],
             empty_ends=[window.span.end for window in empty],
             requested=empty[0].requested,
         )
         doubted = [start for start, doubted_in in found if doubted_in in (None, self._record.cycle)]
         self.result.doubted.update(self._record.window_at(start) for start in doubted)
-        await self._session.run(windows.DISBELIEVE, doubted=doubted)
+        await self._session.run(window_results.DISBELIEVE, doubted=doubted)
 
     async def _store_all(self) -> None:
         """Store what was brought in where nothing was stored."""
@@ -226,7 +228,9 @@ class Merge:
         execute = self._session.connection.execute
         async with self._session.connection.pipeline():
             if self.result.rows:
-                await execute(windows.REFUTE_DOUBTS_BY_NEW if self._at_once else windows.REFUTE_DOUBTS, known)
+                await execute(
+                    window_results.REFUTE_DOUBTS_BY_NEW if self._at_once else window_results.REFUTE_DOUBTS, known
+                )
             for window in self._windows:
                 doubted = window in self.result.doubted
                 its = {
@@ -237,7 +241,7 @@ class Merge:
                     "rows": self.result.rows.get(window, 0),
                     "rejected": self.result.rejected.get(window, 0),
                 }
-                statement = windows.DOUBT_WINDOW if doubted else windows.COMPLETE_WINDOW
+                statement = window_results.DOUBT_WINDOW if doubted else window_results.COMPLETE_WINDOW
                 await execute(statement, {**known, **its})
             if self.result.changed:
                 await execute(

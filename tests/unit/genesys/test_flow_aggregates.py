@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from service.errors import ForbiddenError, PageError, RefusedError, ServerError, TooLargeError
-from service.genesys.faults import fault
+from service.extraction.normalise import Frame, normalise
+from service.genesys.error_mapping import fault
 from service.genesys.flow_aggregates import ASKING, FlowAggregates, decode
 from service.genesys.redaction import Redactor
 from service.model import Entry, Figure, Granularity, Query, Span
-from service.normalise import Frame, normalise
 
 DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
 INTERVAL = "2024-01-01T00:00:00.000Z/2024-01-02T00:00:00.000Z"

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from msgspec.structs import astuple
 
 from service.errors import PageError
+from service.extraction.json_values import whole_number
+from service.extraction.normalise import Frame, normalise
 from service.genesys.dialect import ApiRequest
 from service.genesys.query_builder import PATH, QueryBuilder, decode
 from service.model import Entry, Figure, Granularity, Page, Query, Span
-from service.normalise import Frame, normalise
-from service.values import whole_number
-from tests.rows import plain, rows_of
+from tests.support.rows import plain, rows_of
 
 DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
 INTERVAL = "2024-01-01T00:00:00.000Z/2024-01-02T00:00:00.000Z"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from service.model import Granularity, Span
 from service.plan import buckets as b
-from service.plan import edges
-from service.plan.edges import Step
+from service.plan import calendar
+from service.plan.calendar import Step
 
 HOURLY, DAILY, MONTHLY = Granularity
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -58,10 +58,10 @@ def test_floor_and_following_enclose(zone: str, at: datetime, granularity: Granu
 @settings(deadline=None)
 def test_edges_until(zone: str, at: datetime, step: Step) -> None:
     """A run of edges is the same as one edge after the other."""
-    start = edges.at_or_before(at, step, zone)
-    run = edges.until(start, at + 5 * DAY, step, zone)
+    start = calendar.at_or_before(at, step, zone)
+    run = calendar.until(start, at + 5 * DAY, step, zone)
     one_by_one = [start]
-    while (following := edges.after(one_by_one[-1], step, zone)) <= at + 5 * DAY:
+    while (following := calendar.after(one_by_one[-1], step, zone)) <= at + 5 * DAY:
         one_by_one.append(following)
     assert run == one_by_one
 
@@ -71,7 +71,7 @@ def test_edges_until(zone: str, at: datetime, step: Step) -> None:
 def test_edges_nest(zone: str, at: datetime) -> None:
     """A month begins with a day, and so does a week; a day begins with an hour."""
     assert b.is_edge(b.floor(at, MONTHLY, zone), DAILY, zone)
-    assert b.is_edge(edges.at_or_before(at, Step.WEEK, zone), DAILY, zone)
+    assert b.is_edge(calendar.at_or_before(at, Step.WEEK, zone), DAILY, zone)
     assert b.is_edge(b.floor(at, DAILY, zone), HOURLY, zone)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from service.model import Granularity, Span, Window
 from service.plan.forecast import Cost, by_granularity, cost, seconds
-from service.plan.scans import OrgSettings
+from service.plan.grouping import OrgSettings
 
 ORG = OrgSettings("acme", "UTC", page_size=100, concurrency=4)
 FIRST = datetime(2023, 1, 1, tzinfo=UTC)

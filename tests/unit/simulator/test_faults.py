@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from service.simulator.distortion import distort
 from service.simulator.faults import FAULT_NAMES, Fault, FaultPlan, Faults, Occasion
+from service.simulator.page_corruption import distort
 
 
 def occasion(**faults: Fault) -> Occasion:

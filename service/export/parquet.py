@@ -1,0 +1,82 @@
+"""Rows into a Parquet file that Snowflake, BigQuery, Redshift, DuckDB and Spark read alike.
+
+Snappy and microseconds in UTC are what all of them know; the columns stand in the order of the view, because
+Redshift goes by their place.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from service.errors import ConfigError, Fault
+from service.postgres.queries.export import COLUMNS
+
+EXTRA = "needs pyarrow: pip install 'flow-outcomes[export]'"
+
+_TEXT, _COUNT, _SHARE, _INSTANT = "string", "int64", "double", "timestamp"
+_TYPES = {
+    "bucket_start": _INSTANT,
+    "bucket_end": _INSTANT,
+    "outcome_count": _COUNT,
+    "outcome_percentage": _SHARE,
+    "outcome_share": _SHARE,
+    "extraction_timestamp": _INSTANT,
+    "success_count": _COUNT,
+    "failure_count": _COUNT,
+}
+_NEVER_NULL = {"org", "flow_id", "granularity", "bucket_start", "bucket_end", "outcome_key", "outcome_name"}
+
+
+class Parquet:
+    """What writes the files; made once, for it needs an extra package.
+
+    Raises:
+        ConfigError: that package is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._arrow: Any = importlib.import_module("pyarrow")
+            self._files: Any = importlib.import_module("pyarrow.parquet")
+        except ImportError as error:
+            raise ConfigError([Fault("export", EXTRA)]) from error
+        kinds = {_INSTANT: self._arrow.timestamp("us", tz="UTC"), _COUNT: self._arrow.int64()}
+        kinds |= {_SHARE: self._arrow.float64(), _TEXT: self._arrow.string()}
+        self._schema = self._arrow.schema(
+            [
+                self._arrow.field(name, kinds[_TYPES.get(name, _TEXT)], nullable=name not in _NEVER_NULL)
+                for name in COLUMNS
+            ]
+        )
+
+    async def write(self, path: Path, rows: AsyncGenerator[list[tuple[Any, ...]], None]) -> int:
+        """Write a file, on the disk when this returns, and tell its rows; without any there is no file."""
+        count = 0
+        writer = None
+        try:
+            async with aclosing(rows):
+                async for some in rows:
+                    if writer is None:
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        writer = self._files.ParquetWriter(path, self._schema, compression="snappy")
+                    writer.write_batch(self._batch(some))
+                    count += len(some)
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is not None:
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+        return count
+
+    def _batch(self, rows: Sequence[tuple[Any, ...]]) -> Any:  # noqa: ANN401 - pyarrow is not typed
+        columns = zip(*rows, strict=True)
+        arrays = [
+            self._arrow.array(column, type=field.type) for column, field in zip(columns, self._schema, strict=True)
+        ]
+        return self._arrow.record_batch(arrays, schema=self._schema)

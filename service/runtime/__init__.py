@@ -1,0 +1,53 @@
+"""The program as a process: start, loop, stop.
+
+::
+
+    daemon     start, main loop, shutdown, reload
+    once       run what is due, then exit
+    demo       the whole program with nothing to set up
+    preflight  the checks behind ``check``
+    org_loop   one org in the daemon, with a loop for each job
+    process    the pool, the leases and the workers of this process
+    database   open or start the database, migrate its schema
+    timers     APScheduler as a clock
+    signals    signals as events
+
+An importer gets a name's module when it first uses the name: most commands need neither the web server nor the
+timers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from service.runtime.daemon import Daemon
+    from service.runtime.database import database_of, migrated
+    from service.runtime.once import DATABASE_PATIENCE, run_once
+    from service.runtime.process import Runtime
+
+__all__ = [
+    "DATABASE_PATIENCE",
+    "Daemon",
+    "Runtime",
+    "database_of",
+    "migrated",
+    "run_once",
+]
+
+_HOMES = {
+    "DATABASE_PATIENCE": "service.runtime.once",
+    "Daemon": "service.runtime.daemon",
+    "Runtime": "service.runtime.process",
+    "database_of": "service.runtime.database",
+    "migrated": "service.runtime.database",
+    "run_once": "service.runtime.once",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever bears the name
+    """Import the module of a name when the name is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

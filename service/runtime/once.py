@@ -1,0 +1,107 @@
+"""``run --once``: every window that is due now, for every org, and then an end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from service.config import Config, Org
+from service.errors import DatabaseAwayError, LeaseLostError
+from service.extraction import GivenUpError, OrgWorker, Tally, Wish
+from service.postgres.lease import Lease
+from service.runtime.database import AWAY_RETRY, database_of, migrated
+from service.runtime.process import GRACE, Runtime
+from service.runtime.signals import Signals
+from service.telemetry import Emit
+
+HELD_ELSEWHERE = 30.0  # seconds to wait for an org that another process holds
+DATABASE_PATIENCE = 30.0  # seconds to wait for a database that is away
+
+
+async def run_once(config: Config, emit: Emit) -> int:
+    """Run what is due for all orgs, side by side; the exit code. SIGTERM ends it in order, with 0.
+
+    Raises:
+        DatabaseAwayError: the database was away at the start, and stayed so.
+    """
+    with Signals().heard() as signals:
+        running = asyncio.create_task(_run(config, emit, signals))
+        stopping = asyncio.create_task(signals.stop.wait())
+        try:
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                await asyncio.wait({running}, timeout=GRACE)
+                running.cancel()
+                await asyncio.wait({running})
+                return 0
+            return await running
+        finally:
+            stopping.cancel()
+
+
+async def _run(config: Config, emit: Emit, signals: Signals) -> int:
+    async with database_of(config.database, lasting=True, patience=DATABASE_PATIENCE) as dsn:
+        await migrated(dsn, emit, patience=DATABASE_PATIENCE)
+        async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
+            done = await asyncio.gather(
+                *(_org(runtime, config, org, emit, signals) for org in config.orgs.values())
+            )
+    return 0 if all(done) else 1
+
+
+async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: Signals) -> bool:
+    """Whether everything due of the org was stored."""
+    lost_at: float | None = None
+    try:
+        while True:
+            try:
+                async with asyncio.timeout(HELD_ELSEWHERE):
+                    lease = await runtime.lease(org.name)
+            except TimeoutError:
+                if runtime.keeper.last_error is not None:
+                    emit("org_given_up", org=org.name, reason=runtime.keeper.last_error)
+                    return False
+                reason = "another process works this org; it is left to that one"
+                emit("org_held_elsewhere", org=org.name, reason=reason)
+                return False
+            try:
+                return await _hold(runtime, config, org, lease, signals)
+            except (DatabaseAwayError, LeaseLostError) as error:
+                # a database that was away for a moment costs no more than that moment
+                lost_at = lost_at or runtime.clock.monotonic()
+                if runtime.clock.monotonic() - lost_at >= DATABASE_PATIENCE:
+                    emit("org_given_up", org=org.name, reason=str(error))
+                    return False
+                emit("org_interrupted", org=org.name, reason=str(error))
+                await asyncio.sleep(AWAY_RETRY)
+    finally:
+        runtime.keeper.give_back(org.name)
+
+
+async def _hold(runtime: Runtime, config: Config, org: Org, lease: Lease, signals: Signals) -> bool:
+    async with runtime.worker(org, lease, gives_up=True) as worker:
+        closing = asyncio.create_task(_close_on(signals, worker))
+        try:
+            return await _everything(worker, config, org)
+        finally:
+            closing.cancel()
+
+
+async def _close_on(signals: Signals, worker: OrgWorker) -> None:
+    await signals.stop.wait()
+    worker.scanner.gate.close()
+
+
+async def _everything(worker: OrgWorker, config: Config, org: Org) -> bool:
+    for entry in config.ad_hoc.values():
+        if entry.org == org.name:
+            await worker.request(entry, again=False)
+    work = [
+        worker.cycle(job, Wish(whole=True, any_time=True))
+        for job in config.jobs.values()
+        if org in config.orgs_of(job.name)
+    ]
+    results = await asyncio.gather(*work, worker.ad_hoc(), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, GivenUpError):
+            raise result
+    return all(isinstance(result, Tally) and result.unfinished == 0 for result in results)

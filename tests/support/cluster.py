@@ -1,0 +1,166 @@
+"""A primary and a standby that follows it, each on a port that it keeps: stopped, promoted, and made to follow."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from service.postgres.embedded.binaries import User, reachable_by, server_user
+
+PATIENCE = 30.0
+ROLE = "flow_outcomes"
+SETTINGS = ("fsync=off", "full_page_writes=on", "unix_socket_directories=", "listen_addresses=127.0.0.1")
+
+
+class Server:
+    """One of the two.
+
+    Attributes:
+        port: where it listens, whenever it runs.
+    """
+
+    def __init__(self, programs: Path, user: User, data: Path) -> None:
+        self._programs, self._user, self._data = programs, user, data
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port: int = probe.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def dsn(self) -> str:
+        """Of this server alone."""
+        return f"postgresql://{ROLE}@127.0.0.1:{self.port}/postgres"
+
+    def create(self) -> None:
+        """Make it a primary with nothing in it."""
+        self._run("initdb", "-D", self._data, "-U", ROLE, "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+
+    def copy(self, primary: Server) -> None:
+        """Make it a standby of that one."""
+        self._run("pg_basebackup", "-D", self._data, "-d", primary.dsn, "-R", "-X", "stream", "-c", "fast", "-N")
+
+    def follow(self, primary: Server) -> None:
+        """Have it come back, once it was stopped in order, as a standby of that one."""
+        self._user.write(self._data / "standby.signal", "")
+        with (self._data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"primary_conninfo = '{primary.dsn}'\n")
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._process = subprocess.Popen(
+            [
+                str(self._programs / "postgres"),
+                *("-D", str(self._data)),
+                *(f"-c{setting}" for setting in (*SETTINGS, f"port={self.port}")),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **self._user.process(self._data.parent, dies_with_parent=True),
+        )
+        wait(self._answers)
+
+    def stop(self) -> None:
+        """Stop it in order: a standby has all of it then."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(PATIENCE)
+            self._process = None
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self.run("SELECT pg_promote()")
+        wait(lambda: self.run("SELECT pg_is_in_recovery()") == [(False,)])
+
+    def caught_up_with(self, primary: Server) -> None:
+        """Wait until it has replayed all that the primary wrote by now."""
+        [(written,)] = primary.run("SELECT pg_current_wal_lsn()")
+        wait(lambda: self.run(f"SELECT pg_last_wal_replay_lsn() >= '{written}'") == [(True,)])
+
+    def run(self, statement: str) -> list[tuple[object, ...]]:
+        """Run a statement as the superuser."""
+        options = r"-c default_transaction_isolation=read\ committed"
+        with psycopg.connect(self.dsn, autocommit=True, options=options) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "it ended"
+        try:
+            return self.run("SELECT 1") == [(1,)]
+        except psycopg.OperationalError:
+            return False
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        done = subprocess.run(
+            [self._programs / program, *arguments],
+            **self._user.process(self._data.parent),
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+class Pair:
+    """A primary and its standby; which is which may change."""
+
+    def __init__(self, primary: Server, standby: Server) -> None:
+        self.primary, self.standby = primary, standby
+
+    def dsn(self, order: str, **settings: str) -> str:
+        """Of both; ``order`` says which stands first now."""
+        servers = [self.primary, self.standby] if order == "primary first" else [self.standby, self.primary]
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        return f"postgresql://{ROLE}@{hosts}/postgres?" + "&".join(f"{k}={v}" for k, v in settings.items())
+
+    def fail_over(self) -> None:
+        """The primary goes, its standby takes over, and it comes back as the other's standby."""
+        former = self.primary
+        former.stop()
+        self.standby.promote()
+        self.primary, self.standby = self.standby, former
+        former.follow(self.primary)
+        former.start()
+        assert former.run("SELECT pg_is_in_recovery()") == [(True,)]
+
+
+@contextmanager
+def pair() -> Iterator[Pair]:
+    """Both up, nothing in them."""
+    folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-pair-"))
+    user = server_user(folder)
+    folder.chmod(0o711)
+    programs = reachable_by(user, folder)
+    servers = []
+    for name in ("one", "other"):
+        home = folder / name
+        user.make(home)
+        servers.append(Server(programs, user, home / "data"))
+    one, other = servers
+    try:
+        one.create()
+        one.start()
+        other.copy(one)
+        other.start()
+        yield Pair(one, other)
+    finally:
+        for server in servers:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait(true: Callable[[], bool]) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,196 @@
+"""A daemon at work, as a test sees it: its log, its status, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Self
+
+import aiohttp
+import psycopg
+import pytest
+
+from service.simulator import Simulator
+from tests.support.program import Program, Row, Running, expected, figures
+
+PATIENCE = 40.0
+
+# For each window whether its mark and its rows agree. One statement, so one snapshot.
+_AGREES = """
+    SELECT w.org, w.window_start, w.state, w.rows, coalesce(f.figures, 0) AS figures
+    FROM flow_outcomes.extraction_window w
+    LEFT JOIN (SELECT org, bucket_start, count(outcome_count) AS figures FROM flow_outcomes.flow_outcome
+               WHERE granularity = 'daily' GROUP BY 1, 2) f
+      ON f.org = w.org AND f.bucket_start = w.window_start
+    WHERE w.job IS NOT NULL
+      AND coalesce(f.figures, 0) <> CASE WHEN w.state = 'complete' THEN w.rows ELSE 0 END
+"""
+
+
+class Daemon:
+    """``flow-outcomes run`` as a process."""
+
+    def __init__(self, program: Program, running: Running) -> None:
+        self.program = program
+        self.running = running
+        self._seen = 0
+        self._events: list[Row] = []
+
+    @classmethod
+    async def start(cls, program: Program, *, ready: bool = True) -> Daemon:
+        """Start it, and wait until it hears signals."""
+        daemon = cls(program, await program.start("run"))
+        if ready:
+            await daemon.told("daemon_started")
+        return daemon
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.running.process.pid
+
+    @property
+    def events(self) -> list[Row]:
+        """Its log so far."""
+        for line in self.running.out[self._seen :]:
+            self._events.append(json.loads(line))
+        self._seen = len(self.running.out)
+        return self._events
+
+    def count(self, event: str, **context: object) -> int:
+        """How often an event was told."""
+        return sum(
+            line["event"] == event and all(line.get(key) == value for key, value in context.items())
+            for line in self.events
+        )
+
+    async def told(self, event: str, times: int = 1, *, within: float = PATIENCE, **context: object) -> Row:
+        """Wait until an event was told so often; its last line."""
+        await self.until(lambda: self.count(event, **context) >= times, f"{times} {event}", within=within)
+        return [line for line in self.events if line["event"] == event][-1]
+
+    async def until(self, true: Callable[[], bool], what: str, *, within: float = PATIENCE) -> None:
+        """Wait for something to become true while it lives."""
+        try:
+            async with asyncio.timeout(within):
+                while not true():
+                    assert self.running.process.returncode is None, (what, self.tail())
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pytest.fail(f"no {what} within {within:g} s; {self.tail()}")
+
+    def tail(self) -> str:
+        """The end of what it wrote."""
+        return "".join([*self.running.out[-12:], *self.running.err[-12:]])
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.running.process.send_signal(number)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM, *, code: int = 0, within: float = 25.0) -> float:
+        """End it by a signal; the seconds that it took."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self.send(number)
+        return await self.ended(began, code=code, within=within)
+
+    async def ended(self, began: float, *, code: int = 0, within: float = 25.0) -> float:
+        """Wait for its end; the seconds since it began to end."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(within):
+                await self.running.process.wait()
+        except TimeoutError:
+            pytest.fail(f"it did not end within {within:g} s; {self.tail()}")
+        took = loop.time() - began
+        ended = await self.running.end()
+        assert (ended.code, ended.err) == (code, ""), self.tail()
+        return took
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """What its web server answers."""
+        address = next(line["http_address"] for line in self.events if line["event"] == "daemon_started")
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://{address}{path}", timeout=aiohttp.ClientTimeout(total=10)) as response,
+        ):
+            return response.status, await response.text()
+
+    async def ready(self, *, within: float = PATIENCE) -> float:
+        """Wait until it says that it is; the seconds that it took."""
+        return await self._answers(200, within)
+
+    async def unready(self, *, within: float = PATIENCE) -> float:
+        """Wait until it says that it is not; the seconds that it took."""
+        return await self._answers(503, within)
+
+    async def _answers(self, status: int, within: float) -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while (answer := await self.get("/readyz"))[0] != status:
+            assert loop.time() - began < within, (answer, self.tail())
+            await asyncio.sleep(0.1)
+        return loop.time() - began
+
+
+class Reader:
+    """Looks at the tables all the while, and finds every window that is there in part."""
+
+    def __init__(self, dsn: Callable[[], str]) -> None:
+        self._dsn = dsn
+        self.looks = 0
+        self.in_part: list[Row] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(
+                    self._dsn(), autocommit=True, row_factory=psycopg.rows.dict_row
+                ) as connection:
+                    while True:
+                        self.in_part += await (await connection.execute(_AGREES)).fetchall()
+                        self.looks += 1
+                        await asyncio.sleep(0.02)
+            except psycopg.Error:
+                await asyncio.sleep(0.1)
+
+
+def exact(program: Program, simulator: Simulator, org: str = "acme") -> None:
+    """Every window of the org is complete, and every row is the source's."""
+    windows = program.windows(org)
+    assert windows
+    assert {window["state"] for window in windows} == {"complete"}, windows
+    buckets: list[tuple[datetime, datetime]] = []
+    for window in windows:
+        start = window["window_start"]
+        while start < window["window_end"]:
+            buckets.append((start, start + timedelta(days=1)))
+            start += timedelta(days=1)
+    truth = simulator.truth(buckets[0][0], buckets[-1][1], "daily", org=org)
+    assert figures(program.stored(org, "daily")) == expected(truth, buckets)
+
+
+async def complete(daemon: Daemon, windows: int, org: str = "acme", *, within: float = PATIENCE) -> None:
+    """Wait until so many windows of the org are complete, and none is left."""
+
+    def there() -> bool:
+        try:
+            found = daemon.program.windows(org)
+        except psycopg.Error:
+            return False
+        return len(found) >= windows and all(window["state"] == "complete" for window in found)
+
+    await daemon.until(there, f"{windows} complete windows of {org}", within=within)

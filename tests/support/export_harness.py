@@ -1,0 +1,88 @@
+"""Two orgs on one database and a folder to export into, as a reader of either sees them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+
+from service.export.exporter import Exported, export
+from service.model import FlowBucket, OutcomeRow, Span
+from service.postgres.pool import Database
+from service.postgres.queries.export import COLUMNS
+from tests.support.scan_harness import Desk
+
+JANUARY = datetime(2024, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+DAYS = [Span(JANUARY + day * DAY, JANUARY + (day + 1) * DAY) for day in range(60)]  # to the end of February
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+INSTANTS = {"bucket_start", "bucket_end", "extraction_timestamp"}
+
+
+class Place(NamedTuple):
+    """Two orgs on one database, and a folder to export into."""
+
+    acme: Desk
+    globex: Desk
+    folder: Path
+
+    async def export(self, *, since_last: bool = True) -> Exported:
+        return await export(self.acme.dsn, self.folder, since_last=since_last)
+
+    async def stored(self) -> list[tuple[Any, ...]]:
+        """What a reader of the database sees."""
+        return await self.acme.rows(
+            f"SELECT {', '.join(COLUMNS)} FROM flow_outcomes.flow_outcome"
+            " ORDER BY org, granularity, flow_id, bucket_start, outcome_name"
+        )
+
+    def read(self) -> list[tuple[Any, ...]]:
+        """What a reader of the folder sees."""
+        with duckdb.connect() as duck:
+            return read(duck, f"read_parquet('{self.folder}/**/*.parquet', hive_partitioning = true)")
+
+    def files(self) -> dict[str, int]:
+        """Each file with the number of its inode: another one, where it was written anew."""
+        found = self.folder.rglob("*.parquet")
+        return {str(file.parent.relative_to(self.folder)): file.stat().st_ino for file in found}
+
+
+def read(duck: duckdb.DuckDBPyConnection, source: str) -> list[tuple[Any, ...]]:
+    """Every column of every row, as the database has them."""
+    columns = [f"epoch_us({name})" if name in INSTANTS else name for name in COLUMNS]
+    found = duck.execute(
+        f"SELECT {', '.join(columns)} FROM {source} ORDER BY org, granularity, flow_id, bucket_start, outcome_name"
+    ).fetchall()
+    return [
+        tuple(
+            EPOCH + timedelta(microseconds=value) if name in INSTANTS else value
+            for name, value in zip(COLUMNS, row, strict=True)
+        )
+        for row in found
+    ]
+
+
+def figures(days: list[Span], name: str = "Paid", count: int = 7) -> list[OutcomeRow]:
+    return [
+        OutcomeRow(FlowBucket(flow, *day), outcome, each, 0.5, rejected=False)
+        for day in days
+        for flow in ("billing", "support")
+        for outcome, each in ((name, count), ("Löst 🎧", 0))
+    ]
+
+
+@asynccontextmanager
+async def two_orgs(database: str, folder: Path) -> AsyncIterator[Place]:
+    """January and February of two orgs."""
+    pool = Database(database, size=2, application_name="test")
+    await pool.open()
+    acme, globex = Desk(database, pool, "acme"), Desk(database, pool, "globex")
+    for desk in (acme, globex):
+        await desk.found()
+        await desk.store(DAYS, DAYS, figures(DAYS))
+    yield Place(acme, globex, folder)
+    await pool.close()

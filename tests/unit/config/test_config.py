@@ -1,0 +1,455 @@
+"""The configuration: what is taken, what is refused, and that no secret is told."""
+
+import os
+import traceback
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.config import Config, OffPeak, Since, config_from, load_config
+from service.config.values import off_peak, since, url
+from service.errors import ConfigError
+
+EXAMPLE = Path(__file__).parents[3] / "config" / "flow-outcomes.example.yaml"
+SECRET = "hunter2-very-secret"
+
+LEAST = f"""
+database: {{dsn: postgresql://outcomes@db/outcomes}}
+orgs:
+  acme: {{region: mypurecloud.com, client_id: me, client_secret: {SECRET}}}
+jobs:
+  daily: {{since: 2024-01-01}}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def tree(**changes: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The least configuration, with ``orgs__acme__page_size=1`` laid over it."""
+    least: dict[str, Any] = yaml.safe_load(LEAST)
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        at = least
+        for name in path:
+            at = at.setdefault(name, {})
+        at[last] = value
+    return least
+
+
+def faults_of(config: dict[str, Any]) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        config_from(config)
+    return dict(caught.value.faults)
+
+
+def test_example_is_valid_and_holds_the_defaults() -> None:
+    """The example loads, and what it shows as defaults are the defaults."""
+    shown = load_config(EXAMPLE, {})
+    least = config_from(tree())
+    assert shown.jobs["daily"] == least.jobs["daily"]
+    assert shown.http == least.http
+    assert shown.log == least.log
+    different = {"client_id", "client_secret"}
+    assert shown.orgs["acme"].model_dump(exclude=different) == least.orgs["acme"].model_dump(exclude=different)
+    assert shown.ad_hoc["recount-march"].granularity == "auto"
+
+
+def test_example_has_every_key() -> None:
+    """Each key of each section stands in the example, be it in a comment."""
+    text = EXAMPLE.read_text()
+    config = load_config(EXAMPLE, {})
+    sections = [config, config.database, config.http, config.log, config.orgs["acme"], config.jobs["daily"]]
+    sections += [config.orgs["acme"].breaker, config.ad_hoc["recount-march"]]
+    for section in sections:
+        for name, info in type(section).model_fields.items():
+            assert f"{info.alias or name}:" in text
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """What is not given is as the documentation says."""
+    config = load_config(written(tmp_path, LEAST), {})
+    acme, daily = config.orgs["acme"], config.jobs["daily"]
+    assert (acme.api_url, acme.token_url) == ("https://api.mypurecloud.com", "https://login.mypurecloud.com")
+    assert (acme.requests_per_second, acme.concurrency, acme.page_size) == (10, 4, 100)
+    assert (acme.query_timeout, acme.job_timeout) == (timedelta(minutes=2), timedelta(minutes=10))
+    assert (acme.breaker.failures, acme.breaker.open_for) == (5, timedelta(seconds=30))
+    assert (acme.name, daily.name, acme.flows) == ("acme", "daily", ())
+    assert (daily.delay, daily.lookback) == (timedelta(hours=1), timedelta(days=3))
+    assert daily.off_peak == off_peak("02:00-05:00")
+    assert config.orgs_of("daily") == (acme,)
+    assert (config.http.port, config.database.pool_size) == (8080, 8)
+    aggregates = config_from(tree(orgs__acme__api="flow-aggregates", orgs__acme__aggregates="jobs"))
+    assert aggregates.orgs["acme"].requests_per_second == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "says"),
+    [
+        ({"orgs__acme__page_size": True}, "orgs.acme.page_size", "whole number"),
+        ({"orgs__acme__page_size": "10"}, "orgs.acme.page_size", "whole number"),
+        ({"orgs__acme__page_size": 1001}, "orgs.acme.page_size", "at most 1000"),
+        ({"orgs__acme__page_size": 0}, "orgs.acme.page_size", "at least 1"),
+        ({"orgs__acme__pagesize": 10}, "orgs.acme.pagesize", "did you mean page_size"),
+        ({"orgs__acme__breaker": {"failure": 1}}, "orgs.acme.breaker.failure", "did you mean failures"),
+        ({"orgs__acme__requests_per_second": float("nan")}, "orgs.acme.requests_per_second", "more than 0"),
+        ({"orgs__acme__requests_per_second": 0}, "orgs.acme.requests_per_second", "more than 0"),
+        ({"orgs__acme__timezone": "Europe/Atlantis"}, "orgs.acme.timezone", "IANA"),
+        ({"orgs__acme__region": "https://mypurecloud.com"}, "orgs.acme.region", "without https://"),
+        ({"orgs__acme__region": None}, "orgs.acme.region", "base_url and login_url"),
+        ({"orgs__acme__base_url": "http://example.com"}, "orgs.acme.base_url", "loopback"),
+        ({"orgs__acme__base_url": "https://u:p@example.com"}, "orgs.acme.base_url", "user or password"),
+        ({"orgs__acme__login_url": "https://example.com/?a=b"}, "orgs.acme.login_url", "query"),
+        ({"orgs__acme__client_secret": None}, "orgs.acme.client_secret", "or client_secret_file"),
+        ({"orgs__acme__client_secret": ""}, "orgs.acme.client_secret", "empty"),
+        ({"orgs__acme__client_secret": "7-chars"}, "orgs.acme.client_secret", "at least 8 characters"),
+        ({"orgs__acme__client_secret_file": "/nowhere"}, "orgs.acme.client_secret_file", "exactly one"),
+        ({"orgs__acme__flows": ["a", "a"]}, "orgs.acme.flows", "twice"),
+        ({"orgs__acme__flows": ["a", " "]}, "orgs.acme.flows.1", "empty"),
+        ({"orgs__acme__aggregates": "jobs"}, "orgs.acme.aggregates", "flow-aggregates alone"),
+        ({"orgs__Acme": yaml.safe_load(LEAST)["orgs"]["acme"]}, "orgs.Acme", "small letter"),
+        ({"orgs": {}}, "orgs", "at least one"),
+        ({"orgs": []}, "orgs", "section of names"),
+        ({"jobs__daily__delay": "PT59M"}, "jobs.daily.delay", "at least PT1H"),
+        ({"jobs__daily__delay": 3600}, "jobs.daily.delay", "ISO 8601"),
+        ({"jobs__daily__lookback": "P1M"}, "jobs.daily.lookback", "no fixed length"),
+        ({"jobs__daily__since": "yesterday"}, "jobs.daily.since", "a date"),
+        ({"jobs__daily__since": None}, "jobs.daily.since", "a date"),
+        ({"jobs__daily": {}}, "jobs.daily.since", "required"),
+        ({"jobs__daily": None}, "jobs.daily.since", "required"),
+        ({"jobs__daily__off_peak": "5-7"}, "jobs.daily.off_peak", "02:00-05:00"),
+        ({"jobs__daily__off_peak": "02:00-02:00"}, "jobs.daily.off_peak", "null"),
+        ({"jobs__daily__off_peak": "25:00-02:00"}, "jobs.daily.off_peak", "02:00-05:00"),
+        ({"jobs__daily__granularity": "monthly"}, "jobs.daily.granularity", "coarser"),
+        ({"jobs__daily__window": "hour"}, "jobs.daily.granularity", "hourly or auto"),
+        ({"jobs__daily__window": "year"}, "jobs.daily.window", "'hour'"),
+        ({"jobs__daily__orgs": ["umbrella"]}, "jobs.daily.orgs", "known are acme"),
+        ({"ad_hoc__a-b": {"org": "x", "from": "2024-01-01", "to": "2024-01-02"}}, "ad_hoc.a-b.org", "known"),
+        (
+            {"ad_hoc__x": {"org": "acme", "from": date(2024, 1, 2), "to": date(2024, 1, 2)}},
+            "ad_hoc.x.to",
+            "later",
+        ),
+        ({"ad_hoc__x": {"org": "acme", "to": date(2024, 1, 2)}}, "ad_hoc.x.from", "required"),
+        ({"database__embedded": "data"}, "database.embedded", "exactly one"),
+        ({"database": None}, "database.dsn", "required, or embedded"),
+        ({"database__dsn": SECRET}, "database.dsn", "postgresql://"),
+        ({"database__dsn": f"postgresql://u:p@{SECRET}@db/x"}, "database.dsn", "@ as %40"),
+        ({"http__port": 65536}, "http.port", "at most 65535"),
+        ({"log__level": "loud"}, "log.level", "'info'"),
+        ({"logs": {}}, "logs", "did you mean log"),
+        ({"http": 8080}, "http", "section"),
+    ],
+)
+def test_refused(changes: dict[str, Any], key: str, says: str) -> None:
+    """Each bad value is named by its key, with what would be right."""
+    faults = faults_of(tree(**changes))
+    assert says in faults[key]
+    assert list(faults) == [key]
+
+
+def test_all_faults_at_once() -> None:
+    """Faults of single values hide none between them."""
+    faults = faults_of(
+        tree(
+            orgs__acme__page_size="x",
+            orgs__acme__region=None,
+            orgs__acme__client_secret=None,
+            jobs__daily__orgs=["other"],
+            jobs__daily__delay="PT1S",
+            database__dsn=None,
+            nonsense=1,
+        )
+    )
+    assert list(faults) == [
+        "database.dsn",
+        "jobs.daily.delay",
+        "jobs.daily.orgs",
+        "nonsense",
+        "orgs.acme.client_secret",
+        "orgs.acme.page_size",
+        "orgs.acme.region",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a\n- b\n", "mapping"),
+        ("orgs: {acme: [}\n", "line 1"),
+        (f"orgs: {{acme: {{client_secret: *{SECRET}}}}}", "line 1"),
+        (f"orgs: {{acme: {{client_secret: !{SECRET} x}}}}", "line 1"),
+        ("a: \x01", "UTF-8"),
+        ("[" * 5000, "nested"),
+        ("orgs: &all {acme: *all}", "contains itself"),
+        ("orgs: {acme: {client_id: x, flows: &all [a, *all]}}", "contains itself"),
+    ],
+)
+def test_file_that_is_no_yaml(tmp_path: Path, text: str, says: str) -> None:
+    """A syntax error is told by its line and without quoting the file."""
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, {})
+    (fault,) = caught.value.faults
+    assert fault.key == str(path)
+    assert says in fault.message
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_sections_written_once_and_used_often(tmp_path: Path) -> None:
+    """Through an alias, as deep as it may be: a variable for one of its places leaves the others alone."""
+    text = LEAST.replace("acme:", "acme: &usual").replace("jobs:", "  other: *usual\njobs:")
+    config = load_config(written(tmp_path, text), {"FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE": "7"})
+    assert {name: org.page_size for name, org in config.orgs.items()} == {"acme": 7, "other": 100}
+    often = "".join(f"x{n}: &x{n} {{a: *x{n - 1}, b: *x{n - 1}}}\n" for n in range(1, 60))
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, f"{LEAST}x0: &x0 {{a: 1}}\n{often}"), {})
+    assert len(caught.value.faults) == 60
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A file that is not there is one fault, not a traceback; nor is a folder."""
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(ConfigError) as caught:
+            load_config(path, {})
+        assert [fault.key for fault in caught.value.faults] == [str(path)]
+
+
+def test_duplicate_keys(tmp_path: Path) -> None:
+    """A key given twice is told with both lines, beside all other faults."""
+    path = written(tmp_path, LEAST + "  daily: {since: 2024-01-01, delay: PT1S}\nhttp: {port: 1, port: 2}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, {})
+    faults = dict(caught.value.faults)
+    assert faults["jobs.daily"] == "is given twice, in lines 6 and 7; keep one"
+    assert "twice" in faults["http.port"]
+    assert "at least PT1H" in faults["jobs.daily.delay"]
+
+
+def test_impossible_date_is_a_fault(tmp_path: Path) -> None:
+    """A date that the calendar does not have is told by its key."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, LEAST.replace("2024-01-01", "2024-02-31")), {})
+    assert [fault.key for fault in caught.value.faults] == ["jobs.daily.since"]
+
+
+def test_environment_wins(tmp_path: Path) -> None:
+    """Variables take the place of the file's values; numbers, lists and sections are read from their text."""
+    config = load_config(
+        written(tmp_path, LEAST + "ad_hoc: {a-b: {org: acme, from: 2024-01-01, to: 2024-02-01}}\n"),
+        {
+            "FLOW_OUTCOMES_ORGS__ACME__CLIENT_SECRET": "0123456789",
+            "FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE": "50",
+            "FLOW_OUTCOMES_ORGS__ACME__REQUESTS_PER_SECOND": "2.5",
+            "FLOW_OUTCOMES_ORGS__ACME__FLOWS": '["a", "b"]',
+            "FLOW_OUTCOMES_ORGS__ACME__BREAKER": '{"failures": 3}',
+            "FLOW_OUTCOMES_ORGS__ACME__BREAKER__OPEN_FOR": "PT1S",
+            "FLOW_OUTCOMES_ORGS__OTHER_ONE": '{"region": "usw2.pure.cloud", "client_id": "i"}',
+            "FLOW_OUTCOMES_ORGS__OTHER_ONE__CLIENT_SECRET": "12345e67",
+            "FLOW_OUTCOMES_DATABASE__EMBEDDED": "data",
+            "FLOW_OUTCOMES_JOBS__DAILY__OFF_PEAK": "null",
+            "FLOW_OUTCOMES_JOBS__DAILY__SINCE": "P2Y",
+            "FLOW_OUTCOMES_AD_HOC__A_B__GRANULARITY": "monthly",
+            "FLOW_OUTCOMES_SERVICE_HOST": "10.0.0.1",
+            "FLOW_OUTCOMES_PORT_8080_TCP_ADDR": "10.0.0.1",
+            "PATH": "/bin",
+        },
+    )
+    acme, other = config.orgs["acme"], config.orgs["other_one"]
+    assert acme.credentials().client_secret == "0123456789"
+    assert other.credentials().client_secret == "12345e67"
+    assert (acme.page_size, acme.requests_per_second, acme.flows) == (50, 2.5, ("a", "b"))
+    assert (acme.breaker.failures, acme.breaker.open_for) == (3, timedelta(seconds=1))
+    assert (config.database.dsn, config.database.embedded) == (None, Path("data"))
+    assert config.jobs["daily"].off_peak is None
+    assert config.jobs["daily"].since == Since(months=24)
+    assert config.ad_hoc["a-b"].granularity == "monthly"
+
+
+def test_environment_faults(tmp_path: Path) -> None:
+    """A variable that names no setting is a fault, and a bad value is told with its variable."""
+    environ = {
+        "FLOW_OUTCOMES_NONSENSE": SECRET,
+        "FLOW_OUTCOMES_DATABASE_DSN": SECRET,
+        "FLOW_OUTCOMES_ORGS__ACME__PAGESIZE": SECRET,
+        "FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE": SECRET,
+        "FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE__X": SECRET,
+        "FLOW_OUTCOMES_HTTP": SECRET,
+    }
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, LEAST), environ)
+    faults = dict(caught.value.faults)
+    page_size = faults.pop("orgs.acme.page_size")
+    assert page_size == "must be a whole number (set by FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE)"
+    assert "JSON" in faults.pop("http")
+    assert set(faults) == set(environ) - {"FLOW_OUTCOMES_HTTP", "FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE"}
+    assert SECRET not in str(caught.value)
+
+
+def test_real_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an environment of its own the process's is read."""
+    for name in [name for name in os.environ if name.startswith("FLOW_OUTCOMES_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("FLOW_OUTCOMES_HTTP__PORT", "0")
+    assert load_config(written(tmp_path, LEAST)).http.port == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"orgs__acme__client_secret": [SECRET]},
+        {"orgs__acme__client_secret": {SECRET: SECRET}},
+        {"orgs__acme__client_secrets": SECRET},
+        {"orgs__acme__client_secret": f"{SECRET}\n"},
+        {"orgs__acme__page_size": SECRET},
+        {"orgs__acme__base_url": f"https://me:{SECRET}@example.com"},
+        {"orgs__acme__timezone": SECRET},
+        {"orgs__acme": SECRET},
+        {"database__dsn": [SECRET]},
+        {"database__dsn": f"postgresql://u:%{SECRET}@db/x"},
+        {"database__dsn": f"host=db password='{SECRET}"},
+        {"jobs__daily__delay": SECRET},
+        {"jobs__daily__since": SECRET},
+        {"jobs__daily__off_peak": SECRET},
+    ],
+)
+def test_no_secret_in_a_fault(changes: dict[str, Any]) -> None:
+    """What was written is not repeated, in whatever place a secret was put by mistake."""
+    with pytest.raises(ConfigError) as caught:
+        config_from(tree(**changes))
+    error = caught.value
+    told = "".join(traceback.format_exception(error)) + str(error) + repr(error.__context__)
+    assert SECRET not in told
+
+
+def test_no_secret_in_repr() -> None:
+    """Neither the configuration nor the credentials show a secret when they are printed."""
+    config = config_from(tree(database__dsn=f"postgresql://me:{SECRET}@db/x"))
+    told = f"{config!r} {config} {config.orgs['acme'].credentials()!r} {config.model_dump()}"
+    assert SECRET not in told
+
+
+def test_secret_file_is_read_anew(tmp_path: Path) -> None:
+    """A rotated secret is seen at the next token; a file that is gone or empty is a fault with its key."""
+    file = tmp_path / "secret"
+    file.write_text("the-first\n")
+    text = LEAST.replace(f"client_secret: {SECRET}", "client_secret_file: secret")
+    acme = load_config(written(tmp_path, text), {}).orgs["acme"]
+    assert acme.credentials().client_secret == "the-first"
+    file.write_text("a-second\r\n")
+    assert acme.credentials().client_secret == "a-second"
+    file.write_text("\n")
+    with pytest.raises(ConfigError, match=r"orgs\.acme\.client_secret_file: the file is empty"):
+        acme.credentials()
+    file.write_text("7-chars\n")
+    with pytest.raises(ConfigError, match=r"orgs\.acme\.client_secret_file: .* at least 8 characters"):
+        acme.credentials()
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"orgs\.acme\.client_secret_file: the file cannot be read"):
+        load_config(written(tmp_path, text), {})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9000", "127.8.9.1", "[::1]:9000", "localhost:1"])
+def test_plain_http_for_loopback(host: str) -> None:
+    """Plain http is taken for this machine, and a trailing slash is dropped."""
+    assert url(f"http://{host}/") == f"http://{host}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://127.0.0.1.example.com",
+        "http://10.0.0.1",
+        "http://127.0.0.1@example.com",
+        "http://localhost.example.com",
+        "ftp://localhost",
+        "https://",
+        "https://a b",
+        "https://a\nb",
+        "https://a:99999",
+        "http://example.com\\@localhost",
+        "https://[",
+        "",
+    ],
+)
+def test_urls_refused(text: str) -> None:
+    """A URL that only looks like this machine, or is none, is refused."""
+    with pytest.raises(ValueError, match="must"):
+        url(text)
+
+
+def test_restart_needed() -> None:
+    """Only the database and the HTTP address cannot change while the program runs."""
+    config = config_from(tree())
+    other = config_from(tree(http__port=1, database__pool_size=9, log__level="debug", orgs__acme__page_size=9))
+    assert config.restart_needed(other) == ["database.pool_size", "http.port"]
+    assert config.restart_needed(config) == []
+
+
+def test_sections_with_nothing_under_them() -> None:
+    """A section whose keys are all commented out has its defaults."""
+    assert config_from(tree(http=None, log=None, ad_hoc=None, orgs__acme__breaker=None)) == config_from(tree())
+
+
+def test_content_hash() -> None:
+    """A digest follows the content, not the name or the way it was written."""
+
+    def entry(**content: object) -> Config:
+        plain = {"org": "acme", "from": date(2024, 3, 1), "to": "2024-04-01"}
+        return config_from(
+            tree(ad_hoc={"a": plain, "b": {**plain, "from": "2024-03-01"}, "c": {**plain, **content}})
+        )
+
+    ad_hoc = entry(granularity="daily").ad_hoc
+    assert ad_hoc["a"].content_hash == ad_hoc["b"].content_hash != ad_hoc["c"].content_hash
+
+
+def test_since_resolves() -> None:
+    """A date begins where the org's day does; months and years go back by the calendar."""
+    berlin, now = ZoneInfo("Europe/Berlin"), datetime(2024, 3, 31, 12, tzinfo=UTC)
+    assert since("2024-01-01").resolve(now, berlin) == datetime(2023, 12, 31, 23, tzinfo=UTC)
+    assert since("P30D").resolve(now, berlin) == datetime(2024, 3, 1, 12, tzinfo=UTC)
+    assert since("P1M").resolve(now, ZoneInfo("UTC")) == datetime(2024, 2, 29, 12, tzinfo=UTC)
+    assert since("P4Y1M").resolve(now, ZoneInfo("UTC")) == datetime(2020, 2, 29, 12, tzinfo=UTC)
+    assert since("2024-01-01T06:00:00+02:00").resolve(now, berlin) == datetime(2024, 1, 1, 4, tzinfo=UTC)
+    assert since("2024-01-01T06:00").resolve(now, berlin) == datetime(2024, 1, 1, 5, tzinfo=UTC)
+
+
+times = st.times().map(lambda at: at.replace(second=0, microsecond=0))
+
+
+@given(times, times, st.datetimes(datetime(1990, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
+def test_next_open(start: Any, end: Any, at: datetime) -> None:  # noqa: ANN401
+    """The next opening is within the hours, less than a day on, and it is the first such moment."""
+    if start == end:
+        return
+    hours = OffPeak(start, end)
+    opening = hours.next_open(at)
+    assert hours.contains(opening)
+    assert at <= opening < at + timedelta(days=1)
+    if opening > at:
+        assert not hours.contains(at)
+        assert opening.time() == start
+        assert not hours.contains(opening - timedelta(microseconds=1))
+
+
+def test_off_peak_past_midnight() -> None:
+    """Hours may pass midnight; the end is not among them."""
+    hours = off_peak("22:00-02:00")
+    assert hours is not None
+    assert [hours.contains(datetime(2024, 1, 1, hour, tzinfo=UTC)) for hour in (21, 22, 0, 1, 2)] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]

@@ -1,0 +1,68 @@
+"""The clock that only rings, and the signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from service.clock import FakeClock, SystemClock
+from service.runtime.signals import Signals
+from service.runtime.timers import Scheduler
+
+
+async def test_a_time_that_has_passed_rings_at_once() -> None:
+    """However late it is: a daemon that slept misses nothing."""
+    rung = asyncio.Event()
+    async with Scheduler(SystemClock(), lambda _: None).running() as scheduler:
+        scheduler.ring_at("acme/daily/due", datetime.now(UTC) - timedelta(days=3), rung.set)
+        async with asyncio.timeout(5):
+            await rung.wait()
+
+
+async def test_a_name_rings_once_at_its_last_time() -> None:
+    """A new time takes the place of the old one, and a name that is forgotten stays silent."""
+    heard: list[str] = []
+    done = asyncio.Event()
+    soon = datetime.now(UTC)
+    async with Scheduler(SystemClock(), lambda _: None).running() as scheduler:
+        scheduler.ring_at("a", soon + timedelta(hours=1), lambda: heard.append("late"))
+        scheduler.ring_at("a", soon, lambda: heard.append("now"))
+        scheduler.ring_at("b", soon + timedelta(seconds=0.01), lambda: heard.append("forgotten"))
+        scheduler.forget("b")
+        scheduler.forget("never known")
+        scheduler.ring_at("c", soon + timedelta(seconds=0.05), done.set)
+        async with asyncio.timeout(5):
+            await done.wait()
+    assert heard == ["now"]
+
+
+async def test_signals_are_noted_and_a_second_stop_is_told_from_the_first() -> None:
+    """As many as come, and none of them ends the process."""
+    signals = Signals()
+    with signals.heard():
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        async with asyncio.timeout(5):
+            await asyncio.gather(signals.reload.wait(), signals.run_now.wait(), signals.stop.wait())
+        assert not signals.stop_at_once.is_set()
+        os.kill(os.getpid(), signal.SIGINT)
+        async with asyncio.timeout(5):
+            await signals.stop_at_once.wait()
+    assert signals.any.is_set()
+
+
+async def test_a_clock_that_is_set_is_noticed(monkeypatch: pytest.MonkeyPatch, fake_clock: FakeClock) -> None:
+    """Ahead or back; that both clocks go on is no step."""
+    monkeypatch.setattr("service.runtime.timers.LOOK_EVERY", 0.0)
+    steps: list[float] = []
+    async with Scheduler(fake_clock, steps.append).running():
+        for change in (0.0, 3600.0, -7200.0):
+            fake_clock.advance(timedelta(seconds=5))
+            fake_clock.at += timedelta(seconds=change)
+            for _ in range(5):
+                await asyncio.sleep(0)
+    assert steps == [3600.0, -7200.0]

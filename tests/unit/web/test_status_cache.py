@@ -1,0 +1,83 @@
+"""An answer shared by all who ask."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from service.clock import FakeClock
+from service.errors import DatabaseAwayError
+from service.web import status_cache
+from service.web.status_cache import Shared
+
+
+class Source:
+    """Gives numbers, each when it is let."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.made = 0
+        self.takes = timedelta(0)
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def make(self) -> int:
+        await self.open.wait()
+        self.made += 1
+        self.clock.advance(self.takes)
+        return self.made
+
+
+async def test_made_once_for_all_who_ask(fake_clock: FakeClock) -> None:
+    """Those who ask at once share one answer, and those who ask soon after."""
+    source = Source(fake_clock)
+    shared = Shared(source.make, fake_clock)
+    assert await asyncio.gather(*(shared.get(age=5, spacing=0) for _ in range(3))) == [1, 1, 1]
+    fake_clock.advance(timedelta(seconds=5))
+    assert await shared.get(age=5, spacing=0) == 1
+    fake_clock.advance(timedelta(seconds=0.1))
+    assert await shared.get(age=5, spacing=0) == 2
+
+
+async def test_what_is_dear_is_made_seldom(fake_clock: FakeClock) -> None:
+    """An answer that took two seconds is good for so many times that."""
+    source = Source(fake_clock)
+    source.takes = timedelta(seconds=2)
+    shared = Shared(source.make, fake_clock)
+    await shared.get(age=1, spacing=10)
+    fake_clock.advance(timedelta(seconds=17))
+    assert await shared.get(age=1, spacing=10) == 1
+    fake_clock.advance(timedelta(seconds=2))
+    assert await shared.get(age=1, spacing=10) == 2
+
+
+async def test_who_gives_up_leaves_it_to_the_next(fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait has an end; the work goes on, and nothing is begun beside it."""
+    monkeypatch.setattr(status_cache, "PATIENCE", 0)
+    source = Source(fake_clock)
+    source.open.clear()
+    shared = Shared(source.make, fake_clock)
+    for _ in range(3):
+        with pytest.raises(DatabaseAwayError, match="did not answer"):
+            await shared.get(age=1, spacing=0)
+    source.open.set()
+    monkeypatch.setattr(status_cache, "PATIENCE", 10)
+    assert await shared.get(age=1, spacing=0) == 1
+    await shared.close()
+
+
+async def test_a_failure_is_not_kept(fake_clock: FakeClock) -> None:
+    """It is told to who asked; the next one asks anew."""
+    failures = [DatabaseAwayError("away")]
+
+    async def make() -> int:
+        if failures:
+            raise failures.pop()
+        return 1
+
+    shared = Shared(make, fake_clock)
+    with pytest.raises(DatabaseAwayError, match="away"):
+        await shared.get(age=1, spacing=0)
+    assert await shared.get(age=1, spacing=0) == 1
