@@ -115,7 +115,7 @@ class Bench:
         window = Window(ORG, "job:daily", "daily", span, "daily", Granularity.DAILY, span.end)
         scan = Scan((window,), (Query(ORG, span, Granularity.DAILY, "UTC", (), 100, None, span),), 31 * DAY)
         clock = SystemClock()
-        await Ledger(self.database, ORG, 1).owe([window])
+        await Ledger(self.database, ORG, 1).enqueue([window])
         staging = Staging(self.database, ORG)
         for flow in range(1, self.flows + 1):
             rows = [

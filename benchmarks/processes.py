@@ -138,7 +138,7 @@ def _backlog(
     told(f"{given.orgs} orgs, {processes} processes: {figures:,} figures on {pages:,} pages in {took:.1f} s")
     told(f"  at the limit it takes {least:.1f} s; {sum(cpu):.1f} s of processor time")
     told(f"  memory of the largest: {max(began):.0f} MB at the start, {max(peak):.0f} MB at its peak")
-    told(f"  no connection was to be had {running.count('database_away')} times")
+    told(f"  no connection was to be had {running.count('database_unavailable')} times")
     time.sleep(SETTLED)
     held = [owner for _, owner in looking.execute(OWNERS.encode()).fetchall()]
     told(f"  orgs that each holds: {sorted(Counter(held).values())}")

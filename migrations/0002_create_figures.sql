@@ -107,7 +107,7 @@ CREATE TABLE flow_outcomes.bucket_coverage (
     bucket_start timestamptz NOT NULL,
     bucket_end   timestamptz NOT NULL,
     scope        text NOT NULL,
-    silence_told boolean NOT NULL, -- false: an entry was rejected that may have been any outcome
+    absence_conclusive boolean NOT NULL, -- false: an entry was rejected that may have been any outcome
     expect_for   interval NOT NULL,
     PRIMARY KEY (org, granularity, bucket_start, scope)
 );

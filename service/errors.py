@@ -4,7 +4,7 @@
 
     FlowOutcomesError
     ├── ConfigError               the configuration, all its faults at once
-    ├── DatabaseAwayError         PostgreSQL cannot be reached, or not written
+    ├── DatabaseUnavailableError         PostgreSQL cannot be reached, or not written
     ├── SchemaError               the schema is not there, or not for this role to read
     ├── LeaseLostError            another process works the org now: write nothing more
     ├── NotSettledError           a window has not settled by the API's clock: it stays due
@@ -12,10 +12,10 @@
     └── ExtractionError           a query did not end in a complete scan
         ├── UnauthorizedError     401, after the token was renewed once
         ├── ForbiddenError        403: a permission is missing
-        ├── RefusedError          another 4xx, not retried
+        ├── RequestRejectedError          another 4xx, not retried
         │   ├── GranularityError  400: the span is too wide for the granularity
-        │   ├── TooLargeError     400: cardinality or size; halve the query
-        │   └── CursorError       400 or 410: the cursor has expired; begin again from page one
+        │   ├── QueryTooLargeError     400: cardinality or size; halve the query
+        │   └── CursorExpiredError       400 or 410: the cursor has expired; begin again from page one
         ├── RateLimitedError      429, and the wait is longer than the caller may wait
         ├── ServerError           5xx, or the connection broke, after the retries
         ├── QueryTimeoutError     no whole answer within ``query_timeout``
@@ -49,7 +49,7 @@ class ConfigError(FlowOutcomesError):
         super().__init__("; ".join(f"{key}: {message}" for key, message in faults))
 
 
-class DatabaseAwayError(FlowOutcomesError):
+class DatabaseUnavailableError(FlowOutcomesError):
     """The database cannot be reached or does not take writes now; what was due stays due."""
 
 
@@ -117,19 +117,19 @@ class ForbiddenError(ExtractionError):
     hint = "give the OAuth client's role the permission that is named, and the client its scope"
 
 
-class RefusedError(ExtractionError):
+class RequestRejectedError(ExtractionError):
     """A 4xx that asking again would not change."""
 
 
-class GranularityError(RefusedError):
+class GranularityError(RequestRejectedError):
     """The span is too wide for the granularity."""
 
 
-class TooLargeError(RefusedError):
+class QueryTooLargeError(RequestRejectedError):
     """The query would answer too much; half of it may pass."""
 
 
-class CursorError(RefusedError):
+class CursorExpiredError(RequestRejectedError):
     """The cursor is not known any more."""
 
 

@@ -78,7 +78,7 @@ class Query:
     asked: Span
 
 
-class Cut(NamedTuple):
+class SplitHint(NamedTuple):
     """A query that came out too large.
 
     Attributes:
@@ -106,7 +106,7 @@ class Figure(msgspec.Struct, gc=False):
     failure: object = None
 
 
-class SoundFigure(Figure, gc=False):
+class ValidFigure(Figure, gc=False):
     """A count and a share within their bounds, and nothing else: a decoder has seen to it."""
 
     outcome_count: int
@@ -134,7 +134,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     part: str = ""
 
 
-class SoundEntry(msgspec.Struct, frozen=True, gc=False):
+class ValidEntry(msgspec.Struct, frozen=True, gc=False):
     """An entry whose every figure is sound, as nearly all are; flow, bucket and names are not judged yet.
 
     Attributes:
@@ -144,7 +144,7 @@ class SoundEntry(msgspec.Struct, frozen=True, gc=False):
 
     flow_id: str
     interval: tuple[object, object]
-    outcomes: Mapping[str, SoundFigure]
+    outcomes: Mapping[str, ValidFigure]
     texts: Callable[[], Sequence[str]]
     index: int
 
@@ -163,7 +163,7 @@ class Page:
         date: the response's ``Date``; None where it had no valid one.
     """
 
-    entries: Sequence[Entry | SoundEntry]
+    entries: Sequence[Entry | ValidEntry]
     more: bool
     date: datetime | None = None
 
@@ -238,7 +238,7 @@ class Normalised:
     rows: list[OutcomeRow]
     rejects: list[Reject]
     shares_fit: bool = False
-    sound: list[tuple[FlowBucket, Mapping[str, SoundFigure]]] = field(default_factory=list)
+    sound: list[tuple[FlowBucket, Mapping[str, ValidFigure]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from service import __version__
-from service.cli.early_signals import unheard
+from service.cli.early_signals import handle_early_signals
 from service.errors import ConfigError, FlowOutcomesError
 
 DONE, UNDONE, BAD_USAGE = 0, 1, 2
@@ -59,7 +59,7 @@ def parser(wanted: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    with unheard() if argv[:1] == ["run"] else nullcontext():
+    with handle_early_signals() if argv[:1] == ["run"] else nullcontext():
         return _main(argv)
 
 

@@ -15,11 +15,11 @@ from rich.text import Text
 
 from service.cli.arguments import configured, declare
 from service.config import Config
-from service.errors import ConfigError, DatabaseAwayError, Fault
+from service.errors import ConfigError, DatabaseUnavailableError, Fault
 from service.postgres import aliases
 from service.postgres.aliases import Alias
 from service.postgres.pool import Database
-from service.runtime import database_of, migrated
+from service.runtime import ensure_migrated, open_database
 from service.telemetry import Reporter, printable
 
 WIDTH = 200  # where the table goes into a file
@@ -123,7 +123,7 @@ async def _take_hold(database: Database, org: str) -> None:
     """Rename at once what is stored: there may be no daemon to do it."""
     try:
         renamed = await aliases.apply(database, org)
-    except DatabaseAwayError as error:
+    except DatabaseUnavailableError as error:
         print(f"what is stored gets its names from the daemon, within a minute ({error})")
         return
     if renamed:
@@ -138,8 +138,8 @@ def _told(alias: Alias) -> str:
 
 @asynccontextmanager
 async def _opened(config: Config) -> AsyncIterator[Database]:
-    async with database_of(config.database) as dsn:
-        await migrated(dsn, Reporter().emit, patience=PATIENCE)
+    async with open_database(config.database) as dsn:
+        await ensure_migrated(dsn, Reporter().emit, patience=PATIENCE)
         database = Database(dsn, size=2, application_name="flow-outcomes alias")
         await database.open()
         try:

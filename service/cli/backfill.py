@@ -10,14 +10,14 @@ import sys
 from service.cli import DONE, UNDONE
 from service.cli.arguments import configured, declare
 from service.config import AdHoc, Config, Org, values
-from service.errors import ConfigError, DatabaseAwayError, Fault, LeaseLostError
+from service.errors import ConfigError, DatabaseUnavailableError, Fault, LeaseLostError
 from service.extraction import GivenUpError, ad_hoc_windows
 from service.model import Granularity, Window
 from service.postgres.lease import Lease
 from service.postgres.windows import Ledger, ask, progress
-from service.runtime import DATABASE_PATIENCE, Runtime, database_of, migrated
+from service.runtime import DATABASE_PATIENCE, Runtime, ensure_migrated, open_database
 from service.telemetry import Emit, Reporter
-from service.telemetry.progress_bar import Progress
+from service.telemetry.progress_bar import ProgressBar
 
 TAKE_WITHIN = 3.0  # seconds in which an org that nobody holds is ours
 POLL = 1.0
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run it; the exit code."""
     config = configured(arguments)
     org, entry = _asked(config, arguments)
-    with Progress(sys.stderr) as bar:
+    with ProgressBar(sys.stderr) as bar:
         return asyncio.run(_backfill(config, org, entry, bar.watch(Reporter().emit), bar))
 
 
@@ -73,9 +73,9 @@ def _asked(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
     return org, AdHoc.model_validate(entry)
 
 
-async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Progress) -> int:
-    async with database_of(config.database, lasting=True, patience=DATABASE_PATIENCE) as dsn:
-        await migrated(dsn, emit, patience=DATABASE_PATIENCE)
+async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: ProgressBar) -> int:
+    async with open_database(config.database, long_lived=True, patience=DATABASE_PATIENCE) as dsn:
+        await ensure_migrated(dsn, emit, patience=DATABASE_PATIENCE)
         async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
             found = ad_hoc_windows(org, entry, runtime.clock.now())
             if not found.windows:
@@ -97,7 +97,7 @@ async def _here(runtime: Runtime, org: Org, entry: AdHoc, lease: Lease) -> int:
             windows = await worker.request(entry, again=True)
             tally = await worker.ad_hoc(only=windows)
             stored = (await progress(runtime.database, windows)).read
-    except (DatabaseAwayError, LeaseLostError, GivenUpError) as error:
+    except (DatabaseUnavailableError, LeaseLostError, GivenUpError) as error:
         sys.stderr.write(f"flow-outcomes: {error}; what is not stored yet goes on when this is run again\n")
         return UNDONE
     print(f"{stored} of {len(windows)} windows stored")
@@ -105,19 +105,19 @@ async def _here(runtime: Runtime, org: Org, entry: AdHoc, lease: Lease) -> int:
 
 
 async def _handed_over(
-    runtime: Runtime, org: Org, windows: list[Window], bar: Progress, taking: asyncio.Task[Lease]
+    runtime: Runtime, org: Org, windows: list[Window], bar: ProgressBar, taking: asyncio.Task[Lease]
 ) -> int | None:
     """Ask the process that holds the org, and follow it; None once the org is ours: that one has ended."""
     settled = await Ledger(runtime.database, org.name, epoch=-1).all_settled(windows, org.flows)
     await ask(runtime.database, windows, again=settled)
     bar.say(f"{org.name} is worked by another process; it was handed the span")
     while not taking.done():
-        with contextlib.suppress(DatabaseAwayError):
+        with contextlib.suppress(DatabaseUnavailableError):
             now = await progress(runtime.database, windows)
             bar.at(now.read, len(windows))
             if now.over:
                 taking.cancel()
-                runtime.keeper.give_back(org.name)
+                runtime.keeper.release(org.name)
                 for error in now.errors:
                     sys.stderr.write(f"flow-outcomes: {error}\n")
                 print(f"{now.read} of {len(windows)} windows stored")

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from service.cli.arguments import configured, declare
 from service.clock import SystemClock
 from service.config import Config, Org
-from service.errors import ConfigError, DatabaseAwayError, SchemaError
+from service.errors import ConfigError, DatabaseUnavailableError, SchemaError
 from service.postgres.probe import Facts
-from service.runtime import Runtime, database_of, preflight
+from service.runtime import Runtime, open_database, preflight
 from service.runtime.preflight import Finding, Steps
 from service.telemetry import printable
 
@@ -41,11 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
 async def _check(config: Config) -> bool:
     """Whether all is as it has to be."""
     try:
-        async with database_of(config.database) as dsn:
+        async with open_database(config.database) as dsn:
             found = await preflight.look(dsn)
             good = _show(preflight.of_database(found))
             return await _orgs(config, dsn, found) and good
-    except (DatabaseAwayError, SchemaError) as error:
+    except (DatabaseUnavailableError, SchemaError) as error:
         mend = "look at database.dsn, and that PostgreSQL runs there and lets this role in"
         return _show([Finding("database", False, str(error), mend), _NOT_ASKED])
     except ConfigError as error:
@@ -55,7 +55,7 @@ async def _check(config: Config) -> bool:
 async def _orgs(config: Config, dsn: str, found: Facts) -> bool:
     """Whether every org could be asked, or is worked by another process; told in their order."""
     steps, clock = Steps(), SystemClock()
-    if found.trouble or not found.writable or found.lacking or (found.there and found.pending):
+    if found.trouble or not found.writable or found.missing_privileges or (found.there and found.pending):
         return _show([_NOT_ASKED])
     if not found.there:
         return await _each(config, lambda org: preflight.ask_alone(org, clock, steps))

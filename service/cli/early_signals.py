@@ -15,7 +15,7 @@ _ASKING = (signal.SIGHUP, signal.SIGUSR1)
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def handle_early_signals() -> Iterator[None]:
     """Around all of a process's work: while signals are not heard yet, or no more, each is answered all the same.
 
     SIGTERM and SIGINT end it at once, in order since nothing is in flight; the others are ignored. Past the

@@ -9,7 +9,7 @@ from pathlib import Path
 from service.cli.arguments import configured, declare
 from service.config import Config
 from service.export import Exported, export
-from service.runtime import database_of
+from service.runtime import open_database
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,5 +40,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _export(config: Config, folder: Path, *, since_last: bool) -> Exported:
-    async with database_of(config.database) as dsn:
+    async with open_database(config.database) as dsn:
         return await export(dsn, folder, since_last=since_last)

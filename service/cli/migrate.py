@@ -8,7 +8,7 @@ import asyncio
 from service.cli.arguments import configured, declare
 from service.config import Config
 from service.postgres.migrate import migrate
-from service.runtime import database_of
+from service.runtime import open_database
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,5 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _migrate(config: Config) -> list[str]:
-    async with database_of(config.database) as dsn:
+    async with open_database(config.database) as dsn:
         return await asyncio.to_thread(migrate, dsn)

@@ -13,11 +13,11 @@ from rich.table import Table
 from service.cli.arguments import configured, declare
 from service.clock import SystemClock
 from service.config import Config
-from service.errors import DatabaseAwayError, SchemaError
+from service.errors import DatabaseUnavailableError, SchemaError
 from service.postgres.pool import Database
 from service.postgres.probe import looking
 from service.postgres.queries.status import readable
-from service.runtime import database_of
+from service.runtime import open_database
 from service.status import JobPlan, Plan, dry_run
 from service.telemetry import printable
 
@@ -53,7 +53,7 @@ async def _read(config: Config) -> Plan:
     """The plan, reckoned without the ledger where that cannot be read."""
     now = SystemClock().now()
     try:
-        async with database_of(config.database, make=False) as dsn:
+        async with open_database(config.database, make=False) as dsn:
             async with looking(dsn, NAME, within=LOOK_WITHIN) as connection:
                 await readable(connection)
             database = Database(dsn, size=POOL_SIZE, application_name=NAME, read_only=True)
@@ -62,7 +62,7 @@ async def _read(config: Config) -> Plan:
                 return await dry_run(config, database, now)
             finally:
                 await database.close()
-    except (DatabaseAwayError, SchemaError) as error:
+    except (DatabaseUnavailableError, SchemaError) as error:
         sys.stderr.write(f"flow-outcomes: {printable(str(error))}; reckoned as if nothing were stored yet\n")
         return await dry_run(config, None, now)
 

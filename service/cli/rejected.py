@@ -18,7 +18,7 @@ from service.errors import ConfigError, Fault
 from service.postgres.probe import looking
 from service.postgres.queries import rejects
 from service.postgres.queries.rejects import RejectedEntry
-from service.runtime import database_of
+from service.runtime import open_database
 from service.telemetry import printable
 
 PATIENCE = 30.0  # seconds that the database gets
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _read(config: Config, org: str | None, limit: int) -> tuple[list[RejectedEntry], int]:
     async with (
-        database_of(config.database, make=False) as dsn,
+        open_database(config.database, make=False) as dsn,
         looking(dsn, "flow-outcomes rejected", within=PATIENCE) as connection,
     ):
         return await rejects.latest(connection, org, limit), await rejects.count(connection, org)

@@ -17,8 +17,8 @@ from service.cli.arguments import configured, declare
 from service.clock import SystemClock
 from service.config import Config
 from service.postgres.probe import looking
-from service.runtime import database_of
-from service.status import Gap, OrgStanding, Standing, standing
+from service.runtime import open_database
+from service.status import Gap, OrgStatus, Status, read_status
 from service.telemetry import printable
 
 PATIENCE = 30.0  # seconds that the database gets
@@ -48,15 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _read(config: Config) -> Standing:
+async def _read(config: Config) -> Status:
     async with (
-        database_of(config.database, make=False) as dsn,
+        open_database(config.database, make=False) as dsn,
         looking(dsn, "flow-outcomes status", within=PATIENCE) as connection,
     ):
-        return await standing(connection, config, SystemClock().now())
+        return await read_status(connection, config, SystemClock().now())
 
 
-def show(found: Standing, console: Console) -> None:
+def show(found: Status, console: Console) -> None:
     """Print the document for people; whatever text it holds comes out as text."""
     now = datetime.fromisoformat(found["at"])
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -97,7 +97,7 @@ def show(found: Standing, console: Console) -> None:
             console.print(line, soft_wrap=True)
 
 
-def _held(name: str, org: OrgStanding) -> list[Text]:
+def _held(name: str, org: OrgStatus) -> list[Text]:
     """What holds an org back."""
     lines = []
     if org["owner"] is None:
@@ -110,7 +110,7 @@ def _held(name: str, org: OrgStanding) -> list[Text]:
     return lines
 
 
-def _missing(name: str, org: OrgStanding) -> list[Text]:
+def _missing(name: str, org: OrgStatus) -> list[Text]:
     """An org's gaps, and the errors of what is stored all the same."""
     lines = []
     work = {job: each["gaps"] for job, each in org["jobs"].items()} | {"ad hoc": org["ad_hoc"]["gaps"]}

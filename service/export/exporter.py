@@ -40,7 +40,7 @@ async def export(dsn: str, root: Path, *, since_last: bool) -> Exported:
     Raises:
         ConfigError: pyarrow is missing, or the folder is none for an export.
         ExportError: the folder cannot be written; it is as it was.
-        DatabaseAwayError: the database cannot be reached, or went away; the folder is as it was.
+        DatabaseUnavailableError: the database cannot be reached, or went away; the folder is as it was.
         SchemaError: the schema is not there, or not for this role to read.
     """
     parquet = Parquet()

@@ -15,16 +15,16 @@
 """
 
 from service.extraction.ad_hoc import ad_hoc_windows
-from service.extraction.cycle import Tally
+from service.extraction.cycle import CycleResult
 from service.extraction.due_windows import known_of, owed_spans, standings, window_of
-from service.extraction.org_worker import OrgWorker, Wish
+from service.extraction.org_worker import CycleRequest, OrgWorker
 from service.extraction.scanner import GivenUpError
 
 __all__ = [
+    "CycleRequest",
+    "CycleResult",
     "GivenUpError",
     "OrgWorker",
-    "Tally",
-    "Wish",
     "ad_hoc_windows",
     "known_of",
     "owed_spans",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from service.model import Scan
 
 
-class GateClosedError(Exception):
+class AdmissionClosedError(Exception):
     """Nothing new begins here any more."""
 
 
@@ -24,7 +24,7 @@ class _Waiting:
     admitted: asyncio.Future[None] = field(compare=False)
 
 
-class Gate:
+class ScanAdmission:
     """Admits an org's scans.
 
     Two scans over the same buckets run one after the other, so that of two the one begun later is stored later. A
@@ -63,7 +63,7 @@ class Gate:
         self._closed.set()
         for each in self._waiting:
             if not each.admitted.done():
-                each.admitted.set_exception(GateClosedError())
+                each.admitted.set_exception(AdmissionClosedError())
         self._waiting.clear()
 
     async def pause(self, seconds: float) -> None:
@@ -77,16 +77,16 @@ class Gate:
         """Wait for a place; the lower the priority's number, the sooner. Gives what to call when it has read all.
 
         Raises:
-            GateClosedError: the gate is closed.
+            AdmissionClosedError: the gate is closed.
         """
         if self._closed.is_set():
-            raise GateClosedError
+            raise AdmissionClosedError
         each = _Waiting(priority, next(self._numbers), scan, asyncio.get_running_loop().create_future())
         self._waiting.append(each)
         self._admit()
         asking = True
 
-        def has_read() -> None:
+        def release_fetch_slot() -> None:
             nonlocal asking
             if asking:
                 asking = False
@@ -95,7 +95,7 @@ class Gate:
 
         try:
             await each.admitted
-            yield has_read
+            yield release_fetch_slot
         finally:
             if each in self._waiting:
                 self._waiting.remove(each)

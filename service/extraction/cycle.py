@@ -12,7 +12,7 @@ from service.plan.grouping import MetricsDelay
 
 
 @dataclass(frozen=True)
-class Terms:
+class CyclePolicy:
     """On what terms windows are asked for: a job's, or those of ad hoc work.
 
     Attributes:
@@ -33,7 +33,7 @@ class Terms:
 
 
 @dataclass
-class Tally:
+class CycleResult:
     """What a cycle came to, in windows."""
 
     complete: int = 0

@@ -34,10 +34,10 @@ def known_of(job: Job, listed: Iterable[LedgerWindow]) -> dict[Span, LedgerWindo
     return {each.window.span: each for each in listed if each.window.requested == job.granularity}
 
 
-def standings(known: Mapping[Span, LedgerWindow], flows: Collection[str]) -> dict[Span, selection.Standing]:
+def standings(known: Mapping[Span, LedgerWindow], flows: Collection[str]) -> dict[Span, selection.WindowState]:
     """What a cycle has to know of each window to take it or leave it."""
     return {
-        span: selection.Standing(
+        span: selection.WindowState(
             complete=each.state == "complete",
             doubted=each.doubted,
             reread=each.state == "complete" and not each.settled(flows),

@@ -20,7 +20,7 @@ AGAIN_AFTER = 300.0
 Emit = Callable[..., None]
 
 
-class Naming:
+class NameSync:
     """Keeps the names of one org present. Without them the ids serve, and nothing fails.
 
     Args:
@@ -28,7 +28,7 @@ class Naming:
         lease: the hold on the org.
         database: where the names go.
         clock: tells when it is time to look again.
-        emit: told ``names_unknown`` once for each reason, and ``outcomes_renamed``.
+        emit: told ``names_unavailable`` once for each reason, and ``outcomes_renamed``.
     """
 
     def __init__(self, client: GenesysClient, lease: Lease, database: Database, clock: Clock, emit: Emit) -> None:
@@ -45,7 +45,7 @@ class Naming:
         """Ask for the names where it is time to.
 
         Raises:
-            DatabaseAwayError: the database is away.
+            DatabaseUnavailableError: the database is away.
             LeaseLostError: another process works the org now.
         """
         if not self._client.dialect.by_id:
@@ -63,7 +63,7 @@ class Naming:
             self._next_look = self._clock.monotonic() + (AGAIN_AFTER if unknown else EVERY)
             self._tell(tuple(filter(None, unknown)))
 
-    def look_anew(self) -> None:
+    def invalidate(self) -> None:
         """Have the next refresh ask, however lately that was done."""
         self._next_look = float("-inf")
 
@@ -83,6 +83,6 @@ class Naming:
         kinds = tuple(each.partition(" [contextId")[0] for each in unknown)
         if unknown and kinds != self._unknown:
             self._emit(
-                "names_unknown", org=self._lease.org, reason="; ".join(unknown), hint="the ids serve as names"
+                "names_unavailable", org=self._lease.org, reason="; ".join(unknown), hint="the ids serve as names"
             )
         self._unknown = kinds

@@ -1,4 +1,4 @@
-"""Entries of a page to rows and rejects. Pure: what is known of the query comes in as a ``Frame``."""
+"""Entries of a page to rows and rejects. Pure: what is known of the query comes in as a ``BucketGrid``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from service.model import (
     OutcomeRow,
     Query,
     Reject,
-    SoundEntry,
-    SoundFigure,
     Span,
+    ValidEntry,
+    ValidFigure,
     instant,
 )
 
@@ -33,7 +33,7 @@ _iso = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class BucketGrid:
     """The buckets that a query's entries may lie in. Built once for a query; it remembers its verdicts.
 
     Attributes:
@@ -57,7 +57,7 @@ class Frame:
     )
 
     @classmethod
-    def of(cls, query: Query, buckets: Sequence[Span], is_edge: Callable[[datetime], bool]) -> Frame:
+    def of(cls, query: Query, buckets: Sequence[Span], is_edge: Callable[[datetime], bool]) -> BucketGrid:
         """The frame of a query whose span these buckets tile."""
         return cls(dict(buckets), query.span, query.asked, query.timezone, is_edge)
 
@@ -79,7 +79,7 @@ class Frame:
         self._places[interval] = place
         return place
 
-    def knows(self, entry: SoundEntry) -> bool:
+    def knows(self, entry: ValidEntry) -> bool:
         """Whether there is nothing wrong with the entry's flow and its outcomes' names."""
         flow_id, named = entry.flow_id, entry.outcomes.keys()
         if flow_id not in self.flows:
@@ -127,7 +127,7 @@ class Frame:
         return "the bucket lies outside the window"
 
 
-def normalise(entries: Sequence[Entry | SoundEntry], frame: Frame) -> Normalised:
+def normalise(entries: Sequence[Entry | ValidEntry], frame: BucketGrid) -> Normalised:
     """The rows and the refused outcomes of one page, in its order.
 
     A row whose ``source_key`` is empty says that the flow's total in that bucket is not known, since an outcome
@@ -136,12 +136,12 @@ def normalise(entries: Sequence[Entry | SoundEntry], frame: Frame) -> Normalised
     Raises:
         PageError: a bucket is not cut where the query's time zone and granularity say; no entry can be believed.
     """
-    verdict = _Verdict(frame)
+    verdict = _PageResult(frame)
     for entry in entries:
         place = frame.place(entry.interval)
         if place is None:
             continue
-        if not isinstance(entry, SoundEntry):
+        if not isinstance(entry, ValidEntry):
             verdict.add(entry, place)
         elif isinstance(place, Span) and frame.knows(entry):
             verdict.take(FlowBucket(entry.flow_id, *place), entry.outcomes)
@@ -150,17 +150,17 @@ def normalise(entries: Sequence[Entry | SoundEntry], frame: Frame) -> Normalised
     return Normalised(verdict.rows, verdict.rejects, verdict.shares_fit, verdict.sound)
 
 
-class _Verdict:
+class _PageResult:
     """The rows and rejects of one page, as they come together."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: BucketGrid) -> None:
         self.rows: list[OutcomeRow] = []
         self.rejects: list[Reject] = []
         self.shares_fit = True
-        self.sound: list[tuple[FlowBucket, Mapping[str, SoundFigure]]] = []
+        self.sound: list[tuple[FlowBucket, Mapping[str, ValidFigure]]] = []
         self._frame = frame
 
-    def take(self, bucket: FlowBucket, outcomes: Mapping[str, SoundFigure]) -> None:
+    def take(self, bucket: FlowBucket, outcomes: Mapping[str, ValidFigure]) -> None:
         """An entry with nothing wrong in it."""
         if outcomes:
             self.sound.append((bucket, outcomes))
@@ -186,7 +186,7 @@ class _Verdict:
                 total_known = False
             elif isinstance(row := self._row(bucket, name, figure), OutcomeRow):
                 self.rows.append(row)
-                sound.append(SoundFigure(row.outcome_count or 0, row.outcome_percentage))
+                sound.append(ValidFigure(row.outcome_count or 0, row.outcome_percentage))
             else:
                 self.rejects.append(Reject(row, entry.text, bucket.flow_id, bucket.start, name))
                 self.rows.append(OutcomeRow(bucket, name, None, None, rejected=True))
@@ -219,7 +219,7 @@ class _Verdict:
             self.rows.append(OutcomeRow(FlowBucket(flow_id, *place), "", None, None, rejected=True))
 
 
-def _fit(figures: Collection[SoundFigure]) -> bool:
+def _fit(figures: Collection[ValidFigure]) -> bool:
     """Whether the shares of one entry are near their counts' parts of its total."""
     total = sum([figure.outcome_count for figure in figures]) or 1
     for figure in figures:

@@ -11,9 +11,9 @@ from service.clock import Clock, ClockMonitor
 from service.config import AdHoc, Job, Org
 from service.errors import LeaseLostError
 from service.extraction.ad_hoc import AdHocWindows, ad_hoc_windows, aligned, aligned_anew
-from service.extraction.cycle import Tally, Terms
+from service.extraction.cycle import CyclePolicy, CycleResult
 from service.extraction.due_windows import known_of, owed_spans, standings, window_of
-from service.extraction.name_sync import Naming
+from service.extraction.name_sync import NameSync
 from service.extraction.pipeline import Pipeline
 from service.extraction.scanner import BACKLOG, BY_HAND, RECENT, Scanner
 from service.genesys import GenesysClient
@@ -28,18 +28,18 @@ Emit = Callable[..., None]
 
 
 @dataclass
-class Wish:
+class CycleRequest:
     """What a cycle is to take along. It may be added to while the cycle runs, and counts from the next scan on.
 
     Attributes:
         whole: the lookback, and not only what is unfinished or doubted; None leaves it to the cycle, which takes
             it along where a window fell due that is not stored yet, and says so here.
-        any_time: the off-peak hours do not matter.
+        ignore_off_peak: the off-peak hours do not matter.
         stop: no scan begins any more.
     """
 
     whole: bool | None = None
-    any_time: bool = False
+    ignore_off_peak: bool = False
     stop: bool = False
 
     def may_begin(self, job: Job, at: datetime) -> bool:
@@ -48,7 +48,7 @@ class Wish:
 
     def in_hours(self, job: Job, at: datetime) -> bool:
         """Whether a query of the job may begin at this moment, of a scan that has begun."""
-        return self.any_time or job.off_peak is None or job.off_peak.contains(at)
+        return self.ignore_off_peak or job.off_peak is None or job.off_peak.contains(at)
 
 
 class OrgWorker:
@@ -83,7 +83,7 @@ class OrgWorker:
         self._emit = emit
         self._database = database
         self._ledger = Ledger(database, org.name, lease.epoch)
-        self._naming = Naming(client, lease, database, clock, emit)
+        self._naming = NameSync(client, lease, database, clock, emit)
         monitor = monitor or ClockMonitor(clock, emit)
         pipeline = Pipeline(client, database, self._ledger, lease, clock, monitor, emit)
         self.scanner = Scanner(
@@ -99,7 +99,7 @@ class OrgWorker:
         """Put back what a former owner left; call it once, before the first cycle.
 
         Raises:
-            DatabaseAwayError: the database is away.
+            DatabaseUnavailableError: the database is away.
         """
         await self._ledger.recover()
 
@@ -114,18 +114,18 @@ class OrgWorker:
         """See how flows and outcomes are called now, however lately that was done.
 
         Raises:
-            DatabaseAwayError, LeaseLostError: it was not seen.
+            DatabaseUnavailableError, LeaseLostError: it was not seen.
         """
-        self._naming.look_anew()
+        self._naming.invalidate()
         await self._naming.refresh()
 
-    async def cycle(self, job: Job, wish: Wish) -> Tally:
+    async def cycle(self, job: Job, wish: CycleRequest) -> CycleResult:
         """One pass over a job's due windows.
 
         Raises:
-            DatabaseAwayError, LeaseLostError: it ended early; what was not stored stays due.
+            DatabaseUnavailableError, LeaseLostError: it ended early; what was not stored stays due.
         """
-        terms = Terms(
+        terms = CyclePolicy(
             delay=job.delay,
             metrics_delay=job.metrics_delay,
             expect_for=job.expect_for,
@@ -135,7 +135,7 @@ class OrgWorker:
         )
         taken, known = await self._owed(job, wish)
         found = [known[span] for span in taken.in_order()]
-        cycle, tally = uuid.uuid4().hex, Tally()
+        cycle, tally = uuid.uuid4().hex, CycleResult()
         if not found:
             return tally
         if not terms.may_begin(self._clock.now()):
@@ -153,11 +153,11 @@ class OrgWorker:
             self._finished(job.name, cycle, tally)
         return tally
 
-    async def ad_hoc(self, only: Sequence[Window] | None = None) -> Tally:
+    async def ad_hoc(self, only: Sequence[Window] | None = None) -> CycleResult:
         """Extract what was asked for ad hoc and is not stored yet, or just these windows of it.
 
         Raises:
-            DatabaseAwayError, LeaseLostError: it ended early; what was not stored stays due.
+            DatabaseUnavailableError, LeaseLostError: it ended early; what was not stored stays due.
         """
         wanted = None if only is None else {(window.span, window.requested) for window in only}
         await self._align()
@@ -169,7 +169,7 @@ class OrgWorker:
             and (wanted is None or (each.window.span, each.window.requested) in wanted)
             and aligned(self.org, each.window)
         ]
-        cycle, tally = uuid.uuid4().hex, Tally()
+        cycle, tally = uuid.uuid4().hex, CycleResult()
         if not found:
             return tally
         self._emit("cycle_started", org=self.org.name, job=None, windows=len(found), cycle=cycle)
@@ -189,7 +189,7 @@ class OrgWorker:
             again: whether it is read once more where it is stored already; what is unfinished only goes on.
 
         Raises:
-            DatabaseAwayError: the database is away.
+            DatabaseUnavailableError: the database is away.
         """
         if entry.name and not again and await self._ledger.entry_known(entry.name, entry.content_hash):
             return []
@@ -231,7 +231,7 @@ class OrgWorker:
             asked_to=asked_to,
         )
 
-    def _finished(self, job: str | None, cycle: str, tally: Tally) -> None:
+    def _finished(self, job: str | None, cycle: str, tally: CycleResult) -> None:
         self._emit(
             "cycle_finished",
             org=self.org.name,
@@ -261,7 +261,7 @@ class OrgWorker:
                 reason="a clock that was ahead completed them before their end",
             )
 
-    async def _owed(self, job: Job, wish: Wish) -> tuple[selection.Taken, dict[Span, LedgerWindow]]:
+    async def _owed(self, job: Job, wish: CycleRequest) -> tuple[selection.Selection, dict[Span, LedgerWindow]]:
         """What the job owes by now, entered in the ledger, and what of it a cycle takes."""
         await self._reopen(work_of(job.name), job.delay)
         spans = owed_spans(self.org, job, self._clock.now())
@@ -272,7 +272,7 @@ class OrgWorker:
         if gone:
             await self._ledger.forget(gone)
         if new:
-            await self._ledger.owe(new)
+            await self._ledger.enqueue(new)
             if job.granularity not in ("auto", new[0].granularity):
                 for window in new:
                     self.scanner.tell_adjusted(
@@ -288,13 +288,13 @@ class OrgWorker:
                 not standing[spans[-1]].complete
                 or await self._ledger.completed_after(work_of(job.name), self._clock.now())
             )
-        return selection.take(spans, standing, job.lookback, self.org.tz, whole=wish.whole), known
+        return selection.select(spans, standing, job.lookback, self.org.tz, whole=wish.whole), known
 
     async def _known(self, job: Job) -> dict[Span, LedgerWindow]:
         return known_of(job, await self._ledger.windows(work_of(job.name)))
 
 
-AD_HOC_TERMS = Terms(
+AD_HOC_TERMS = CyclePolicy(
     delay=timedelta(hours=1),
     metrics_delay="auto",
     expect_for=timedelta(days=31),

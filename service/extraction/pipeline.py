@@ -14,12 +14,12 @@ from datetime import datetime
 from http import HTTPStatus
 
 from service.clock import Clock, ClockMonitor
-from service.errors import CursorError, ExtractionError, PageError, TooLargeError
-from service.extraction.normalise import Frame, normalise
+from service.errors import CursorExpiredError, ExtractionError, PageError, QueryTooLargeError
+from service.extraction.normalise import BucketGrid, normalise
 from service.genesys import GenesysClient
-from service.model import Cut, Normalised, Query, Scan, Window
+from service.model import Normalised, Query, Scan, SplitHint, Window
 from service.plan.buckets import buckets, is_edge
-from service.plan.splitting import cut_of, halve, largest, size
+from service.plan.splitting import halve, largest, size, split_hint
 from service.postgres.lease import Lease
 from service.postgres.merge import Merged, ScanRecord, Staging, merge
 from service.postgres.pool import Database
@@ -58,12 +58,12 @@ class Pipeline:
         self._monitor = monitor
         self._emit = emit
         self._merging = asyncio.Lock()  # the org's row admits one at a time: wait here, and keep no connection
-        self._cuts: list[Cut] | None = None
+        self._cuts: list[SplitHint] | None = None
         # of the org's scans: a lease has an epoch of its own, and an owner numbers its scans as they begin
         self._numbers = itertools.count((lease.epoch << 32) + 1)
 
     async def extract(
-        self, scan: Scan, cycle: str, may_begin: Callable[[], None], has_read: Callable[[], None]
+        self, scan: Scan, cycle: str, may_begin: Callable[[], None], release_fetch_slot: Callable[[], None]
     ) -> Merged:
         """Bring one scan in, from its first page to its mark in the ledger.
 
@@ -71,12 +71,12 @@ class Pipeline:
             scan: which.
             cycle: the cycle that it belongs to.
             may_begin: called just before each of its queries begins; raises where none may.
-            has_read: called after its last page, before it is stored.
+            release_fetch_slot: called after its last page, before it is stored.
 
         Raises:
             ExtractionError: it did not come to its end; nothing of it is stored.
             HoursOverError: what ``may_begin`` raised; nothing of it is stored.
-            DatabaseAwayError: the database was away; nothing of it is stored.
+            DatabaseUnavailableError: the database was away; nothing of it is stored.
             LeaseLostError: another process works the org now.
         """
         query_hash = self._client.dialect.query_hash(scan.queries[0])
@@ -102,10 +102,10 @@ class Pipeline:
                     cycle=cycle,
                     by_id=self._client.dialect.by_id,
                 )
-                has_read()
+                release_fetch_slot()
                 async with self._merging:
                     merged = await merge(self._database, self._lease, staging, record)
-            except CursorError as error:
+            except CursorExpiredError as error:
                 await staging.discard()
                 if attempt == RESTARTS:
                     raise
@@ -139,7 +139,7 @@ class Pipeline:
                     async for normalised in pages:
                         _attributable(scan, normalised)
                         await staging.add(normalised)
-            except TooLargeError as error:
+            except QueryTooLargeError as error:
                 if halves is None:
                     raise
                 midway = tally.pages > pages_before
@@ -148,7 +148,7 @@ class Pipeline:
                 else:
                     await self._remember_cut(query, halves)
                 if midway:
-                    raise CursorError(f"too large, and told midway: {error}") from error
+                    raise CursorExpiredError(f"too large, and told midway: {error}") from error
                 waiting[:0] = halves
         for slow, halves in too_slow:  # its halves did pass, so it was the size, and not the server's bad hour
             await self._remember_cut(slow, halves)
@@ -156,7 +156,7 @@ class Pipeline:
     async def _pages(
         self, query: Query, tally: _Tally, may_begin: Callable[[], None]
     ) -> AsyncGenerator[Normalised, None]:
-        frame = Frame.of(
+        frame = BucketGrid.of(
             query,
             buckets(query.span, query.granularity, query.timezone),
             lambda at: is_edge(at, query.granularity, query.timezone),
@@ -170,11 +170,11 @@ class Pipeline:
                 yield normalise(page.entries, frame)
 
     async def _remember_cut(self, query: Query, halves: tuple[Query, Query]) -> None:
-        cut = cut_of(query, halves)
+        cut = split_hint(query, halves)
         await self._ledger.cut(self._client.dialect.query_hash(query), cut)
         (await self._known_cuts()).append(cut)
 
-    async def _known_cuts(self) -> list[Cut]:
+    async def _known_cuts(self) -> list[SplitHint]:
         if self._cuts is None:
             self._cuts = await self._ledger.cuts()
         return self._cuts

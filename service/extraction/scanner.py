@@ -14,7 +14,7 @@ from service.clock import Clock
 from service.config import Org
 from service.errors import (
     CircuitOpenError,
-    DatabaseAwayError,
+    DatabaseUnavailableError,
     ExtractionError,
     GranularityError,
     HoursOverError,
@@ -22,11 +22,11 @@ from service.errors import (
     NotSettledError,
     PageError,
     QueryTimeoutError,
+    QueryTooLargeError,
     RateLimitedError,
-    TooLargeError,
 )
-from service.extraction.admission import Gate, GateClosedError
-from service.extraction.cycle import Tally, Terms
+from service.extraction.admission import AdmissionClosedError, ScanAdmission
+from service.extraction.cycle import CyclePolicy, CycleResult
 from service.extraction.pipeline import Pipeline, about
 from service.genesys import GenesysClient
 from service.model import Granularity, Scan, Span, Window
@@ -41,7 +41,7 @@ Emit = Callable[..., None]
 RECENT, BY_HAND, BACKLOG = range(3)
 
 # What may be the fault of one of the windows that were asked together.
-_OF_ONE_WINDOW = (PageError, GranularityError, TooLargeError)
+_OF_ONE_WINDOW = (PageError, GranularityError, QueryTooLargeError)
 
 _BUCKET_SECONDS = {Granularity.HOURLY: 3600.0, Granularity.DAILY: 86400.0, Granularity.MONTHLY: 30 * 86400.0}
 
@@ -51,7 +51,7 @@ class GivenUpError(Exception):
 
 
 # What ends a cycle and is no fault of the program's: another error is rather told.
-_KNOWN = (DatabaseAwayError, LeaseLostError, GivenUpError)
+_KNOWN = (DatabaseUnavailableError, LeaseLostError, GivenUpError)
 
 
 class Scanner:
@@ -81,7 +81,7 @@ class Scanner:
         gives_up: bool,
     ) -> None:
         self.org = org
-        self.gate = Gate(org.concurrency)
+        self.gate = ScanAdmission(org.concurrency)
         self._client = client
         self._ledger = ledger
         self._pipeline = pipeline
@@ -104,9 +104,9 @@ class Scanner:
     async def run(
         self,
         found: Sequence[LedgerWindow],
-        terms: Terms,
+        terms: CyclePolicy,
         cycle: str,
-        tally: Tally,
+        tally: CycleResult,
         priority: Callable[[Window], int],
     ) -> None:
         """Join the windows into scans and run these, until there is none left that may begin."""
@@ -122,7 +122,7 @@ class Scanner:
             entries = await self._ledger.entries_per_bucket(
                 first.work, first.granularity, _BUCKET_SECONDS[first.granularity]
             )
-            joined = grouping.join(
+            joined = grouping.group_windows(
                 group,
                 self.settings,
                 entries_per_bucket=max(entries, 1.0) if entries is not None else len(self.org.flows) or None,
@@ -131,17 +131,17 @@ class Scanner:
                 alone=alone,
             )
             work = [
-                partial(self._one, self._scan(each, terms), terms, cycle, tally, min(map(priority, each)))
+                partial(self._run_or_split, self._scan(each, terms), terms, cycle, tally, min(map(priority, each)))
                 for each in joined.scans
             ]
             try:
-                await self._together(work)
+                await self._run_all(work)
             except GivenUpError as error:
-                await self._ledger.excuse(waiting, str(error))
+                await self._ledger.note_skipped(waiting, str(error))
                 raise
             waiting = joined.later + rest
 
-    async def _together(self, work: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
+    async def _run_all(self, work: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
         """Run all of them; the first that cannot go on ends the others.
 
         None raises into the group: beside an error it forgets that it was cancelled, before Python 3.13 at least,
@@ -163,7 +163,7 @@ class Scanner:
         if errors:
             raise next((error for error in errors if not isinstance(error, _KNOWN)), errors[0])
 
-    def _scan(self, joined: Sequence[Window], terms: Terms) -> Scan:
+    def _scan(self, joined: Sequence[Window], terms: CyclePolicy) -> Scan:
         span = Span(joined[0].span.start, joined[-1].span.end)
         asked = grouping.queries(
             span,
@@ -175,21 +175,25 @@ class Scanner:
         )
         return Scan(tuple(joined), asked, terms.expect_for, terms.delay)
 
-    async def _one(self, scan: Scan, terms: Terms, cycle: str, tally: Tally, priority: int) -> None:
+    async def _run_or_split(
+        self, scan: Scan, terms: CyclePolicy, cycle: str, tally: CycleResult, priority: int
+    ) -> None:
         """Run one scan; what fails because windows were asked together is asked one by one."""
         try:
             await self._extract(scan, terms, cycle, tally, priority)
         except NotSettledError as error:
             await self._postpone(replace(scan, windows=scan.windows[error.settled :]), error, tally)
             if error.settled:
-                await self._one(self._scan(scan.windows[: error.settled], terms), terms, cycle, tally, priority)
+                await self._run_or_split(
+                    self._scan(scan.windows[: error.settled], terms), terms, cycle, tally, priority
+                )
         except ExtractionError as error:
             bad_hour = error.status == HTTPStatus.GATEWAY_TIMEOUT  # the server's, and every window's
             if len(scan.windows) > 1 and isinstance(error, _OF_ONE_WINDOW) and not bad_hour:
                 self._emit("scan_split", **about(scan), windows=len(scan.windows), reason=str(error))
                 await self._ledger.interrupt(scan, str(error), ask_alone=not isinstance(error, GranularityError))
                 for window in scan.windows:
-                    await self._one(self._scan([window], terms), terms, cycle, tally, priority)
+                    await self._run_or_split(self._scan([window], terms), terms, cycle, tally, priority)
                 return
             coarser = self._coarser(scan.windows[0], terms) if isinstance(error, GranularityError) else None
             if coarser is None:
@@ -197,9 +201,9 @@ class Scanner:
                 return
             self.tell_adjusted(coarser, str(error))
             await self._ledger.replace(scan.windows[0], coarser)
-            await self._one(self._scan([coarser], terms), terms, cycle, tally, priority)
+            await self._run_or_split(self._scan([coarser], terms), terms, cycle, tally, priority)
 
-    def _check_query_allowed(self, scan: Scan, terms: Terms) -> None:
+    def _check_query_allowed(self, scan: Scan, terms: CyclePolicy) -> None:
         """Called before each query of a scan, which may take long, and be held back by a 429.
 
         Raises:
@@ -215,24 +219,26 @@ class Scanner:
         if server_time is not None:
             scan.check_settled(server_time)
 
-    async def _postpone(self, scan: Scan, error: NotSettledError, tally: Tally) -> None:
+    async def _postpone(self, scan: Scan, error: NotSettledError, tally: CycleResult) -> None:
         """Leave windows due that the clock which decides does not let be stored yet."""
         tally.postponed += len(scan.windows)
         tally.settles_in = min(tally.settles_in, error.seconds)
         await self._ledger.interrupt(scan, str(error))
         self._emit("window_postponed", **about(scan), windows=len(scan.windows), reason=str(error))
 
-    async def _extract(self, scan: Scan, terms: Terms, cycle: str, tally: Tally, priority: int) -> None:
+    async def _extract(
+        self, scan: Scan, terms: CyclePolicy, cycle: str, tally: CycleResult, priority: int
+    ) -> None:
         while True:
             try:
-                async with self.gate.enter(scan, priority) as has_read:
+                async with self.gate.enter(scan, priority) as release_fetch_slot:
                     if not terms.may_begin(self._clock.now()):
                         tally.put_back += len(scan.windows)
                         return
                     self._check_settled(scan)
                     await self._partitions.ensure(scan.span)
                     merged = await self._pipeline.extract(
-                        scan, cycle, partial(self._check_query_allowed, scan, terms), has_read
+                        scan, cycle, partial(self._check_query_allowed, scan, terms), release_fetch_slot
                     )
             except (CircuitOpenError, RateLimitedError) as error:
                 if self._gives_up:
@@ -242,11 +248,17 @@ class Scanner:
                     raise
                 await self._ledger.interrupt(scan, str(error))
                 await self.gate.pause(error.retry_after)
-            except (GateClosedError, HoursOverError, DatabaseAwayError, LeaseLostError, CancelledError) as error:
+            except (
+                AdmissionClosedError,
+                HoursOverError,
+                DatabaseUnavailableError,
+                LeaseLostError,
+                CancelledError,
+            ) as error:
                 tally.put_back += len(scan.windows)
                 if isinstance(error, (HoursOverError, CancelledError)):
                     await self._put_back(scan)
-                if isinstance(error, (GateClosedError, HoursOverError)):
+                if isinstance(error, (AdmissionClosedError, HoursOverError)):
                     return
                 raise
             else:
@@ -256,11 +268,11 @@ class Scanner:
 
     async def _put_back(self, scan: Scan) -> None:
         """Note that a scan was stopped; where that cannot be done in time, the next owner's start does it."""
-        with contextlib.suppress(DatabaseAwayError, TimeoutError):
+        with contextlib.suppress(DatabaseUnavailableError, TimeoutError):
             async with asyncio.timeout(1):
                 await self._ledger.interrupt(scan)
 
-    async def _failed(self, scan: Scan, error: ExtractionError, tally: Tally) -> None:
+    async def _failed(self, scan: Scan, error: ExtractionError, tally: CycleResult) -> None:
         tally.failed += len(scan.windows)
         reason = f"{error} ({error.hint})" if error.hint else str(error)
         for window in scan.windows:
@@ -279,7 +291,7 @@ class Scanner:
         too_slow = isinstance(error, QueryTimeoutError) and len(scan.windows) > 1
         await self._ledger.fail(scan, reason, ask_alone=too_slow)
 
-    def _coarser(self, window: Window, terms: Terms) -> Window | None:
+    def _coarser(self, window: Window, terms: CyclePolicy) -> Window | None:
         """The window one step coarser, where that is allowed: never twice, and a job's never past itself."""
         step = granularity.coarser(window.granularity)
         order = list(Granularity)

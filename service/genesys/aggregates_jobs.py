@@ -14,16 +14,16 @@ from urllib.parse import quote
 import msgspec
 
 from service.errors import (
-    CursorError,
+    CursorExpiredError,
     ExtractionError,
     LeaseLostError,
     PageError,
     QueryTimeoutError,
+    QueryTooLargeError,
     ServerError,
-    TooLargeError,
 )
 from service.genesys.dialect import ApiRequest, Call
-from service.genesys.error_mapping import Rules
+from service.genesys.error_mapping import EndpointPolicy
 from service.genesys.flow_aggregates import ASKING, PERMISSION, SCOPE, FlowAggregates, decode
 from service.model import Page, Query
 
@@ -41,11 +41,11 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 def _judge(status: int, code: str, _message: str) -> type[ExtractionError] | None:
     """What is too large is refused; a job that is not known any more is like a cursor that is not."""
     if code == "response.entity.too.large":
-        return TooLargeError
-    return CursorError if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) else None
+        return QueryTooLargeError
+    return CursorExpiredError if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) else None
 
 
-_RULES = Rules(PERMISSION, SCOPE, _judge, tells_limit=True)
+_RULES = EndpointPolicy(PERMISSION, SCOPE, _judge, tells_limit=True)
 
 
 class AggregatesJobs(FlowAggregates):
@@ -72,8 +72,8 @@ class AggregatesJobs(FlowAggregates):
         """The pages of one job, up to the one without a cursor. However it ends, the job is deleted.
 
         Raises:
-            CursorError: the job failed, was cancelled or has expired; what was yielded is void.
-            TooLargeError: the answer would be too large.
+            CursorExpiredError: the job failed, was cancelled or has expired; what was yielded is void.
+            QueryTooLargeError: the answer would be too large.
             QueryTimeoutError: the job was not done in time.
             PageError: a page at fault, or a cursor that came twice.
         """
@@ -181,9 +181,9 @@ def _is_done(answer: bytes) -> bool:
         case "QUEUED" | "PENDING":
             return False
         case "FAILED" if "too large" in reason or "too.large" in reason:
-            raise TooLargeError(f"the job failed{reason}")
+            raise QueryTooLargeError(f"the job failed{reason}")
         case "FAILED" | "CANCELLED" | "EXPIRED":
-            raise CursorError(f"the job is {state}{reason}")
+            raise CursorExpiredError(f"the job is {state}{reason}")
         case _:
             raise PageError(f"the job is in a state that is not known: {str(state)[:40]}")
 

@@ -16,7 +16,7 @@ from service.genesys.breaker import Breaker, Emit
 from service.genesys.dialect import ApiRequest, Dialect
 from service.genesys.limiter import OrgLimiter, Permit
 from service.genesys.oauth import Credentials, TokenSource
-from service.genesys.rate_limit_headers import Allowance
+from service.genesys.rate_limit_headers import RateLimitHeaders
 from service.genesys.redaction import Redactor
 from service.genesys.retry import Retries
 from service.genesys.server_clock import ServerClock
@@ -89,11 +89,11 @@ class GenesysClient:
         self._clock = clock or SystemClock()
         self._redactor = Redactor()
         self.limiter = OrgLimiter(requests_per_second, spent_ago=spent_ago)
-        self._allowance = Allowance(lambda: self.limiter, self._on_hold, self._emit)
+        self._allowance = RateLimitHeaders(lambda: self.limiter, self._on_hold, self._emit)
         self.server_clock = ServerClock(self._clock)
         self._on_date = on_date
         self._transport = Transport(
-            self._redactor, self._clock, self._allowance.hear, self.hold, self._observe_date, lease_check
+            self._redactor, self._clock, self._allowance.observe, self.hold, self._observe_date, lease_check
         )
         self.breaker = Breaker(breaker_failures, breaker_open_for, self._clock, self._emit)
         self._tokens = TokenSource(
@@ -138,7 +138,7 @@ class GenesysClient:
             may_begin: called just before the first page is asked for, each time; raises where that must not be.
 
         Raises:
-            CursorError: the cursor has expired; what was yielded is void, and the caller begins again.
+            CursorExpiredError: the cursor has expired; what was yielded is void, and the caller begins again.
             ExtractionError: the scan cannot be completed.
             LeaseLostError: this process no longer holds the org.
         """
@@ -184,7 +184,7 @@ class GenesysClient:
         send = partial(self._authorized, request, before)
         if query_hash is None:
             return await self._retries.run(send, once=request.once)
-        async with self._alone(query_hash):
+        async with self._serialize(query_hash):
             return await self._retries.run(send, once=request.once, query_hash=query_hash)
 
     async def close(self) -> None:
@@ -197,7 +197,7 @@ class GenesysClient:
         self._on_date(date)
 
     @asynccontextmanager
-    async def _alone(self, query_hash: str) -> AsyncIterator[None]:
+    async def _serialize(self, query_hash: str) -> AsyncIterator[None]:
         lock = self._locks.setdefault(query_hash, asyncio.Lock())
         self._users[query_hash] += 1
         try:
@@ -212,10 +212,10 @@ class GenesysClient:
         """Send with the token; once more with another one where the API refuses the first."""
         token = await self._tokens.get()
         try:
-            return await self._once(self._with_token(request, token), before)
+            return await self._send_guarded(self._with_token(request, token), before)
         except UnauthorizedError:
             token = await self._tokens.renew(token)
-        return await self._once(self._with_token(request, token), before)
+        return await self._send_guarded(self._with_token(request, token), before)
 
     def _with_token(self, request: ApiRequest, token: str) -> HttpRequest:
         headers = {"Authorization": f"Bearer {token}"}
@@ -224,9 +224,9 @@ class GenesysClient:
         return HttpRequest(request.method, self._base_url + request.path, headers, request.body, request.rules)
 
     async def _once_for_body(self, request: HttpRequest) -> bytes:
-        return (await self._once(request)).body
+        return (await self._send_guarded(request)).body
 
-    async def _once(self, request: HttpRequest, before: Callable[[], None] = _always) -> Answer:
+    async def _send_guarded(self, request: HttpRequest, before: Callable[[], None] = _always) -> Answer:
         """One send, whatever for: through limiter, lease and breaker."""
         self.breaker.check()
         began = self._clock.monotonic()
@@ -244,7 +244,7 @@ class GenesysClient:
             self._emit("rate_limited", retry_after=error.retry_after)
             raise
         finally:
-            permit.unused()
+            permit.cancel()
 
     async def _send(self, request: HttpRequest, permit: Permit) -> Answer:
         self._emit("request_sent")

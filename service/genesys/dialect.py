@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
 
-from service.genesys.error_mapping import USUAL, Rules
+from service.genesys.error_mapping import USUAL, EndpointPolicy
 from service.model import Page, Query
 
 
@@ -19,7 +19,7 @@ class ApiRequest(NamedTuple):
     method: str
     path: str
     body: bytes | None = None
-    rules: Rules = USUAL
+    rules: EndpointPolicy = USUAL
     once: bool = False
 
 
@@ -36,7 +36,7 @@ class Dialect(Protocol):
     """
 
     by_id: bool
-    rules: Rules
+    rules: EndpointPolicy
 
     def body(self, query: Query) -> dict[str, Any]:
         """The canonical query: what page one is asked with."""
@@ -48,6 +48,6 @@ class Dialect(Protocol):
         """The pages of one scan, in order, up to the last.
 
         Raises:
-            CursorError: the cursor has expired; whatever was yielded is void, and the caller begins again.
+            CursorExpiredError: the cursor has expired; whatever was yielded is void, and the caller begins again.
             PageError: a page at fault; nothing of the scan can be believed.
         """

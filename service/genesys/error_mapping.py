@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import msgspec
 
 from service.errors import (
-    CursorError,
+    CursorExpiredError,
     ExtractionError,
     ForbiddenError,
     GranularityError,
     PageError,
+    QueryTooLargeError,
     RateLimitedError,
-    RefusedError,
+    RequestRejectedError,
     ServerError,
-    TooLargeError,
     UnauthorizedError,
 )
 from service.genesys.limiter import HOLD_MAX
@@ -42,13 +42,13 @@ Judge = Callable[[int, str, str], type[ExtractionError] | None]
 """What a status, a code and a message stand for at an endpoint; None where that is what they usually do."""
 
 
-class Rules(NamedTuple):
+class EndpointPolicy(NamedTuple):
     """What an endpoint's answers mean, where endpoints differ.
 
     Attributes:
         permission: what the client's role has to hold; a 403 says that it is missing.
         scope: what the OAuth client has to have.
-        judge: its own view of an error, asked first.
+        classify: its own view of an error, asked first.
         tells_limit: whether the ``inin-ratelimit`` headers of its answers rule the org's limit.
         aside: whether its failures say nothing of the org's health, so that the breaker does not count them.
         vouches: whether its answers show that the API is well, so that the breaker may close.
@@ -56,7 +56,7 @@ class Rules(NamedTuple):
 
     permission: str = "Analytics > Query > Read"
     scope: str = "analytics:query:read"
-    judge: Judge | None = None
+    classify: Judge | None = None
     tells_limit: bool = False
     aside: bool = False
     vouches: bool = True
@@ -67,7 +67,7 @@ class Rules(NamedTuple):
         return f"the permission {self.permission}, the OAuth client the scope {self.scope}"
 
 
-USUAL = Rules()
+USUAL = EndpointPolicy()
 
 
 def retry_after(header: str | None, now: datetime) -> float:
@@ -86,13 +86,13 @@ def retry_after(header: str | None, now: datetime) -> float:
     return min(max(seconds, RETRY_AFTER_MIN), HOLD_MAX)
 
 
-def fault(
+def error_from_response(
     status: int,
     body: bytes,
     retry_after_header: str | None,
     now: datetime,
     clean: Clean,
-    rules: Rules = USUAL,
+    rules: EndpointPolicy = USUAL,
 ) -> ExtractionError:
     """The error that an answer with a status other than 2xx stands for.
 
@@ -109,7 +109,7 @@ def fault(
         told += f" [contextId {context_id}]"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimitedError(told, retry_after=retry_after(retry_after_header, now))
-    kind = (rules.judge and rules.judge(status, code or "", message or "")) or _kind(
+    kind = (rules.classify and rules.classify(status, code or "", message or "")) or _kind(
         status, code or "", message or ""
     )
     if kind is PageError:
@@ -127,22 +127,22 @@ def _kind(status: int, code: str, message: str) -> type[ExtractionError]:
     by_status: dict[int, type[ExtractionError]] = {
         HTTPStatus.UNAUTHORIZED: UnauthorizedError,
         HTTPStatus.FORBIDDEN: ForbiddenError,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: TooLargeError,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: QueryTooLargeError,
     }
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.GONE) and _cursor.search(code):
-        return CursorError
+        return CursorExpiredError
     if status == HTTPStatus.BAD_REQUEST:
-        return _refusal(code) or _refusal(message) or RefusedError
-    return by_status.get(status, RefusedError)
+        return _refusal(code) or _refusal(message) or RequestRejectedError
+    return by_status.get(status, RequestRejectedError)
 
 
-def _refusal(told: str) -> type[RefusedError] | None:
+def _refusal(told: str) -> type[RequestRejectedError] | None:
     """What a 400's code says, or its message where the code leaves it open."""
     if _cardinality.search(told):
-        return TooLargeError
+        return QueryTooLargeError
     if _granularity.search(told):
         return GranularityError
-    return TooLargeError if _size.search(told) else None
+    return QueryTooLargeError if _size.search(told) else None
 
 
 def _title(status: int) -> str:

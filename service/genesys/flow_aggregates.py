@@ -14,10 +14,10 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from service.errors import ExtractionError, PageError, TooLargeError
+from service.errors import ExtractionError, PageError, QueryTooLargeError
 from service.genesys import loose_json
 from service.genesys.dialect import ApiRequest, Call
-from service.genesys.error_mapping import Rules
+from service.genesys.error_mapping import EndpointPolicy
 from service.model import Entry, Figure, Granularity, Page, Query, instant
 
 PATH = "/api/v2/analytics/flows/aggregates/query"
@@ -33,10 +33,10 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 def too_large(status: int, code: str, _message: str) -> type[ExtractionError] | None:
     """An answer past what the API sends is refused; one past what it can reckon in its time comes as a 504."""
     too_slow = status == HTTPStatus.GATEWAY_TIMEOUT
-    return TooLargeError if too_slow or code == "response.entity.too.large" else None
+    return QueryTooLargeError if too_slow or code == "response.entity.too.large" else None
 
 
-ASKING = Rules(PERMISSION, SCOPE, too_large, tells_limit=True)
+ASKING = EndpointPolicy(PERMISSION, SCOPE, too_large, tells_limit=True)
 
 
 class _Stats(msgspec.Struct, gc=False):
@@ -105,7 +105,7 @@ class FlowAggregates:
         """The one page of a scan.
 
         Raises:
-            TooLargeError: the answer would be too large, or take the API too long.
+            QueryTooLargeError: the answer would be too large, or take the API too long.
             PageError: a page at fault.
         """
         entries, cursor = decode(await call(ApiRequest("POST", PATH, _encode(self.body(query)), ASKING)))

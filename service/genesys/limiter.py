@@ -23,11 +23,11 @@ so the margin grows with the limit. ``python -m benchmarks.limit`` tells what is
 no 429, nor any with four other processes on two cores; at a hundred a second and 15 ms there were one or two of
 2,000 in two runs of three, with 20 ms none.
 """
-_CROWD = 50e-6
+MARGIN_PER_RPS = 50e-6
 """What each request a second adds to the margin."""
 _SPACING = 0.95
 """Requests are spaced by this part of an even spacing; the rest is made up for what sleeps overshoot."""
-_BUNCH = 1 / 40
+BURST = 1 / 40
 """Seconds' worth of requests that may go together: sleeps are no finer, so high limits need a few at once."""
 
 
@@ -46,7 +46,7 @@ class Permit:
             self.sent_at = self._limiter.now()
             self._limiter.moved()
 
-    def unused(self) -> None:
+    def cancel(self) -> None:
         """Nothing was sent, and nothing will be."""
         if self.sent_at is None:
             self.sent_at = -math.inf
@@ -97,8 +97,8 @@ class OrgLimiter:
     def requests_per_second(self, rate: float) -> None:
         self._rate = rate
         self._count = max(1, math.floor(rate))
-        self._period = max(1.0, 1 / rate) * (1 + min(MARGIN + _CROWD * rate, MARGIN_MAX))
-        bunch = max(1.0, self._count * _BUNCH)
+        self._period = max(1.0, 1 / rate) * (1 + min(MARGIN + MARGIN_PER_RPS * rate, MARGIN_MAX))
+        bunch = max(1.0, self._count * BURST)
         self._pace = AsyncLimiter(bunch, bunch * max(1.0, 1 / rate) / self._count * _SPACING)
 
     @property

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from service.errors import PageError
 from service.genesys import loose_json
 from service.genesys.dialect import ApiRequest
-from service.genesys.error_mapping import Rules
+from service.genesys.error_mapping import EndpointPolicy
 
 PAGE_SIZE = 100
 PAGES_MAX = 10_000
@@ -21,12 +21,12 @@ class Listing(NamedTuple):
     """A list of names: its path, and what its answers mean."""
 
     path: str
-    rules: Rules
+    rules: EndpointPolicy
 
 
 FLOWS = Listing(
     "/api/v2/flows",
-    Rules(
+    EndpointPolicy(
         "Architect > Flow > View (architect:flow:view)",
         "architect:readonly",
         tells_limit=True,
@@ -35,7 +35,7 @@ FLOWS = Listing(
 )
 OUTCOMES = Listing(
     "/api/v2/flows/outcomes",
-    Rules(
+    EndpointPolicy(
         "Architect > Flow Outcome > View (architect:flowOutcome:view)",
         "architect:readonly",
         tells_limit=True,

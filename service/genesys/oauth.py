@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlencode
 
 from service.clock import Clock
-from service.errors import PageError, RefusedError, UnauthorizedError
+from service.errors import PageError, RequestRejectedError, UnauthorizedError
 from service.genesys.breaker import Emit
-from service.genesys.error_mapping import Rules
+from service.genesys.error_mapping import EndpointPolicy
 from service.genesys.redaction import Redactor, basic
 from service.genesys.transport import HttpRequest
 
@@ -117,11 +117,11 @@ class TokenSource:
                 "Content-Type": "application/x-www-form-urlencoded",
             },
             urlencode({"grant_type": "client_credentials"}).encode(),
-            Rules(vouches=False),
+            EndpointPolicy(vouches=False),
         )
         try:
             answer = await self._send(request)
-        except (UnauthorizedError, RefusedError) as error:
+        except (UnauthorizedError, RequestRejectedError) as error:
             refusal = UnauthorizedError(
                 f"the login server refused the client: {error}",
                 status=error.status,

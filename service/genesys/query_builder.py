@@ -19,13 +19,13 @@ from service.errors import PageError
 from service.genesys import loose_json
 from service.genesys.dialect import ApiRequest, Call
 from service.genesys.error_mapping import USUAL
-from service.model import COUNT_MAX, Entry, Figure, Granularity, Page, Query, SoundEntry, SoundFigure, instant
+from service.model import COUNT_MAX, Entry, Figure, Granularity, Page, Query, ValidEntry, ValidFigure, instant
 
 PATH = "/api/v2/analytics/query-builder/query"
 _DIGEST_BYTES = 16
 
 
-class _Figure(SoundFigure, gc=False, rename={"outcome_count": "count", "percent_of_total": "percentOfTotal"}.get):
+class _Figure(ValidFigure, gc=False, rename={"outcome_count": "count", "percent_of_total": "percentOfTotal"}.get):
     outcome_count: Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
     percent_of_total: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
@@ -99,7 +99,7 @@ class QueryBuilder:
         """The pages of one scan, up to the one whose next token is null.
 
         Raises:
-            CursorError: the cursor has expired; what was yielded is void, and the caller begins again.
+            CursorExpiredError: the cursor has expired; what was yielded is void, and the caller begins again.
             PageError: a page at fault, or a token that came twice.
         """
         body = self.body(query)
@@ -118,7 +118,7 @@ class QueryBuilder:
             body["queryBuilder"]["nextPageToken"] = msgspec.Raw(token)
 
 
-def decode(answer: bytes, query: Query) -> tuple[list[Entry | SoundEntry], bytes | None]:
+def decode(answer: bytes, query: Query) -> tuple[list[Entry | ValidEntry], bytes | None]:
     """One page: its entries, and the next token as JSON text, None where the scan ends here.
 
     Raises:
@@ -136,7 +136,7 @@ def decode(answer: bytes, query: Query) -> tuple[list[Entry | SoundEntry], bytes
     return [_sound(found, texts, index) for index, found in enumerate(page.data)], _token(page.token)
 
 
-def _decode_in_pieces(answer: bytes, text: str, query: Query) -> tuple[list[Entry | SoundEntry], bytes | None]:
+def _decode_in_pieces(answer: bytes, text: str, query: Query) -> tuple[list[Entry | ValidEntry], bytes | None]:
     """A page in which some entry is not as usual: each decoded by itself."""
     try:
         page = _cut_page(answer)
@@ -146,15 +146,15 @@ def _decode_in_pieces(answer: bytes, text: str, query: Query) -> tuple[list[Entr
     return [_piece(element, texts, index) for index, element in enumerate(page.data)], _token(page.token)
 
 
-def _piece(element: msgspec.Raw, texts: list[str], index: int) -> Entry | SoundEntry:
+def _piece(element: msgspec.Raw, texts: list[str], index: int) -> Entry | ValidEntry:
     try:
         return _sound(_decode_element(element), lambda: texts, index)
     except (msgspec.DecodeError, RecursionError):
         return _loose_entry(loose_json.parse(texts[index]), texts[index])
 
 
-def _sound(found: _Element, texts: Callable[[], list[str]], index: int) -> SoundEntry:
-    return SoundEntry(found.group.flow_id, _ends(found.interval), found.metrics.outcomes, texts, index)
+def _sound(found: _Element, texts: Callable[[], list[str]], index: int) -> ValidEntry:
+    return ValidEntry(found.group.flow_id, _ends(found.interval), found.metrics.outcomes, texts, index)
 
 
 def _cut(answer: bytes) -> list[str]:
@@ -167,7 +167,7 @@ def _token(told: msgspec.Raw) -> bytes | None:
     return None if token == b"null" else token
 
 
-def _decode_loosely(text: str, query: Query) -> tuple[list[Entry | SoundEntry], bytes | None]:
+def _decode_loosely(text: str, query: Query) -> tuple[list[Entry | ValidEntry], bytes | None]:
     document = loose_json.document(text)
     raw_token = document.raw.get("nextPageToken")
     token = raw_token.encode() if raw_token not in (None, "null") else None

@@ -17,7 +17,7 @@ _MINUTE = 60.0
 _DIGITS_MAX = 9
 
 
-class Allowance:
+class RateLimitHeaders:
     """Keeps an org's limiter to what the API's answers say.
 
     ``allowed`` is so many requests a minute, evenly spaced; what somebody else uses of it shows in ``count``: once
@@ -27,7 +27,7 @@ class Allowance:
     Args:
         limiter: the org's.
         on_hold: told the seconds of each hold, to be kept through a restart.
-        emit: told ``limit_told`` and ``limit_spent``.
+        emit: told ``rate_limit_changed`` and ``rate_limit_exhausted``.
     """
 
     def __init__(self, limiter: Callable[[], OrgLimiter], on_hold: Callable[[float], None], emit: Emit) -> None:
@@ -45,7 +45,7 @@ class Allowance:
         finally:
             self._in_flight -= 1
 
-    def hear(self, headers: Mapping[str, str]) -> None:
+    def observe(self, headers: Mapping[str, str]) -> None:
         """Take the headers of one answer; called while its request is in flight."""
         allowed = _whole(headers.get(ALLOWED), 1, ALLOWED_MAX)
         if allowed is None:
@@ -53,7 +53,9 @@ class Allowance:
         limiter = self._limiter()
         rate = allowed / _MINUTE
         if limiter.requests_per_second != rate:
-            self._emit("limit_told", requests_per_second=round(rate, 3), before=limiter.requests_per_second)
+            self._emit(
+                "rate_limit_changed", requests_per_second=round(rate, 3), before=limiter.requests_per_second
+            )
             limiter.requests_per_second = rate
         count, reset = _whole(headers.get(COUNT), 0), _whole(headers.get(RESET), 0, RESET_MAX)
         if count is None or reset is None or allowed - count >= self._in_flight:
@@ -62,7 +64,7 @@ class Allowance:
         if wait > limiter.held_for:
             limiter.hold(wait)
             self._on_hold(wait)
-            self._emit("limit_spent", allowed=allowed, count=count, reset=reset)
+            self._emit("rate_limit_exhausted", allowed=allowed, count=count, reset=reset)
 
 
 def _whole(text: str | None, least: int, most: int = 10**_DIGITS_MAX) -> int | None:

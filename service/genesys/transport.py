@@ -15,7 +15,7 @@ import aiohttp
 
 from service.clock import Clock
 from service.errors import PageError, QueryTimeoutError, ServerError
-from service.genesys.error_mapping import USUAL, Rules, fault, retry_after
+from service.genesys.error_mapping import USUAL, EndpointPolicy, error_from_response, retry_after
 from service.genesys.limiter import Permit
 from service.genesys.rate_limit_headers import RESET
 from service.genesys.redaction import Redactor
@@ -44,7 +44,7 @@ class HttpRequest(NamedTuple):
     url: str
     headers: dict[str, str]
     body: bytes | None
-    rules: Rules = USUAL
+    rules: EndpointPolicy = USUAL
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.url}>"
@@ -67,7 +67,7 @@ class Transport:
     Args:
         redactor: takes secrets out of errors.
         clock: tells how far off an HTTP date is, where the response has no ``Date`` of its own.
-        hear: told the headers of each answer whose limit rules.
+        observe: told the headers of each answer whose limit rules.
         hold: told the seconds of a 429, before its body has come.
         on_date: called with the ``Date`` of each response, None where it has no valid one.
         may_send: called on the open connection, and again as the request is written; raises where nothing must be
@@ -78,14 +78,14 @@ class Transport:
         self,
         redactor: Redactor,
         clock: Clock,
-        hear: Callable[[Mapping[str, str]], None],
+        observe: Callable[[Mapping[str, str]], None],
         hold: Callable[[float], None],
         on_date: Callable[[datetime | None], None],
         may_send: Callable[[], None],
     ) -> None:
         self._redactor = redactor
         self._clock = clock
-        self._hear = hear
+        self._observe = observe
         self._hold = hold
         self._on_date = on_date
         self._may_send = may_send
@@ -162,7 +162,7 @@ class Transport:
             now = date or self._clock.now()
             wait = response.headers.get("Retry-After")
             if request.rules.tells_limit:
-                self._hear(response.headers)
+                self._observe(response.headers)
                 wait = wait or response.headers.get(RESET)
             packed = response.headers.get("Content-Encoding", "identity").strip().lower()
             if response.status in _SUCCESS:
@@ -175,7 +175,7 @@ class Transport:
                     body = await _read(response.content, packed, ERROR_BODY_MAX, cut=True)
             except (aiohttp.ClientError, PageError, TimeoutError):
                 body = b""  # the status alone says enough
-            raise fault(
+            raise error_from_response(
                 response.status,
                 body,
                 wait,

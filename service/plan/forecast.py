@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from service.model import Granularity, Span, Window
-from service.plan.grouping import MetricsDelay, OrgSettings, join, pages, queries
+from service.plan.grouping import MetricsDelay, OrgSettings, group_windows, pages, queries
 
 GUESSED_ENTRIES = 100.0
 """Entries of a bucket where no answer was ever read: flows that reported something."""
@@ -53,7 +53,7 @@ def cost(
         now: the time of the cycle.
         alone: spans of windows that are asked one by one.
     """
-    joined = join(
+    joined = group_windows(
         windows,
         org,
         entries_per_bucket=entries_per_bucket,

@@ -46,7 +46,7 @@ class OrgSettings:
     concurrency: int = 4
 
 
-class Joined(NamedTuple):
+class WindowGroups(NamedTuple):
     """Windows in groups, one for each scan, and those to be grouped later.
 
     ``later`` holds windows only where nothing is known of the size of an answer: then ``scans`` holds one window
@@ -58,7 +58,7 @@ class Joined(NamedTuple):
     later: list[Window]
 
 
-def join(
+def group_windows(
     windows: Sequence[Window],
     org: OrgSettings,
     *,
@@ -66,7 +66,7 @@ def join(
     delay: timedelta,
     metrics_delay: MetricsDelay,
     alone: Collection[Span] = (),
-) -> Joined:
+) -> WindowGroups:
     """Join windows that follow one another, in the order given, while one query may ask for them.
 
     The first of those that run side by side are shorter, so that they end one after the other: figures are there
@@ -84,10 +84,10 @@ def join(
     """
     if entries_per_bucket is None:
         if not windows:
-            return Joined([], [])
+            return WindowGroups([], [])
         ascending = all(windows[0].span.start <= window.span.start for window in windows)
         probe = windows[0] if ascending else max(windows, key=lambda window: window.span.start)
-        return Joined([[probe]], [window for window in windows if window is not probe])
+        return WindowGroups([[probe]], [window for window in windows if window is not probe])
     tail, single = _tail(delay, metrics_delay), set(alone)
     weights = [pages(window.span, window.granularity, entries_per_bucket, org.page_size) for window in windows]
     if sum(weights) <= SOON_PAGES:
@@ -111,7 +111,7 @@ def join(
             scans.append([window])
             filled = weight
         previous = window
-    return Joined(scans, [])
+    return WindowGroups(scans, [])
 
 
 def pages(span: Span, granularity: Granularity, entries_per_bucket: float, page_size: int) -> float:

@@ -11,7 +11,7 @@ from service.plan.calendar import Zone, zone
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class WindowState:
     """What the ledger says of a window.
 
     Attributes:
@@ -31,7 +31,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Selection:
     """What a cycle takes; each part in ascending order.
 
     Attributes:
@@ -47,17 +47,17 @@ class Taken:
         return (*self.recent, *self.backlog)
 
 
-_UNKNOWN = Standing(complete=False)
+_UNKNOWN = WindowState(complete=False)
 
 
-def take(
+def select(
     owed: Sequence[Span],
-    ledger: Mapping[Span, Standing],
+    ledger: Mapping[Span, WindowState],
     lookback: timedelta,
     tz: Zone,
     *,
     whole: bool,
-) -> Taken:
+) -> Selection:
     """Choose a cycle's windows.
 
     Args:
@@ -69,7 +69,7 @@ def take(
             only what is unfinished or doubted is taken.
     """
     if not owed:
-        return Taken((), ())
+        return Selection((), ())
     since = lookback_start(owed[-1].start, lookback, tz)
     recent: list[Span] = []
     backlog: list[Span] = []
@@ -77,7 +77,7 @@ def take(
         near = span.start >= since
         if (near and whole) or ledger.get(span, _UNKNOWN).open:
             (recent if near else backlog).append(span)
-    return Taken(tuple(recent), tuple(backlog))
+    return Selection(tuple(recent), tuple(backlog))
 
 
 def lookback_start(newest: datetime, lookback: timedelta, tz: Zone) -> datetime:

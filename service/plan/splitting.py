@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
-from service.model import Cut, Query, Span
+from service.model import Query, Span, SplitHint
 from service.plan.buckets import buckets
 from service.plan.granularity import asked
 from service.plan.grouping import _NOTHING
@@ -33,12 +33,12 @@ def size(query: Query) -> int:
     return len(buckets(query.span, query.granularity, query.timezone)) * max(1, len(query.flows))
 
 
-def cut_of(query: Query, halves: tuple[Query, Query]) -> Cut:
+def split_hint(query: Query, halves: tuple[Query, Query]) -> SplitHint:
     """What is to be remembered of a query that came out too large, and is asked in these halves."""
-    return Cut(query.granularity, query.span, bool(query.flows), max(map(size, halves)))
+    return SplitHint(query.granularity, query.span, bool(query.flows), max(map(size, halves)))
 
 
-def largest(query: Query, reach: Span, cuts: Iterable[Cut]) -> float:
+def largest(query: Query, reach: Span, cuts: Iterable[SplitHint]) -> float:
     """The size up to which a query may be asked at once, by what came out too large within ``reach``.
 
     Windows are not joined alike in two cycles, so the very query that came out too large is rarely asked again.

@@ -46,7 +46,7 @@ async def add(database: Database, alias: Alias) -> str | None:
 
     Raises:
         AliasError: it would close a circle, or no name can be like this.
-        DatabaseAwayError: the database is away.
+        DatabaseUnavailableError: the database is away.
         SchemaError: the mapping table is not there, or not for this role to write.
     """
     with _explained():
@@ -73,7 +73,7 @@ async def remove(
 
     Raises:
         AliasError: there is none like it, or taking it out would uncover a circle.
-        DatabaseAwayError: the database is away.
+        DatabaseUnavailableError: the database is away.
         SchemaError: the mapping table is not there, or not for this role to write.
     """
     with _explained():
@@ -110,7 +110,7 @@ async def entries(database: Database, org: str) -> list[Alias]:
     """The org's entries, its own first, then those of single flows.
 
     Raises:
-        DatabaseAwayError: the database is away.
+        DatabaseUnavailableError: the database is away.
         SchemaError: the mapping table is not there, or not for this role to read.
     """
     with _explained():

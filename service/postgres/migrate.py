@@ -25,7 +25,7 @@ from yoyo import read_migrations
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 
-from service.errors import ConfigError, DatabaseAwayError, Fault
+from service.errors import ConfigError, DatabaseUnavailableError, Fault
 from service.postgres import session
 from service.postgres.pool import explain
 
@@ -57,7 +57,7 @@ def pending(dsn: str, folder: Path | None = None) -> list[str]:
 
     Raises:
         ConfigError: the database is none that the schema can live in.
-        DatabaseAwayError: it cannot be reached.
+        DatabaseUnavailableError: it cannot be reached.
     """
     with _explained(), session.connected(dsn, NAME, session.MIGRATING) as connection:
         _check(connection)
@@ -86,7 +86,7 @@ def migrate(dsn: str, folder: Path | None = None, *, patience: float = 60.0) -> 
 
     Raises:
         ConfigError: the role may not change the schema, or the database is none that it can live in.
-        DatabaseAwayError: it cannot be reached, or another process did not finish.
+        DatabaseUnavailableError: it cannot be reached, or another process did not finish.
     """
     missing = pending(dsn, folder)
     if not missing:
@@ -176,7 +176,9 @@ def _alone(dsn: str, patience: float) -> Iterator[None]:
     with session.connected(dsn, NAME, session.MIGRATING) as connection:
         while connection.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone() != (True,):
             if time.monotonic() > deadline:
-                raise DatabaseAwayError(f"another process migrates the schema, for more than {patience:g} s")
+                raise DatabaseUnavailableError(
+                    f"another process migrates the schema, for more than {patience:g} s"
+                )
             time.sleep(POLL)
         if connection.execute("SELECT to_regnamespace(%s) IS NULL", [SCHEMA]).fetchone() == (True,):
             connection.execute(f"CREATE SCHEMA {SCHEMA}")
@@ -189,7 +191,7 @@ def _explained(missing: list[str] | None = None) -> Iterator[None]:
     try:
         yield
     except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
-        raise DatabaseAwayError(explain(error)) from error
+        raise DatabaseUnavailableError(explain(error)) from error
     except psycopg.errors.InsufficientPrivilege as error:
         reason = f"{error.diag.message_primary}: run 'flow-outcomes migrate' as a role that may"
         if missing:

@@ -15,7 +15,7 @@ async def name_flows(database: Database, lease: Lease, names: Mapping[str, str])
 
     Raises:
         LeaseLostError: another process has taken the org.
-        DatabaseAwayError: the database is away.
+        DatabaseUnavailableError: the database is away.
     """
     async with database.transaction() as connection:
         cursor = await connection.execute(
@@ -37,7 +37,7 @@ async def name_outcomes(database: Database, lease: Lease, names: Mapping[str, st
 
     Raises:
         LeaseLostError: another process has taken the org.
-        DatabaseAwayError: the database is away.
+        DatabaseUnavailableError: the database is away.
     """
     async with database.transaction(limit=330) as connection:
         await connection.execute("SET LOCAL statement_timeout = '300s'")

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from service.errors import DatabaseAwayError
+from service.errors import DatabaseUnavailableError
 from service.postgres import session
 from service.postgres.session import STATEMENT_TIMEOUT
 from service.telemetry import REDACTED, redacted
@@ -48,7 +48,7 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ARG002, ASYNC109 - the driver's own
         """Break it off."""
-        hang_up(self)
+        abort(self)
 
 
 # Seconds. A query on a dead network hangs without the server's limit, the socket's and the client's own.
@@ -123,13 +123,13 @@ class Database:
         """Close every connection."""
         await asyncio.gather(*(pool.close(timeout=1) for pool in (self._pool, self._merging)))
 
-    async def begin_anew(self) -> None:
+    async def reset(self) -> None:
         """Trust no connection that is there: what waits on one ends now, and the next ones are new.
 
         For when the server was lost without a word: nothing but a time limit would tell it of each of them.
         """
         for connection in self._in_use:
-            hang_up(connection)
+            abort(connection)
         for pool in (self._pool, self._merging):
             await pool.drain()
 
@@ -144,13 +144,13 @@ class Database:
             patience: seconds to wait for it, where all of them are in use.
 
         Raises:
-            DatabaseAwayError: the server cannot be reached, or takes no writes.
+            DatabaseUnavailableError: the server cannot be reached, or takes no writes.
         """
-        async with self._lent(self._pool, limit, patience) as connection:
+        async with self._checkout(self._pool, limit, patience) as connection:
             yield connection
 
     @asynccontextmanager
-    async def _lent(
+    async def _checkout(
         self, pool: AsyncConnectionPool[Connection], limit: float, patience: float
     ) -> AsyncIterator[Connection]:
         try:
@@ -164,12 +164,12 @@ class Database:
                     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                         await connection.close()  # what it is connected to is no primary any more
                     if connection.closed:
-                        raise DatabaseAwayError(explain(error)) from error
+                        raise DatabaseUnavailableError(explain(error)) from error
                     raise
                 finally:
                     self._in_use.discard(connection)
         except _AWAY as error:
-            raise DatabaseAwayError(explain(error)) from error
+            raise DatabaseUnavailableError(explain(error)) from error
 
     @asynccontextmanager
     async def transaction(
@@ -178,7 +178,7 @@ class Database:
         """A connection in one transaction, for at most ``limit`` seconds; both as in ``connection``.
 
         Raises:
-            DatabaseAwayError: as ``connection``.
+            DatabaseUnavailableError: as ``connection``.
         """
         async with (
             self.connection(limit=limit, patience=patience) as connection,
@@ -187,15 +187,15 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def merging(self) -> AsyncIterator[Connection]:
+    async def merge_transaction(self) -> AsyncIterator[Connection]:
         """A connection of the merges' own in one transaction, for a little more than ``MERGE_TIMEOUT``.
 
         Raises:
-            DatabaseAwayError: as ``connection``.
+            DatabaseUnavailableError: as ``connection``.
         """
         async with (
             self._may_merge,
-            self._lent(self._merging, MERGE_TIMEOUT + 30, MERGE_TIMEOUT) as connection,
+            self._checkout(self._merging, MERGE_TIMEOUT + 30, MERGE_TIMEOUT) as connection,
             connection.transaction(),
         ):
             yield connection
@@ -217,14 +217,14 @@ async def _wait(lent: AsyncExitStack, pool: AsyncConnectionPool[Connection], pat
 @contextmanager
 def hung_up_after(connection: Connection, seconds: float) -> Iterator[None]:
     """Break the connection off where the block takes longer; what waits on it gets an OperationalError."""
-    timer = asyncio.get_running_loop().call_later(seconds, hang_up, connection)
+    timer = asyncio.get_running_loop().call_later(seconds, abort, connection)
     try:
         yield
     finally:
         timer.cancel()
 
 
-def hang_up(connection: Connection) -> None:
+def abort(connection: Connection) -> None:
     """Break a connection off; who waits on it gets an OperationalError at once."""
     with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)

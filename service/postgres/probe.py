@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from service.errors import DatabaseAwayError, SchemaError
+from service.errors import DatabaseUnavailableError, SchemaError
 from service.postgres import session
 from service.postgres.migrate import APPLIED, EXISTS, SCHEMA, known, schema_current
 from service.postgres.pool import Connection, explain, hung_up_after
@@ -26,7 +26,7 @@ async def looking(
 
     Raises:
         ConfigError: the DSN asks for a server that takes no writes, and they are wanted.
-        DatabaseAwayError: the server cannot be reached, refuses us, or does not answer in time.
+        DatabaseUnavailableError: the server cannot be reached, refuses us, or does not answer in time.
         SchemaError: the schema is not there, or not for this role to read.
     """
     settings = {"statement_timeout": f"{max(1, round(within * 1000))}"}
@@ -52,9 +52,9 @@ async def looking(
     except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:  # a TimeoutError is an OSError
         late = loop.time() - began >= within
         told = f"the database did not answer within {within:g} s" if late else explain(error)
-        raise DatabaseAwayError(told) from error
+        raise DatabaseUnavailableError(told) from error
     except psycopg.ProgrammingError as error:
-        raise DatabaseAwayError(f"not a PostgreSQL DSN: {explain(error)}") from error
+        raise DatabaseUnavailableError(f"not a PostgreSQL DSN: {explain(error)}") from error
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def _explained() -> Iterator[None]:
         ) from error
 
 
-async def unready(connection: Connection) -> str | None:
+async def readiness_problem(connection: Connection) -> str | None:
     """Why the daemon could not work on this database now; None where it could.
 
     A demoted primary still answers ``SELECT 1``, so something is really written, and taken back.
@@ -103,7 +103,7 @@ class Facts(NamedTuple):
         pending: migrations that are not applied yet.
         there: whether the schema is there at all; where it is not, no process can be at work here.
         may_migrate: whether the role may bring the schema up.
-        lacking: what the role may not do to the tables, as ``INSERT on figure``.
+        missing_privileges: what the role may not do to the tables, as ``INSERT on figure``.
     """
 
     version: str
@@ -112,10 +112,10 @@ class Facts(NamedTuple):
     pending: list[str]
     there: bool
     may_migrate: bool
-    lacking: list[str]
+    missing_privileges: list[str]
 
 
-async def facts(connection: Connection) -> Facts:
+async def inspect(connection: Connection) -> Facts:
     """Look everything up; reads only."""
     info = connection.info
     cursor = await connection.execute(
@@ -127,11 +127,11 @@ async def facts(connection: Connection) -> Facts:
     )
     row = await cursor.fetchone() or (False, False, False)
     there = bool(row[1])
-    lacking = await _lacking(connection) if there else []
-    readable = there and not lacking
+    missing_privileges = await _missing_privileges(connection) if there else []
+    readable = there and not missing_privileges
     missing = await _pending(connection) if readable else [] if there else known()
     version = info.parameter_status("server_version") or str(info.server_version)
-    return Facts(version, session.trouble(info), bool(row[0]), missing, there, bool(row[2]), lacking)
+    return Facts(version, session.trouble(info), bool(row[0]), missing, there, bool(row[2]), missing_privileges)
 
 
 async def _pending(connection: Connection) -> list[str]:
@@ -142,7 +142,7 @@ async def _pending(connection: Connection) -> list[str]:
     return [name for name in known() if name not in applied]
 
 
-async def _lacking(connection: Connection) -> list[str]:
+async def _missing_privileges(connection: Connection) -> list[str]:
     """What the role may not do that a daemon does; the mapping table it only reads, and the views."""
     cursor = await connection.execute(
         "SELECT 'USAGE on the schema ' || n.nspname FROM pg_namespace n"

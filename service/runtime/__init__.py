@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from service.runtime.daemon import Daemon
-    from service.runtime.database import database_of, migrated
+    from service.runtime.database import ensure_migrated, open_database
     from service.runtime.once import DATABASE_PATIENCE, run_once
     from service.runtime.process import Runtime
 
@@ -31,8 +31,8 @@ __all__ = [
     "DATABASE_PATIENCE",
     "Daemon",
     "Runtime",
-    "database_of",
-    "migrated",
+    "ensure_migrated",
+    "open_database",
     "run_once",
 ]
 
@@ -40,8 +40,8 @@ _HOMES = {
     "DATABASE_PATIENCE": "service.runtime.once",
     "Daemon": "service.runtime.daemon",
     "Runtime": "service.runtime.process",
-    "database_of": "service.runtime.database",
-    "migrated": "service.runtime.database",
+    "open_database": "service.runtime.database",
+    "ensure_migrated": "service.runtime.database",
     "run_once": "service.runtime.once",
 }
 

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from service.clock import SystemClock
 from service.config import Config
-from service.errors import ConfigError, DatabaseAwayError
+from service.errors import ConfigError, DatabaseUnavailableError
 from service.postgres import aliases
 from service.postgres.windows import requests
-from service.runtime.database import database_of, migrated
+from service.runtime.database import ensure_migrated, open_database
 from service.runtime.org_loop import OrgLoop
 from service.runtime.process import GRACE, Runtime
 from service.runtime.signals import Signals
@@ -63,7 +63,7 @@ class Daemon:
         Raises:
             ConfigError: the database cannot be used as it is configured.
         """
-        with self.signals.heard():
+        with self.signals.installed():
             async with AsyncExitStack() as stack:
                 await self._start(stack)
                 await self._main_loop()
@@ -86,11 +86,11 @@ class Daemon:
 
     async def _work(self) -> None:
         """Everything that needs the database; it waits for it as long as it takes."""
-        async with database_of(self._config.database, lasting=True, patience=None) as dsn:
-            await migrated(dsn, self._emit, patience=None)
+        async with open_database(self._config.database, long_lived=True, patience=None) as dsn:
+            await ensure_migrated(dsn, self._emit, patience=None)
             async with Runtime(dsn, self._config.database.pool_size, self._emit).running() as runtime:
                 self._runtime = runtime
-                runtime.keeper.on_asked = self._leave
+                runtime.keeper.on_asked = self._drain_org
                 try:
                     self._open()
                     self.signals.any.set()  # what was asked for before there was anybody to do it
@@ -181,14 +181,14 @@ class Daemon:
             if org is not None and all(getattr(org, key) == getattr(loop.org, key) for key in _OTHER_CLIENT):
                 loop.configure(config, org)
             else:
-                self._leave(name)
+                self._drain_org(name)
         for name, org in config.orgs.items():
             # an org whose client has to be another one begins again when the old one has ended
             if name not in self._loops and not any(task.get_name() == name for task in self._leaving):
                 loop = OrgLoop(config, org, runtime, self._scheduler, self._emit)
                 self._loops[name] = loop, asyncio.create_task(loop.run(), name=name)
 
-    def _leave(self, org: str) -> None:
+    def _drain_org(self, org: str) -> None:
         """Begin nothing new in the org, and give it back when what is in flight has ended."""
         if org in self._loops:
             loop, task = self._loops.pop(org)
@@ -206,10 +206,10 @@ class Daemon:
             await asyncio.sleep(every)
             try:
                 await look()
-            except DatabaseAwayError:
+            except DatabaseUnavailableError:
                 continue
             except Exception:  # noqa: BLE001 - what nobody thought of must not end the daemon
-                self._emit("cycle_broken", org=None, job=None, exc_info=True)
+                self._emit("unexpected_error", org=None, job=None, exc_info=True)
 
     async def _look_for_asked(self, runtime: Runtime) -> None:
         for org in await requests.orgs_asked(runtime.database):

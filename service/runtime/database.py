@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from service.config import Database as DatabaseConfig
-from service.errors import DatabaseAwayError
+from service.errors import DatabaseUnavailableError
 from service.postgres.embedded import folder as embedded_folder
 from service.postgres.embedded import server as embedded
 from service.postgres.migrate import migrate
@@ -27,21 +27,22 @@ LOOK_WITHIN = 10.0  # seconds for one look
 
 
 @asynccontextmanager
-async def database_of(
-    config: DatabaseConfig, *, make: bool = True, lasting: bool = False, patience: float | None = TURN
+async def open_database(
+    config: DatabaseConfig, *, make: bool = True, long_lived: bool = False, patience: float | None = TURN
 ) -> AsyncIterator[str]:
     """The DSN of the configured database; an embedded one that runs already is shared, any other started.
 
     Args:
         config: the section.
         make: whether an embedded one is made where there never was one.
-        lasting: whether the caller stays for long. Then a server that goes with a command that takes a moment is
-            not shared; its end is waited for.
+        long_lived: whether the caller runs for long. Then a server that ends with a short command is not
+            shared; its end is waited for.
         patience: seconds to wait for another process that starts or ends an embedded one; None is for ever.
 
     Raises:
         ConfigError: an embedded one cannot be kept in its folder.
-        DatabaseAwayError: there is no embedded one, it cannot be started, or another process did not let go of it.
+        DatabaseUnavailableError: there is no embedded one, it cannot be started, or another process did not
+            release it.
     """
     if config.dsn is not None:
         dsn = config.dsn.get_secret_value()
@@ -50,13 +51,13 @@ async def database_of(
     folder = config.embedded or Path()
     loop = asyncio.get_running_loop()
     began = loop.time()
-    while (found := await asyncio.to_thread(embedded_folder.running, folder, lasting=lasting)) is None:
+    while (found := await asyncio.to_thread(embedded_folder.running, folder, long_lived=long_lived)) is None:
         if not make and not await asyncio.to_thread(embedded_folder.holds_one, folder):
-            raise DatabaseAwayError(f"no PostgreSQL is kept in {folder} yet; start the daemon first")
-        server = embedded.Embedded(folder, brief=not lasting)
+            raise DatabaseUnavailableError(f"no PostgreSQL is kept in {folder} yet; start the daemon first")
+        server = embedded.Embedded(folder, brief=not long_lived)
         try:
             dsn = await asyncio.to_thread(server.start)
-        except embedded.TakenError:
+        except embedded.AlreadyRunningError:
             if patience is not None and loop.time() - began >= patience:
                 raise
             await asyncio.sleep(TURN_LOOK)
@@ -69,16 +70,16 @@ async def database_of(
     yield found
 
 
-async def migrated(dsn: str, emit: Emit, *, patience: float | None) -> None:
+async def ensure_migrated(dsn: str, emit: Emit, *, patience: float | None) -> None:
     """Bring the schema up, waiting for the database where it is away.
 
     Args:
         dsn: the database.
-        emit: told ``database_away`` and what was applied.
+        emit: told ``database_unavailable`` and what was applied.
         patience: seconds to wait for it; None is for ever.
 
     Raises:
-        DatabaseAwayError: it stayed away.
+        DatabaseUnavailableError: it stayed away.
     """
     loop = asyncio.get_running_loop()
     deadline = None if patience is None else loop.time() + patience
@@ -88,8 +89,8 @@ async def migrated(dsn: str, emit: Emit, *, patience: float | None) -> None:
                 emit("schema_migrated", applied=applied)
             async with looking(dsn, "flow-outcomes", within=LOOK_WITHIN):
                 return  # it can be had with our settings too, which migrating does without
-        except DatabaseAwayError as error:
-            emit("database_away", reason=str(error))
+        except DatabaseUnavailableError as error:
+            emit("database_unavailable", reason=str(error))
             if deadline is not None and loop.time() + AWAY_RETRY >= deadline:
                 raise
             await asyncio.sleep(AWAY_RETRY)

@@ -32,7 +32,7 @@ from service.runtime.daemon import Daemon
 from service.runtime.once import run_once
 from service.simulator import CorrectedCentre, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
 from service.telemetry import Emit, Reporter, logs
-from service.telemetry.progress_bar import Progress
+from service.telemetry.progress_bar import ProgressBar
 
 ORGS = {"acme": "UTC", "globex": "Europe/Berlin"}
 FLOWS = 40
@@ -133,7 +133,7 @@ async def _once(config: Config, console: Console) -> int:
     server = embedded.Embedded(config.database.embedded or Path())
     dsn = await asyncio.to_thread(server.start)
     try:
-        with Progress(sys.stderr) as bar:
+        with ProgressBar(sys.stderr) as bar:
             code = await run_once(config, bar.watch(Reporter().emit))
         _print(console, await summary(dsn))
     finally:
@@ -143,7 +143,7 @@ async def _once(config: Config, console: Console) -> int:
 
 async def _until_stopped(config: Config, folder: Path, centre: CorrectedCentre, console: Console) -> int:
     reporter, caught_up = Reporter(), _CaughtUp()
-    bar = Progress(sys.stderr)
+    bar = ProgressBar(sys.stderr)
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     reporter.emit = _noting(address, caught_up.watch(bar.watch(reporter.emit)))  # type: ignore[method-assign]
     daemon = Daemon(config, lambda: load_config(folder / "flow-outcomes.yaml", {}), reporter)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from service.config import Config, Org
-from service.errors import DatabaseAwayError, LeaseLostError
-from service.extraction import GivenUpError, OrgWorker, Tally, Wish
+from service.errors import DatabaseUnavailableError, LeaseLostError
+from service.extraction import CycleRequest, CycleResult, GivenUpError, OrgWorker
 from service.postgres.lease import Lease
-from service.runtime.database import AWAY_RETRY, database_of, migrated
+from service.runtime.database import AWAY_RETRY, ensure_migrated, open_database
 from service.runtime.process import GRACE, Runtime
 from service.runtime.signals import Signals
 from service.telemetry import Emit
@@ -21,9 +21,9 @@ async def run_once(config: Config, emit: Emit) -> int:
     """Run what is due for all orgs, side by side; the exit code. SIGTERM ends it in order, with 0.
 
     Raises:
-        DatabaseAwayError: the database was away at the start, and stayed so.
+        DatabaseUnavailableError: the database was away at the start, and stayed so.
     """
-    with Signals().heard() as signals:
+    with Signals().installed() as signals:
         running = asyncio.create_task(_run(config, emit, signals))
         stopping = asyncio.create_task(signals.stop.wait())
         try:
@@ -39,8 +39,8 @@ async def run_once(config: Config, emit: Emit) -> int:
 
 
 async def _run(config: Config, emit: Emit, signals: Signals) -> int:
-    async with database_of(config.database, lasting=True, patience=DATABASE_PATIENCE) as dsn:
-        await migrated(dsn, emit, patience=DATABASE_PATIENCE)
+    async with open_database(config.database, long_lived=True, patience=DATABASE_PATIENCE) as dsn:
+        await ensure_migrated(dsn, emit, patience=DATABASE_PATIENCE)
         async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
             done = await asyncio.gather(
                 *(_org(runtime, config, org, emit, signals) for org in config.orgs.values())
@@ -61,11 +61,11 @@ async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: 
                     emit("org_given_up", org=org.name, reason=runtime.keeper.last_error)
                     return False
                 reason = "another process works this org; it is left to that one"
-                emit("org_held_elsewhere", org=org.name, reason=reason)
+                emit("org_locked_elsewhere", org=org.name, reason=reason)
                 return False
             try:
                 return await _hold(runtime, config, org, lease, signals)
-            except (DatabaseAwayError, LeaseLostError) as error:
+            except (DatabaseUnavailableError, LeaseLostError) as error:
                 # a database that was away for a moment costs no more than that moment
                 lost_at = lost_at or runtime.clock.monotonic()
                 if runtime.clock.monotonic() - lost_at >= DATABASE_PATIENCE:
@@ -74,7 +74,7 @@ async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: 
                 emit("org_interrupted", org=org.name, reason=str(error))
                 await asyncio.sleep(AWAY_RETRY)
     finally:
-        runtime.keeper.give_back(org.name)
+        runtime.keeper.release(org.name)
 
 
 async def _hold(runtime: Runtime, config: Config, org: Org, lease: Lease, signals: Signals) -> bool:
@@ -96,7 +96,7 @@ async def _everything(worker: OrgWorker, config: Config, org: Org) -> bool:
         if entry.org == org.name:
             await worker.request(entry, again=False)
     work = [
-        worker.cycle(job, Wish(whole=True, any_time=True))
+        worker.cycle(job, CycleRequest(whole=True, ignore_off_peak=True))
         for job in config.jobs.values()
         if org in config.orgs_of(job.name)
     ]
@@ -104,4 +104,4 @@ async def _everything(worker: OrgWorker, config: Config, org: Org) -> bool:
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, GivenUpError):
             raise result
-    return all(isinstance(result, Tally) and result.unfinished == 0 for result in results)
+    return all(isinstance(result, CycleResult) and result.unfinished == 0 for result in results)

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 
 from service.clock import Clock
 from service.config import AdHoc, Config, Job, Org
-from service.errors import DatabaseAwayError, LeaseLostError
-from service.extraction import OrgWorker, Wish
+from service.errors import DatabaseUnavailableError, LeaseLostError
+from service.extraction import CycleRequest, OrgWorker
 from service.plan import windows
 from service.postgres.lease import Lease
 from service.runtime.process import Runtime
@@ -35,8 +35,8 @@ class JobLoop:
         self._clock = clock
         self._emit = emit
         self._rung = asyncio.Event()
-        self._wish = Wish(whole=False)
-        self._running: Wish | None = None
+        self._wish = CycleRequest(whole=False)
+        self._running: CycleRequest | None = None
         self._closed = False
 
     def close(self) -> None:
@@ -47,33 +47,33 @@ class JobLoop:
             self._running.stop = True
         self._rung.set()
 
-    def ring(self, *, whole: bool | None = None, any_time: bool = False) -> None:
+    def trigger(self, *, whole: bool | None = None, ignore_off_peak: bool = False) -> None:
         """Ask for a cycle; one that runs already is joined where it takes along all that is wished for."""
         running = self._running
         if running is not None:
-            running.any_time = running.any_time or any_time
+            running.ignore_off_peak = running.ignore_off_peak or ignore_off_peak
             if running.whole or not whole:
                 return
-        self._remember(Wish(whole, any_time))
+        self._remember(CycleRequest(whole, ignore_off_peak))
         self._rung.set()
 
-    def fallen_due(self) -> None:
+    def on_window_due(self) -> None:
         """A window has fallen due: it does not wait until a backlog is done, which the next cycle goes on with."""
         if self._running is not None:
             self._running.stop = True
-        self._remember(Wish())
+        self._remember(CycleRequest())
         self._rung.set()
 
     async def run(self, worker: OrgWorker) -> None:
         """Run cycles until this is closed or the org is lost."""
-        self.fallen_due()
+        self.on_window_due()
         try:
             while True:
                 await self._rung.wait()
                 self._rung.clear()
                 if self._closed:
                     return
-                wish, self._wish = self._wish, Wish(whole=False)
+                wish, self._wish = self._wish, CycleRequest(whole=False)
                 self._running = wish
                 done = False
                 try:
@@ -86,35 +86,37 @@ class JobLoop:
             if not self._closed:  # else its name may be another loop's by now
                 self._forget()
 
-    async def _cycle(self, worker: OrgWorker, wish: Wish) -> bool:
+    async def _cycle(self, worker: OrgWorker, wish: CycleRequest) -> bool:
         """Run one; whether it came to its end."""
         job, now, tz = self.job, self._clock.now(), worker.org.tz
         following = windows.next_owed(job.window, job.since.resolve(now, tz), now, job.delay, tz)
         due_at = windows.due_at(following, job.delay, job.off_peak)
-        self._at("due", due_at + timedelta(seconds=SLACK), self.fallen_due)
+        self._at("due", due_at + timedelta(seconds=SLACK), self.on_window_due)
         try:
             tally = await worker.cycle(job, wish)
         except LeaseLostError:
             raise
-        except DatabaseAwayError as error:
-            self._emit("database_away", org=self._org, job=job.name, reason=str(error))
+        except DatabaseUnavailableError as error:
+            self._emit("database_unavailable", org=self._org, job=job.name, reason=str(error))
             self._again(AWAY_RETRY)
         except Exception:  # noqa: BLE001 - a cycle nobody thought of must not end the others
-            self._emit("cycle_broken", org=self._org, job=job.name, exc_info=True)
+            self._emit("unexpected_error", org=self._org, job=job.name, exc_info=True)
             self._again(BROKEN_RETRY)
         else:
             if tally.unfinished or tally.doubted:
                 after = min(job.retry_every, timedelta(seconds=min(tally.settles_in, MAX_WAIT) + SLACK))
-                self._at("retry", self._open(self._clock.now() + after), lambda: self.ring(whole=False))
+                self._at("retry", self._open(self._clock.now() + after), lambda: self.trigger(whole=False))
             return not tally.put_back
         return False
 
     def _again(self, after: float) -> None:
         self._at("retry", self._clock.now() + timedelta(seconds=after), self._rung.set)
 
-    def _remember(self, wish: Wish) -> None:
+    def _remember(self, wish: CycleRequest) -> None:
         """Wish for as much in the next cycle."""
-        self._wish = Wish(_more(self._wish.whole, wish.whole), self._wish.any_time or wish.any_time)
+        self._wish = CycleRequest(
+            _more(self._wish.whole, wish.whole), self._wish.ignore_off_peak or wish.ignore_off_peak
+        )
 
     def _open(self, at: datetime) -> datetime:
         return at if self.job.off_peak is None else self.job.off_peak.next_open(at)
@@ -165,21 +167,21 @@ class OrgLoop:
                 self._start(self._jobs[name])
             elif self._jobs[name].job != job or owes_otherwise:
                 self._jobs[name].job = job
-                self._jobs[name].fallen_due()
+                self._jobs[name].on_window_due()
         self._entries = {name: entry for name, entry in config.ad_hoc.items() if entry.org == org.name}
         self._ad_hoc.set()
 
     def run_now(self) -> None:
         """Run every due window now, and every ad hoc entry, under the names of now."""
         for loop in self._jobs.values():
-            loop.ring(whole=True, any_time=True)
+            loop.trigger(whole=True, ignore_off_peak=True)
         self._entries_again = True
         self._ad_hoc.set()
 
     def clock_stepped(self) -> None:
         """The wall clock was set: compute again what is due, and when."""
         for loop in self._jobs.values():
-            loop.fallen_due()
+            loop.on_window_due()
 
     def asked(self) -> None:
         """Somebody asked for an ad hoc span."""
@@ -204,13 +206,13 @@ class OrgLoop:
                 try:
                     await self._hold(lease)
                 except Exception as error:  # noqa: BLE001 - what nobody thought of must not end the daemon
-                    await self._start_over(self._told(error))
+                    await self._back_off(self._told(error))
         finally:
-            self._runtime.keeper.give_back(self.org.name)
+            self._runtime.keeper.release(self.org.name)
 
-    async def _start_over(self, after: float) -> None:
+    async def _back_off(self, after: float) -> None:
         """Give the org back where it is still held, since a hold is handed out once; pause unless closed."""
-        self._runtime.keeper.give_back(self.org.name)
+        self._runtime.keeper.release(self.org.name)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(after):
                 await self._closing.wait()
@@ -218,9 +220,9 @@ class OrgLoop:
     def _told(self, error: Exception) -> float:
         """Tell why the org is left for a while; the seconds until it is tried again."""
         group = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
-        known, others = group.split((LeaseLostError, DatabaseAwayError))
+        known, others = group.split((LeaseLostError, DatabaseUnavailableError))
         if others is not None:
-            self._emit("cycle_broken", org=self.org.name, job=None, exc_info=error)
+            self._emit("unexpected_error", org=self.org.name, job=None, exc_info=error)
             return BROKEN_RETRY
         self._emit("org_interrupted", org=self.org.name, reason=str(known.exceptions[0] if known else error))
         return AWAY_RETRY
@@ -258,7 +260,7 @@ class OrgLoop:
     async def aliases_changed(self) -> None:
         """Let an edited mapping table take hold of what is stored; nothing where another process has the org."""
         if self.worker is not None:
-            with contextlib.suppress(DatabaseAwayError):
+            with contextlib.suppress(DatabaseUnavailableError):
                 await self._runtime.apply_aliases(self.org.name)
 
     async def _until_lost(self, lease: Lease) -> None:
@@ -293,9 +295,9 @@ class OrgLoop:
             except (LeaseLostError, asyncio.CancelledError):
                 self._entries_again = self._entries_again or again
                 raise
-            except DatabaseAwayError:
+            except DatabaseUnavailableError:
                 self._entries_again = self._entries_again or again
                 await asyncio.sleep(AWAY_RETRY)
                 self._ad_hoc.set()
             except Exception:  # noqa: BLE001 - what nobody thought of must not end the org's jobs
-                self._emit("cycle_broken", org=self.org.name, job=None, exc_info=True)
+                self._emit("unexpected_error", org=self.org.name, job=None, exc_info=True)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from service.clock import Clock
 from service.config import Org
 from service.errors import (
-    DatabaseAwayError,
+    DatabaseUnavailableError,
     ExtractionError,
     ForbiddenError,
     LeaseLostError,
@@ -28,7 +28,7 @@ from service.errors import (
 from service.genesys import GenesysClient, make_client
 from service.model import Granularity, Query, Span, instant
 from service.plan import buckets
-from service.postgres.probe import Facts, facts, looking
+from service.postgres.probe import Facts, inspect, looking
 from service.postgres.queries.status import NO_HOLD, holds
 from service.runtime.process import Runtime
 
@@ -85,10 +85,10 @@ async def look(dsn: str) -> Facts:
     """What the database is like.
 
     Raises:
-        DatabaseAwayError, SchemaError: it cannot be looked at.
+        DatabaseUnavailableError, SchemaError: it cannot be looked at.
     """
     async with looking(dsn, "flow-outcomes check", within=DATABASE_WITHIN, read_only=False) as connection:
-        return await facts(connection)
+        return await inspect(connection)
 
 
 def of_database(found: Facts) -> list[Finding]:
@@ -99,8 +99,8 @@ def of_database(found: Facts) -> list[Finding]:
     if not found.writable:
         mend = "give the primary in database.dsn, or target_session_attrs=read-write with all hosts"
         return [Finding("database", False, f"{reached}, takes no writes: it is a standby, or read-only", mend)]
-    if found.lacking:
-        some = ", ".join(found.lacking[:5]) + (", …" if len(found.lacking) > 5 else "")  # noqa: PLR2004
+    if found.missing_privileges:
+        some = ", ".join(found.missing_privileges[:5]) + (", …" if len(found.missing_privileges) > 5 else "")  # noqa: PLR2004
         mend = (
             "grant the role USAGE on the schema flow_outcomes, and SELECT, INSERT, UPDATE and DELETE on its tables"
         )
@@ -127,15 +127,15 @@ async def ask(runtime: Runtime, org: Org, steps: Steps) -> list[Finding]:
         async with asyncio.timeout(TAKE_WITHIN):
             lease = await runtime.lease(org.name)
     except TimeoutError:
-        runtime.keeper.give_back(org.name)
+        runtime.keeper.release(org.name)
         return [await _held(runtime, org)]
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
             return await _asked(org, worker.client, runtime.clock, steps)
-    except (DatabaseAwayError, LeaseLostError) as error:
+    except (DatabaseUnavailableError, LeaseLostError) as error:
         return [Finding(org.name, False, f"not asked to the end: {error}", "check again")]
     finally:
-        runtime.keeper.give_back(org.name)
+        runtime.keeper.release(org.name)
 
 
 async def ask_alone(org: Org, clock: Clock, steps: Steps) -> list[Finding]:
@@ -195,7 +195,7 @@ async def _held(runtime: Runtime, org: Org) -> Finding:
     try:
         async with runtime.database.connection(limit=DATABASE_WITHIN) as connection:
             hold = (await holds(connection, [org.name])).get(org.name, NO_HOLD)
-    except DatabaseAwayError as error:
+    except DatabaseUnavailableError as error:
         return Finding(org.name, False, f"not asked: {error}", "check again")
     if hold.owner is None:
         mend = "another process was just taking or leaving it: check again"

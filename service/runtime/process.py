@@ -15,11 +15,11 @@ from functools import partial
 from service import BEGAN
 from service.clock import Clock, ClockMonitor, SystemClock
 from service.config import Org
-from service.errors import DatabaseAwayError
+from service.errors import DatabaseUnavailableError
 from service.extraction import OrgWorker
 from service.genesys import make_client
 from service.postgres import aliases
-from service.postgres.lease import Lease, LeaseKeeper, note_breaker
+from service.postgres.lease import Lease, LeaseManager, note_breaker
 from service.postgres.merge import sweep_org
 from service.postgres.pool import Database
 from service.telemetry import BreakerNotes, Emit
@@ -46,14 +46,14 @@ class Runtime:
         self.emit = emit
         self.monitor = ClockMonitor(self.clock, emit)
         self._acquired: dict[str, asyncio.Queue[Lease]] = {}
-        self.keeper = LeaseKeeper(
+        self.keeper = LeaseManager(
             dsn,
             self.owner,
             self.clock,
             on_acquired=self._deliver,
             on_released=self._released,
             on_lost=self._lost,
-            on_cut=self.database.begin_anew,
+            on_cut=self.database.reset,
         )
         self._held_until: dict[str, float] = {}
         self._notes: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
@@ -62,8 +62,8 @@ class Runtime:
         """Wait until the org is ours; where it still is, it is taken anew, so that a 429's hold is read again."""
         arrivals = self._acquired.setdefault(org, asyncio.Queue())
         if arrivals.empty() and org in self.keeper.held:
-            self.keeper.give_back(org)
-        self.keeper.want(org)
+            self.keeper.release(org)
+        self.keeper.acquire(org)
         while True:
             lease = await arrivals.get()
             if not lease.lost.is_set():
@@ -97,10 +97,10 @@ class Runtime:
         """The org's worker, ready to run cycles; for as long as the lease is good.
 
         Raises:
-            DatabaseAwayError: the database is away.
+            DatabaseUnavailableError: the database is away.
         """
         breaker = BreakerNotes(partial(note_breaker, self.database, org.name, self.owner), self.emit)
-        spent_ago = max(0.0, min(lease.quiet, self.clock.monotonic() - BEGAN))
+        spent_ago = max(0.0, min(lease.idle_for, self.clock.monotonic() - BEGAN))
         client = make_client(
             org,
             breaker.emit,
@@ -139,7 +139,7 @@ class Runtime:
         """Let an edited mapping table take hold of what is stored.
 
         Raises:
-            DatabaseAwayError: the database is away.
+            DatabaseUnavailableError: the database is away.
         """
         renamed = await aliases.apply(self.database, org)
         if renamed:
@@ -149,7 +149,7 @@ class Runtime:
         """Note a 429's wait where the next owner finds it, and here, for the database may be away."""
 
         async def note(seconds: float) -> None:
-            with contextlib.suppress(DatabaseAwayError):
+            with contextlib.suppress(DatabaseUnavailableError):
                 await self.keeper.note_hold(self.database, lease.org, seconds)
 
         def keep(seconds: float) -> None:

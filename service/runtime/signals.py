@@ -35,7 +35,7 @@ class Signals:
         self.any.set()
 
     @contextmanager
-    def heard(self) -> Iterator[Signals]:
+    def installed(self) -> Iterator[Signals]:
         """While the context lasts, signals are noted here and do nothing else; then they are as they were."""
         loop = asyncio.get_running_loop()
         events = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from service.simulator.instants import Hands
+from service.simulator.instants import Now
 from service.simulator.organisation import LiveOrg
 from service.simulator.refusal import bad_request
 from service.simulator.wire import Reply, document
@@ -19,7 +19,7 @@ _HOME = {
 }
 
 
-def answer_names(org: LiveOrg, path: str, asked: Mapping[str, str], now: Hands) -> Reply:
+def answer_names(org: LiveOrg, path: str, asked: Mapping[str, str], now: Now) -> Reply:
     """A page of flows or of outcomes; Refusal where it is asked for wrongly."""
     if unknown := asked.keys() - _ALLOWED:
         raise bad_request(f"unknown parameters: {', '.join(sorted(unknown))}")

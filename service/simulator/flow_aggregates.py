@@ -21,7 +21,7 @@ from service.simulator.aggregates_engine import (
 from service.simulator.buckets import Stretch, cut
 from service.simulator.centre import Centre
 from service.simulator.faults import Occasion
-from service.simulator.instants import DAY, HOUR, Hands, parse_instant, spelled
+from service.simulator.instants import DAY, HOUR, Now, parse_instant, spelled
 from service.simulator.organisation import LiveOrg
 from service.simulator.page_corruption import HTML
 
@@ -33,13 +33,13 @@ _BLOCK = 6 * HOUR
 _VALUES = ("SUCCESS",) * 5 + ("FAILURE",) * 2 + ("UNKNOWN",)
 
 
-def answer(org: LiveOrg, document: object, occasion: Occasion, now: Hands) -> bytes:
+def answer(org: LiveOrg, document: object, occasion: Occasion, now: Now) -> bytes:
     """The JSON text of the whole answer; Refusal where the engine takes offence."""
     query = parse_query(document, job=False)
     return spoilt({"results": results_of(org, query, occasion, now)}, occasion)
 
 
-def results_of(org: LiveOrg, query: AggregatesQuery, occasion: Occasion, now: Hands) -> list[Result]:
+def results_of(org: LiveOrg, query: AggregatesQuery, occasion: Occasion, now: Now) -> list[Result]:
     """Every group with its buckets."""
     if occasion.strike("granularity_refused"):
         raise too_fine_an_answer()

@@ -20,7 +20,7 @@ _PERIOD = re.compile(
 )
 
 
-class Hands(NamedTuple):
+class Now(NamedTuple):
     """The present: wall time in milliseconds since 1970, and seconds to count requests by and to expire by.
 
     ``pace`` is real time even where a test has stopped the clock.

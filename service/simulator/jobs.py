@@ -13,7 +13,7 @@ from aiohttp import web
 from service.simulator.aggregates_engine import parse_query
 from service.simulator.faults import Occasion
 from service.simulator.flow_aggregates import JOBS, Result, results_of, spoilt
-from service.simulator.instants import Hands
+from service.simulator.instants import Now
 from service.simulator.organisation import LiveOrg
 from service.simulator.refusal import Refusal, bad_request
 from service.simulator.wire import Reply, document, reset
@@ -67,7 +67,7 @@ class Jobs:
 
 
 def answer_job(
-    org: LiveOrg, jobs: Jobs, request: web.Request, asked: object, occasion: Occasion, now: Hands
+    org: LiveOrg, jobs: Jobs, request: web.Request, asked: object, occasion: Occasion, now: Now
 ) -> Reply:
     """One request to ``…/jobs``, ``…/jobs/{id}`` or ``…/jobs/{id}/results``; ``asked`` is the body's JSON."""
     job_id, _, rest = request.path.removeprefix(JOBS).removeprefix("/").partition("/")
@@ -93,7 +93,7 @@ def page_asked_for(jobs: Jobs, request: web.Request) -> int:
     return 1
 
 
-def _begin(org: LiveOrg, jobs: Jobs, request: web.Request, asked: object, occasion: Occasion, now: Hands) -> Reply:
+def _begin(org: LiveOrg, jobs: Jobs, request: web.Request, asked: object, occasion: Occasion, now: Now) -> Reply:
     query = parse_query(asked, job=True)
     if occasion.strike("job_refused"):
         raise Refusal(503, "service.unavailable", "The service is not available now")
@@ -118,7 +118,7 @@ def _job(jobs: Jobs, job_id: str) -> Job:
     return job
 
 
-def _state(org: LiveOrg, job: Job, occasion: Occasion, now: Hands) -> Reply:
+def _state(org: LiveOrg, job: Job, occasion: Occasion, now: Now) -> Reply:
     job.asked += 1
     if fault := occasion.strike("job_state"):
         state = str(fault.value or "FAILED")
@@ -133,7 +133,7 @@ def _state(org: LiveOrg, job: Job, occasion: Occasion, now: Hands) -> Reply:
     return document(told)
 
 
-def _page(org: LiveOrg, job: Job, asked: Mapping[str, str], occasion: Occasion, now: Hands) -> Reply:
+def _page(org: LiveOrg, job: Job, asked: Mapping[str, str], occasion: Occasion, now: Now) -> Reply:
     if unknown := asked.keys() - {"cursor"}:
         raise bad_request(f"unknown parameters: {', '.join(sorted(unknown))}")
     if job.asked < org.settings.job_polls:

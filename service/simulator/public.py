@@ -13,7 +13,7 @@ from service.simulator.architect import answer_names
 from service.simulator.engine import decode
 from service.simulator.fault_injection import before_query, too_many
 from service.simulator.faults import Occasion
-from service.simulator.instants import Hands
+from service.simulator.instants import Now
 from service.simulator.jobs import Jobs, answer_job, page_asked_for
 from service.simulator.oauth import Tokens, missing_permission
 from service.simulator.organisation import LiveOrg
@@ -40,7 +40,7 @@ class PublicApi:
         jobs: every org's, by client id.
     """
 
-    def __init__(self, orgs: Mapping[str, LiveOrg], tokens: Tokens, hands: Callable[[], Hands]) -> None:
+    def __init__(self, orgs: Mapping[str, LiveOrg], tokens: Tokens, hands: Callable[[], Now]) -> None:
         self.jobs = {client_id: Jobs() for client_id in orgs}
         self._orgs = orgs
         self._tokens = tokens

@@ -14,7 +14,7 @@ from service.simulator.engine import (
     parse_query,
 )
 from service.simulator.faults import Occasion
-from service.simulator.instants import Hands
+from service.simulator.instants import Now
 from service.simulator.organisation import LiveOrg, RememberedPage
 from service.simulator.page_corruption import distort
 from service.simulator.pages import Position, Scan, Slice, open_scan
@@ -35,7 +35,7 @@ def page_asked_for(org: LiveOrg, document: object) -> int:
     return org.cursors.page_of(token) if isinstance(token, str) else 1
 
 
-def answer(org: LiveOrg, document: object, occasion: Occasion, now: Hands) -> bytes:
+def answer(org: LiveOrg, document: object, occasion: Occasion, now: Now) -> bytes:
     """The JSON text of a page; Refusal where the engine takes offence."""
     query = parse_query(document)
     fault = occasion.due("granularity_refused")
@@ -71,7 +71,7 @@ def _with_token(text: bytes, token: str | None) -> bytes:
     return b'{"nextPageToken":' + _encode(token) + b"," + text[1:]
 
 
-def _found(org: LiveOrg, query: BuilderQuery, occasion: Occasion, now: Hands) -> tuple[Scan, Position, int]:
+def _found(org: LiveOrg, query: BuilderQuery, occasion: Occasion, now: Now) -> tuple[Scan, Position, int]:
     """The scan that the query begins or goes on with, where in it the page begins, and the page's number."""
     if query.token is None:
         return _opened(org, query, occasion, now), Position(), 1
@@ -82,7 +82,7 @@ def _found(org: LiveOrg, query: BuilderQuery, occasion: Occasion, now: Hands) ->
     return cursor.scan, cursor.position, cursor.page
 
 
-def _opened(org: LiveOrg, query: BuilderQuery, occasion: Occasion, now: Hands) -> Scan:
+def _opened(org: LiveOrg, query: BuilderQuery, occasion: Occasion, now: Now) -> Scan:
     settings = org.settings
     org.cursors.sweep(now.monotonic)
     scan = open_scan(
@@ -117,7 +117,7 @@ def _slice(scan: Scan, position: Position, occasion: Occasion) -> Slice:
 
 
 def _next_token(
-    org: LiveOrg, sent: str | None, scan: Scan, after: Position | None, occasion: Occasion, *, now: Hands
+    org: LiveOrg, sent: str | None, scan: Scan, after: Position | None, occasion: Occasion, *, now: Now
 ) -> str | None:
     """The token of the next page, or what a fault puts in its place; ``sent`` is the one that came."""
     if sent is not None:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from service.clock import Clock, SystemClock
 from service.simulator.buckets import TimeGroup
 from service.simulator.faults import Fault
-from service.simulator.instants import Hands, milliseconds, moment
+from service.simulator.instants import Now, milliseconds, moment
 from service.simulator.limits import peak_per_second
 from service.simulator.oauth import Tokens
 from service.simulator.organisation import LiveOrg, SimulatorConfig
@@ -150,5 +150,5 @@ class SimulatorState:
             for name, figure in outcomes.items()
         }
 
-    def _hands(self) -> Hands:
-        return Hands(milliseconds(self.now()), self._pace(), self.clock.monotonic())
+    def _hands(self) -> Now:
+        return Now(milliseconds(self.now()), self._pace(), self.clock.monotonic())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from service.simulator.fault_injection import before_token
-from service.simulator.instants import Hands
+from service.simulator.instants import Now
 from service.simulator.oauth import TokenRefusal, Tokens, basic_credentials, check_grant
 from service.simulator.organisation import LiveOrg
 from service.simulator.refusal import Refusal
@@ -14,7 +14,7 @@ from service.simulator.wire import Reply, document
 PATH = "/oauth/token"
 
 
-async def answer_token(request: web.Request, org: LiveOrg | None, tokens: Tokens, now: Hands) -> Reply:
+async def answer_token(request: web.Request, org: LiveOrg | None, tokens: Tokens, now: Now) -> Reply:
     """A fresh access token; TokenRefusal for whoever has no right to it. ``org`` is the client id's, or None."""
     form = await request.post()
     if request.method != "POST":

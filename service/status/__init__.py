@@ -10,25 +10,25 @@
 from service.status.dry_run import JobPlan, Plan, dry_run
 from service.status.status import (
     NEVER_ASKED,
-    AdHocStanding,
+    AdHocStatus,
     Gap,
-    JobStanding,
-    OrgStanding,
-    Standing,
+    JobStatus,
+    OrgStatus,
+    Status,
     Windows,
-    standing,
+    read_status,
 )
 
 __all__ = [
     "NEVER_ASKED",
-    "AdHocStanding",
+    "AdHocStatus",
     "Gap",
     "JobPlan",
-    "JobStanding",
-    "OrgStanding",
+    "JobStatus",
+    "OrgStatus",
     "Plan",
-    "Standing",
+    "Status",
     "Windows",
     "dry_run",
-    "standing",
+    "read_status",
 ]

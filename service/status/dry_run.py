@@ -68,7 +68,7 @@ async def dry_run(config: Config, database: Database | None, now: datetime) -> P
         now: the time.
 
     Raises:
-        DatabaseAwayError: it went away.
+        DatabaseUnavailableError: it went away.
     """
     orgs = {}
     for org in config.orgs.values():
@@ -96,7 +96,7 @@ async def _job(org: Org, job: Job, ledger: Ledger | None, now: datetime) -> JobP
     known = known_of(job, listed)
     spans = owed_spans(org, job, now)
     standing = standings(known, org.flows)
-    taken = selection.take(spans, standing, job.lookback, org.tz, whole=True)
+    taken = selection.select(spans, standing, job.lookback, org.tz, whole=True)
     windows = [known[span].window if span in known else window_of(org, job, span) for span in taken.in_order()]
     alone = [span for span, each in known.items() if each.ask_alone]
     stored = sum(1 for span in taken.recent if span in standing and not standing[span].open)

@@ -16,7 +16,7 @@ from service.config import Config
 from service.model import Span, instant
 from service.postgres.pool import Connection
 from service.postgres.queries import status as ledger
-from service.postgres.queries.status import Counted, Hold, Owed, Unfinished
+from service.postgres.queries.status import JobCounts, JobRange, OrgLeaseState, Unfinished
 from service.postgres.windows import AD_HOC, work_of
 from service.status.due_calendar import Due, Key, dues
 
@@ -42,7 +42,7 @@ class Windows(TypedDict):
     failed: int
 
 
-class JobStanding(TypedDict):
+class JobStatus(TypedDict):
     """One job of one org; ``newest_complete`` is the end of the newest complete window."""
 
     windows: Windows
@@ -52,14 +52,14 @@ class JobStanding(TypedDict):
     troubled: int
 
 
-class AdHocStanding(TypedDict):
+class AdHocStatus(TypedDict):
     """What was asked for by hand."""
 
     windows: Windows
     gaps: list[Gap]
 
 
-class Told(TypedDict):
+class WindowError(TypedDict):
     """An error of a window that stays complete."""
 
     job: str | None
@@ -68,7 +68,7 @@ class Told(TypedDict):
     reason: str
 
 
-class OrgStanding(TypedDict):
+class OrgStatus(TypedDict):
     """One org; ``owner`` is None where no process holds it."""
 
     breaker: str
@@ -76,33 +76,33 @@ class OrgStanding(TypedDict):
     owner: str | None
     owner_since: str | None
     held_for: float
-    jobs: dict[str, JobStanding]
-    ad_hoc: AdHocStanding
+    jobs: dict[str, JobStatus]
+    ad_hoc: AdHocStatus
     restated_lately: int
-    last_errors: list[Told]
+    last_errors: list[WindowError]
 
 
-class Standing(TypedDict):
+class Status(TypedDict):
     """The whole document."""
 
     at: str
-    orgs: dict[str, OrgStanding]
+    orgs: dict[str, OrgStatus]
 
 
 @dataclass
 class _Found:
     """What the database said."""
 
-    counted: dict[tuple[str, str], Counted]
+    counted: dict[tuple[str, str], JobCounts]
     unfinished: dict[tuple[str, str], list[Unfinished]]
     ad_hoc: dict[str, dict[str, int]]
-    holds: dict[str, Hold]
+    holds: dict[str, OrgLeaseState]
     restated: dict[str, int]
     unlisted: dict[tuple[str, str], list[Span]] = field(default_factory=dict)
-    last_errors: dict[str, list[Told]] = field(default_factory=dict)
+    last_errors: dict[str, list[WindowError]] = field(default_factory=dict)
 
 
-async def standing(connection: Connection, config: Config, now: datetime) -> Standing:
+async def read_status(connection: Connection, config: Config, now: datetime) -> Status:
     """How every configured org and job stands, also where nothing ever ran.
 
     Args:
@@ -111,7 +111,7 @@ async def standing(connection: Connection, config: Config, now: datetime) -> Sta
         now: the time by which it is.
 
     Raises:
-        DatabaseAwayError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection says.
     """
     calendars = await asyncio.to_thread(dues, config, now)
     async with ledger.snapshot(connection):
@@ -122,7 +122,7 @@ async def standing(connection: Connection, config: Config, now: datetime) -> Sta
 async def _ask(connection: Connection, config: Config, calendars: dict[Key, Due]) -> _Found:
     orgs = list(config.orgs)
     owed = [
-        Owed(org.name, work_of(job.name), job.granularity, _whole(calendars[Key(job.name, org.timezone)]))
+        JobRange(org.name, work_of(job.name), job.granularity, _whole(calendars[Key(job.name, org.timezone)]))
         for job in config.jobs.values()
         for org in config.orgs_of(job.name)
     ]
@@ -141,7 +141,7 @@ async def _ask(connection: Connection, config: Config, calendars: dict[Key, Due]
     if any(each.troubled for each in found.counted.values()):
         for org, errors in (await ledger.last_errors(connection, orgs)).items():
             found.last_errors[org] = [
-                Told(
+                WindowError(
                     job=each.job,
                     window_start=instant(each.span.start),
                     window_end=instant(each.span.end),
@@ -178,12 +178,12 @@ def _whole(calendar: Due) -> Span:
     return Span(spans[0].start, spans[-1].end)
 
 
-def _compose(config: Config, calendars: dict[Key, Due], found: _Found, now: datetime) -> Standing:
-    orgs: dict[str, OrgStanding] = {}
+def _compose(config: Config, calendars: dict[Key, Due], found: _Found, now: datetime) -> Status:
+    orgs: dict[str, OrgStatus] = {}
     for org in config.orgs.values():
         hold = found.holds.get(org.name, ledger.NO_HOLD)
         why = _why_not_yet(hold)
-        orgs[org.name] = OrgStanding(
+        orgs[org.name] = OrgStatus(
             breaker=hold.breaker,
             breaker_until=None if hold.breaker_until is None else instant(hold.breaker_until),
             owner=hold.owner,
@@ -198,10 +198,10 @@ def _compose(config: Config, calendars: dict[Key, Due], found: _Found, now: date
             restated_lately=found.restated.get(org.name, 0),
             last_errors=found.last_errors.get(org.name, []),
         )
-    return Standing(at=instant(now), orgs=orgs)
+    return Status(at=instant(now), orgs=orgs)
 
 
-def _job(org: str, calendar: Due, found: _Found, why: str) -> JobStanding:
+def _job(org: str, calendar: Due, found: _Found, why: str) -> JobStatus:
     key = org, work_of(calendar.job.name)
     counted = found.counted.get(key, ledger.NOTHING)
     states = _none()
@@ -218,7 +218,7 @@ def _job(org: str, calendar: Due, found: _Found, why: str) -> JobStanding:
         _count(states, "pending")
         if last_due is not None and span <= last_due:
             gaps.append((span, _gap(span, "pending", f"{NEVER_ASKED}{why}")))
-    return JobStanding(
+    return JobStatus(
         windows=states,
         newest_complete=None if counted.newest is None else instant(counted.newest),
         gaps=[gap for _, gap in sorted(gaps, key=lambda each: each[0])],
@@ -227,12 +227,12 @@ def _job(org: str, calendar: Due, found: _Found, why: str) -> JobStanding:
     )
 
 
-def _by_hand(org: str, found: _Found, why: str) -> AdHocStanding:
+def _by_hand(org: str, found: _Found, why: str) -> AdHocStatus:
     states = _none()
     for state, count in found.ad_hoc.get(org, {}).items():
         _count(states, state, count)
     gaps = [_gap(each.span, each.state, _reason(each, why)) for each in found.unfinished.get((org, AD_HOC), [])]
-    return AdHocStanding(windows=states, gaps=gaps)
+    return AdHocStatus(windows=states, gaps=gaps)
 
 
 def _none() -> Windows:
@@ -253,7 +253,7 @@ def _reason(window: Unfinished, why: str) -> str:
     return window.last_error or ("being extracted" if window.state == "running" else why)
 
 
-def _why_not_yet(hold: Hold) -> str:
+def _why_not_yet(hold: OrgLeaseState) -> str:
     """What keeps an org's due windows waiting that have no error of their own."""
     if hold.owner is None:
         return "not extracted yet: no process works the org"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from service.errors import DatabaseAwayError
+from service.errors import DatabaseUnavailableError
 from service.telemetry.events import Emit
 
 AWAY_RETRY = 2.0  # seconds between two tries while the database is away
@@ -51,7 +51,7 @@ class BreakerNotes:
             latest = self._latest
             try:
                 await self._write(*latest)
-            except DatabaseAwayError:
+            except DatabaseUnavailableError:
                 await asyncio.sleep(AWAY_RETRY)
                 continue
             if self._latest is latest:

@@ -16,7 +16,7 @@ from service.telemetry.events import Emit
 QUIET_EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
-class Progress:
+class ProgressBar:
     """Follows the windows and pages of one command, over all its orgs.
 
     Args:

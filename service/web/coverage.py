@@ -129,7 +129,7 @@ async def calendar(
     """The days from ``first`` to before ``past`` of these jobs of an org.
 
     Raises:
-        DatabaseAwayError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection says.
     """
     whole = windows.days(first - timedelta(days=31), past, org.tz)
     works = [Work(work_of(job.name), job.granularity) for job in jobs]

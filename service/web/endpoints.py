@@ -30,8 +30,8 @@ from service.web import overview as moment
 from service.web.assets import assets
 from service.web.gauges import Load
 from service.web.parameters import ParameterError, Parameters
-from service.web.response_cache import Answer, Answers, answer
-from service.web.status_cache import STATUS_AGE, STATUS_SPACING, Watch
+from service.web.response_cache import Answer, ResponseCache, answer
+from service.web.status_cache import STATUS_AGE, STATUS_SPACING, StatusCache
 
 REVALIDATE = "no-cache"
 SMALLEST_PACKED = 1024  # bytes; smaller answers gain nothing from being compressed
@@ -55,8 +55,8 @@ class Endpoints:
 
     def __init__(
         self,
-        watch: Watch,
-        answers: Answers,
+        watch: StatusCache,
+        answers: ResponseCache,
         config: Callable[[], Config],
         load: Callable[[], Mapping[str, Load]],
         warned: Callable[[], Sequence[Warned]],
@@ -110,7 +110,7 @@ class Endpoints:
             return _refused(HTTPStatus.BAD_REQUEST, str(error))
         except FlowOutcomesError as error:
             return _refused(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
-        here = moment.Here(dict(self._load()), self._rates.measured(config.orgs), list(self._warned()))
+        here = moment.LocalState(dict(self._load()), self._rates.measured(config.orgs), list(self._warned()))
         document = moment.now(status, config, paces, here)
         return _sent(request, await asyncio.to_thread(answer, document))
 

@@ -32,7 +32,7 @@ async def day(connection: Connection, org: Org, job: Job, when: date, now: datet
     """A job's windows of one local day and what was restated of them.
 
     Raises:
-        DatabaseAwayError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection says.
     """
     span = local_day(when, org)
     work = Work(work_of(job.name), job.granularity)
@@ -114,7 +114,7 @@ async def changes(connection: Connection, orgs: Sequence[str], most: int) -> Doc
     """What was restated and renamed lately, the newest first.
 
     Raises:
-        DatabaseAwayError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection says.
     """
     async with snapshot(connection):
         restated = await stored.restated_last(connection, orgs, most)
@@ -129,7 +129,7 @@ async def flows(connection: Connection, org: str, sought: str, most: int) -> Doc
     """The flows of an org, at most so many, and whether there are more.
 
     Raises:
-        DatabaseAwayError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection says.
     """
     found = await page_figures.flows(connection, org, sought, most + 1)
     return {"org": org, "flows": [each._asdict() for each in found[:most]], "more": len(found) > most}
@@ -149,7 +149,7 @@ async def shares(
     ``nulls`` lists the buckets in which a stored figure is null; elsewhere an absent one was never expected.
 
     Raises:
-        DatabaseAwayError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection says.
     """
     span = windows.days(first, past, org.tz)
     step = _STEPS[granularity]

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.status import JobStanding, Standing, Windows
+from service.status import JobStatus, Status, Windows
 
 
 class Load(NamedTuple):
@@ -32,7 +32,7 @@ class Gauges(Collector):
     """
 
     def __init__(
-        self, status: Standing | None, age: float, load: Mapping[str, Load], now: datetime, *, reachable: bool
+        self, status: Status | None, age: float, load: Mapping[str, Load], now: datetime, *, reachable: bool
     ) -> None:
         self._status = status
         self._age = age
@@ -63,7 +63,7 @@ class Gauges(Collector):
             waiting.add_metric([org], load.waiting)
         yield from (in_flight, waiting)
 
-    def _jobs(self, status: Standing) -> Iterator[Metric]:
+    def _jobs(self, status: Status) -> Iterator[Metric]:
         windows = _gauge("windows", "Windows by state; those of ad hoc work have no job.", "org", "job", "state")
         gaps = _gauge("gaps", "Due windows that are not complete; those of ad hoc work have no job.", "org", "job")
         age = _gauge(
@@ -83,7 +83,7 @@ class Gauges(Collector):
             gaps.add_metric([org, ""], len(each["ad_hoc"]["gaps"]))
         yield from (windows, gaps, age)
 
-    def _orgs(self, status: Standing) -> Iterator[Metric]:
+    def _orgs(self, status: Status) -> Iterator[Metric]:
         held = _gauge("org_held", "Whether a process works the org.", "org")
         hold = _gauge("limit_hold_seconds", "Time for which a 429 still holds the org back.", "org")
         for name, org in status["orgs"].items():
@@ -103,6 +103,6 @@ def _count(family: GaugeMetricFamily, org: str, job: str, windows: Windows) -> N
     family.add_metric([org, job, "failed"], windows["failed"])
 
 
-def _since(job: JobStanding) -> datetime | None:
+def _since(job: JobStatus) -> datetime | None:
     newest = job["newest_complete"] or (job["gaps"][0]["window_start"] if job["gaps"] else None)
     return None if newest is None else datetime.fromisoformat(newest)

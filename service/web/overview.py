@@ -14,7 +14,7 @@ from service.postgres.pool import Connection
 from service.postgres.queries import dashboard as stored
 from service.postgres.queries.dashboard import Pace
 from service.postgres.windows import AD_HOC, work_of
-from service.status import NEVER_ASKED, AdHocStanding, Gap, JobStanding, OrgStanding, Standing
+from service.status import NEVER_ASKED, AdHocStatus, Gap, JobStatus, OrgStatus, Status
 from service.telemetry import Warned
 from service.web.gauges import Load
 
@@ -52,7 +52,7 @@ class Rates:
         return {org: round((count - before.get(org, 0.0)) / (now - then), 2) for org, count in counts.items()}
 
 
-class Here(NamedTuple):
+class LocalState(NamedTuple):
     """What this process alone knows."""
 
     load: Mapping[str, Load]
@@ -64,12 +64,12 @@ async def paces(connection: Connection, config: Config) -> list[Pace]:
     """How fast windows are coming in.
 
     Raises:
-        DatabaseAwayError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection says.
     """
     return await stored.pace(connection, list(config.orgs))
 
 
-def now(status: Standing, config: Config, found: Sequence[Pace], here: Here) -> Document:
+def now(status: Status, config: Config, found: Sequence[Pace], here: LocalState) -> Document:
     """The document of ``/api/now``."""
     speeds = {(each.org, each.work): each.windows / each.seconds for each in found}
     orgs = {
@@ -95,7 +95,7 @@ def _warnings(warned: Sequence[Warned]) -> list[Document]:
 
 
 def _org(
-    name: str, org: OrgStanding, config: Config, speeds: Mapping[tuple[str, str], float], here: Here
+    name: str, org: OrgStatus, config: Config, speeds: Mapping[tuple[str, str], float], here: LocalState
 ) -> Document:
     load = here.load.get(name)
     jobs = {
@@ -118,7 +118,7 @@ def _org(
     }
 
 
-def _work(work: JobStanding | AdHocStanding, speed: float | None) -> Document:
+def _work(work: JobStatus | AdHocStatus, speed: float | None) -> Document:
     counts, gaps = work["windows"], work["gaps"]
     to_come = sum(gap["state"] != "failed" for gap in gaps)
     return {
@@ -132,11 +132,11 @@ def _work(work: JobStanding | AdHocStanding, speed: float | None) -> Document:
     }
 
 
-def _newest(job: JobStanding) -> Document:
+def _newest(job: JobStatus) -> Document:
     return {"newest_complete": job["newest_complete"], "rejected": job["rejected"], "troubled": job["troubled"]}
 
 
-def _gaps(status: Standing) -> list[Document]:
+def _gaps(status: Status) -> list[Document]:
     """What is missing and why, and what is in doubt: the worst first; neighbours that say the same told as one."""
     found: list[Document] = []
     for name, org in status["orgs"].items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from service.status import Standing
+from service.status import Status
 from service.telemetry import printable
 from service.web.assets import assets
 
@@ -14,7 +14,7 @@ _STATES = ("complete", "pending", "running", "failed")
 _HEADINGS = ("org", "job", "breaker", *_STATES, "newest complete", "missing, and why")
 
 
-def page(status: Standing | None, trouble: str | None) -> str:
+def page(status: Status | None, trouble: str | None) -> str:
     """The page; ``trouble`` says why the status cannot be told, or that it is an old one."""
     table = "".join(_orgs(status)) if status is not None else ""
     warning = f'<p class="trouble">{_safe(trouble)}</p>' if trouble else ""
@@ -22,7 +22,7 @@ def page(status: Standing | None, trouble: str | None) -> str:
     return f"{head}{warning}{table}{foot}"
 
 
-def _orgs(status: Standing) -> Iterator[str]:
+def _orgs(status: Status) -> Iterator[str]:
     yield f"<p>As of {_safe(status['at'])}</p>"
     yield '<div class="scroll" tabindex="0" role="region" aria-label="Status table"><table><thead><tr>'
     for heading in _HEADINGS:

@@ -29,7 +29,7 @@ class Answer(NamedTuple):
     etag: str
 
 
-class Answers:
+class ResponseCache:
     """The last answers by what was asked.
 
     Args:
@@ -47,7 +47,7 @@ class Answers:
         """The answer to a question, young enough or made anew.
 
         Raises:
-            DatabaseAwayError, SchemaError: it cannot be made now, or takes longer than one waits.
+            DatabaseUnavailableError, SchemaError: it cannot be made now, or takes longer than one waits.
         """
         shared = self._kept.get(question)
         if shared is None:
@@ -73,7 +73,7 @@ class Answers:
         """A connection for one answer.
 
         Raises:
-            DatabaseAwayError, SchemaError: as ``looking``.
+            DatabaseUnavailableError, SchemaError: as ``looking``.
         """
         async with self._places, looking(self._dsn(), "flow-outcomes page", within=WITHIN) as connection:
             yield connection

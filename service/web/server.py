@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from service.clock import Clock, SystemClock
 from service.config import Config
 from service.errors import ConfigError, Fault, FlowOutcomesError
-from service.status import Standing
+from service.status import Status
 from service.telemetry import Warned
 from service.web.connection import SERVER, Connection
 from service.web.endpoints import Endpoints
@@ -23,8 +23,8 @@ from service.web.gauges import Gauges, Load
 from service.web.outbox import Outbox
 from service.web.overview import Rates
 from service.web.page import page
-from service.web.response_cache import Answers
-from service.web.status_cache import STATUS_AGE, STATUS_SPACING, Watch
+from service.web.response_cache import ResponseCache
+from service.web.status_cache import STATUS_AGE, STATUS_SPACING, StatusCache
 
 METRICS_AGE = 3.0
 PAGE_AGE = 30.0  # the table that its script replaces at once
@@ -79,8 +79,8 @@ class WebServer:
         self._config = config
         self._load = load
         self._clock = clock or SystemClock()
-        self._watch = Watch(self._dsn, config, self._clock)
-        self._answers = Answers(self._watch.there, self._clock)
+        self._watch = StatusCache(self._dsn, config, self._clock)
+        self._answers = ResponseCache(self._watch.there, self._clock)
         self._endpoints = Endpoints(
             self._watch, self._answers, config, load, warned, Rates(registry, self._clock), self._clock
         )
@@ -163,7 +163,7 @@ class WebServer:
         body = await self._status_body(status)
         return web.Response(body=body, content_type="application/json", charset="utf-8")
 
-    async def _status_body(self, status: Standing) -> bytes:
+    async def _status_body(self, status: Status) -> bytes:
         """One body for all who get the same status: with a backlog of many orgs it has megabytes."""
         number = self._watch.status.made
         async with self._rendering:

@@ -12,10 +12,10 @@ from typing import Generic, TypeVar
 
 from service.clock import Clock
 from service.config import Config
-from service.errors import DatabaseAwayError, FlowOutcomesError
-from service.postgres.probe import looking, unready
+from service.errors import DatabaseUnavailableError, FlowOutcomesError
+from service.postgres.probe import looking, readiness_problem
 from service.postgres.queries.dashboard import Pace, pace
-from service.status import Standing, standing
+from service.status import Status, read_status
 
 PATIENCE = 2.5  # seconds that who asks waits for the database
 STANDING_WITHIN = 60.0  # seconds that the status may take: at 500 orgs before their first run it takes some
@@ -54,7 +54,7 @@ class Shared(Generic[T]):
             spacing: or so many times as long as it took to make, so that a dear one is made seldom.
 
         Raises:
-            DatabaseAwayError: it takes longer than one can wait; the next to ask may find it made.
+            DatabaseUnavailableError: it takes longer than one can wait; the next to ask may find it made.
         """
         if self.last is not None and self.age <= max(age, self._cost * spacing):
             return self.last
@@ -64,7 +64,7 @@ class Shared(Generic[T]):
         making = self._making
         await asyncio.wait({making}, timeout=PATIENCE)
         if not making.done():
-            raise DatabaseAwayError(f"the database did not answer within {PATIENCE:g} s")
+            raise DatabaseUnavailableError(f"the database did not answer within {PATIENCE:g} s")
         return making.result()
 
     async def close(self) -> None:
@@ -86,7 +86,7 @@ class Shared(Generic[T]):
             making.exception()  # looked at, even where nobody waits any more
 
 
-class Watch:
+class StatusCache:
     """How the daemon and its work stand.
 
     Args:
@@ -116,9 +116,9 @@ class Watch:
         await self.paces.close()
         await self._ready.close()
 
-    async def _standing(self) -> Standing:
+    async def _standing(self) -> Status:
         async with looking(self.there(), "flow-outcomes web", within=STANDING_WITHIN) as connection:
-            return await standing(connection, self._config(), self._clock.now())
+            return await read_status(connection, self._config(), self._clock.now())
 
     async def _paces(self) -> list[Pace]:
         async with looking(self.there(), "flow-outcomes web", within=STANDING_WITHIN) as connection:
@@ -126,15 +126,15 @@ class Watch:
 
     async def _look(self) -> str:
         async with looking(self.there(), "flow-outcomes web", within=PATIENCE, read_only=False) as connection:
-            return await unready(connection) or ""
+            return await readiness_problem(connection) or ""
 
     def there(self) -> str:
         """Where the database is.
 
         Raises:
-            DatabaseAwayError: it is not there yet.
+            DatabaseUnavailableError: it is not there yet.
         """
         dsn = self._dsn()
         if dsn is None:
-            raise DatabaseAwayError("the database is still being started")
+            raise DatabaseUnavailableError("the database is still being started")
         return dsn

@@ -120,7 +120,7 @@ async def test_a_password_is_not_shown_while_nothing_answers(
     async with Program(tmp_path, "") as program:
         configure(program, dsn)
         daemon = Daemon(program, await program.start("run", environment=environment))
-        await daemon.told("database_away", 2)
+        await daemon.told("database_unavailable", 2)
         status, reason = await daemon.get("/readyz")
         assert status == 503
         shown = [reason, *[(await daemon.get(path))[1] for path in PAGES]]

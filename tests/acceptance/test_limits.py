@@ -60,7 +60,7 @@ async def test_the_limit_is_kept_and_used(program: Program) -> None:
         assert rate >= 9.7
         ended = await left.end()
         assert (ended.code, ended.err) == (1, "")
-        assert len(ended.told("org_held_elsewhere", org="held")) == 1
+        assert len(ended.told("org_locked_elsewhere", org="held")) == 1
         assert not [each for each in simulator.arrivals if each.org == "held"]
         assert simulator.in_flight_violations == 0
 

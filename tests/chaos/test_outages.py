@@ -134,8 +134,8 @@ class Outages:
             "CREATE TRIGGER refuse AFTER UPDATE ON flow_outcomes.extraction_window"
             " FOR EACH STATEMENT EXECUTE FUNCTION public.refuse()"
         )
-        away = self._daemon.count("database_away")
-        await self._working(lambda: self._daemon.count("database_away") > away, "refusal")
+        away = self._daemon.count("database_unavailable")
+        await self._working(lambda: self._daemon.count("database_unavailable") > away, "refusal")
         self._site.run("DROP FUNCTION public.refuse CASCADE")
 
     async def _answer_lost(self) -> None:
@@ -173,7 +173,7 @@ async def test_outages_again_and_again(site: Site, times: int) -> None:
             f" {(memory_after - memory) / MIB:+.1f} MiB, {descriptors_after - descriptors:+d} descriptors"
         )
         assert set(outages.fired.values()) == {times}
-        assert daemon.count("cycle_broken") == 0, daemon.tail()
+        assert daemon.count("unexpected_error") == 0, daemon.tail()
         assert daemon.count("window_failed") == 0, daemon.tail()
         assert descriptors_after <= descriptors + 6
         assert memory_after <= memory + 10 * MIB

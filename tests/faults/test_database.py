@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from service.clock import FakeClock, SystemClock
-from service.errors import DatabaseAwayError
+from service.errors import DatabaseUnavailableError
 from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
 from service.postgres.lease.lease import Lease
 from service.postgres.merge import ScanRecord, merge
@@ -42,7 +42,7 @@ async def undisturbed(daemon: Daemon, site: Site, simulator: Simulator, reader: 
     await complete(daemon, DAYS - 1)
     exact(site.program, simulator)
     assert daemon.count("window_failed") == 0
-    assert daemon.count("cycle_broken") == 0, daemon.tail()
+    assert daemon.count("unexpected_error") == 0, daemon.tail()
     assert simulator.in_flight_violations == 0
     assert reader.looks > 20
     assert reader.in_part == []
@@ -59,7 +59,7 @@ async def test_away_at_the_start(site: Site) -> None:
         daemon = await Daemon.start(site.program)
         assert (await daemon.get("/healthz"))[0] == 200
         await daemon.unready()
-        await daemon.told("database_away")
+        await daemon.told("database_unavailable")
         assert simulator.arrivals.maxlen
         assert not simulator.arrivals
         site.up()
@@ -175,7 +175,7 @@ async def test_it_takes_no_writes(site: Site) -> None:
         assert await daemon.ready() < BACK_WITHIN
         stored = daemon.count("window_complete")
         await daemon.told("window_complete", stored + 1, within=BACK_WITHIN)
-        assert daemon.count("database_away") + daemon.count("org_interrupted") > 0
+        assert daemon.count("database_unavailable") + daemon.count("org_interrupted") > 0
         await undisturbed(daemon, site, simulator, reader)
         await daemon.end()
 
@@ -297,7 +297,7 @@ async def test_what_was_staged_is_gone(database: str, monkeypatch: pytest.Monkey
             clock.monotonic(),
         )
         lease = Lease("acme", 1, 0.0, clock.monotonic() + 60, clock, asyncio.Event())
-        with pytest.raises(DatabaseAwayError):
+        with pytest.raises(DatabaseUnavailableError):
             await merge(pool, lease, staging, record)
     finally:
         await pool.close()

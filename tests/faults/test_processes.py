@@ -14,10 +14,10 @@ import psycopg
 import pytest
 
 from service.clock import FakeClock, SystemClock
-from service.errors import DatabaseAwayError, LeaseLostError
+from service.errors import DatabaseUnavailableError, LeaseLostError
 from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
 from service.postgres.lease.lease import Lease
-from service.postgres.lease.manager import LeaseKeeper
+from service.postgres.lease.manager import LeaseManager
 from service.postgres.merge import ScanRecord, merge
 from service.postgres.merge.staging import Staging
 from service.postgres.pool import Database
@@ -151,7 +151,7 @@ class Holder:
     name: str
     dsn: str
     database: Database
-    keeper: LeaseKeeper
+    keeper: LeaseManager
     leases: list[Lease] = field(default_factory=list)
     days: list[int] = field(default_factory=list)
     refused: int = 0
@@ -180,7 +180,7 @@ class Holder:
         except LeaseLostError:
             self.refused += 1
             return False
-        except DatabaseAwayError:
+        except DatabaseUnavailableError:
             return False
         return True
 
@@ -190,14 +190,14 @@ async def holder(name: str, dsn: str, days: list[int]) -> AsyncIterator[Holder]:
     """One at work."""
     database = Database(dsn, size=2, application_name=f"holder {name}")
     leases: list[Lease] = []
-    keeper = LeaseKeeper(
+    keeper = LeaseManager(
         dsn,
         f"holder {name}",
         CLOCK,
         on_acquired=leases.append,
         on_released=lambda _: None,
         on_lost=lambda _: None,
-        on_cut=database.begin_anew,
+        on_cut=database.reset,
     )
     await database.open()
     keeping = asyncio.create_task(keeper.run())
@@ -224,8 +224,8 @@ async def test_fifty_handovers(database: str, monkeypatch: pytest.MonkeyPatch) -
             return await (await connection.execute(query.encode())).fetchall()
 
     async with holder("a", database, days) as one, holder("b", database, days) as other:
-        one.keeper.want("acme")
-        other.keeper.want("acme")
+        one.keeper.acquire("acme")
+        other.keeper.acquire("acme")
         for number in range(HANDOVERS):
             async with asyncio.timeout(20):
                 while not (held := [each for each in (one, other) if each.keeper.held]):  # noqa: ASYNC110
@@ -237,7 +237,7 @@ async def test_fifty_handovers(database: str, monkeypatch: pytest.MonkeyPatch) -
                 ):
                     await asyncio.sleep(0.005)
                 if number % 2:
-                    before.keeper.give_back("acme")
+                    before.keeper.release("acme")
                 else:
                     await rows(
                         "SELECT pg_terminate_backend(pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
@@ -245,7 +245,7 @@ async def test_fifty_handovers(database: str, monkeypatch: pytest.MonkeyPatch) -
                     )
                 while max(lease.epoch for each in (one, other) for lease in each.leases) == epoch:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
-            before.keeper.want("acme")
+            before.keeper.acquire("acme")
             late = next(lease for lease in before.leases if lease.epoch == epoch)
             assert not await before.merge_under(late)
         epochs = await rows("SELECT outcome_name::int FROM flow_outcomes.outcome ORDER BY revision")

@@ -153,7 +153,7 @@ async def test_sigusr1_while_the_database_is_away(site: Site) -> None:
     async with source(replace(SLOW, latency=0.02)) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator, jobs={"daily": {**site.job, **closed}})
         daemon = await Daemon.start(site.program)
-        await daemon.told("database_away")
+        await daemon.told("database_unavailable")
         daemon.send(signal.SIGUSR1)
         await asyncio.sleep(0.3)
         site.up()

@@ -18,9 +18,9 @@ import pytest
 
 from service.clock import SystemClock
 from service.errors import FlowOutcomesError
-from service.extraction.normalise import Frame, normalise
+from service.extraction.normalise import BucketGrid, normalise
 from service.genesys import flow_aggregates, query_builder
-from service.model import Entry, Granularity, Normalised, Query, Scan, SoundEntry, Span, Window, instant
+from service.model import Entry, Granularity, Normalised, Query, Scan, Span, ValidEntry, Window, instant
 from service.postgres.lease.lease import Lease
 from service.postgres.merge import ScanRecord, merge
 from service.postgres.merge.staging import Staging
@@ -137,10 +137,10 @@ def pairs(value: object) -> Sequence[tuple[str, Any]]:
 
 
 def judged(
-    decode: Callable[[bytes], tuple[Sequence[Entry | SoundEntry], object]], page: bytes
+    decode: Callable[[bytes], tuple[Sequence[Entry | ValidEntry], object]], page: bytes
 ) -> Normalised | None:
     """What becomes of a page; None where it is refused as it must be."""
-    frame = Frame.of(query(), BUCKETS, lambda at: at.hour == at.minute == at.second == at.microsecond == 0)
+    frame = BucketGrid.of(query(), BUCKETS, lambda at: at.hour == at.minute == at.second == at.microsecond == 0)
     try:
         return normalise(decode(page)[0], frame)
     except FlowOutcomesError:

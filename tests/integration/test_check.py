@@ -12,14 +12,14 @@ import pytest
 
 from service.cli import main
 from service.config import Org, config_from
-from service.errors import DatabaseAwayError
+from service.errors import DatabaseUnavailableError
 from service.postgres.probe import Facts
 from service.runtime import preflight
 from service.runtime.preflight import Finding, Steps
 from service.runtime.process import Runtime
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
 
-WELL = Facts("16.2", "", writable=True, pending=[], there=True, may_migrate=False, lacking=[])
+WELL = Facts("16.2", "", writable=True, pending=[], there=True, may_migrate=False, missing_privileges=[])
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ async def test_the_database_looked_at(database: str, empty_database: str) -> Non
     [
         (WELL._replace(trouble="PostgreSQL 14 or newer is needed"), "14"),
         (WELL._replace(writable=False), "standby"),
-        (WELL._replace(lacking=["INSERT on figure"]), "INSERT on figure"),
+        (WELL._replace(missing_privileges=["INSERT on figure"]), "INSERT on figure"),
         (WELL._replace(pending=["0004_create_views"], may_migrate=True), "0004_create_views"),
         (WELL._replace(pending=["0001_create_ledger"], there=False), "may not"),
     ],
@@ -191,11 +191,11 @@ async def in_thread(*argv: str) -> int:
 async def test_settings_that_do_not_arrive(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that shows other settings than ours is behind a pooler, and none to work with."""
     monkeypatch.setattr("service.postgres.session.conninfo", lambda dsn, *_, **__: dsn)
-    with pytest.raises(DatabaseAwayError, match="this is a pooler"):
+    with pytest.raises(DatabaseUnavailableError, match="this is a pooler"):
         await preflight.look(database)
     runtime = Runtime(database, 2, lambda _, **__: None)
     async with runtime.running():
-        runtime.keeper.want("acme")
+        runtime.keeper.acquire("acme")
         while runtime.keeper.last_error is None:  # noqa: ASYNC110 - it has no event of its own
             await asyncio.sleep(0.01)
     assert "this is a pooler" in runtime.keeper.last_error

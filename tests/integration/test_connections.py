@@ -16,7 +16,7 @@ from aiohttp.test_utils import make_mocked_request
 from service.clock import FakeClock
 from service.web import connection, outbox, response_cache
 from service.web.outbox import PIECE, Outbox
-from service.web.response_cache import Answer, Answers
+from service.web.response_cache import Answer, ResponseCache
 from tests.integration.test_web import serving
 from tests.support import clients
 from tests.support.clients import Client, get
@@ -186,7 +186,7 @@ async def test_kept_answers_are_bounded(fake_clock: FakeClock, monkeypatch: pyte
     monkeypatch.setattr(response_cache, "MOST_BYTES", 250)
     made: list[str] = []
 
-    class Large(Answers):
+    class Large(ResponseCache):
         async def _made(self, make: object) -> Answer:
             made.append(str(make))
             return Answer(b"x" * 100, "")

@@ -18,18 +18,18 @@ import psycopg
 import pytest
 
 from service.config import Database as DatabaseConfig
-from service.errors import ConfigError, DatabaseAwayError
+from service.errors import ConfigError, DatabaseUnavailableError
 from service.postgres.embedded import binaries
 from service.postgres.embedded.folder import running
-from service.postgres.embedded.server import Embedded, TakenError
-from service.runtime.database import database_of
+from service.postgres.embedded.server import AlreadyRunningError, Embedded
+from service.runtime.database import open_database
 
 CHECKOUT = Path(__file__).parents[2]
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="root alone can drop to another user")
 OWNER = """
 import sys, time
 from pathlib import Path
-from service.postgres.embedded.server import Embedded, TakenError
+from service.postgres.embedded.server import Embedded, AlreadyRunningError
 print(Embedded(Path(sys.argv[1]), durable=False).start(), flush=True)
 time.sleep(600)
 """
@@ -164,7 +164,7 @@ def test_an_orphan_that_was_not_told_is_ended(folder: Path, owner: subprocess.Po
     os.kill(pid, signal.SIGSTOP)
     owner.kill()
     owner.wait()
-    with pytest.raises(DatabaseAwayError, match="still shutting down"):
+    with pytest.raises(DatabaseUnavailableError, match="still shutting down"):
         Embedded(folder, timeout=0.3).start()
     os.kill(pid, signal.SIGCONT)
     with Embedded(folder, durable=False) as dsn:
@@ -173,7 +173,7 @@ def test_an_orphan_that_was_not_told_is_ended(folder: Path, owner: subprocess.Po
 
 def test_a_second_owner_is_refused(folder: Path, owner: subprocess.Popen[str]) -> None:
     """One folder has one owner; another process is told so, and can ask for the running server's DSN."""
-    with pytest.raises(DatabaseAwayError, match="another process"):
+    with pytest.raises(DatabaseUnavailableError, match="another process"):
         Embedded(folder, timeout=5).start()
     dsn = running(folder)
     assert dsn is not None
@@ -186,14 +186,14 @@ async def test_a_database_that_nobody_keeps_is_started_for_who_asks(folder: Path
     with Embedded(folder, durable=False):
         pass
     config = DatabaseConfig(embedded=folder)
-    async with database_of(config, make=False) as dsn:
+    async with open_database(config, make=False) as dsn:
         assert fetch(dsn, "SELECT 1") == 1
-        async with database_of(config, make=False) as shared:
+        async with open_database(config, make=False) as shared:
             assert shared == dsn
         assert fetch(dsn, "SELECT 1") == 1
     assert running(folder) is None
-    with pytest.raises(DatabaseAwayError, match="start the daemon first"):
-        async with database_of(DatabaseConfig(embedded=new_folder), make=False):
+    with pytest.raises(DatabaseUnavailableError, match="start the daemon first"):
+        async with open_database(DatabaseConfig(embedded=new_folder), make=False):
             pass
     assert not await asyncio.to_thread(new_folder.exists)
 
@@ -204,17 +204,17 @@ async def test_who_stays_does_not_rely_on_who_goes(folder: Path) -> None:
 
     async def stay() -> None:
         begun.set()
-        async with database_of(config, lasting=True, patience=None) as dsn:
+        async with open_database(config, long_lived=True, patience=None) as dsn:
             assert end.is_set()
             assert fetch(dsn, "SELECT 1") == 1
-            async with database_of(config, lasting=True) as shared:
+            async with open_database(config, long_lived=True) as shared:
                 assert shared == dsn
 
-    async with database_of(config) as dsn:
+    async with open_database(config) as dsn:
         staying = asyncio.create_task(stay())
         await begun.wait()
-        with pytest.raises(TakenError):
-            async with database_of(config, lasting=True, patience=0):
+        with pytest.raises(AlreadyRunningError):
+            async with open_database(config, long_lived=True, patience=0):
                 pass
         assert fetch(dsn, "SELECT 1") == 1
         assert not staying.done()
@@ -239,7 +239,7 @@ def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
         pass
     settings = folder / "data" / "postgresql.auto.conf"
     settings.write_text("shared_buffers = lots\n")
-    with pytest.raises(DatabaseAwayError, match=r"invalid value for parameter .*shared_buffers"):
+    with pytest.raises(DatabaseUnavailableError, match=r"invalid value for parameter .*shared_buffers"):
         Embedded(folder).start()
     settings.write_text("")
     with Embedded(folder, durable=False) as dsn:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from service.cli import main
-from service.errors import ConfigError, DatabaseAwayError
+from service.errors import ConfigError, DatabaseUnavailableError
 from service.export.exporter import Exported, export
 from service.export.folder import FRESH, MANIFEST, PENDING, ExportError, ExportFolder
 from service.export.parquet import Parquet
@@ -23,7 +23,7 @@ from service.model import FlowBucket, Granularity, OutcomeRow
 from service.postgres import aliases
 from service.postgres.queries import export as reading
 from service.postgres.queries.export import COLUMNS
-from tests.support.export_harness import DAYS, Place, figures, two_orgs
+from tests.support.export_harness import DAYS, ExportHarness, figures, two_orgs
 
 FILES = {f"org={org}/granularity=daily/month=2024-0{month}" for org in ("acme", "globex") for month in (1, 2)}
 
@@ -31,13 +31,13 @@ Rows = AsyncGenerator[list[tuple[Any, ...]], None]
 
 
 @pytest.fixture
-async def place(database: str, tmp_path: Path) -> AsyncIterator[Place]:
+async def place(database: str, tmp_path: Path) -> AsyncIterator[ExportHarness]:
     """January and February of two orgs."""
     async with two_orgs(database, tmp_path / "export") as place:
         yield place
 
 
-async def test_what_is_read_back_is_what_is_stored(place: Place) -> None:
+async def test_what_is_read_back_is_what_is_stored(place: ExportHarness) -> None:
     """Every column of every row comes back through DuckDB, nulls, zeros, Unicode and instants alike."""
     await place.acme.store(DAYS[9:10], DAYS[9:10], figures(DAYS[9:10])[:1])  # an outcome that is missing: nulls
     done = await place.export(since_last=False)
@@ -48,7 +48,7 @@ async def test_what_is_read_back_is_what_is_stored(place: Place) -> None:
     assert set(place.files()) == FILES
 
 
-async def test_where_nothing_changed_nothing_is_written(place: Place) -> None:
+async def test_where_nothing_changed_nothing_is_written(place: ExportHarness) -> None:
     """A second export writes no file; one without --since-last writes them all."""
     await place.export()
     files = place.files()
@@ -58,7 +58,7 @@ async def test_where_nothing_changed_nothing_is_written(place: Place) -> None:
     assert not set(place.files().values()) & set(files.values())
 
 
-async def test_only_the_months_that_changed(place: Place) -> None:
+async def test_only_the_months_that_changed(place: ExportHarness) -> None:
     """A late restatement brings its own month anew, of its own org, and another granularity its own file."""
     await place.export()
     before = place.files()
@@ -73,7 +73,7 @@ async def test_only_the_months_that_changed(place: Place) -> None:
     assert place.read() == await place.stored()
 
 
-async def test_an_alias_reaches_every_month_of_its_outcome(place: Place) -> None:
+async def test_an_alias_reaches_every_month_of_its_outcome(place: ExportHarness) -> None:
     """A new name is in every month in which the outcome has a figure, of that org alone; its removal too."""
     pool = place.acme.database
     once = OutcomeRow(FlowBucket("billing", *DAYS[40]), "Once", 1, None, rejected=False)
@@ -93,7 +93,7 @@ async def test_an_alias_reaches_every_month_of_its_outcome(place: Place) -> None
     assert place.read() == await place.stored()
 
 
-async def test_a_month_that_is_empty_now(place: Place) -> None:
+async def test_a_month_that_is_empty_now(place: ExportHarness) -> None:
     """Where nothing is left of a month its file goes, and the manifest says so, once."""
     await place.acme.store(DAYS[59:], DAYS[59:], figures(DAYS[59:]), granularity=Granularity.MONTHLY)
     await place.export()
@@ -105,7 +105,7 @@ async def test_a_month_that_is_empty_now(place: Place) -> None:
     assert (await place.export()).removed == 0
 
 
-async def test_one_snapshot(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_snapshot(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is stored while an export is at work comes with the next one, and the two do not mix."""
     stood = await place.stored()
     write, writes = Parquet.write, 0
@@ -125,7 +125,7 @@ async def test_one_snapshot(place: Place, monkeypatch: pytest.MonkeyPatch) -> No
     assert place.read() == await place.stored()
 
 
-async def test_a_disk_that_is_full(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_is_full(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a file cannot be written, all the former ones stay, and nothing of the new ones."""
     await place.export()
     stood, files = place.read(), place.files()
@@ -171,7 +171,7 @@ def crashing_at(patch: pytest.MonkeyPatch, last: int) -> None:
         patch.setattr(Path, name, crashing(name))
 
 
-async def test_a_crash_at_each_step_of_the_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crash_at_each_step_of_the_end(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at any rename or removal, the next export finds the former files or finishes the new ones."""
     await place.export()
     for step in range(6):
@@ -190,14 +190,14 @@ async def test_a_crash_at_each_step_of_the_end(place: Place, monkeypatch: pytest
         assert list(place.folder.rglob(".*")) == []
 
 
-async def test_another_database(place: Place) -> None:
+async def test_another_database(place: ExportHarness) -> None:
     """Where the revision that the folder shows is not this database's, the org is written anew."""
     await place.export()
     await place.acme.rows("UPDATE flow_outcomes.revision SET stamped_at = now() WHERE org = 'acme' RETURNING 1")
     assert await place.export() == Exported(2, 2, len(await place.stored()) // 2, 0, 2)
 
 
-async def test_an_org_that_is_gone(place: Place) -> None:
+async def test_an_org_that_is_gone(place: ExportHarness) -> None:
     """An org that the database does not know any more goes out of the folder too."""
     await place.export()
     for table in ("org", "figure"):
@@ -206,13 +206,13 @@ async def test_an_org_that_is_gone(place: Place) -> None:
     assert place.read() == await place.stored()
 
 
-async def test_one_export_at_a_time(place: Place) -> None:
+async def test_one_export_at_a_time(place: ExportHarness) -> None:
     """A second export into the same folder is told to wait, and harms nothing."""
     with ExportFolder(place.folder).opened(), pytest.raises(ExportError, match="another export is at work"):
         await place.export()
 
 
-async def test_a_folder_of_something_else(place: Place) -> None:
+async def test_a_folder_of_something_else(place: ExportHarness) -> None:
     """A folder that holds anything but an export is left alone."""
     place.folder.mkdir()
     (place.folder / "letter.txt").write_text("dear")
@@ -220,7 +220,7 @@ async def test_a_folder_of_something_else(place: Place) -> None:
         await place.export()
 
 
-async def test_memory_stays_flat(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_stays_flat(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A month comes in parts, whatever its size, and the parts make the whole."""
     monkeypatch.setattr(reading, "ROWS_AT_ONCE", 7)
     parts: list[int] = []
@@ -239,12 +239,12 @@ async def test_memory_stays_flat(place: Place, monkeypatch: pytest.MonkeyPatch) 
 
 async def test_a_database_that_is_away(tmp_path: Path) -> None:
     """No server is our own error, and the folder holds no manifest."""
-    with pytest.raises(DatabaseAwayError):
+    with pytest.raises(DatabaseUnavailableError):
         await export("postgresql://nobody@127.0.0.1:1/nothing", tmp_path / "export", since_last=True)
     assert not (tmp_path / "export" / MANIFEST).exists()
 
 
-async def test_the_command(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_command(place: ExportHarness, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It tells what it wrote; without pyarrow it says what to install, and exits 2."""
     file = tmp_path / "flow-outcomes.yaml"
     org = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "a-secret"}

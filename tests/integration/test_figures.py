@@ -15,7 +15,7 @@ from service.postgres.aliases import Alias
 from service.postgres.merge import Merged
 from service.postgres.merge.staging import Staging
 from service.postgres.pool import Connection, Database
-from tests.support.scan_harness import FIRST, Desk
+from tests.support.scan_harness import FIRST, ScanHarness
 
 DAY = timedelta(days=1)
 MAX = 2**63 - 1
@@ -29,7 +29,7 @@ def span(day: int) -> Span:
     return Span(FIRST + day * DAY, FIRST + (day + 1) * DAY)
 
 
-async def scan(desk: Desk, days: range, figures: dict[tuple[int, str], int | None], **more: Any) -> Merged:  # noqa: ANN401
+async def scan(desk: ScanHarness, days: range, figures: dict[tuple[int, str], int | None], **more: Any) -> Merged:  # noqa: ANN401
     """Scan days of the flow f."""
     rows = [
         OutcomeRow(FlowBucket("f", *span(day)), name, count, None, rejected=count is None)
@@ -40,21 +40,21 @@ async def scan(desk: Desk, days: range, figures: dict[tuple[int, str], int | Non
 
 
 @pytest.fixture
-async def desk(database: str) -> AsyncIterator[Desk]:
+async def desk(database: str) -> AsyncIterator[ScanHarness]:
     pool = Database(database, size=4, application_name="test")
     await pool.open()
-    desk = Desk(database, pool)
+    desk = ScanHarness(database, pool)
     await desk.found()
     yield desk
     await pool.close()
 
 
-async def call(desk: Desk, old: str, new: str) -> None:
+async def call(desk: ScanHarness, old: str, new: str) -> None:
     await aliases.add(desk.database, Alias("acme", None, old, new))
     await aliases.apply(desk.database, "acme")
 
 
-async def test_a_sum_past_what_a_bigint_holds_is_not_known(desk: Desk) -> None:
+async def test_a_sum_past_what_a_bigint_holds_is_not_known(desk: ScanHarness) -> None:
     """Neither is the total then; every view still answers, and nothing is restated from unknown to unknown."""
     await scan(desk, range(1), {(0, "A"): MAX, (0, "B"): 1, (0, "C"): 2})
     await call(desk, "A", "B")
@@ -72,13 +72,13 @@ async def test_a_sum_past_what_a_bigint_holds_is_not_known(desk: Desk) -> None:
     assert await desk.rows("SELECT restatements, restated_by FROM flow_outcomes.coverage") == [(2, 6)]
 
 
-async def test_total_past_a_bigint_still_gives_shares(desk: Desk) -> None:
+async def test_total_past_a_bigint_still_gives_shares(desk: ScanHarness) -> None:
     """Single counts that fit make a total that need not."""
     await scan(desk, range(1), {(0, "A"): MAX, (0, "B"): MAX})
     assert [row[3] for row in await desk.rows(SHOWN)] == [0.5, 0.5]
 
 
-async def test_a_scan_that_began_earlier_does_not_overwrite_a_later_one(desk: Desk) -> None:
+async def test_a_scan_that_began_earlier_does_not_overwrite_a_later_one(desk: ScanHarness) -> None:
     """Works overlap: the slow scan's other days are stored, and its window is complete."""
     await scan(desk, range(1, 2), {(1, "A"): 2, (1, "New"): 1}, number=9)
     slow = await scan(
@@ -99,7 +99,7 @@ async def test_a_scan_that_began_earlier_does_not_overwrite_a_later_one(desk: De
     assert [row[:2] for row in await desk.rows(SHOWN)][:3] == [("A", 1), ("A", 7), ("New", None)]
 
 
-async def test_a_figure_that_another_work_read_refutes_an_empty_scan(desk: Desk) -> None:
+async def test_a_figure_that_another_work_read_refutes_an_empty_scan(desk: ScanHarness) -> None:
     """Then the next empty scan is the first one again."""
     await scan(desk, range(1), {(0, "A"): 1})
     assert (await scan(desk, range(1), {})).doubted
@@ -112,7 +112,7 @@ async def test_a_figure_that_another_work_read_refutes_an_empty_scan(desk: Desk)
     assert await desk.rows(SHOWN) == [("A", None, None, None)]
 
 
-async def test_a_figure_where_none_was_refutes_an_empty_scan(desk: Desk) -> None:
+async def test_a_figure_where_none_was_refutes_an_empty_scan(desk: ScanHarness) -> None:
     """Of three days in one window one has figures; another work reads the others, which nobody had read before."""
     doubts = "SELECT doubted_in FROM flow_outcomes.extraction_window WHERE job = 'daily'"
     await scan(desk, range(1), {(0, "A"): 1}, work="ad hoc")
@@ -124,7 +124,7 @@ async def test_a_figure_where_none_was_refutes_an_empty_scan(desk: Desk) -> None
     assert await desk.rows(doubts) == [(None,)]
 
 
-async def test_a_name_that_another_is_called_now_is_not_missing(desk: Desk) -> None:
+async def test_a_name_that_another_is_called_now_is_not_missing(desk: ScanHarness) -> None:
     """Not in a day that is read for the first time, nor in one that is read again."""
     await scan(desk, range(1), {(0, "Old"): 1, (0, "Gone"): 1})
     await call(desk, "Old", "New")
@@ -136,7 +136,7 @@ async def test_a_name_that_another_is_called_now_is_not_missing(desk: Desk) -> N
 
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_what_was_never_read_may_be_stored_at_once(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, *, at_once: bool
+    desk: ScanHarness, monkeypatch: pytest.MonkeyPatch, *, at_once: bool
 ) -> None:
     """Or brought in first: either way the same is stored, each figure under its own name and day."""
     stored: list[int] = []
@@ -164,7 +164,7 @@ async def test_what_was_never_read_may_be_stored_at_once(
     assert (again.changed, sum(again.rows.values()), len(stored)) == (0, 6, int(at_once))
 
 
-async def test_an_entry_that_may_be_anything_takes_no_null_back(desk: Desk) -> None:
+async def test_an_entry_that_may_be_anything_takes_no_null_back(desk: ScanHarness) -> None:
     """It tells nothing of what is missing: neither that it is, nor that it is not."""
     await scan(desk, range(2), {(0, "A"): 1, (0, "B"): 1, (1, "A"): 1})
     before = await desk.rows(SHOWN)
@@ -174,7 +174,7 @@ async def test_an_entry_that_may_be_anything_takes_no_null_back(desk: Desk) -> N
     assert await desk.rows(SHOWN) == before
 
 
-async def test_each_refused_outcome_is_kept_once(desk: Desk) -> None:
+async def test_each_refused_outcome_is_kept_once(desk: ScanHarness) -> None:
     """Also where the same entry came twice, with others in between; and not again when a later scan brings it."""
     same, other = (Reject("no flow id", text, None, FIRST, None) for text in ('{"same": 1}', '{"other": 1}'))
     for rejects in ([same, other, same], [same, other, same], [other, same]):
@@ -183,7 +183,7 @@ async def test_each_refused_outcome_is_kept_once(desk: Desk) -> None:
     assert rows == [('{"other": 1}', 1), ('{"same": 1}', 2)]
 
 
-async def test_coverage_tells_how_a_window_came_about(desk: Desk) -> None:
+async def test_coverage_tells_how_a_window_came_about(desk: ScanHarness) -> None:
     """Since when it is complete, when it was confirmed, and what later readings moved."""
     await scan(desk, range(2), {(0, "A"): 10, (1, "A"): 5})
     first = await desk.rows("SELECT complete_since FROM flow_outcomes.coverage ORDER BY window_start")
@@ -200,7 +200,7 @@ async def test_coverage_tells_how_a_window_came_about(desk: Desk) -> None:
     assert first == await desk.rows("SELECT complete_since FROM flow_outcomes.coverage ORDER BY window_start")
 
 
-async def test_as_of_is_planned_with_the_query_around_it(desk: Desk) -> None:
+async def test_as_of_is_planned_with_the_query_around_it(desk: ScanHarness) -> None:
     """The filters of a dashboard reach the indexes of figures and history: no function is run as a whole."""
     async with await psycopg.AsyncConnection.connect(desk.dsn, autocommit=True) as connection:
         await connection.execute("SET enable_seqscan = off")
@@ -216,7 +216,7 @@ async def test_as_of_is_planned_with_the_query_around_it(desk: Desk) -> None:
     assert "2024m04" not in plan
 
 
-async def test_names_are_stored_to_the_letter(desk: Desk) -> None:
+async def test_names_are_stored_to_the_letter(desk: ScanHarness) -> None:
     """Quotes, backslashes, line ends, marks that turn the writing round, spaces, and what looks like SQL."""
     names = [
         "'; DROP TABLE x; --",

@@ -395,14 +395,14 @@ async def test_without_permission_the_ids_serve(desk: Desk) -> None:
     async with Simulator(SimulatorConfig(orgs={"acme": replace(org, names_permitted=False)})) as simulator:
         assert await desk.run(simulator, {"acme": {}}, days=1) == 0
     assert {key[3] for key in desk.counts("acme")} == {"o1"}
-    [warning] = desk.events("names_unknown")
+    [warning] = desk.events("names_unavailable")
     assert "architect:flow:view" in warning["reason"]
     assert "architect:flowOutcome:view" in warning["reason"]
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
         desk.commit("UPDATE flow_outcomes.extraction_window SET requests = requests + 1")
         assert await desk.run(simulator, {"acme": {}}, days=1) == 0
     assert {key[3] for key in desk.counts("acme")} == {"Paid"}
-    assert desk.events("names_unknown") == []
+    assert desk.events("names_unavailable") == []
 
 
 async def test_what_the_answers_say_of_the_limit_rules(desk: Desk) -> None:
@@ -412,7 +412,7 @@ async def test_what_the_answers_say_of_the_limit_rules(desk: Desk) -> None:
     )
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
         assert await desk.run(simulator, {"acme": {}}, days=4) == 0
-        assert [event["requests_per_second"] for event in desk.events("limit_told")] == [2]
+        assert [event["requests_per_second"] for event in desk.events("rate_limit_changed")] == [2]
         assert desk.events("rate_limited") == []
         told = [a.at for a in simulator.arrivals if a.kind != "token"][1:]
         assert len(told) == 8
@@ -426,7 +426,7 @@ async def test_headers_that_make_no_sense_are_ignored(desk: Desk) -> None:
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
         assert await desk.run(simulator, {"acme": {}}, days=1) == 0
         assert simulator.fired["rate_headers"] > 1
-    assert desk.events("limit_told") == desk.events("limit_spent") == []
+    assert desk.events("rate_limit_changed") == desk.events("rate_limit_exhausted") == []
 
 
 @pytest.mark.parametrize("aggregates", ["query", "jobs"])

@@ -26,7 +26,7 @@ from service.postgres import aliases
 from service.postgres.aliases import Alias, AliasError
 from service.postgres.pool import Database
 from tests.support.reference_model import Key, Place, Reference, Row, Said, Scanned, Shown
-from tests.support.scan_harness import FIRST, Desk
+from tests.support.scan_harness import FIRST, ScanHarness
 
 HISTORIES = int(os.environ.get("FLOW_OUTCOMES_HISTORIES", "60"))
 STEPS = {Granularity.HOURLY: timedelta(hours=1), Granularity.DAILY: timedelta(days=1)}
@@ -130,7 +130,7 @@ def span(granularity: Granularity, bucket: int) -> Span:
 class Account:
     """One history, told to the database and to the plain definition alike."""
 
-    def __init__(self, desk: Desk, reader: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+    def __init__(self, desk: ScanHarness, reader: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         self.desk = desk
         self.reader = reader
         self.reference = Reference()
@@ -334,7 +334,7 @@ class Hall:
         self._runner.run(self._tell(history))
 
     async def _tell(self, history: list[Step]) -> None:
-        desk = Desk(self._dsn, self._pool, f"org_{next(self._numbers)}")
+        desk = ScanHarness(self._dsn, self._pool, f"org_{next(self._numbers)}")
         await desk.found()
         account = Account(desk, self._reader)
         for step in history:

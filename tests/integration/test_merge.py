@@ -57,7 +57,7 @@ class Desk:
         query = Query("acme", whole, Granularity.DAILY, "UTC", flows, 100, None, whole)
         scan = Scan(windows, (query,), expect_for)
         ledger = Ledger(self.database, "acme", 1)
-        await ledger.owe(windows)
+        await ledger.enqueue(windows)
         await ledger.begin(scan, "hash")
         staging = Staging(self.database, "acme")
         rows = [

@@ -20,8 +20,8 @@ from service.model import FlowBucket, OutcomeRow, Span
 from service.postgres.embedded import binaries
 from service.postgres.migrate import known, migrate, pending
 from service.postgres.pool import Database
-from service.postgres.probe import facts, looking
-from tests.support.scan_harness import Desk
+from service.postgres.probe import inspect, looking
+from tests.support.scan_harness import ScanHarness
 
 TEXT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -60,18 +60,18 @@ def rows(days: list[Span], count: int) -> list[OutcomeRow]:
 
 
 @pytest.fixture
-async def desk(database: str) -> AsyncIterator[Desk]:
+async def desk(database: str) -> AsyncIterator[ScanHarness]:
     """An org's days as UTC cuts them."""
     pool = Database(database, size=2, application_name="test")
     await pool.open()
-    desk = Desk(database, pool)
+    desk = ScanHarness(database, pool)
     await desk.found()
     await desk.store(UTC_DAYS, UTC_DAYS, rows(UTC_DAYS, 10))
     yield desk
     await pool.close()
 
 
-async def test_the_time_zone_moves(desk: Desk, tmp_path: Path) -> None:
+async def test_the_time_zone_moves(desk: ScanHarness, tmp_path: Path) -> None:
     """The old days are gone from the present and stand in the past, and an export follows."""
     await export(desk.dsn, tmp_path / "export", since_last=True)
     [(before,)] = await desk.rows("SELECT clock_timestamp()")
@@ -98,13 +98,13 @@ async def test_a_role_of_its_own(database: str) -> None:
         try:
             given = psycopg.conninfo.make_conninfo(database, user=name, password="outcomes")
             async with looking(given, "test", within=10) as look:
-                assert (await facts(look)).lacking
+                assert (await inspect(look)).missing_privileges
             connection.execute(re.sub(r"\boutcomes;", f"{name};", grants).encode())
             async with looking(given, "test", within=10) as look:
-                assert (await facts(look)).lacking == []
+                assert (await inspect(look)).missing_privileges == []
             pool = Database(given, size=1, application_name="test")
             await pool.open()
-            await Desk(given, pool).store(UTC_DAYS[:1], UTC_DAYS[:1], rows(UTC_DAYS[:1], 12))
+            await ScanHarness(given, pool).store(UTC_DAYS[:1], UTC_DAYS[:1], rows(UTC_DAYS[:1], 12))
             await pool.close()
         finally:
             connection.execute(f"DROP OWNED BY {name}".encode())
@@ -120,13 +120,13 @@ def test_the_way_back(database: str) -> None:
     assert migrate(database) == told[::-1]
 
 
-async def test_backup_and_restore(desk: Desk, empty_database: str, tmp_path: Path) -> None:
+async def test_backup_and_restore(desk: ScanHarness, empty_database: str, tmp_path: Path) -> None:
     """A dump gives the same figures, then and now, in another database, and its schema is current."""
     [command] = blocks("Backup", "sh")
     await desk.store(UTC_DAYS[:1], UTC_DAYS[:1], rows(UTC_DAYS[:1], 12))
     shell(f"cd {tmp_path}\n{command}", DSN=desk.dsn, EMPTY_DSN=empty_database)
     assert pending(empty_database) == []
-    other = Desk(empty_database, desk.database)
+    other = ScanHarness(empty_database, desk.database)
     for query in (
         "SELECT * FROM flow_outcomes.flow_outcome ORDER BY 4",
         "SELECT * FROM flow_outcomes.restatement",
@@ -134,7 +134,7 @@ async def test_backup_and_restore(desk: Desk, empty_database: str, tmp_path: Pat
         assert await other.rows(query) == await desk.rows(query)
     pool = Database(empty_database, size=1, application_name="test")
     await pool.open()
-    later = Desk(empty_database, pool)
+    later = ScanHarness(empty_database, pool)
     later.cycle = desk.cycle
     await later.store(UTC_DAYS[:1], UTC_DAYS[:1], rows(UTC_DAYS[:1], 13))
     await pool.close()

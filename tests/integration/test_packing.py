@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from service.model import FlowBucket, Normalised, OutcomeRow, SoundFigure
+from service.model import FlowBucket, Normalised, OutcomeRow, ValidFigure
 from service.postgres.merge import packing
 from service.postgres.merge.binary_copy import HEADER, TRAILER, begin, pack_int4
 from service.postgres.merge.packing import COLUMNS, NAME_COLUMNS, Packer
@@ -52,7 +52,7 @@ def page_of(*entries: list[OutcomeRow]) -> Normalised:
     found = Normalised([], [], sound=[])
     for entry in entries:
         figures = {
-            row.source_key: SoundFigure(row.outcome_count, row.outcome_percentage)
+            row.source_key: ValidFigure(row.outcome_count, row.outcome_percentage)
             for row in entry
             if row.outcome_count is not None and row.success is None
         }
@@ -111,7 +111,7 @@ def test_entries_are_sent_in_the_order_asked_for(pages: list[list[list[OutcomeRo
     """Those of one outcome side by side, however many go in one piece; what is forgotten is not sent again."""
     packer, plain = pack(pages), pack(pages)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "_TOGETHER", size)
+        patch.setattr(packing, "ROWS_PER_CHUNK", size)
         sent = list(packer.packed(lambda number: bytes([255 - number])))
     numbers = [entry.numbers[0] for entry in packer._entries]
     assert numbers == sorted(numbers, reverse=True)
@@ -128,11 +128,11 @@ def test_what_comes_seldom_is_told(pages: list[list[list[OutcomeRow]]]) -> None:
     for flow, start, key in keys(pages):
         times.setdefault((flow, key), set()).add(start)
     if not packer.repeats:
-        assert len(packer.seldom(2)) == sum(len(starts) < 2 for starts in times.values())
-        assert packer.seldom(0) == []
-        seldom = packer.seldom(2)
+        assert len(packer.sparse(2)) == sum(len(starts) < 2 for starts in times.values())
+        assert packer.sparse(0) == []
+        sparse = packer.sparse(2)
         packer.forget()
-        assert packer.seldom(2) == seldom
+        assert packer.sparse(2) == sparse
 
 
 def test_a_piece_is_small_whatever_entries_are_like() -> None:

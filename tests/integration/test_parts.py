@@ -39,7 +39,7 @@ class Desk:
             (window,), (Query("acme", DAY, Granularity.DAILY, "UTC", (), 1, None, DAY),), timedelta(days=31)
         )
         ledger = Ledger(self.database, "acme", 1)
-        await ledger.owe([window])
+        await ledger.enqueue([window])
         await ledger.begin(scan, "hash")
         staged = Staging(self.database, "acme")
         await staged.add(page(rows, rejects or []))

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.errors import DatabaseAwayError
+from service.errors import DatabaseUnavailableError
 from service.postgres import pool
 from service.postgres.pool import Connection, Database
 
@@ -33,7 +33,7 @@ async def test_a_merge_asks_again_where_no_connection_could_be_made(
     monkeypatch.setattr(Connection, "connect", refused_at_first)
     mine = Database(database, size=4, application_name="test")
     await mine.open()
-    async with asyncio.timeout(10), mine.merging() as connection:
+    async with asyncio.timeout(10), mine.merge_transaction() as connection:
         await connection.execute("SELECT 1")
     assert len(refused) == 3
     await mine.close()
@@ -48,7 +48,7 @@ async def test_short_statements_do_not_wait_for_merges(database: str) -> None:
 
     async def merge() -> None:
         nonlocal merging
-        async with mine.merging():
+        async with mine.merge_transaction():
             merging += 1
             await go_on.wait()
 
@@ -59,7 +59,7 @@ async def test_short_statements_do_not_wait_for_merges(database: str) -> None:
             async with mine.connection() as one, mine.connection() as other:
                 await one.execute("SELECT 1")
                 await other.execute("SELECT 1")
-                with pytest.raises(DatabaseAwayError, match="couldn't get a connection"):
+                with pytest.raises(DatabaseUnavailableError, match="couldn't get a connection"):
                     async with mine.connection(patience=0.3):
                         pass
         assert merging == 2

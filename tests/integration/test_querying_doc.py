@@ -11,7 +11,7 @@ import pytest
 
 from service.model import FlowBucket, Granularity, OutcomeRow, Reject, Span
 from service.postgres.pool import Database
-from tests.support.scan_harness import Desk
+from tests.support.scan_harness import ScanHarness
 
 TEXT = (Path(__file__).parents[2] / "docs" / "querying.md").read_text()
 QUERIES = [
@@ -38,11 +38,11 @@ def days(figures: dict[tuple[int, str, str], int | None]) -> list[OutcomeRow]:
 
 
 @pytest.fixture
-async def desk(database: str) -> AsyncIterator[Desk]:
+async def desk(database: str) -> AsyncIterator[ScanHarness]:
     """March in days and its last week in hours; the days were read on the 1st of April and again on the 5th."""
     pool = Database(database, size=2, application_name="test")
     await pool.open()
-    desk = Desk(database, pool)
+    desk = ScanHarness(database, pool)
     await desk.found()
     figures: dict[tuple[int, str, str], int | None] = {}
     for day in range(31):
@@ -86,14 +86,14 @@ def test_there_are_queries() -> None:
     assert len(QUERIES) > 12
 
 
-async def test_each_query_answers(desk: Desk) -> None:
+async def test_each_query_answers(desk: ScanHarness) -> None:
     """Run one after the other as a reader would: every one gives rows."""
     for heading, query in QUERIES:
         rows = await desk.rows(query.replace("%", "%%"))
         assert rows, heading
 
 
-async def test_the_answers_are_right(desk: Desk) -> None:
+async def test_the_answers_are_right(desk: ScanHarness) -> None:
     """What was changed, silent, missing and stood on the 3rd of April comes out of the queries as written."""
     answers: dict[str, list[list[tuple[object, ...]]]] = {}
     for heading, query in QUERIES:

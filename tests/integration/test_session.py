@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from service.errors import ConfigError, DatabaseAwayError
+from service.errors import ConfigError, DatabaseUnavailableError
 from service.postgres import session
 from service.postgres.migrate import migrate
 from service.postgres.pool import Connection, Database
@@ -48,7 +48,7 @@ async def shown(dsn: str) -> list[list[tuple[object, ...]]]:
     await pool.open()
     async with (
         pool.connection() as one,
-        pool.merging() as merging,
+        pool.merge_transaction() as merging,
         looking(dsn, "test", within=10) as look,
         await Connection.connect(session.conninfo(dsn, "test"), autocommit=True) as alone,
     ):
@@ -82,7 +82,7 @@ async def test_a_schema_is_made_with_triggers_that_fire(empty_database: str) -> 
         connection.execute(f"GRANT CREATE ON DATABASE {empty_database.rpartition('/')[2]} TO plain".encode())
     try:
         plain = f"postgresql://plain:pw@{empty_database.rpartition('@')[2]}"
-        with pytest.raises(DatabaseAwayError, match="session_replication_role"):
+        with pytest.raises(DatabaseUnavailableError, match="session_replication_role"):
             migrate(plain)
         assert migrate(empty_database)
         async with looking(empty_database, "test", within=10, read_only=False) as connection:

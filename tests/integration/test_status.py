@@ -13,11 +13,11 @@ import pytest
 
 from service.cli import main
 from service.config import Config, config_from
-from service.errors import DatabaseAwayError, SchemaError
+from service.errors import DatabaseUnavailableError, SchemaError
 from service.postgres.lease import breaker
 from service.postgres.pool import Database
-from service.postgres.probe import looking, unready
-from service.status.status import JobStanding, Standing, standing
+from service.postgres.probe import looking, readiness_problem
+from service.status.status import JobStatus, Status, read_status
 
 NOW = datetime(2024, 1, 11, 12, tzinfo=UTC)
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -67,11 +67,11 @@ class Ledger:
         with psycopg.connect(self.dsn) as connection:
             connection.execute(statement.encode())
 
-    async def standing(self, config: Config, now: datetime = NOW) -> Standing:
+    async def standing(self, config: Config, now: datetime = NOW) -> Status:
         async with looking(self.dsn, "test", within=10) as connection:
-            return await standing(connection, config, now)
+            return await read_status(connection, config, now)
 
-    async def daily(self, config: Config, now: datetime = NOW, org: str = "acme") -> JobStanding:
+    async def daily(self, config: Config, now: datetime = NOW, org: str = "acme") -> JobStatus:
         return (await self.standing(config, now))["orgs"][org]["jobs"]["daily"]
 
 
@@ -80,7 +80,7 @@ def written(database: str) -> Ledger:
     return Ledger(database)
 
 
-def days(job: JobStanding) -> list[str]:
+def days(job: JobStatus) -> list[str]:
     return [gap["window_start"][:10] for gap in job["gaps"]]
 
 
@@ -199,20 +199,20 @@ async def test_a_complete_window_with_an_error(written: Ledger) -> None:
 async def test_readiness_means_writing(written: Ledger, empty_database: str) -> None:
     """A database that takes no writes, or lacks the schema, is not ready; one that is leaves no trace."""
     async with looking(written.dsn, "test", within=10, read_only=False) as connection:
-        assert await unready(connection) is None
+        assert await readiness_problem(connection) is None
         cursor = await connection.execute("SELECT count(*) FROM flow_outcomes.org")
         assert await cursor.fetchone() == (0,)
         await connection.execute("SET default_transaction_read_only = on")
-        assert "no writes" in (await unready(connection) or "")
+        assert "no writes" in (await readiness_problem(connection) or "")
     async with looking(empty_database, "test", within=10, read_only=False) as connection:
-        assert "flow-outcomes migrate" in (await unready(connection) or "")
+        assert "flow-outcomes migrate" in (await readiness_problem(connection) or "")
 
 
 async def test_errors_are_told_apart(empty_database: str) -> None:
     """No schema is one thing, no server another."""
     with pytest.raises(SchemaError, match="flow-outcomes migrate"):
         await Ledger(empty_database).standing(config())
-    with pytest.raises(DatabaseAwayError, match="refused"):
+    with pytest.raises(DatabaseUnavailableError, match="refused"):
         await Ledger("postgresql://127.0.0.1:1/none").standing(config())
 
 

@@ -10,7 +10,7 @@ import pytest
 from service.model import FlowBucket, OutcomeRow, Span
 from service.postgres import aliases
 from service.postgres.pool import Database
-from tests.support.scan_harness import FIRST, Desk
+from tests.support.scan_harness import FIRST, ScanHarness
 
 DAY = timedelta(days=1)
 DAYS = [Span(FIRST + day * DAY, FIRST + (day + 1) * DAY) for day in range(2)]
@@ -47,7 +47,7 @@ def said(
 
 async def read(database: Database) -> int:
     """How many rows its two sessions have read so far, of the tables and of the merges' own."""
-    async with database.merging() as connection:
+    async with database.merge_transaction() as connection:
         await connection.execute("SELECT pg_stat_force_next_flush()")
     async with database.connection() as connection:
         await connection.execute("SELECT pg_stat_force_next_flush()")
@@ -58,7 +58,7 @@ async def read(database: Database) -> int:
         return int(row[0])
 
 
-async def settled(alone: Database, known: Desk) -> None:
+async def settled(alone: Database, known: ScanHarness) -> None:
     """Have the statistics know all of one org."""
     await known.found()
     await known.store(DAYS, DAYS, said(500))
@@ -69,8 +69,8 @@ async def settled(alone: Database, known: Desk) -> None:
 
 async def test_reading_an_org_that_is_new(database: str, alone: Database) -> None:
     """After its first scan the statistics know its outcomes; that it has a few more later, they need not."""
-    await settled(alone, Desk(database, alone, "known"))
-    new = Desk(database, alone, "new")
+    await settled(alone, ScanHarness(database, alone, "known"))
+    new = ScanHarness(database, alone, "new")
     await new.found()
     await new.store(DAYS, DAYS, said(1000))
     known = "SELECT most_common_vals::text::text[] FROM pg_stats WHERE tablename = 'outcome' AND attname = 'org'"
@@ -90,7 +90,7 @@ async def test_reading_an_org_that_is_new(database: str, alone: Database) -> Non
 
 async def test_an_org_that_the_statistics_do_not_know(database: str, alone: Database) -> None:
     """Of another org they know all. Whatever a scan of this one brings costs a few reads a figure."""
-    known, unknown = Desk(database, alone, "known"), Desk(database, alone, "unknown")
+    known, unknown = ScanHarness(database, alone, "known"), ScanHarness(database, alone, "unknown")
     await settled(alone, known)
     async with alone.connection() as connection:  # as where it was not possible
         await connection.execute(
@@ -128,7 +128,7 @@ async def test_an_org_that_the_statistics_do_not_know(database: str, alone: Data
 
 async def test_a_flow_of_many_outcomes(database: str, alone: Database) -> None:
     """Where each flow has a single outcome for all that the statistics know, one of 2,000 costs no more."""
-    known, unknown = Desk(database, alone, "known"), Desk(database, alone, "unknown")
+    known, unknown = ScanHarness(database, alone, "known"), ScanHarness(database, alone, "unknown")
     await known.found()
     await known.store(DAYS, DAYS, each_day(lambda number: f"flow {number}"))
     async with alone.connection() as connection:

@@ -19,7 +19,7 @@ from sqlglot import exp
 from service.export.folder import MANIFEST
 from service.model import Granularity
 from tests.support.documents import blocks
-from tests.support.export_harness import DAYS, Place, figures, read, two_orgs
+from tests.support.export_harness import DAYS, ExportHarness, figures, read, two_orgs
 
 PAGE = "docs/warehouses.md"
 FOLDER = "/srv/flow-outcomes"
@@ -31,7 +31,7 @@ needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not here
 
 
 @pytest.fixture
-async def place(database: str, tmp_path: Path) -> AsyncIterator[Place]:
+async def place(database: str, tmp_path: Path) -> AsyncIterator[ExportHarness]:
     """January and February of two orgs, and a configuration."""
     async with two_orgs(database, tmp_path / "export") as place:
         org = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "a-secret"}
@@ -40,7 +40,7 @@ async def place(database: str, tmp_path: Path) -> AsyncIterator[Place]:
         yield place
 
 
-def shell(place: Place, command: str) -> str:
+def shell(place: ExportHarness, command: str) -> str:
     """Type it where the configuration is, with the folder in its place."""
     done = subprocess.run(
         ["/bin/bash", "-euc", command.replace(FOLDER, str(place.folder))],
@@ -56,7 +56,7 @@ def shell(place: Place, command: str) -> str:
 
 
 @needs_jq
-async def test_the_folder(place: Place) -> None:
+async def test_the_folder(place: ExportHarness) -> None:
     """The export writes the tree that is drawn, jq lists what is new in it, and DuckDB reads it."""
     [command] = blocks(PAGE, "Into a warehouse", "sh")
     assert shell(place, command.text).endswith("4 files with 480 rows written, 0 removed, 0 unchanged\n")
@@ -77,7 +77,7 @@ async def test_the_folder(place: Place) -> None:
 
 
 @needs_jq
-async def test_a_month_goes(place: Place) -> None:
+async def test_a_month_goes(place: ExportHarness) -> None:
     """A month of which nothing is left is listed once, and the statement takes just that month away."""
     await place.export()
     with Warehouse("snowflake") as warehouse:
@@ -102,7 +102,7 @@ async def test_a_month_goes(place: Place) -> None:
 
 
 @pytest.mark.parametrize("dialect", ["snowflake", "bigquery", "redshift"])
-async def test_loading(place: Place, dialect: str) -> None:
+async def test_loading(place: ExportHarness, dialect: str) -> None:
     """Time after time the table is as the database: rows that changed, came and went, of changed files alone."""
     with Warehouse(dialect) as warehouse:
         await place.export()
@@ -139,7 +139,7 @@ class Warehouse:
     def __exit__(self, *_: object) -> None:
         self.duck.close()
 
-    def load(self, place: Place) -> int:
+    def load(self, place: ExportHarness) -> int:
         """What is to be done each time, and the first time what comes before it; how many files were loaded."""
         told = json.loads((place.folder / MANIFEST).read_text())
         files = [

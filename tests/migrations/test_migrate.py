@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from service.errors import ConfigError, DatabaseAwayError
+from service.errors import ConfigError, DatabaseUnavailableError
 from service.postgres import migrate as module
 from service.postgres.migrate import known, migrate, pending, rollback, schema_current
 
@@ -126,7 +126,7 @@ def test_any_form_of_dsn(empty_database: str) -> None:
 
 def test_a_database_that_is_away() -> None:
     """No server is no traceback of a driver's, but our own error."""
-    with pytest.raises(DatabaseAwayError, match="refused"):
+    with pytest.raises(DatabaseUnavailableError, match="refused"):
         migrate("postgresql://somebody:secret@127.0.0.1:1/nothing")
 
 
@@ -149,7 +149,7 @@ def test_patience_has_an_end(empty_database: str) -> None:
     """Who finds another process migrating waits, but not for ever."""
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [module.LOCK])
-        with pytest.raises(DatabaseAwayError, match="another process migrates"):
+        with pytest.raises(DatabaseUnavailableError, match="another process migrates"):
             migrate(empty_database, patience=0.2)
 
 

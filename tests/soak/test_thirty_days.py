@@ -225,7 +225,7 @@ async def soak(
             assert simulator.hold_violations == 0
             assert simulator.in_flight_violations == 0
     assert loose == []
-    assert run.reporter.told["cycle_broken"] == 0
+    assert run.reporter.told["unexpected_error"] == 0
     _flat(footprints)
     return run
 

@@ -122,7 +122,7 @@ class Chaos:
         daemon = self._daemon
         assert daemon is not None
         assert daemon.running.process.returncode is None, (self.told(), daemon.tail())
-        assert daemon.count("cycle_broken") == 0, (self.told(), daemon.tail())
+        assert daemon.count("unexpected_error") == 0, (self.told(), daemon.tail())
         return daemon
 
     async def _api_fault(self) -> None:

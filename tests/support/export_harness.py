@@ -14,7 +14,7 @@ from service.export.exporter import Exported, export
 from service.model import FlowBucket, OutcomeRow, Span
 from service.postgres.pool import Database
 from service.postgres.queries.export import COLUMNS
-from tests.support.scan_harness import Desk
+from tests.support.scan_harness import ScanHarness
 
 JANUARY = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -23,11 +23,11 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INSTANTS = {"bucket_start", "bucket_end", "extraction_timestamp"}
 
 
-class Place(NamedTuple):
+class ExportHarness(NamedTuple):
     """Two orgs on one database, and a folder to export into."""
 
-    acme: Desk
-    globex: Desk
+    acme: ScanHarness
+    globex: ScanHarness
     folder: Path
 
     async def export(self, *, since_last: bool = True) -> Exported:
@@ -76,13 +76,13 @@ def figures(days: list[Span], name: str = "Paid", count: int = 7) -> list[Outcom
 
 
 @asynccontextmanager
-async def two_orgs(database: str, folder: Path) -> AsyncIterator[Place]:
+async def two_orgs(database: str, folder: Path) -> AsyncIterator[ExportHarness]:
     """January and February of two orgs."""
     pool = Database(database, size=2, application_name="test")
     await pool.open()
-    acme, globex = Desk(database, pool, "acme"), Desk(database, pool, "globex")
+    acme, globex = ScanHarness(database, pool, "acme"), ScanHarness(database, pool, "globex")
     for desk in (acme, globex):
         await desk.found()
         await desk.store(DAYS, DAYS, figures(DAYS))
-    yield Place(acme, globex, folder)
+    yield ExportHarness(acme, globex, folder)
     await pool.close()

@@ -106,7 +106,7 @@ async def _rest(daemon: Daemon, simulator: Simulator) -> None:
         await transport.close()
     runtime = daemon._runtime
     assert runtime is not None
-    await runtime.database.begin_anew()
+    await runtime.database.reset()
     _forget(simulator)
     gc.unfreeze()  # a command that another test ran in this process has hidden what it imported
     for each in gc.get_objects():

@@ -24,7 +24,7 @@ class Link:
         self.near = near
         self.far = far
         self.silent = proxy.silent
-        self.merging = False
+        self.merge_transaction = False
         self.deaf = False
 
     def reset(self) -> None:
@@ -38,8 +38,8 @@ class Link:
     async def up(self, reader: asyncio.StreamReader) -> None:
         """From the program to the server."""
         while data := await reader.read(2**16):
-            self.merging = self.merging or _STORES in data
-            if self.proxy.swallow and self.merging and b"COMMIT\0" in data:
+            self.merge_transaction = self.merge_transaction or _STORES in data
+            if self.proxy.swallow and self.merge_transaction and b"COMMIT\0" in data:
                 self.proxy.swallow -= 1
                 self.deaf = True
             if not self.silent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.model import Entry, Normalised, OutcomeRow, SoundEntry
+from service.model import Entry, Normalised, OutcomeRow, ValidEntry
 
 
 def rows_of(found: Normalised) -> list[OutcomeRow]:
@@ -16,6 +16,6 @@ def rows_of(found: Normalised) -> list[OutcomeRow]:
     ] + found.rows
 
 
-def plain(entries: Sequence[Entry | SoundEntry]) -> list[Entry]:
+def plain(entries: Sequence[Entry | ValidEntry]) -> list[Entry]:
     """The entries, each as one that is judged piece by piece."""
-    return [entry.plain() if isinstance(entry, SoundEntry) else entry for entry in entries]
+    return [entry.plain() if isinstance(entry, ValidEntry) else entry for entry in entries]

@@ -56,7 +56,7 @@ def _fit(entry: Sequence[OutcomeRow]) -> bool:
     ) and not any(row.rejected and row.source_key for row in entry)
 
 
-class Desk:
+class ScanHarness:
     """One org on a database.
 
     Args:
@@ -99,7 +99,7 @@ class Desk:
         whole = Span(spans[0].start, spans[-1].end)
         scan = Scan(windows, (Query(self.org, whole, granularity, "UTC", flows, 100, None, whole),), expect_for)
         ledger = Ledger(self.database, self.org, 1)
-        await ledger.owe(windows)
+        await ledger.enqueue(windows)
         await ledger.begin(scan, "hash")
         staging = Staging(self.database, self.org)
         await staging.add(page(rows, rejects))

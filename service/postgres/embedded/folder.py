@@ -23,17 +23,17 @@ def holds_one(folder: Path) -> bool:
         return False
 
 
-def running(folder: Path, *, lasting: bool = False) -> str | None:
+def running(folder: Path, *, long_lived: bool = False) -> str | None:
     """The DSN of the server that another process keeps in this folder; None where there is none ready.
 
     Args:
         folder: where it is kept.
-        lasting: only one that does not go with a command that takes a moment.
+        long_lived: only one that does not go with a command that takes a moment.
     """
     try:
         status = (folder / "data" / "postmaster.pid").read_text().splitlines()
         os.kill(int(status[0]), 0)
-        if lasting and (folder / OWNER).read_bytes() == BRIEF:
+        if long_lived and (folder / OWNER).read_bytes() == BRIEF:
             return None
     except (OSError, ValueError, IndexError):
         return None

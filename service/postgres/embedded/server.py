@@ -31,7 +31,7 @@ from typing import IO
 
 import psycopg
 
-from service.errors import ConfigError, DatabaseAwayError, Fault
+from service.errors import ConfigError, DatabaseUnavailableError, Fault
 from service.postgres import session
 from service.postgres.embedded import binaries
 from service.postgres.embedded.folder import BRIEF, DATABASE, OWNER, ROLE, dsn, ready
@@ -51,7 +51,7 @@ SETTINGS = {
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
-class TakenError(DatabaseAwayError):
+class AlreadyRunningError(DatabaseUnavailableError):
     """Another process keeps the server of this folder, or is about to start or stop it."""
 
 
@@ -81,8 +81,8 @@ class Embedded:
 
         Raises:
             ConfigError: the folder cannot be used.
-            TakenError: another process keeps it.
-            DatabaseAwayError: the server did not come up.
+            AlreadyRunningError: another process keeps it.
+            DatabaseUnavailableError: the server did not come up.
         """
         if self._server is not None:
             raise RuntimeError("already started")
@@ -97,7 +97,7 @@ class Embedded:
             return self._launch(programs, user, deadline)
         except subprocess.TimeoutExpired as error:
             self.stop()
-            raise DatabaseAwayError(f"initdb did not end within {self._timeout:g} s") from error
+            raise DatabaseUnavailableError(f"initdb did not end within {self._timeout:g} s") from error
         except BaseException:
             self.stop()
             raise
@@ -125,7 +125,7 @@ class Embedded:
     def _lock(self, deadline: float) -> None:
         owner = _take(self.folder / OWNER)
         if owner is None:
-            raise TakenError(f"{self.folder}: another process keeps its PostgreSQL in this folder")
+            raise AlreadyRunningError(f"{self.folder}: another process keeps its PostgreSQL in this folder")
         self._held.append(owner)
         owner.truncate(0)
         owner.write(BRIEF if self._brief else b"")
@@ -133,7 +133,9 @@ class Embedded:
         while (lock := _take(self.folder / "server.lock")) is None:
             _end_orphan(self._data)
             if time.monotonic() > deadline:
-                raise DatabaseAwayError(f"{self.folder}: the server of an earlier start is still shutting down")
+                raise DatabaseUnavailableError(
+                    f"{self.folder}: the server of an earlier start is still shutting down"
+                )
             time.sleep(0.05)
         self._held.append(lock)
         (self._data / "postmaster.pid").unlink(missing_ok=True)  # the lock says that it is stale
@@ -162,7 +164,7 @@ class Embedded:
                 check=False,
             )
             if done.returncode:
-                raise DatabaseAwayError(f"initdb failed: {done.stdout.decode(errors='replace').strip()}")
+                raise DatabaseUnavailableError(f"initdb failed: {done.stdout.decode(errors='replace').strip()}")
             os.chown(handed, os.geteuid(), os.getegid())
             handed.replace(self.folder / "password")
             fresh.rename(self._data)
@@ -184,11 +186,11 @@ class Embedded:
                 if ready(self._data, self._server.pid):
                     return _database(self.folder, port)
                 if time.monotonic() > deadline:
-                    raise DatabaseAwayError(f"PostgreSQL did not start in time: {self._tail(begun)}")
+                    raise DatabaseUnavailableError(f"PostgreSQL did not start in time: {self._tail(begun)}")
                 time.sleep(0.01)
             if "could not bind" not in self._tail(begun):
                 break
-        raise DatabaseAwayError(f"PostgreSQL did not start: {self._tail(begun)}")
+        raise DatabaseUnavailableError(f"PostgreSQL did not start: {self._tail(begun)}")
 
     def _tail(self, begun: int) -> str:
         with self._log.open("rb") as log:
@@ -268,7 +270,7 @@ def _spawn(
         case subprocess.Popen() as server:
             return server, keeper
         case error:
-            raise DatabaseAwayError(f"PostgreSQL cannot be started: {error}") from error
+            raise DatabaseUnavailableError(f"PostgreSQL cannot be started: {error}") from error
 
 
 def _database(folder: Path, port: int) -> str:
@@ -278,5 +280,5 @@ def _database(folder: Path, port: int) -> str:
             if found is None:
                 connection.execute(f"CREATE DATABASE {DATABASE}")
     except psycopg.OperationalError as error:
-        raise DatabaseAwayError(f"PostgreSQL started, but does not answer: {error}") from error
+        raise DatabaseUnavailableError(f"PostgreSQL started, but does not answer: {error}") from error
     return dsn(folder, port, DATABASE)

@@ -10,10 +10,10 @@
 
 from service.postgres.lease.breaker import note_breaker
 from service.postgres.lease.lease import Lease
-from service.postgres.lease.manager import LeaseKeeper
+from service.postgres.lease.manager import LeaseManager
 
 __all__ = [
     "Lease",
-    "LeaseKeeper",
+    "LeaseManager",
     "note_breaker",
 ]

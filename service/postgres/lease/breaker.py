@@ -16,7 +16,7 @@ async def note_breaker(database: Database, org: str, owner: str, state: str, ope
         open_for: seconds that it stays open.
 
     Raises:
-        DatabaseAwayError: the database is away.
+        DatabaseUnavailableError: the database is away.
     """
     async with database.transaction() as connection:
         await connection.execute(

@@ -18,7 +18,7 @@ class Lease:
         epoch: raised at each takeover; a merge under an older one writes nothing.
         hold: seconds for which a 429 still holds the org back, as of the takeover.
         good_until: monotonic time at which it runs out unless renewed.
-        quiet: seconds for which nobody can have sent a request, as of the takeover; infinite where none ever did.
+        idle_for: seconds for which nobody can have sent a request, as of the takeover; infinite if none ever did.
     """
 
     org: str
@@ -27,7 +27,7 @@ class Lease:
     good_until: float
     clock: Clock
     lost: asyncio.Event
-    quiet: float = 0.0
+    idle_for: float = 0.0
 
     def check(self) -> None:
         """Say that the org may be worked now.

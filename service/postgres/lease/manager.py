@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 import psycopg
 
 from service.clock import Clock
-from service.errors import DatabaseAwayError
+from service.errors import DatabaseUnavailableError
 from service.postgres import session
 from service.postgres.lease import rebalance
 from service.postgres.lease.lease import Lease
@@ -34,7 +34,7 @@ _LOCK = "hashtextextended('flow_outcomes.org.' || %(org)s, 0)"
 _LOCK_OF_ROW = "hashtextextended('flow_outcomes.org.' || w.org, 0)"
 
 
-class LeaseKeeper:
+class LeaseManager:
     """Takes, renews and gives back the orgs that this process wants, on a connection kept for it.
 
     Args:
@@ -82,12 +82,12 @@ class LeaseKeeper:
         """The orgs that are held now, by name."""
         return dict(self._leases)
 
-    def want(self, org: str) -> None:
+    def acquire(self, org: str) -> None:
         """Take the org as soon as it is free; where it is about to be given back, after that."""
         self._wanted.add(org)
         self._changed.set()
 
-    def give_back(self, org: str) -> None:
+    def release(self, org: str) -> None:
         """Let another process have the org, at once."""
         self._wanted.discard(org)
         if org in self._leases:
@@ -100,7 +100,7 @@ class LeaseKeeper:
             while True:
                 try:
                     await self._keep()
-                except (psycopg.Error, DatabaseAwayError, OSError, TimeoutError) as error:
+                except (psycopg.Error, DatabaseUnavailableError, OSError, TimeoutError) as error:
                     self.last_error = explain(error)
                     self._lose_all()
                     await self._on_cut()
@@ -155,7 +155,7 @@ class LeaseKeeper:
     @property
     def _open(self) -> Connection:
         if self._connection is None:
-            raise DatabaseAwayError("not connected")
+            raise DatabaseUnavailableError("not connected")
         return self._connection
 
     async def _try(self, wanted: list[str]) -> None:
@@ -233,7 +233,7 @@ class LeaseKeeper:
             org=org,
             epoch=epoch[0] if epoch else 0,
             hold=(taken[0] if taken else None) or 0.0,
-            quiet=0.0 if taken is None else math.inf if taken[2] else taken[1],
+            idle_for=0.0 if taken is None else math.inf if taken[2] else taken[1],
             good_until=before + LIFETIME,
             clock=self._clock,
             lost=asyncio.Event(),
@@ -272,7 +272,7 @@ class LeaseKeeper:
         """Keep a 429's wait for whoever works the org next.
 
         Raises:
-            DatabaseAwayError: the database is away.
+            DatabaseUnavailableError: the database is away.
         """
         async with database.transaction() as connection:
             await connection.execute(

@@ -23,17 +23,19 @@ ADD_SCOPE = """
 COVER = """
     WITH covered AS (
         INSERT INTO flow_outcomes.bucket_coverage AS c
-               (org, granularity, bucket_start, bucket_end, scope, silence_told, expect_for)
-        SELECT %(org)s, %(granularity)s, b.bucket_start, b.bucket_end, %(scope)s, b.silence_told, %(expect_for)s
+               (org, granularity, bucket_start, bucket_end, scope, absence_conclusive, expect_for)
+        SELECT %(org)s, %(granularity)s, b.bucket_start, b.bucket_end, %(scope)s, b.absence_conclusive,
+               %(expect_for)s
         FROM pg_temp.scan_bucket b
         WHERE b.believed AND NOT EXISTS (
-            SELECT 1 FROM pg_temp.outdone n
+            SELECT 1 FROM pg_temp.superseded n
             WHERE n.bucket_start = b.bucket_start AND (n.flow_ids IS NULL OR n.flow_ids @> %(flows)s::text[]))
         ORDER BY b.bucket_start
         ON CONFLICT (org, granularity, bucket_start, scope) DO UPDATE
-            SET bucket_end = EXCLUDED.bucket_end, silence_told = c.silence_told OR EXCLUDED.silence_told,
+            SET bucket_end = EXCLUDED.bucket_end,
+                absence_conclusive = c.absence_conclusive OR EXCLUDED.absence_conclusive,
                 expect_for = EXCLUDED.expect_for
-            WHERE EXCLUDED.silence_told AND NOT c.silence_told OR c.expect_for <> EXCLUDED.expect_for
+            WHERE EXCLUDED.absence_conclusive AND NOT c.absence_conclusive OR c.expect_for <> EXCLUDED.expect_for
         RETURNING bucket_start, bucket_end
     )
     INSERT INTO pg_temp.newly_covered SELECT * FROM covered
@@ -64,7 +66,7 @@ FIND_EXPECTED_HERE = """
           AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
           AND o.outcome_no NOT IN (
               SELECT n.outcome_no FROM pg_temp.scan_outcome n
-              WHERE n.name_no NOT IN (SELECT unnest(%(seldom)s::integer[])))
+              WHERE n.name_no NOT IN (SELECT unnest(%(sparse)s::integer[])))
     ) seen
     CROSS JOIN pg_temp.newly_covered b
     WHERE NOT EXISTS (
@@ -92,7 +94,7 @@ _CAME: LiteralString = """
         SELECT n.outcome_no, true AS came, b.earliest, b.latest
         FROM pg_temp.scan_outcome n
         CROSS JOIN (SELECT min(bucket_end) AS earliest, max(bucket_end) AS latest FROM pg_temp.scan_bucket) b
-        WHERE n.name_no NOT IN (SELECT unnest(%(seldom)s::integer[]))
+        WHERE n.name_no NOT IN (SELECT unnest(%(sparse)s::integer[]))
         UNION ALL
         SELECT n.outcome_no, true, f.earliest, f.latest
         FROM pg_temp.scan_outcome n
@@ -101,7 +103,7 @@ _CAME: LiteralString = """
             WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = n.outcome_no
               AND f.outcome_count IS NOT NULL AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
         ) f
-        WHERE n.name_no IN (SELECT unnest(%(seldom)s::integer[])) AND f.earliest IS NOT NULL
+        WHERE n.name_no IN (SELECT unnest(%(sparse)s::integer[])) AND f.earliest IS NOT NULL
 """
 _CAME_OR_WENT: LiteralString = """
         SELECT outcome_no, outcome_count IS NOT NULL AS came,
@@ -143,7 +145,7 @@ _WANTED = """
         JOIN flow_outcomes.flow_scope s ON s.org = v.org AND s.scope = v.scope
         JOIN flow_outcomes.outcome o ON o.org = (SELECT %(org)s::text) AND o.outcome_no = k.outcome_no
         WHERE v.org = %(org)s AND v.granularity = %(granularity)s AND v.bucket_start = k.bucket_start
-          AND v.silence_told AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
+          AND v.absence_conclusive AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
           AND EXISTS (
               SELECT 1 FROM flow_outcomes.figure p
               WHERE p.org = %(org)s AND p.granularity = %(granularity)s AND p.outcome_no = k.outcome_no
@@ -220,7 +222,7 @@ STORE_EXPECTED = """
               FROM flow_outcomes.bucket_coverage v
               JOIN flow_outcomes.flow_scope s ON s.org = v.org AND s.scope = v.scope
               WHERE v.org = %(org)s AND v.granularity = %(granularity)s AND v.bucket_start = w.bucket_start
-                AND v.silence_told AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
+                AND v.absence_conclusive AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
                 AND w.seen_to >= w.bucket_start - v.expect_for
               OFFSET 0)
         ORDER BY w.outcome_no, w.bucket_start

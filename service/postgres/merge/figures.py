@@ -32,9 +32,9 @@ FIND_CHANGES = """
               SELECT 1
               FROM pg_temp.scan_bucket b
               JOIN flow_outcomes.outcome o ON o.org = (SELECT %(org)s::text) AND o.outcome_no = f.outcome_no
-              WHERE b.bucket_start = f.bucket_start AND b.believed AND b.silence_told
+              WHERE b.bucket_start = f.bucket_start AND b.believed AND b.absence_conclusive
                 AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
-                AND NOT EXISTS (SELECT 1 FROM pg_temp.outdone n
+                AND NOT EXISTS (SELECT 1 FROM pg_temp.superseded n
                                 WHERE n.bucket_start = f.bucket_start
                                   AND (n.flow_ids IS NULL OR o.flow_id = ANY (n.flow_ids))))
        OR s.outcome_no IS NOT NULL AND (
@@ -45,7 +45,7 @@ FIND_CHANGES = """
               OR f.failure_count IS DISTINCT FROM s.failure_count)
 """
 
-KEEP_FORMER = """
+ARCHIVE_PREVIOUS = """
     INSERT INTO flow_outcomes.figure_history
     SELECT f.org, f.granularity, f.outcome_no, f.bucket_start, f.bucket_end, f.state, f.outcome_count,
            f.outcome_percentage, f.success_count, f.failure_count, f.extraction_timestamp, f.revision, %(revision)s

@@ -13,7 +13,7 @@ from service.postgres.merge.record import Merged, ScanRecord
 from service.postgres.merge.staging import Staging
 
 
-class Intake:
+class ScanLoader:
     """Brings a scan in, and notes in the merge's result what came."""
 
     def __init__(self, session: Session, record: ScanRecord, staging: Staging, result: Merged) -> None:
@@ -25,10 +25,10 @@ class Intake:
 
     async def take_names(self) -> None:
         """Bring in its buckets, what was refused, and its names, numbered; nearly always all are known."""
-        await self._staging.pour_names(self._session.connection)
+        await self._staging.load_names(self._session.connection)
         window_of = {bucket: window for window in self._windows for bucket in self._record.buckets_in(window)}
         take = scan.TAKE_REPEATED_OUTCOMES if self._staging.repeats else scan.TAKE_OUTCOMES
-        _, known = await self._session.in_turn(
+        _, known = await self._session.run_pipelined(
             scan.TAKE_BUCKETS,
             take,
             bucket_starts=[bucket.start for bucket in window_of],
@@ -36,7 +36,7 @@ class Intake:
             bucket_windows=[window.span.start for window in window_of.values()],
         )
         if known < self._staging.names:
-            *_, all_of_them = await self._session.in_turn(scan.FORGET_OUTCOMES, scan.ADD_OUTCOMES, take)
+            *_, all_of_them = await self._session.run_pipelined(scan.FORGET_OUTCOMES, scan.ADD_OUTCOMES, take)
             self._result.outcomes_added = all_of_them - known
 
     async def take_rows(self) -> None:
@@ -45,7 +45,7 @@ class Intake:
         Raises:
             ConflictError: it gives two different figures for one key.
         """
-        await self._staging.pour_rows(self._session.connection)
+        await self._staging.load_rows(self._session.connection)
         if self._staging.repeats:
             await self._session.run(scan.TAKE_PARTS if self._staging.in_parts else scan.TAKE_REPEATS)
         if self._staging.in_parts and self._staging.rejects:

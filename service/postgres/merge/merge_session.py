@@ -29,13 +29,13 @@ class Session:
         cursor = await self.connection.execute(statement, {**self.parameters, **more})
         return cursor.rowcount
 
-    async def fill(self, statement: LiteralString, table: LiteralString) -> int:
+    async def insert_and_analyze(self, statement: LiteralString, table: LiteralString) -> int:
         """Fill one of the session's own tables, and let the planner know how large it is; its rows."""
         rows = await self.count(statement)
         await self.run(f"ANALYZE pg_temp.{table}")
         return rows
 
-    async def in_turn(self, *statements: LiteralString, **more: object) -> list[int]:
+    async def run_pipelined(self, *statements: LiteralString, **more: object) -> list[int]:
         """Run statements, none waiting for the answer to the one before, for how many rows each touched."""
         parameters = {**self.parameters, **more}
         async with self.connection.pipeline():

@@ -39,7 +39,7 @@ _NAMES = 32_768
 """Names kept with their numbers; those past so many get a new one each time."""
 _SEEN = 2**25
 """Flows times buckets, of which it is kept, a bit for each, whether they came."""
-_TOGETHER = 512
+ROWS_PER_CHUNK = 512
 """Rows that are sent in one piece; the next ones are of the next entry."""
 _OVERHEAD = 120
 """Bytes that an entry takes beside its packed figures and what is its own of the following."""
@@ -210,7 +210,7 @@ class Packer:
         """How many figures were reported, by bucket; those that came twice count twice."""
         return {start: bucket.rows for start, bucket in self._buckets.items() if bucket.rows}
 
-    def seldom(self, buckets: int) -> list[int]:
+    def sparse(self, buckets: int) -> list[int]:
         """The numbers that not each of so many buckets has, where nothing repeats."""
         times = self._count()
         return [number for number in range(1, self.numbered + 1) if times[number] < buckets]
@@ -223,34 +223,34 @@ class Packer:
                 times[number] += entries
         return times
 
-    def packed(self, beginning: Callable[[int], bytes], *, parts: bool = False) -> Iterator[bytes]:
+    def packed(self, row_prefix: Callable[[int], bytes], *, parts: bool = False) -> Iterator[bytes]:
         """The rows, in pieces, entries in the order of what their first rows begin with.
 
         Args:
-            beginning: what a row begins with, by its outcome's number.
+            row_prefix: what a row begins with, by its outcome's number.
             parts: whether their parts come before ``COLUMNS``.
         """
-        self._entries.sort(key=lambda entry: beginning(entry.numbers[0]))
+        self._entries.sort(key=lambda entry: row_prefix(entry.numbers[0]))
         last: tuple[int, ...] = ()
         rows: list[bytes] = []
         for entry in self._entries:
             if entry.numbers is not last:
-                last, beginnings = entry.numbers, [beginning(number) for number in entry.numbers]
+                last, row_prefixes = entry.numbers, [row_prefix(number) for number in entry.numbers]
             shared, figures = entry.part + entry.shared if parts else entry.shared, entry.figures
             start, size = 0, len(figures) // len(last)
-            for begun in beginnings:
+            for begun in row_prefixes:
                 end = start + size
                 rows += begun, shared, figures[start:end]
                 start = end
-            if len(rows) >= 3 * _TOGETHER:
+            if len(rows) >= 3 * ROWS_PER_CHUNK:
                 yield b"".join(rows)
                 rows.clear()
         yield b"".join(rows)
 
     def packed_names(self) -> Iterator[bytes]:
         """The names that are not forgotten, in pieces."""
-        for first in range(0, len(self._names), _TOGETHER):
-            yield b"".join(self._names[first : first + _TOGETHER])
+        for first in range(0, len(self._names), ROWS_PER_CHUNK):
+            yield b"".join(self._names[first : first + ROWS_PER_CHUNK])
 
     def forget(self) -> None:
         """Let go of rows and names; numbers stay as they are."""

@@ -23,7 +23,7 @@ class Partitions:
         """Have the partitions for all buckets of the span, and for the months soon after it.
 
         Raises:
-            DatabaseAwayError: the database cannot be reached.
+            DatabaseUnavailableError: the database cannot be reached.
         """
         months = _months(Span(span.start, span.end + AHEAD))
         async with self._turn:

@@ -9,7 +9,7 @@ a single row.
 
 Parameters are the same for all statements of a merge: org, granularity, start and end of the scan, flows (null:
 all), scope, expect_for, began_at, revision; where silence is looked into also
-seldom: the names, by number, that not each of the scan's buckets has.
+sparse: the names, by number, that not each of the scan's buckets has.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TABLES = """
     -- the scan's buckets, and whether their silence may be believed
     CREATE TEMP TABLE IF NOT EXISTS scan_bucket (
         bucket_start timestamptz PRIMARY KEY, bucket_end timestamptz NOT NULL, window_start timestamptz NOT NULL,
-        believed boolean NOT NULL, silence_told boolean NOT NULL
+        believed boolean NOT NULL, absence_conclusive boolean NOT NULL
     ) ON COMMIT DELETE ROWS;
     -- the outcomes that it names: what they are called in it, and their numbers
     CREATE TEMP TABLE IF NOT EXISTS scan_outcome (
@@ -38,7 +38,7 @@ TABLES = """
         success_count bigint, failure_count bigint, old_state flow_outcomes.figure_state, old_count bigint
     ) ON COMMIT DELETE ROWS;
     -- of its buckets, those that a scan begun later has read already, for which flows
-    CREATE TEMP TABLE IF NOT EXISTS outdone (
+    CREATE TEMP TABLE IF NOT EXISTS superseded (
         bucket_start timestamptz NOT NULL, flow_ids text[]
     ) ON COMMIT DELETE ROWS;
     -- which of its buckets were covered before, for which flows
@@ -138,7 +138,7 @@ FORGET_OUTCOMES = "DELETE FROM pg_temp.scan_outcome"
 # An outcome that was refused once in the scan is not known, whatever else the scan says of it.
 TAKE_REPEATS = """
     INSERT INTO pg_temp.scanned (name_no, bucket_start, bucket_end, state, outcome_count, outcome_percentage,
-                                 success_count, failure_count, differing)
+                                 success_count, failure_count, conflicting)
     SELECT o.name_no, i.bucket_start, min(i.bucket_end), max(i.state),
            CASE WHEN max(i.state) = 'reported' THEN min(i.outcome_count) END,
            CASE WHEN max(i.state) = 'reported' THEN min(i.outcome_percentage) END,
@@ -160,14 +160,14 @@ TAKE_REPEATS = """
 # that no bigint holds is not known.
 TAKE_PARTS = """
     INSERT INTO pg_temp.scanned (name_no, bucket_start, bucket_end, state, outcome_count, outcome_percentage,
-                                 success_count, failure_count, differing)
+                                 success_count, failure_count, conflicting)
     SELECT name_no, bucket_start, min(bucket_end),
            (CASE WHEN bool_and(known) THEN 'reported' ELSE 'rejected' END)::flow_outcomes.figure_state,
            CASE WHEN bool_and(known) THEN sum(outcome_count) END,
            CASE WHEN bool_and(known) AND count(outcome_percentage) = count(*) THEN sum(outcome_percentage) END,
            CASE WHEN bool_and(known) THEN sum(success_count) END,
            CASE WHEN bool_and(known) THEN sum(failure_count) END,
-           bool_and(known) AND bool_or(differing)
+           bool_and(known) AND bool_or(conflicting)
     FROM (
         SELECT *, state = 'reported' AND sum(outcome_count) OVER (PARTITION BY name_no, bucket_start)
                                    <= 9223372036854775807 AS known
@@ -181,7 +181,7 @@ TAKE_PARTS = """
                        OR min(i.outcome_percentage) IS DISTINCT FROM max(i.outcome_percentage)
                        OR count(i.outcome_percentage) NOT IN (0, count(*))
                        OR min(i.success_count) IS DISTINCT FROM max(i.success_count)
-                       OR min(i.failure_count) IS DISTINCT FROM max(i.failure_count)) AS differing
+                       OR min(i.failure_count) IS DISTINCT FROM max(i.failure_count)) AS conflicting
             FROM pg_temp.incoming i
             JOIN pg_temp.incoming_name n ON n.name_no = i.name_no
             JOIN pg_temp.scan_outcome o ON o.flow_id = n.flow_id AND o.source_key = n.source_key
@@ -208,7 +208,7 @@ FIND_CONFLICT = """
     SELECT o.flow_id, s.bucket_start, o.source_key
     FROM pg_temp.scanned s
     JOIN pg_temp.scan_outcome o ON o.name_no = s.name_no
-    WHERE s.differing LIMIT 1
+    WHERE s.conflicting LIMIT 1
 """
 
 # Of what is counted in the process where nothing repeats and nothing was left out.

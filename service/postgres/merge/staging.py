@@ -12,7 +12,7 @@ from typing import LiteralString
 
 import psycopg
 
-from service.errors import DatabaseAwayError, FlowOutcomesError
+from service.errors import DatabaseUnavailableError, FlowOutcomesError
 from service.model import Normalised, Reject
 from service.postgres.merge.binary_copy import HEADER, TRAILER, begin, pack_int4, pack_int8
 from service.postgres.merge.packing import COLUMNS, NAME_COLUMNS, Packer
@@ -35,7 +35,7 @@ _TABLES = """
         bucket_start timestamptz NOT NULL, bucket_end timestamptz NOT NULL, name_no integer NOT NULL,
         state flow_outcomes.figure_state NOT NULL, outcome_count bigint, outcome_percentage double precision,
         success_count bigint, failure_count bigint, part text NOT NULL DEFAULT '',
-        differing boolean NOT NULL DEFAULT false
+        conflicting boolean NOT NULL DEFAULT false
     ) ON COMMIT DELETE ROWS
 """
 _TABLE_OF_REPEATS = """
@@ -84,7 +84,7 @@ class Staging:
         """Take one page's rows.
 
         Raises:
-            DatabaseAwayError: they had to be written out, and could not.
+            DatabaseUnavailableError: they had to be written out, and could not.
         """
         self._packer.pack(normalised)
         self.shares_fit = self.shares_fit and normalised.shares_fit
@@ -171,25 +171,25 @@ class Staging:
         """How many figures were reported, by bucket; those that came twice count twice."""
         return self._packer.reported()
 
-    def seldom(self, buckets: int) -> list[int]:
+    def sparse(self, buckets: int) -> list[int]:
         """The numbers of its names that not each of so many buckets has, where nothing repeats."""
-        return self._packer.seldom(buckets)
+        return self._packer.sparse(buckets)
 
-    async def pour_names(self, connection: Connection) -> None:
+    async def load_names(self, connection: Connection) -> None:
         """Bring its names into ``incoming_name``, and what was refused, if anything, into ``incoming_reject``.
 
         Raises:
-            DatabaseAwayError: what was written out is gone: a crash of the server empties unlogged tables.
+            DatabaseUnavailableError: what was written out is gone: a crash of the server empties unlogged tables.
         """
         await self._copy_names(connection)
         names, _, *rejects = self._tables()
         await self._take_back(connection, names, *rejects)
 
-    async def pour_rows(self, connection: Connection) -> None:
+    async def load_rows(self, connection: Connection) -> None:
         """Bring its rows into ``scanned``, or into ``incoming`` where they repeat.
 
         Raises:
-            DatabaseAwayError: as ``pour_names``.
+            DatabaseUnavailableError: as ``load_names``.
         """
         await self._copy_rows(connection)
         self._forget()
@@ -223,7 +223,7 @@ class Staging:
                 (self.org, self.scan_id),
             )
             if cursor.rowcount != self._staged[source]:
-                raise DatabaseAwayError("the server has lost what was staged: it crashed meanwhile")
+                raise DatabaseUnavailableError("the server has lost what was staged: it crashed meanwhile")
 
     async def discard(self) -> None:
         """Forget it all, here and in the database."""

@@ -6,7 +6,7 @@ import contextlib
 
 import psycopg
 
-from service.errors import DatabaseAwayError
+from service.errors import DatabaseUnavailableError
 from service.postgres.pool import Database
 
 _FEW = 100
@@ -25,6 +25,6 @@ async def note_outcomes(database: Database, added: int, of: int) -> None:
     """
     if added <= max(_FEW, of // 10):
         return
-    with contextlib.suppress(psycopg.Error, DatabaseAwayError):
+    with contextlib.suppress(psycopg.Error, DatabaseUnavailableError):
         async with database.connection() as connection:
             await connection.execute("SELECT flow_outcomes.analyse_outcomes()")

@@ -18,7 +18,7 @@ from service.errors import LeaseLostError, StorageError
 from service.model import Window
 from service.postgres.lease import Lease
 from service.postgres.merge import expected, figures, scan, window_results
-from service.postgres.merge.loader import Intake
+from service.postgres.merge.loader import ScanLoader
 from service.postgres.merge.merge_session import Session
 from service.postgres.merge.record import LONGEST_BUCKET, Merged, Missing, ScanRecord, scope_of
 from service.postgres.merge.staging import Staging
@@ -66,7 +66,7 @@ class Merge:
             },
         )
         self.result = Merged()
-        self._intake = Intake(self._session, record, staging, self.result)
+        self._intake = ScanLoader(self._session, record, staging, self.result)
         self._newly_covered = 0
         self._all_new = self._at_once = self._counted = False
         self._monotonic_zero = record.began_at  # the time that decides less the monotonic clock's seconds
@@ -83,20 +83,20 @@ class Merge:
         await self._session.connection.execute(_SETTINGS + scan.TABLES)
         await self._lock(lease)
         await self._intake.take_names()
-        outdone, covered_before = await self._session.in_turn(
+        superseded, covered_before = await self._session.run_pipelined(
             window_results.FIND_OUTDONE, expected.NOTE_COVERED_BEFORE
         )
         self._all_new = not covered_before
-        self._at_once = self._all_new and not outdone and self._staging.plain
-        self._counted = not (outdone or self._staging.repeats)
+        self._at_once = self._all_new and not superseded and self._staging.plain
+        self._counted = not (superseded or self._staging.repeats)
         await (self._intake.store_at_once() if self._at_once else self._intake.take_rows())
         await self._intake.count_rows()
-        if outdone:
+        if superseded:
             await self._session.run(window_results.LEAVE_OUTDONE)
         if self._staging.rejects:
             await self._intake.take_rejects()
         await self._doubt()
-        _, self._newly_covered = await self._session.in_turn(expected.ADD_SCOPE, expected.COVER)
+        _, self._newly_covered = await self._session.run_pipelined(expected.ADD_SCOPE, expected.COVER)
         if not self._at_once:
             await (self._store_all() if self._all_new else self._change())
         if self.result.changed and not self._staging.shares_fit:
@@ -153,7 +153,7 @@ class Merge:
         )
         doubted = [start for start, doubted_in in found if doubted_in in (None, self._record.cycle)]
         self.result.doubted.update(self._record.window_at(start) for start in doubted)
-        await self._session.run(window_results.DISBELIEVE, doubted=doubted)
+        await self._session.run(window_results.EXCLUDE_UNCONFIRMED, doubted=doubted)
 
     async def _store_all(self) -> None:
         """Store what was brought in where nothing was stored."""
@@ -164,7 +164,7 @@ class Merge:
         self.result.changed = await self._session.count(figures.FIND_CHANGES)
         if self.result.changed:
             await self._session.run("ANALYZE pg_temp.change")
-            if await self._session.count(figures.KEEP_FORMER):
+            if await self._session.count(figures.ARCHIVE_PREVIOUS):
                 await self._session.run(figures.STORE_CHANGED)
             await self._session.run(figures.STORE_NEW)
 
@@ -172,9 +172,9 @@ class Merge:
         """Tell of shares that fit nothing; where each fits its own entry's total, there are none."""
         await self._session.connection.execute(scan.TABLES_OF_SHARES)
         if self._all_new:
-            await self._session.fill(figures.FIND_NEW, "change")
-        await self._session.fill(figures.TOTAL_FLOWS, "flow_total")
-        if await self._session.fill(figures.FIND_SUSPECTS, "suspect"):
+            await self._session.insert_and_analyze(figures.FIND_NEW, "change")
+        await self._session.insert_and_analyze(figures.TOTAL_FLOWS, "flow_total")
+        if await self._session.insert_and_analyze(figures.FIND_SUSPECTS, "suspect"):
             for start, rows in await self._session.run(figures.COUNT_MISMATCHES):
                 self.result.mismatched[self._record.window_at(start)] = rows
 
@@ -193,26 +193,26 @@ class Merge:
             "seen_from": self._record.scan.span.start - longest - longest_bucket,
             "expected_to": self._record.scan.span.end + longest,
         }
-        self._session.parameters.update(bounds, seldom=await self._seldom())
+        self._session.parameters.update(bounds, sparse=await self._sparse())
         await self._session.connection.execute(scan.TABLES_OF_SILENCE)
         find = [expected.FIND_EXPECTED_HERE] if self._newly_covered else []
         if self._newly_covered and not self._all_new:
             find.append(expected.FIND_EXPECTED_BEFORE)
         find.append(expected.FIND_EXPECTED_AFTER_NEW if self._all_new else expected.FIND_EXPECTED_AFTER_CHANGES)
-        candidates = sum(await self._session.in_turn(*find))
+        candidates = sum(await self._session.run_pipelined(*find))
         if candidates:
             await self._session.run("ANALYZE pg_temp.candidate")
             self.result.changed += await self._session.count(expected.TAKE_BACK_EXPECTED)
-            self.result.changed += await self._session.fill(expected.STORE_EXPECTED, "missing")
+            self.result.changed += await self._session.insert_and_analyze(expected.STORE_EXPECTED, "missing")
         if self._all_new and not candidates:
             return
         for start, rows, sample in await self._session.run(expected.COUNT_MISSING):
             self.result.missing[self._record.window_at(start)] = Missing(rows, sample)
 
-    async def _seldom(self) -> list[int]:
+    async def _sparse(self) -> list[int]:
         """The scan's names, by number, that not each of its buckets has."""
         if self._counted:
-            return self._staging.seldom(len(self._record.buckets))
+            return self._staging.sparse(len(self._record.buckets))
         [(numbers,)] = await self._session.run(scan.FIND_SELDOM)
         return list(numbers)
 
@@ -262,10 +262,10 @@ async def merge(database: Database, lease: Lease, staging: Staging, record: Scan
         NotSettledError: one of its windows has not settled; nothing was written.
         ConflictError: the scan gives two different figures for one key; nothing was written.
         StorageError: PostgreSQL refuses it; nothing was written.
-        DatabaseAwayError: nothing was written, or the answer to the commit was lost.
+        DatabaseUnavailableError: nothing was written, or the answer to the commit was lost.
     """
     try:
-        async with database.merging() as connection:
+        async with database.merge_transaction() as connection:
             merged = await Merge(connection, record, staging, lease.clock).run(lease)
     except psycopg.Error as error:
         raise StorageError(f"PostgreSQL refuses it: {explain(error)}") from error

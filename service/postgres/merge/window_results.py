@@ -43,7 +43,7 @@ KEEP_REJECTED = """
 # Works overlap, and a slow scan may end after one that began later: that one is the truth where both have been.
 # Scans are numbered as they begin; no clock is compared.
 FIND_OUTDONE = """
-    INSERT INTO pg_temp.outdone
+    INSERT INTO pg_temp.superseded
     SELECT b.bucket_start, x.flow_ids
     FROM flow_outcomes.extraction_window x
     JOIN pg_temp.scan_bucket b ON b.bucket_start >= x.window_start AND b.bucket_start < x.window_end
@@ -52,13 +52,13 @@ FIND_OUTDONE = """
 
 LEAVE_OUTDONE = """
     DELETE FROM pg_temp.scanned s
-    USING pg_temp.scan_outcome o, pg_temp.outdone n
+    USING pg_temp.scan_outcome o, pg_temp.superseded n
     WHERE o.name_no = s.name_no AND n.bucket_start = s.bucket_start
       AND (n.flow_ids IS NULL OR o.flow_id = ANY (n.flow_ids))
 """
 
 SILENCE_UNTOLD = """
-    UPDATE pg_temp.scan_bucket SET silence_told = false WHERE window_start = ANY (%(untold)s::timestamptz[])
+    UPDATE pg_temp.scan_bucket SET absence_conclusive = false WHERE window_start = ANY (%(untold)s::timestamptz[])
 """
 
 # Of the windows that came back wholly empty, those that have figures. Where no scan has been, there are none.
@@ -87,7 +87,7 @@ FIND_DOUBTED = """
           OFFSET 0)
 """
 
-DISBELIEVE = """
+EXCLUDE_UNCONFIRMED = """
     UPDATE pg_temp.scan_bucket SET believed = false WHERE window_start = ANY (%(doubted)s::timestamptz[])
 """
 

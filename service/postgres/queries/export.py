@@ -101,7 +101,7 @@ async def snapshot(dsn: str) -> AsyncIterator[Snapshot]:
     """One snapshot of the database, read only.
 
     Raises:
-        DatabaseAwayError: the server cannot be reached, or went away.
+        DatabaseUnavailableError: the server cannot be reached, or went away.
         SchemaError: the schema is not there, or not for this role to read.
     """
     async with looking(dsn, NAME, within=WITHIN) as connection:

@@ -21,7 +21,7 @@ _AT_ONCE = 2000  # rows between two turns of the event loop
 _ERRORS = 5  # last errors of an org that are told
 
 
-class Owed(NamedTuple):
+class JobRange(NamedTuple):
     """One job's windows of one org, all that have rested.
 
     Attributes:
@@ -35,7 +35,7 @@ class Owed(NamedTuple):
     whole: Span
 
 
-class Counted(NamedTuple):
+class JobCounts(NamedTuple):
     """What the ledger holds of one job's windows.
 
     Attributes:
@@ -83,7 +83,7 @@ class Troubled(NamedTuple):
     reason: str
 
 
-class Hold(NamedTuple):
+class OrgLeaseState(NamedTuple):
     """Who works an org, and what holds it back.
 
     Attributes:
@@ -102,8 +102,8 @@ class Hold(NamedTuple):
 
 
 NO_SUMS = Sums(0, 0.0, 0.0)
-NO_HOLD = Hold(None, None, "closed", None, 0.0)
-NOTHING = Counted(0, None, 0, (0.0, 0.0), 0, 0)
+NO_HOLD = OrgLeaseState(None, None, "closed", None, 0.0)
+NOTHING = JobCounts(0, None, 0, (0.0, 0.0), 0, 0)
 
 
 @asynccontextmanager
@@ -119,7 +119,7 @@ async def readable(connection: Connection) -> None:
     await connection.execute("SELECT FROM flow_outcomes.extraction_window, flow_outcomes.ad_hoc_entry LIMIT 0")
 
 
-async def counted(connection: Connection, owed: Sequence[Owed]) -> dict[tuple[str, str], Counted]:
+async def counted(connection: Connection, owed: Sequence[JobRange]) -> dict[tuple[str, str], JobCounts]:
     """What the ledger holds, by org and work; nothing where it has no row."""
     rows = _rows(
         connection,
@@ -148,7 +148,7 @@ async def counted(connection: Connection, owed: Sequence[Owed]) -> dict[tuple[st
         },
     )
     return {
-        (org, work): Counted(complete, newest, listed, (starts, ends), rejected, troubled)
+        (org, work): JobCounts(complete, newest, listed, (starts, ends), rejected, troubled)
         async for org, work, complete, newest, listed, starts, ends, rejected, troubled in rows
     }
 
@@ -220,7 +220,7 @@ async def ad_hoc(connection: Connection, orgs: Collection[str]) -> dict[str, dic
     return found
 
 
-async def holds(connection: Connection, orgs: Collection[str]) -> dict[str, Hold]:
+async def holds(connection: Connection, orgs: Collection[str]) -> dict[str, OrgLeaseState]:
     """Who works each org, as far as anybody ever did."""
     rows = _rows(
         connection,
@@ -232,7 +232,7 @@ async def holds(connection: Connection, orgs: Collection[str]) -> dict[str, Hold
         "       FROM flow_outcomes.org_lease WHERE org = ANY (%(orgs)s)) lease",
         {"orgs": list(orgs)},
     )
-    return {row[0]: Hold(*row[1:]) async for row in rows}
+    return {row[0]: OrgLeaseState(*row[1:]) async for row in rows}
 
 
 async def last_errors(connection: Connection, orgs: Collection[str]) -> dict[str, list[Troubled]]:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from service.clock import TOLERANCE
-from service.model import Cut, Granularity, Scan, Span, Window
+from service.model import Granularity, Scan, Span, SplitHint, Window
 from service.postgres.pool import Database
 from service.postgres.windows.requests import INSERT, ask, columns
 
@@ -84,7 +84,7 @@ class Ledger:
         there = [known.get((window.span, window.requested)) for window in windows]
         return all(each is not None and each.settled(flows) for each in there)
 
-    async def owe(self, windows: Sequence[Window]) -> None:
+    async def enqueue(self, windows: Sequence[Window]) -> None:
         """Enter windows that are owed; those that are there already stay as they are."""
         async with self._database.transaction() as connection:
             await connection.execute(
@@ -163,7 +163,7 @@ class Ledger:
             ask_alone=ask_alone,
         )
 
-    async def excuse(self, windows: Sequence[Window], reason: str) -> None:
+    async def note_skipped(self, windows: Sequence[Window], reason: str) -> None:
         """Note why nobody came to these windows; those that were begun know better."""
         for requested in {window.requested for window in windows}:
             async with self._database.transaction() as connection:
@@ -247,7 +247,7 @@ class Ledger:
             row = await cursor.fetchone()
             return row[0] if row else None
 
-    async def cuts(self) -> list[Cut]:
+    async def cuts(self) -> list[SplitHint]:
         """The queries that came out too large."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
@@ -256,11 +256,11 @@ class Ledger:
                 (self._org,),
             )
             return [
-                Cut(Granularity(granularity), Span(start, end), *size)
+                SplitHint(Granularity(granularity), Span(start, end), *size)
                 for granularity, start, end, *size in await cursor.fetchall()
             ]
 
-    async def cut(self, query_hash: str, cut: Cut) -> None:
+    async def cut(self, query_hash: str, cut: SplitHint) -> None:
         """Remember that a query came out too large."""
         async with self._database.transaction() as connection:
             await connection.execute(

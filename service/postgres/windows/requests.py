@@ -27,7 +27,7 @@ async def ask(database: Database, windows: Sequence[Window], *, again: bool) -> 
     Those that are there already are asked for once more where ``again`` says so.
 
     Raises:
-        DatabaseAwayError: the database is away.
+        DatabaseUnavailableError: the database is away.
     """
     async with database.transaction() as connection:
         await connection.execute(f"{INSERT} ON CONFLICT DO NOTHING", columns(windows))
@@ -43,7 +43,7 @@ async def orgs_asked(database: Database) -> list[str]:
     """The orgs of which somebody asked for an ad hoc span that nobody has begun yet.
 
     Raises:
-        DatabaseAwayError: the database is away.
+        DatabaseUnavailableError: the database is away.
     """
     async with database.connection() as connection:
         cursor = await connection.execute(
@@ -53,7 +53,7 @@ async def orgs_asked(database: Database) -> list[str]:
         return [row[0] for row in await cursor.fetchall()]
 
 
-class Progress(NamedTuple):
+class RequestProgress(NamedTuple):
     """How far the windows are that somebody asked for."""
 
     windows: int
@@ -67,18 +67,18 @@ class Progress(NamedTuple):
         return self.read + self.failed >= self.windows
 
 
-async def progress(database: Database, windows: Sequence[Window]) -> Progress:
+async def progress(database: Database, windows: Sequence[Window]) -> RequestProgress:
     """How far these ad hoc windows are.
 
     Raises:
-        DatabaseAwayError: the database is away.
+        DatabaseUnavailableError: the database is away.
     """
     async with database.connection() as connection:
         cursor = await connection.execute(_PROGRESS, columns(windows))
         rows = await cursor.fetchall()
     read = sum(bool(row[0]) for row in rows)
     failed = [row[2] for row in rows if row[1] and not row[0]]
-    return Progress(len(windows), read, len(failed), [error for error in failed if error])
+    return RequestProgress(len(windows), read, len(failed), [error for error in failed if error])
 
 
 # A window that the server refused as it was stands no longer in the table; the coarser one in its place counts.

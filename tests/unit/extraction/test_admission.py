@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.extraction.admission import Gate, GateClosedError
+from service.extraction.admission import AdmissionClosedError, ScanAdmission
 from service.model import Granularity, Query, Scan, Span, Window
 
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ class Room:
     """Sends scans through a gate and notes who was inside with whom."""
 
     def __init__(self, places: int) -> None:
-        self.gate = Gate(places)
+        self.gate = ScanAdmission(places)
         self.inside: list[Scan] = []
         self.order: list[Scan] = []
         self.most = 0
@@ -64,13 +64,13 @@ async def test_no_more_than_its_places() -> None:
 
 async def test_who_has_read_all_leaves_its_place_and_keeps_its_buckets() -> None:
     """While it is stored another one asks; one more than its places, for each is held in memory."""
-    gate, order, stored = Gate(1), list[int](), asyncio.Event()
+    gate, order, stored = ScanAdmission(1), list[int](), asyncio.Event()
 
     async def visit(number: int, each: Scan) -> None:
-        async with gate.enter(each, 0) as has_read:
+        async with gate.enter(each, 0) as release_fetch_slot:
             order.append(number)
-            has_read()
-            has_read()
+            release_fetch_slot()
+            release_fetch_slot()
             await stored.wait()
 
     visits = [asyncio.create_task(visit(*each)) for each in enumerate((scan(0), scan(0), scan(1), scan(2)))]
@@ -112,9 +112,9 @@ async def test_closed_it_lets_nobody_in_and_those_inside_go_on() -> None:
     waiting = asyncio.create_task(room.visit(scan(1)))
     await settle()
     room.gate.close()
-    with pytest.raises(GateClosedError):
+    with pytest.raises(AdmissionClosedError):
         await waiting
-    with pytest.raises(GateClosedError):
+    with pytest.raises(AdmissionClosedError):
         await room.visit(scan(2))
     assert not inside.done()
     room.go_on.set()
@@ -123,7 +123,7 @@ async def test_closed_it_lets_nobody_in_and_those_inside_go_on() -> None:
 
 async def test_a_pause_ends_when_the_gate_closes() -> None:
     """Nobody waits out a breaker on the way to the end."""
-    gate = Gate(1)
+    gate = ScanAdmission(1)
     pause = asyncio.create_task(gate.pause(3600))
     await settle()
     gate.close()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import PageError
-from service.extraction.normalise import Frame, normalise, parse_instant
+from service.extraction.normalise import BucketGrid, normalise, parse_instant
 from service.model import Entry, Figure, FlowBucket, Granularity, OutcomeRow, Query, Reject, Span, instant
 
 T0 = datetime(2024, 1, 1, tzinfo=UTC)
@@ -24,9 +24,9 @@ def is_edge(at: datetime) -> bool:
     return at.minute == at.second == at.microsecond == 0
 
 
-def frame() -> Frame:
+def frame() -> BucketGrid:
     query = Query("acme", KEPT, Granularity.HOURLY, "UTC", (), 100, HOUR, ASKED)
-    return Frame.of(query, BUCKETS, is_edge)
+    return BucketGrid.of(query, BUCKETS, is_edge)
 
 
 def ends(start: datetime, end: datetime | None = None) -> tuple[str, str]:

@@ -13,8 +13,14 @@ import pytest
 
 from service.clock import FakeClock
 from service.config import config_from
-from service.errors import DatabaseAwayError, ExtractionError, QueryTimeoutError, RateLimitedError, ServerError
-from service.extraction.cycle import Tally, Terms
+from service.errors import (
+    DatabaseUnavailableError,
+    ExtractionError,
+    QueryTimeoutError,
+    RateLimitedError,
+    ServerError,
+)
+from service.extraction.cycle import CyclePolicy, CycleResult
 from service.extraction.pipeline import Pipeline
 from service.extraction.scanner import RECENT, GivenUpError, Scanner
 from service.genesys.client import GenesysClient
@@ -30,10 +36,10 @@ CONFIG = config_from(
         "orgs": {"acme": {"region": "mypurecloud.com", "client_id": "c", "client_secret": "a-secret"}},
     }
 )
-TERMS = Terms(DAY, "auto", DAY, lambda _: True, lambda _: True, Granularity.DAILY)
+TERMS = CyclePolicy(DAY, "auto", DAY, lambda _: True, lambda _: True, Granularity.DAILY)
 
 
-class Notes:
+class RecordingLedger:
     """A ledger and a pipeline that write down what they are told; each scan ends as the test says."""
 
     def __init__(self, error: Exception | None) -> None:
@@ -56,7 +62,7 @@ class Notes:
     async def interrupt(self, scan: Scan, _reason: str | None = None) -> None:
         self.stopped.append(scan.span)
 
-    async def excuse(self, *_: object) -> None:
+    async def note_skipped(self, *_: object) -> None:
         """Nobody looks at it here."""
 
     async def ensure(self, _span: Span) -> None:
@@ -101,7 +107,7 @@ def days(number: int) -> list[LedgerWindow]:
 
 async def test_a_window_that_the_limit_refused_too_often_fails_and_harms_no_other() -> None:
     """The daemon goes on with the others."""
-    notes, tally = Notes(RateLimitedError("HTTP 429", retry_after=1)), Tally()
+    notes, tally = RecordingLedger(RateLimitedError("HTTP 429", retry_after=1)), CycleResult()
     await notes.scanner(gives_up=False).run(days(3), TERMS, "c", tally, lambda _: RECENT)
     assert len(notes.asked) == tally.failed == 3
     assert sorted(notes.failed) == sorted(each.window.span for each in days(3))
@@ -111,18 +117,18 @@ async def test_a_window_that_the_limit_refused_too_often_fails_and_harms_no_othe
 @pytest.mark.parametrize(("error", "alone"), [(QueryTimeoutError("late"), True), (ServerError("500"), False)])
 async def test_what_was_too_slow_together_is_to_be_asked_alone(error: ExtractionError, alone: bool) -> None:
     """In the next cycle; else a year that no engine answers as a whole would be asked for again and again."""
-    notes = Notes(error)
+    notes = RecordingLedger(error)
     notes.entries = 1.0
-    await notes.scanner(gives_up=False).run(days(3), TERMS, "c", Tally(), lambda _: RECENT)
+    await notes.scanner(gives_up=False).run(days(3), TERMS, "c", CycleResult(), lambda _: RECENT)
     assert (notes.failed, notes.alone) == ([Span(FIRST, FIRST + 3 * DAY)], [alone])
-    notes = Notes(error)
-    await notes.scanner(gives_up=False).run(days(1), TERMS, "c", Tally(), lambda _: RECENT)
+    notes = RecordingLedger(error)
+    await notes.scanner(gives_up=False).run(days(1), TERMS, "c", CycleResult(), lambda _: RECENT)
     assert notes.alone == [False]
 
 
 async def test_with_once_the_org_is_given_up() -> None:
     """Its other windows say why nobody came to them."""
-    notes, tally = Notes(RateLimitedError("held", retry_after=400, status=None)), Tally()
+    notes, tally = RecordingLedger(RateLimitedError("held", retry_after=400, status=None)), CycleResult()
     with pytest.raises(GivenUpError, match="held"):
         await notes.scanner(gives_up=True).run(days(1), TERMS, "c", tally, lambda _: RECENT)
     assert tally.failed == 1
@@ -130,22 +136,22 @@ async def test_with_once_the_org_is_given_up() -> None:
 
 async def test_a_scan_that_the_end_of_the_hours_stops_stays_due() -> None:
     """It has not failed."""
-    notes, tally = Notes(None), Tally()
+    notes, tally = RecordingLedger(None), CycleResult()
     over = replace(TERMS, in_hours=lambda _: False)
     await notes.scanner(gives_up=False).run(days(1), over, "c", tally, lambda _: RECENT)
     assert (tally.put_back, tally.failed, notes.told) == (1, 0, [])
     assert notes.stopped == notes.asked == [days(1)[0].window.span]
 
 
-class Gone(Notes):
+class Gone(RecordingLedger):
     """The database goes while the first scan asks; the other one takes its time to be put back."""
 
     def __init__(self) -> None:
-        super().__init__(DatabaseAwayError("gone"))
+        super().__init__(DatabaseUnavailableError("gone"))
         self.asking, self.stopping, self.put_back = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def extract(
-        self, scan: Scan, cycle: str, may_begin: Callable[[], None], has_read: Callable[[], None]
+        self, scan: Scan, cycle: str, may_begin: Callable[[], None], release_fetch_slot: Callable[[], None]
     ) -> None:
         if self.asked:
             self.asked.append(scan.span)
@@ -153,7 +159,7 @@ class Gone(Notes):
             await asyncio.Event().wait()
         self.asked.append(scan.span)
         await self.asking.wait()
-        await super().extract(scan, cycle, may_begin, has_read)
+        await super().extract(scan, cycle, may_begin, release_fetch_slot)
 
     async def interrupt(self, scan: Scan, _reason: str | None = None) -> None:
         self.stopping.set()
@@ -164,7 +170,9 @@ class Gone(Notes):
 async def test_who_stops_a_cycle_has_it_stopped_though_a_scan_of_it_has_just_failed() -> None:
     """Or an org that is lost with its database would be worked on under the lost lease, and not taken anew."""
     notes = Gone()
-    cycle = asyncio.create_task(notes.scanner(gives_up=False).run(days(2), TERMS, "c", Tally(), lambda _: RECENT))
+    cycle = asyncio.create_task(
+        notes.scanner(gives_up=False).run(days(2), TERMS, "c", CycleResult(), lambda _: RECENT)
+    )
     async with asyncio.timeout(5):
         await notes.stopping.wait()
         cycle.cancel()
@@ -176,7 +184,7 @@ async def test_who_stops_a_cycle_has_it_stopped_though_a_scan_of_it_has_just_fai
 
 async def test_what_has_not_settled_is_not_requested() -> None:
     """By the API's clock, as its last response showed it; what has settled of the same scan is."""
-    notes, tally = Notes(QueryTimeoutError("no answer")), Tally()
+    notes, tally = RecordingLedger(QueryTimeoutError("no answer")), CycleResult()
     notes.entries = 1.0  # so that the windows are one scan
     notes.server_clock.observe(FIRST + 3 * DAY)
     await notes.scanner(gives_up=False).run(days(4), TERMS, "c", tally, lambda _: RECENT)

@@ -13,13 +13,13 @@ import pytest
 
 from service.errors import (
     CircuitOpenError,
-    CursorError,
+    CursorExpiredError,
     ExtractionError,
     LeaseLostError,
     PageError,
     QueryTimeoutError,
+    QueryTooLargeError,
     ServerError,
-    TooLargeError,
 )
 from service.genesys.aggregates_jobs import PATH, AggregatesJobs
 from service.genesys.dialect import ApiRequest
@@ -106,7 +106,7 @@ def test_a_job_that_ended_otherwise_begins_again(in_virtual_time: Run, state: st
     """As an expired cursor does; the server's words are told."""
     server = Server()
     server.states = ["QUEUED", state]
-    with pytest.raises(CursorError, match=f"{state}: because"):
+    with pytest.raises(CursorExpiredError, match=f"{state}: because"):
         in_virtual_time(server.scan())
     assert server.asked[-1] == f"DELETE {JOB}"
 
@@ -151,7 +151,7 @@ def test_a_lost_submission_is_not_repeated_while_it_may_run(in_virtual_time: Run
 
 @pytest.mark.parametrize(
     "error",
-    [ServerError("busy", status=503), TooLargeError("too large"), CircuitOpenError("open", retry_after=1)],
+    [ServerError("busy", status=503), QueryTooLargeError("too large"), CircuitOpenError("open", retry_after=1)],
 )
 def test_what_was_not_taken_is_not_lost(in_virtual_time: Run, error: ExtractionError) -> None:
     """The next one may begin at once."""
@@ -222,7 +222,7 @@ def test_whoever_reads_no_further_deletes_it_too(in_virtual_time: Run) -> None:
     in_virtual_time(main())
 
 
-@pytest.mark.parametrize("error", [ServerError("gone"), LeaseLostError("taken"), CursorError("not found")])
+@pytest.mark.parametrize("error", [ServerError("gone"), LeaseLostError("taken"), CursorExpiredError("not found")])
 def test_a_job_that_cannot_be_deleted_costs_nothing(
     in_virtual_time: Run, error: ExtractionError | LeaseLostError
 ) -> None:

@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import (
-    CursorError,
+    CursorExpiredError,
     ExtractionError,
     ForbiddenError,
     GranularityError,
     PageError,
+    QueryTooLargeError,
     RateLimitedError,
-    RefusedError,
+    RequestRejectedError,
     ServerError,
-    TooLargeError,
     UnauthorizedError,
 )
-from service.genesys.error_mapping import RETRY_AFTER_DEFAULT, fault, retry_after
+from service.genesys.error_mapping import RETRY_AFTER_DEFAULT, error_from_response, retry_after
 from service.genesys.redaction import Redactor
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -31,7 +31,7 @@ NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 
 def meaning(status: int, code: str = "", message: str = "") -> ExtractionError:
     body = json.dumps({"status": status, "code": code, "message": message, "contextId": "ctx-1"}).encode()
-    return fault(status, body, None, NOW, Redactor().clean)
+    return error_from_response(status, body, None, NOW, Redactor().clean)
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ def meaning(status: int, code: str = "", message: str = "") -> ExtractionError:
     [
         (400, "granularityTooFine", "Invalid date range for the specified granularity", GranularityError),
         (400, "bad.request", "Invalid date range for the specified granularity", GranularityError),
-        (400, "cardinalityExceeded", "", TooLargeError),
-        (400, "cardinalityExceeded", "Too many groups for this granularity", TooLargeError),
-        (400, "bad.request", "Cardinality too high for the specified granularity", TooLargeError),
+        (400, "cardinalityExceeded", "", QueryTooLargeError),
+        (400, "cardinalityExceeded", "Too many groups for this granularity", QueryTooLargeError),
+        (400, "bad.request", "Cardinality too high for the specified granularity", QueryTooLargeError),
         (400, "granularityTooFine", "The size of the interval is too large", GranularityError),
         (400, "bad.request", "The interval is too large for the granularity", GranularityError),
-        (400, "bad.request", "The result set size is over the limit", TooLargeError),
-        (400, "response.entity.too.large", "", TooLargeError),
-        (413, "", "", TooLargeError),
-        (400, "bad.request", "pageSize must be positive", RefusedError),
-        (400, "cursorExpired", "", CursorError),
-        (410, "page.token.expired", "", CursorError),
-        (400, "invalidNextPageToken", "", CursorError),
-        (410, "gone", "", RefusedError),
-        (404, "cursorExpired", "", RefusedError),
-        (400, "bad.request", "", RefusedError),
+        (400, "bad.request", "The result set size is over the limit", QueryTooLargeError),
+        (400, "response.entity.too.large", "", QueryTooLargeError),
+        (413, "", "", QueryTooLargeError),
+        (400, "bad.request", "pageSize must be positive", RequestRejectedError),
+        (400, "cursorExpired", "", CursorExpiredError),
+        (410, "page.token.expired", "", CursorExpiredError),
+        (400, "invalidNextPageToken", "", CursorExpiredError),
+        (410, "gone", "", RequestRejectedError),
+        (404, "cursorExpired", "", RequestRejectedError),
+        (400, "bad.request", "", RequestRejectedError),
         (401, "bad.credentials", "", UnauthorizedError),
         (403, "missing.any.permissions", "", ForbiddenError),
         (500, "", "", ServerError),
@@ -61,7 +61,7 @@ def meaning(status: int, code: str = "", message: str = "") -> ExtractionError:
         (599, "", "", ServerError),
         (429, "", "", RateLimitedError),
         (307, "", "", PageError),
-        (418, "", "", RefusedError),
+        (418, "", "", RequestRejectedError),
         (799, "", "", ServerError),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_403_names_permission_and_scope() -> None:
 @given(st.integers(300, 999), st.binary(max_size=40), st.one_of(st.none(), st.text(max_size=20)))
 def test_any_answer_means_something(status: int, body: bytes, header: str | None) -> None:
     """Whatever stands in its body and its header."""
-    error = fault(status, body, header, NOW, Redactor().clean)
+    error = error_from_response(status, body, header, NOW, Redactor().clean)
     assert len(str(error)) < 800
     if isinstance(error, RateLimitedError):
         assert 1 <= error.retry_after <= 3600

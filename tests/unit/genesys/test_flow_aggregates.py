@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service.errors import ForbiddenError, PageError, RefusedError, ServerError, TooLargeError
-from service.extraction.normalise import Frame, normalise
-from service.genesys.error_mapping import fault
+from service.errors import ForbiddenError, PageError, QueryTooLargeError, RequestRejectedError, ServerError
+from service.extraction.normalise import BucketGrid, normalise
+from service.genesys.error_mapping import error_from_response
 from service.genesys.flow_aggregates import ASKING, FlowAggregates, decode
 from service.genesys.redaction import Redactor
 from service.model import Entry, Figure, Granularity, Query, Span
@@ -39,7 +39,7 @@ def read(*results: object, **more: object) -> list[Entry]:
 
 def figures(*results: object) -> list[tuple[int | None, int | None, int | None]]:
     """Count, successes and failures of each row that the judge lets through, or None where he does not."""
-    frame = Frame.of(QUERY, [DAY], lambda at: at == DAY.start)
+    frame = BucketGrid.of(QUERY, [DAY], lambda at: at == DAY.start)
     rows = normalise(read(*results), frame).rows
     return [(row.outcome_count, row.success, row.failure) for row in rows]
 
@@ -165,7 +165,7 @@ class TestReading:
     )
     def test_an_entry_at_fault_costs_itself_alone(self, result: object) -> None:
         """It is refused, and its neighbour is read."""
-        frame = Frame.of(QUERY, [DAY], lambda at: at == DAY.start)
+        frame = BucketGrid.of(QUERY, [DAY], lambda at: at == DAY.start)
         good = {"group": {**group(), "flowOutcomeId": "o2"}, "data": [datum(7)]}
         found = normalise(read(result, good), frame)
         assert len(found.rejects) == 1
@@ -200,7 +200,7 @@ class TestReading:
         """A number past a double's range, a count that a double would round."""
         text = json.dumps({"results": [{"group": group(), "data": [datum(1), datum(2), datum(3)]}]})
         text = text.replace('"count": 2', '"count": 1e999').replace('"count": 3', '"count": 9007199254740993.0')
-        frame = Frame.of(QUERY, [DAY], lambda at: at == DAY.start)
+        frame = BucketGrid.of(QUERY, [DAY], lambda at: at == DAY.start)
         rows = normalise(decode(text.encode())[0], frame).rows
         assert [row.outcome_count for row in rows] == [1, None, 2**53 + 1]
 
@@ -214,20 +214,20 @@ class TestReading:
 
 def meaning(status: int, code: str) -> Exception:
     body = json.dumps({"code": code, "message": "m", "contextId": "c-1"}).encode()
-    return fault(status, body, None, DAY.start, Redactor().clean, ASKING)
+    return error_from_response(status, body, None, DAY.start, Redactor().clean, ASKING)
 
 
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
-        (400, "response.entity.too.large", TooLargeError),
-        (413, "response.entity.too.large", TooLargeError),
-        (504, "request.timeout", TooLargeError),
-        (504, "", TooLargeError),
+        (400, "response.entity.too.large", QueryTooLargeError),
+        (413, "response.entity.too.large", QueryTooLargeError),
+        (504, "request.timeout", QueryTooLargeError),
+        (504, "", QueryTooLargeError),
         (503, "service.unavailable", ServerError),
         (502, "", ServerError),
-        (400, "bad.request", RefusedError),
-        (400, "invalid.date", RefusedError),
+        (400, "bad.request", RequestRejectedError),
+        (400, "invalid.date", RequestRejectedError),
         (403, "missing.any.permissions", ForbiddenError),
     ],
 )

@@ -46,7 +46,7 @@ def test_no_second_sees_more_than_the_limit(
             permit = await limiter.acquire()
             await asyncio.sleep(connecting)
             if given_up:
-                permit.unused()
+                permit.cancel()
             else:
                 permit.sent()
                 sent.append(loop.time())

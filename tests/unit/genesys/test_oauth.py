@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from service.clock import FakeClock
-from service.errors import PageError, RefusedError, ServerError, UnauthorizedError
+from service.errors import PageError, RequestRejectedError, ServerError, UnauthorizedError
 from service.genesys.oauth import LIFETIME_DEFAULT, TokenSource, lifetime_of
 from service.genesys.redaction import Redactor
 from service.genesys.transport import HttpRequest
@@ -127,7 +127,7 @@ async def test_an_answer_without_a_token_is_a_fault(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "refusal", [RefusedError("HTTP 400: invalid_client", status=400), UnauthorizedError("401")]
+    "refusal", [RequestRejectedError("HTTP 400: invalid_client", status=400), UnauthorizedError("401")]
 )
 async def test_refused_credentials_are_not_shown_over_and_over(refusal: Exception) -> None:
     """Until they change, or some seconds have passed."""

@@ -14,7 +14,7 @@ from msgspec.structs import astuple
 
 from service.errors import PageError
 from service.extraction.json_values import whole_number
-from service.extraction.normalise import Frame, normalise
+from service.extraction.normalise import BucketGrid, normalise
 from service.genesys.dialect import ApiRequest
 from service.genesys.query_builder import PATH, QueryBuilder, decode
 from service.model import Entry, Figure, Granularity, Page, Query, Span
@@ -297,7 +297,7 @@ class TestReading:
     def test_what_is_sound_is_judged_as_if_it_were_not(self, elements: list[object]) -> None:
         """The short way gives the rows and rejects of the long one."""
         entries, _ = decode(page(*elements), query())
-        frame = Frame(dict([DAY]), DAY, DAY, "UTC", lambda at: at == DAY.end)
+        frame = BucketGrid(dict([DAY]), DAY, DAY, "UTC", lambda at: at == DAY.end)
         short, long = normalise(entries, frame), normalise(plain(entries), frame)
         assert sorted(rows_of(short), key=repr) == sorted(rows_of(long), key=repr)
         assert sorted(short.rejects, key=repr) == sorted(long.rejects, key=repr)

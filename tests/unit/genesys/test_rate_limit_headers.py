@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.genesys.limiter import OrgLimiter
-from service.genesys.rate_limit_headers import Allowance
+from service.genesys.rate_limit_headers import RateLimitHeaders
 
 
 class Org:
@@ -19,18 +19,18 @@ class Org:
         self.limiter = OrgLimiter(5, clock=lambda: 0.0, spent_ago=math.inf)
         self.told: list[str] = []
         self.held: list[float] = []
-        self.allowance = Allowance(
+        self.allowance = RateLimitHeaders(
             lambda: self.limiter, self.held.append, lambda event, **_: self.told.append(event)
         )
 
-    def hear(self, allowed: object, count: object = None, reset: object = None, others: int = 0) -> None:
+    def observe(self, allowed: object, count: object = None, reset: object = None, others: int = 0) -> None:
         told = {"allowed": allowed, "count": count, "reset": reset}
         headers = {f"inin-ratelimit-{key}": str(value) for key, value in told.items() if value is not None}
         enter: Callable[[], Any] = self.allowance.one_more
         managers = [enter() for _ in range(others + 1)]
         for each in managers:
             each.__enter__()
-        self.allowance.hear(headers)
+        self.allowance.observe(headers)
         for each in managers:
             each.__exit__(None, None, None)
 
@@ -39,10 +39,10 @@ class Org:
 def test_what_is_allowed_rules(allowed: int, rate: float) -> None:
     """Evenly over the minute, more or less than is configured; told once."""
     org = Org()
-    org.hear(allowed)
-    org.hear(allowed)
+    org.observe(allowed)
+    org.observe(allowed)
     assert org.limiter.requests_per_second == rate
-    assert org.told == (["limit_told"] if rate != 5 else [])
+    assert org.told == (["rate_limit_changed"] if rate != 5 else [])
     assert org.limiter.held_for == 0
 
 
@@ -53,7 +53,7 @@ def test_what_is_allowed_rules(allowed: int, rate: float) -> None:
 def test_what_is_used_up_holds_the_org_back(count: int, others: int, held: float) -> None:
     """Whoever used it; what is in flight counts as used."""
     org = Org()
-    org.hear(300, count, 20, others)
+    org.observe(300, count, 20, others)
     assert org.limiter.held_for == held
     assert org.held == ([held] if held else [])
 
@@ -61,16 +61,16 @@ def test_what_is_used_up_holds_the_org_back(count: int, others: int, held: float
 def test_a_hold_is_told_once() -> None:
     """The answers that come meanwhile say the same."""
     org = Org()
-    org.hear(300, 300, 20)
-    org.hear(300, 301, 19)
-    assert (org.told, org.held) == (["limit_spent"], [20.0])
+    org.observe(300, 300, 20)
+    org.observe(300, 301, 19)
+    assert (org.told, org.held) == (["rate_limit_exhausted"], [20.0])
 
 
 @pytest.mark.parametrize("allowed", ["", "x", "-1", "0", "1.5", "1e3", "60001", "9" * 30, "²", None])
 def test_nonsense_is_ignored(allowed: object) -> None:
     """As if it had not come."""
     org = Org()
-    org.hear(allowed, 300, 20)
+    org.observe(allowed, 300, 20)
     assert (org.limiter.requests_per_second, org.limiter.held_for, org.told) == (5, 0, [])
 
 
@@ -80,5 +80,5 @@ def test_nonsense_is_ignored(allowed: object) -> None:
 def test_nonsense_beside_it_leaves_the_rate(count: object, reset: object) -> None:
     """Nobody is held for it."""
     org = Org()
-    org.hear(120, count, reset)
+    org.observe(120, count, reset)
     assert (org.limiter.requests_per_second, org.limiter.held_for) == (2, 0)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.model import Cut, Granularity, Query, Span, Window
+from service.model import Granularity, Query, Span, SplitHint, Window
 from service.plan.buckets import ceil, floor, following
 from service.plan.granularity import WindowKind, one_query
-from service.plan.grouping import Joined, OrgSettings, join, queries
-from service.plan.splitting import cut_of, halve, largest, size
+from service.plan.grouping import OrgSettings, WindowGroups, group_windows, queries
+from service.plan.splitting import halve, largest, size, split_hint
 from service.plan.windows import owed
 
 HOURLY, DAILY, MONTHLY = Granularity
@@ -28,12 +28,12 @@ def windows(count: int, kind: WindowKind = "day", granularity: Granularity = DAI
     return [Window("acme", "job:x", "x", span, "auto", granularity, span.end + HOUR) for span in spans]
 
 
-def joined(given: list[Window], entries: float | None = 1.0, **other: Any) -> Joined:  # noqa: ANN401
+def joined(given: list[Window], entries: float | None = 1.0, **other: Any) -> WindowGroups:  # noqa: ANN401
     settings: dict[str, Any] = {"delay": HOUR, "metrics_delay": "auto"} | other
-    return join(given, ORG, entries_per_bucket=entries, **settings)
+    return group_windows(given, ORG, entries_per_bucket=entries, **settings)
 
 
-def sizes(result: Joined) -> list[int]:
+def sizes(result: WindowGroups) -> list[int]:
     return [len(scan) for scan in result.scans]
 
 
@@ -52,11 +52,11 @@ def test_join_up_to_the_limit_of_a_query() -> None:
 def test_first_answer_is_a_probe() -> None:
     """While nobody knows the size of an answer, one window goes alone and the rest waits, without a gap."""
     given = windows(5)
-    assert joined(given, None) == Joined([given[:1]], given[1:])
-    assert joined(given[:1], None) == Joined([given[:1]], [])
-    assert joined(given[3:] + given[:3], None) == Joined([given[4:]], [given[3], *given[:3]])
-    assert joined([], None) == Joined([], [])
-    assert joined([]) == Joined([], [])
+    assert joined(given, None) == WindowGroups([given[:1]], given[1:])
+    assert joined(given[:1], None) == WindowGroups([given[:1]], [])
+    assert joined(given[3:] + given[:3], None) == WindowGroups([given[4:]], [given[3], *given[:3]])
+    assert joined([], None) == WindowGroups([], [])
+    assert joined([]) == WindowGroups([], [])
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_halve_ends_at_one_bucket() -> None:
         assert halve(query) is None
 
 
-def refused(query: Query, limit: int, cuts: list[Cut]) -> int:
+def refused(query: Query, limit: int, cuts: list[SplitHint]) -> int:
     """How often a server with a limit refuses a query that is cut by what is known, and by what it says."""
     most, waiting, count = largest(query, query.span, cuts), [query], 0
     while waiting:
@@ -161,7 +161,7 @@ def refused(query: Query, limit: int, cuts: list[Cut]) -> int:
         if halves and size(asked) > min(most, limit):
             if size(asked) <= most:
                 count += 1
-                cuts.append(cut_of(asked, halves))
+                cuts.append(split_hint(asked, halves))
             waiting[:0] = halves
     return count
 
@@ -177,7 +177,7 @@ def test_what_was_too_large_is_known_for_another_span(
     flows: tuple[str, ...], limit: int, days: int, before: int, after: int
 ) -> None:
     """A query over what was asked already, and more, is cut at once to what passes."""
-    org, cuts = replace(ORG, flows=flows), list[Cut]()
+    org, cuts = replace(ORG, flows=flows), list[SplitHint]()
     (first,) = ask(Span(START, START + days * DAY), org=org)
     assert bool(refused(first, limit, cuts)) == (size(first) > limit)
     (second,) = ask(Span(START - before * DAY, START + (days + after) * DAY), org=org)

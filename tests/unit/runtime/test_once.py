@@ -18,7 +18,7 @@ ORG = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "a-secret
 
 @pytest.mark.parametrize(
     ("trouble", "event", "reason"),
-    [(None, "org_held_elsewhere", "another process works this org"), ("no room", "org_given_up", "no room")],
+    [(None, "org_locked_elsewhere", "another process works this org"), ("no room", "org_given_up", "no room")],
 )
 async def test_why_it_was_not_had(
     monkeypatch: pytest.MonkeyPatch, trouble: str | None, event: str, reason: str
@@ -31,7 +31,7 @@ async def test_why_it_was_not_had(
     async def never(_: str) -> None:
         await asyncio.Event().wait()
 
-    keeper = SimpleNamespace(last_error=trouble, give_back=given_back.append)
+    keeper = SimpleNamespace(last_error=trouble, release=given_back.append)
     runtime = cast("Runtime", SimpleNamespace(lease=never, keeper=keeper))
     monkeypatch.setattr(once, "HELD_ELSEWHERE", 0.0)
     [org] = config.orgs.values()

@@ -14,9 +14,9 @@ import pytest
 
 from service.clock import FakeClock
 from service.config import Job, config_from
-from service.errors import DatabaseAwayError
-from service.extraction.cycle import Tally
-from service.extraction.org_worker import OrgWorker, Wish
+from service.errors import DatabaseUnavailableError
+from service.extraction.cycle import CycleResult
+from service.extraction.org_worker import CycleRequest, OrgWorker
 from service.runtime.org_loop import SLACK, JobLoop, OrgLoop
 from service.runtime.process import Runtime
 from service.runtime.timers import Scheduler
@@ -49,11 +49,11 @@ class Worker:
 
     def __init__(self) -> None:
         self.org = SimpleNamespace(tz=ZoneInfo("UTC"))
-        self.wishes: list[Wish] = []
+        self.wishes: list[CycleRequest] = []
         self.began = asyncio.Event()
-        self.results: asyncio.Queue[Tally | Exception] = asyncio.Queue()
+        self.results: asyncio.Queue[CycleResult | Exception] = asyncio.Queue()
 
-    async def cycle(self, job: Job, wish: Wish) -> Tally:
+    async def cycle(self, job: Job, wish: CycleRequest) -> CycleResult:
         assert job is JOB
         self.wishes.append(wish)
         self.began.set()
@@ -62,7 +62,7 @@ class Worker:
             raise result
         return result
 
-    async def next_cycle(self) -> Wish:
+    async def next_cycle(self) -> CycleRequest:
         async with asyncio.timeout(5):
             await self.began.wait()
         self.began.clear()
@@ -99,10 +99,10 @@ async def test_it_begins_at_once_and_is_rung_when_the_next_window_falls_due() ->
     """The cycle itself finds out whether the lookback is taken along."""
     async with playing() as stage:
         wish = await stage.worker.next_cycle()
-        assert (wish.whole, wish.any_time) == (None, False)
+        assert (wish.whole, wish.ignore_off_peak) == (None, False)
         at, _ = stage.rings.at["acme/daily/due"]
         assert at == stage.clock.now().replace(hour=1) + timedelta(days=1, seconds=SLACK)
-        stage.worker.results.put_nowait(Tally(complete=1))
+        stage.worker.results.put_nowait(CycleResult(complete=1))
         await settle()
         assert "acme/daily/retry" not in stage.rings.at
 
@@ -111,7 +111,7 @@ async def test_what_is_unfinished_is_tried_again_after_a_while() -> None:
     """Without the lookback."""
     async with playing() as stage:
         await stage.worker.next_cycle()
-        stage.worker.results.put_nowait(Tally(failed=1))
+        stage.worker.results.put_nowait(CycleResult(failed=1))
         await settle()
         at, ring = stage.rings.at["acme/daily/retry"]
         assert at == stage.clock.now() + JOB.retry_every
@@ -124,7 +124,7 @@ async def test_what_the_off_peak_hours_put_back_is_taken_up_as_it_was() -> None:
     async with playing() as stage:
         wish = await stage.worker.next_cycle()
         wish.whole = True  # as the cycle itself decides
-        stage.worker.results.put_nowait(Tally(put_back=4))
+        stage.worker.results.put_nowait(CycleResult(put_back=4))
         await settle()
         stage.rings.at["acme/daily/retry"][1]()
         assert (await stage.worker.next_cycle()).whole is True
@@ -135,10 +135,10 @@ async def test_run_now_joins_a_cycle_that_takes_the_lookback_along() -> None:
     async with playing() as stage:
         wish = await stage.worker.next_cycle()
         wish.whole = True  # as the cycle itself decides
-        stage.loop.ring(whole=True, any_time=True)
-        stage.loop.ring(whole=True, any_time=True)
-        assert wish.any_time
-        stage.worker.results.put_nowait(Tally())
+        stage.loop.trigger(whole=True, ignore_off_peak=True)
+        stage.loop.trigger(whole=True, ignore_off_peak=True)
+        assert wish.ignore_off_peak
+        stage.worker.results.put_nowait(CycleResult())
         await settle()
         assert len(stage.worker.wishes) == 1
 
@@ -149,11 +149,11 @@ async def test_run_now_follows_a_cycle_that_does_not() -> None:
         wish = await stage.worker.next_cycle()
         wish.whole = False
         for _ in range(5):
-            stage.loop.ring(whole=True, any_time=True)
-        stage.worker.results.put_nowait(Tally())
+            stage.loop.trigger(whole=True, ignore_off_peak=True)
+        stage.worker.results.put_nowait(CycleResult())
         following = await stage.worker.next_cycle()
-        assert (following.whole, following.any_time) == (True, True)
-        stage.worker.results.put_nowait(Tally())
+        assert (following.whole, following.ignore_off_peak) == (True, True)
+        stage.worker.results.put_nowait(CycleResult())
         await settle()
         assert len(stage.worker.wishes) == 2
 
@@ -165,7 +165,7 @@ async def test_a_window_that_falls_due_does_not_wait_for_a_backlog() -> None:
         _, ring = stage.rings.at["acme/daily/due"]
         ring()
         assert wish.stop
-        stage.worker.results.put_nowait(Tally(put_back=300))
+        stage.worker.results.put_nowait(CycleResult(put_back=300))
         assert (await stage.worker.next_cycle()).whole is None
 
 
@@ -173,10 +173,10 @@ async def test_a_retry_that_comes_with_a_due_window_takes_nothing_from_it() -> N
     """The cycle still decides about the lookback."""
     async with playing() as stage:
         await stage.worker.next_cycle()
-        stage.worker.results.put_nowait(Tally(failed=1))
+        stage.worker.results.put_nowait(CycleResult(failed=1))
         await settle()
-        stage.loop.fallen_due()
-        stage.loop.ring(whole=False)
+        stage.loop.on_window_due()
+        stage.loop.trigger(whole=False)
         assert (await stage.worker.next_cycle()).whole is None
 
 
@@ -184,9 +184,9 @@ async def test_a_database_that_is_away_is_tried_again_soon() -> None:
     """With all that the cycle was to take along."""
     async with playing() as stage:
         await stage.worker.next_cycle()
-        stage.worker.results.put_nowait(DatabaseAwayError("gone"))
+        stage.worker.results.put_nowait(DatabaseUnavailableError("gone"))
         await settle()
-        assert stage.told == ["database_away"]
+        assert stage.told == ["database_unavailable"]
         at, ring = stage.rings.at["acme/daily/retry"]
         assert at <= stage.clock.now() + timedelta(seconds=2)
         ring()
@@ -199,7 +199,7 @@ async def test_an_error_nobody_thought_of_ends_neither_loop_nor_daemon() -> None
         await stage.worker.next_cycle()
         stage.worker.results.put_nowait(ZeroDivisionError())
         await settle()
-        assert stage.told == ["cycle_broken"]
+        assert stage.told == ["unexpected_error"]
         stage.rings.at["acme/daily/retry"][1]()
         await stage.worker.next_cycle()
 
@@ -228,6 +228,6 @@ async def test_closed_it_ends_with_its_cycle() -> None:
     stage.loop.close()
     assert wish.stop
     assert not task.done()
-    stage.worker.results.put_nowait(Tally())
+    stage.worker.results.put_nowait(CycleResult())
     async with asyncio.timeout(5):
         await task

@@ -43,7 +43,7 @@ async def test_a_name_rings_once_at_its_last_time() -> None:
 async def test_signals_are_noted_and_a_second_stop_is_told_from_the_first() -> None:
     """As many as come, and none of them ends the process."""
     signals = Signals()
-    with signals.heard():
+    with signals.installed():
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
             os.kill(os.getpid(), number)
         async with asyncio.timeout(5):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.errors import DatabaseAwayError
+from service.errors import DatabaseUnavailableError
 from service.telemetry import breaker_state
 from service.telemetry.breaker_state import BreakerNotes
 
@@ -26,7 +26,7 @@ class Book:
         await self.open.wait()
         if self.away:
             self.away -= 1
-            raise DatabaseAwayError("away")
+            raise DatabaseUnavailableError("away")
         self.written.append((state, open_for))
 
 

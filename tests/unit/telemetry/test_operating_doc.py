@@ -12,7 +12,7 @@ from typing import cast
 from prometheus_client.metrics_core import Metric
 
 from service import cli
-from service.status.status import Standing
+from service.status.status import Status
 from service.telemetry.events import _LEVELS, Reporter
 from service.web.gauges import Gauges, Load
 
@@ -66,7 +66,7 @@ def texts(node: ast.expr) -> Iterator[str]:
 def families() -> Iterator[Metric]:
     """Every metric, of a process that holds an org."""
     yield from Reporter().registry.collect()
-    gauges = Gauges(cast("Standing", {"orgs": {}}), 0.0, {"acme": Load(0, 0)}, datetime.now(UTC), reachable=True)
+    gauges = Gauges(cast("Status", {"orgs": {}}), 0.0, {"acme": Load(0, 0)}, datetime.now(UTC), reachable=True)
     yield from gauges.collect()
 
 

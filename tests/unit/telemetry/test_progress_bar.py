@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from service.telemetry.progress_bar import Progress
+from service.telemetry.progress_bar import ProgressBar
 
 
 class Terminal(io.StringIO):
@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
 def test_a_result_that_is_piped_on_is_no_part_of_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
     """The bar is on the terminal, the result on standard output."""
     terminal = Terminal()
-    with Progress(terminal) as bar:
+    with ProgressBar(terminal) as bar:
         bar.at(3, 7)
         sys.stdout.write("3 of 7 windows stored\n")
     assert capsys.readouterr().out == "3 of 7 windows stored\n"

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from service.clock import FakeClock
-from service.errors import DatabaseAwayError
+from service.errors import DatabaseUnavailableError
 from service.web import status_cache
 from service.web.status_cache import Shared
 
@@ -60,7 +60,7 @@ async def test_who_gives_up_leaves_it_to_the_next(fake_clock: FakeClock, monkeyp
     source.open.clear()
     shared = Shared(source.make, fake_clock)
     for _ in range(3):
-        with pytest.raises(DatabaseAwayError, match="did not answer"):
+        with pytest.raises(DatabaseUnavailableError, match="did not answer"):
             await shared.get(age=1, spacing=0)
     source.open.set()
     monkeypatch.setattr(status_cache, "PATIENCE", 10)
@@ -70,7 +70,7 @@ async def test_who_gives_up_leaves_it_to_the_next(fake_clock: FakeClock, monkeyp
 
 async def test_a_failure_is_not_kept(fake_clock: FakeClock) -> None:
     """It is told to who asked; the next one asks anew."""
-    failures = [DatabaseAwayError("away")]
+    failures = [DatabaseUnavailableError("away")]
 
     async def make() -> int:
         if failures:
@@ -78,6 +78,6 @@ async def test_a_failure_is_not_kept(fake_clock: FakeClock) -> None:
         return 1
 
     shared = Shared(make, fake_clock)
-    with pytest.raises(DatabaseAwayError, match="away"):
+    with pytest.raises(DatabaseUnavailableError, match="away"):
         await shared.get(age=1, spacing=0)
     assert await shared.get(age=1, spacing=0) == 1
