@@ -27,6 +27,7 @@ from service.simulator.state import Arrival, SimulatorState
 from service.simulator.wire import ConnectionGoneError, Reply, document, refused, send
 
 ADMIN = "/_simulator/"
+_DATE = web.RequestKey("date", Fault)
 _EMPTY_PAGE = {"nextPageToken": None, "metrics": ["flow-outcomes"], "data": []}
 
 
@@ -80,7 +81,8 @@ class Simulator(SimulatorState):
         arrival.org = org.client_id if org else None
         within = True
         if org is not None:
-            request["date"] = org.faults.occasion("date").strike("date")
+            if fault := org.faults.occasion("date").strike("date"):
+                request[_DATE] = fault
             org.hold.arrive(at)
             within = org.rate.arrive(at)
             if org.settings.latency:
@@ -100,7 +102,7 @@ class Simulator(SimulatorState):
 
     async def _date(self, request: web.Request, response: web.StreamResponse) -> None:
         """Date the response by the simulated clock, or as a fault has it."""
-        fault: Fault | None = request.get("date")
+        fault = request.get(_DATE)
         ahead = fault.value if fault else 0
         if fault and ahead in (None, "absent"):
             response.headers.popall("Date", None)
