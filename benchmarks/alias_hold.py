@@ -22,7 +22,7 @@ import psycopg
 
 from benchmarks.planted import ORG, plant
 from service.clock import SystemClock
-from service.model import Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
+from service.model import Granularity, NormalisedPage, OutcomeRow, Query, Scan, Span, Window
 from service.postgres import aliases
 from service.postgres.aliases import Alias
 from service.postgres.embedded.server import Embedded
@@ -122,7 +122,7 @@ class Bench:
                 OutcomeRow(f"flow {flow}", *span, f"Outcome {each}", 1000 + more, 0.02, rejected=False)
                 for each in range(1, self.outcomes + 1)
             ]
-            await staging.add(Normalised(rows, []))
+            await staging.add(NormalisedPage(rows, []))
         record = ScanRecord(scan, [span], (), "hash", clock.now(), 1, 1, str(more))
         lease = Lease(ORG, 1, 0.0, clock.monotonic() + 3600, clock, asyncio.Event())
         merged = await merge(self.database, lease, staging, record)

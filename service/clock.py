@@ -1,42 +1,28 @@
-"""The one place where the time is read, so that a test can turn it."""
+"""The clocks: the process's own, which one decides, and how far they differ."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
-
-
-class Clock(Protocol):
-    """Wall time for what is stored, monotonic time for what is waited for."""
-
-    def now(self) -> datetime:
-        """The wall time, aware, in UTC."""
-
-    def monotonic(self) -> float:
-        """Seconds since some instant; never goes back."""
-
 
 TOLERANCE = timedelta(minutes=5)
 """Clocks that differ by more than this are doubted."""
 
 
-def trusted_time(api: datetime | None, process: datetime, database: datetime) -> datetime:
-    """The time that decides what has settled, of the three clocks that are read.
+class Clock(Protocol):
+    """The process's clock: wall time for what is stored, monotonic time for durations."""
 
-    Args:
-        api: the ``Date`` of the API's response; None where there is no valid one. It decides where there is one.
-        process: this process's clock.
-        database: the database's clock. Without a ``Date`` the earlier of these two decides: a clock that is ahead
-            must not store figures of the future.
-    """
-    return min(process, database) if api is None else api
+    def now(self) -> datetime:
+        """The wall time, aware, in UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary instant; never decreases."""
 
 
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's clock."""
 
     def now(self) -> datetime:
         """The wall time, aware, in UTC."""
@@ -47,34 +33,25 @@ class SystemClock:
         return time.monotonic()
 
 
-@dataclass
-class FakeClock:
-    """A clock that stands still until it is moved."""
+def trusted_time(api: datetime | None, process: datetime, database: datetime) -> datetime:
+    """The time that decides what has settled.
 
-    at: datetime = field(default_factory=lambda: datetime(2024, 6, 1, 12, tzinfo=UTC))
-    elapsed: float = 0.0
-
-    def now(self) -> datetime:
-        """The wall time that was set."""
-        return self.at
-
-    def monotonic(self) -> float:
-        """Seconds by which the clock was moved forward."""
-        return self.elapsed
-
-    def advance(self, by: timedelta) -> None:
-        """Move both hands forward."""
-        self.at += by
-        self.elapsed += by.total_seconds()
+    Args:
+        api: the ``Date`` of the API's response; None without a valid one. It decides where there is one.
+        process: the process's clock.
+        database: the database's clock. Without a ``Date`` the earlier of these two decides, so that a clock that
+            is ahead stores no figures of the future.
+    """
+    return min(process, database) if api is None else api
 
 
 class ClockMonitor:
     """Compares the process's clock with the database's and the APIs'.
 
     Args:
-        clock: the process's.
-        emit: called with ``clocks_compared`` after each observation, and with ``clock_doubted`` once when two
-            clocks begin to differ by more than ``TOLERANCE``.
+        clock: the process's clock.
+        emit: receives ``clocks_compared`` after each observation, and ``clock_doubted`` once when clocks begin to
+            differ by more than ``TOLERANCE``.
     """
 
     def __init__(self, clock: Clock, emit: Callable[..., None]) -> None:
@@ -84,7 +61,7 @@ class ClockMonitor:
         self._doubted = False
 
     def observe(self, name: str, at: datetime | None) -> None:
-        """Take what another clock shows now; None where it shows nothing, and is no longer compared."""
+        """Record the time that another clock shows now; None stops comparing it."""
         if at is None:
             self._observed.pop(name, None)
         else:
@@ -103,5 +80,5 @@ class ClockMonitor:
         self._doubted = doubted
 
     def _ahead(self, at: datetime, seen_at: float) -> float:
-        """Seconds by which a clock is ahead of the process's, both as they show now."""
+        """Seconds by which the clock that showed ``at`` is ahead of the process's now."""
         return (at - self._clock.now()).total_seconds() + self._clock.monotonic() - seen_at

@@ -7,8 +7,11 @@
     ├── DatabaseUnavailableError         PostgreSQL cannot be reached, or not written
     ├── SchemaError               the schema is not there, or not for this role to read
     ├── LeaseLostError            another process works the org now: write nothing more
-    ├── NotSettledError           a window has not settled by the API's clock: it stays due
-    ├── HoursOverError            a job's off-peak hours are over: ask nothing more for it
+    ├── StoppedError                a scan ended early and nothing failed; its windows stay due
+    │   ├── AdmissionClosedError    the process is stopping, or gives up the org
+    │   ├── HoursOverError          the job's off-peak hours are over
+    │   ├── NotSettledError         a window has not settled by the clock that decides
+    │   └── GivenUpError            the org is skipped for the rest of the run
     └── ExtractionError           a query did not end in a complete scan
         ├── UnauthorizedError     401, after the token was renewed once
         ├── ForbiddenError        403: a permission is missing
@@ -61,11 +64,23 @@ class LeaseLostError(FlowOutcomesError):
     """This process no longer holds the org."""
 
 
-class HoursOverError(FlowOutcomesError):
+class StoppedError(FlowOutcomesError):
+    """A scan ended early although nothing failed; its windows stay due."""
+
+
+class AdmissionClosedError(StoppedError):
+    """No further scan is admitted."""
+
+
+class GivenUpError(StoppedError):
+    """The org is skipped for the rest of this run."""
+
+
+class HoursOverError(StoppedError):
     """The job's off-peak hours are over; what was not stored stays due."""
 
 
-class NotSettledError(FlowOutcomesError):
+class NotSettledError(StoppedError):
     """Windows whose end plus delay has not passed by the clock that decides; nothing of the scan was stored.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What the rooms hand to each other: spans, queries, pages, rows."""
+"""The values that the rooms pass to each other: spans, queries, pages, rows, windows, scans."""
 
 from __future__ import annotations
 
@@ -13,19 +13,34 @@ import msgspec
 from service.errors import NotSettledError
 
 COUNT_MAX = 2**63 - 1
-"""The largest count that PostgreSQL's bigint holds."""
+"""The largest count that fits PostgreSQL's bigint."""
+
+NAME_BYTES_MAX = 512
+"""The longest flow id or outcome name that is stored, in bytes of UTF-8."""
 
 
 class Granularity(StrEnum):
-    """The step of a bucket, finest first."""
+    """The length of a bucket, finest first."""
 
     HOURLY = "hourly"
     DAILY = "daily"
     MONTHLY = "monthly"
 
+    @property
+    def bucket_length(self) -> timedelta:
+        """The nominal length of a bucket; a month counts as 30 days."""
+        return _BUCKET_LENGTHS[self]
+
+
+_BUCKET_LENGTHS = {
+    Granularity.HOURLY: timedelta(hours=1),
+    Granularity.DAILY: timedelta(days=1),
+    Granularity.MONTHLY: timedelta(days=30),
+}
+
 
 class Span(NamedTuple):
-    """A half-open stretch of time [start, end); both ends aware, in UTC."""
+    """A half-open interval [start, end); both ends are aware and in UTC."""
 
     start: datetime
     end: datetime
@@ -36,11 +51,11 @@ class Span(NamedTuple):
         return self.end - self.start
 
     def covers(self, other: Span) -> bool:
-        """Whether the other lies within this one."""
+        """Whether the other span lies within this one."""
         return self.start <= other.start and other.end <= self.end
 
     def overlaps(self, other: Span) -> bool:
-        """Whether the two share an instant."""
+        """Whether the two spans share an instant."""
         return self.start < other.end and other.start < self.end
 
     def __str__(self) -> str:
@@ -48,24 +63,25 @@ class Span(NamedTuple):
 
 
 def instant(at: datetime) -> str:
-    """ISO 8601 with milliseconds and Z, as both APIs spell an instant."""
+    """ISO 8601 in UTC with milliseconds and ``Z``, the form that both APIs use."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One paged question to an org's API.
+    """One paged query to an org's API.
 
     Attributes:
         org: the org's name in the configuration.
-        span: the whole buckets that are wanted.
-        granularity: the step of the buckets.
-        timezone: IANA name; where days and months begin.
-        flows: flow ids asked for; empty is all flows.
-        page_size: entries a page.
-        metrics_delay: sent to the engine, which then ignores the records of that span before ``asked.end``.
-        asked: what goes to the engine as dateFrom and dateTo; ends later than ``span`` where the engine is to
-            cut the surplus off by ``metrics_delay``.
+        span: the buckets to store; it begins and ends on bucket edges.
+        granularity: the length of the buckets.
+        timezone: IANA name of the zone in which days and months begin.
+        flows: ids of the flows to report on; empty means all flows.
+        page_size: entries per page, the API's ``limit``.
+        metrics_delay: sent to the engine, which then ignores records of that length before ``request_span.end``;
+            None sends nothing.
+        request_span: the span that is sent as dateFrom and dateTo. It ends after ``span`` where ``metrics_delay``
+            would otherwise cut into it; the surplus buckets are dropped.
     """
 
     org: str
@@ -75,17 +91,17 @@ class Query:
     flows: tuple[str, ...]
     page_size: int
     metrics_delay: timedelta | None
-    asked: Span
+    request_span: Span
 
 
 class SplitHint(NamedTuple):
-    """A query that came out too large.
+    """The size that passes where a larger query was rejected.
 
     Attributes:
-        granularity: the step of its buckets.
-        span: what it asked for.
-        by_flow: whether it listed flows.
-        half: the size of its larger half: its buckets, for each flow listed.
+        granularity: the length of the query's buckets.
+        span: the span of the query that was too large.
+        by_flow: whether the query listed flows.
+        half: the size of its larger half: buckets times listed flows.
     """
 
     granularity: Granularity
@@ -95,9 +111,15 @@ class SplitHint(NamedTuple):
 
 
 class Figure(msgspec.Struct, gc=False):
-    """What the API said of one outcome: JSON values, not yet judged; all but the count are None where absent.
+    """The JSON values that the API reports for one outcome, before validation.
 
-    A struct, so that a dialect can have its figures decoded straight into what is judged.
+    A struct, so that a dialect can decode into it directly.
+
+    Attributes:
+        outcome_count: the count.
+        percent_of_total: the share, from 0 to 1; None where absent.
+        success: the count of successes; None where absent.
+        failure: the count of failures; None where absent.
     """
 
     outcome_count: object
@@ -107,7 +129,7 @@ class Figure(msgspec.Struct, gc=False):
 
 
 class ValidFigure(Figure, gc=False):
-    """A count and a share within their bounds, and nothing else: a decoder has seen to it."""
+    """A figure whose count and share the decoder found within their bounds, with no successes or failures."""
 
     outcome_count: int
     percent_of_total: float | None = None
@@ -116,51 +138,54 @@ class ValidFigure(Figure, gc=False):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One element of a page, its parts found but not yet judged.
+    """One element of a page, split into its parts but not validated.
 
     Attributes:
-        flow_id: the JSON value at the flow's place; None where there is none.
-        interval: the JSON values of start and end; None where there is none.
-        outcomes: figures by the API's own name (or id) of the outcome; None where they have no known shape.
-        text: the element as it came, for ``rejected_entry``.
-        part: which part of the figures this is, where the API splits them by what was not asked for; the parts of
-            one outcome add up. Empty where an entry tells the whole.
+        flow_id: the JSON value of the flow's id; None where absent.
+        interval: the JSON values of start and end; None where absent.
+        outcomes: figures by the API's own name or id of the outcome; None where their shape is unknown.
+        raw: the element's JSON text as received, for ``rejected_entry``.
+        part: which part of the figures the entry holds, where the API splits them by a dimension that was not
+            requested; the parts of one outcome add up. Empty where an entry is complete.
     """
 
     flow_id: object
     interval: tuple[object, object]
     outcomes: Mapping[str, Figure] | None
-    text: str
+    raw: str
     part: str = ""
 
 
 class ValidEntry(msgspec.Struct, frozen=True, gc=False):
-    """An entry whose every figure is sound, as nearly all are; flow, bucket and names are not judged yet.
+    """An entry whose figures are all valid, as most are; flow, interval and names are not validated.
 
     Attributes:
-        texts: gives the texts of its page's elements; asked only where this one is refused after all.
-        index: which of them is its own.
+        flow_id: the flow's id.
+        interval: the JSON values of start and end.
+        outcomes: figures by the API's own name or id of the outcome.
+        raw_texts: returns the JSON texts of the page's elements; called only if this entry is rejected.
+        index: the entry's place among them.
     """
 
     flow_id: str
     interval: tuple[object, object]
     outcomes: Mapping[str, ValidFigure]
-    texts: Callable[[], Sequence[str]]
+    raw_texts: Callable[[], Sequence[str]]
     index: int
 
-    def plain(self) -> Entry:
-        """The same, to be judged piece by piece."""
-        return Entry(self.flow_id, self.interval, self.outcomes, self.texts()[self.index])
+    def as_entry(self) -> Entry:
+        """The same entry with its JSON text, for validation figure by figure."""
+        return Entry(self.flow_id, self.interval, self.outcomes, self.raw_texts()[self.index])
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer.
+    """One page of a query's response.
 
     Attributes:
-        entries: its elements.
-        more: False only where the API said that it was the last.
-        date: the response's ``Date``; None where it had no valid one.
+        entries: its elements, in order.
+        more: False only where the API marked the page as the last one.
+        date: the response's ``Date``, in UTC; None where it had no valid one.
     """
 
     entries: Sequence[Entry | ValidEntry]
@@ -169,11 +194,12 @@ class Page:
 
 
 class FlowBucket(msgspec.Struct, frozen=True, gc=False):
-    """One bucket of one flow, as one entry of a page tells of it; the entry's rows share it.
+    """One bucket of one flow, shared by the rows of an entry.
 
     Attributes:
         flow_id: the flow's id.
-        start, end: the bucket, in UTC.
+        start: the bucket's start, in UTC.
+        end: the bucket's end, in UTC.
         part: as in ``Entry``.
     """
 
@@ -184,12 +210,20 @@ class FlowBucket(msgspec.Struct, frozen=True, gc=False):
 
 
 class OutcomeRow(msgspec.Struct, frozen=True, gc=False):
-    """One figure, normalised.
+    """One normalised figure.
 
-    ``source_key`` is the outcome under the API's own name or id, before any alias; it is empty in a row that
-    only marks that the flow's total in this bucket is not known, since an outcome was rejected whose name cannot
-    be told. ``outcome_count`` is None just where ``rejected`` is true. Rows of one outcome and bucket that differ
-    in their bucket's ``part`` add up in the merge; of those that do not, equal ones count once.
+    Rows of one outcome and bucket that differ in ``bucket.part`` add up in the merge; of those that do not, equal
+    ones count once.
+
+    Attributes:
+        bucket: the flow and the bucket.
+        source_key: the outcome's name or id as the API reports it, before any alias. Empty in a row that only
+            marks the flow's total in this bucket as unknown, because a rejected outcome has no usable name.
+        outcome_count: the count; None exactly where ``rejected`` is true.
+        outcome_percentage: the reported share, from 0 to 1; None where absent or outside these bounds.
+        rejected: whether the outcome was rejected.
+        success: the count of successes; None where unknown.
+        failure: the count of failures; None where unknown.
     """
 
     bucket: FlowBucket
@@ -202,62 +236,63 @@ class OutcomeRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reject(NamedTuple):
-    """One outcome, or one whole entry, that was refused.
+    """One rejected outcome, or one rejected entry.
 
     Attributes:
-        reason: in plain words.
-        text: the entry as it came; JSON text, so NUL and lone surrogates stand escaped.
-        flow_id, bucket_start, outcome: what of it can be told; None otherwise.
+        reason: why, in words.
+        raw: the entry's JSON text as received; NUL and lone surrogates are escaped in it.
+        flow_id: None where unknown.
+        bucket_start: in UTC; None where unknown.
+        outcome: the outcome's name or id; None where unknown.
     """
 
     reason: str
-    text: str
+    raw: str
     flow_id: str | None
     bucket_start: datetime | None
     outcome: str | None
 
     @property
-    def tellable(self) -> bool:
-        """Whether flow, bucket and name are all known: then absence elsewhere can still be believed."""
+    def identified(self) -> bool:
+        """Whether flow, bucket and outcome are known; otherwise no absence in the window is conclusive."""
         return None not in (self.flow_id, self.bucket_start, self.outcome)
 
 
 @dataclass(frozen=True, slots=True)
-class Normalised:
-    """The rows and the refused outcomes of one page.
+class NormalisedPage:
+    """The rows and rejects of one page.
 
     Attributes:
-        rows: those of the entries that had to be judged piece by piece.
-        rejects: what was refused.
-        shares_fit: whether each share is near its count's part of its own entry's total; where one is not, it may
-            still fit another one.
-        sound: the entries that need no row object for each figure: their bucket, which has no part, and their
-            figures by name.
+        rows: the rows of entries that were validated figure by figure.
+        rejects: the rejected outcomes and entries.
+        shares_fit: whether each share is within tolerance of its count over the total of its own entry. A share
+            that is not may still fit another denominator.
+        valid: the entries that need no row object per figure: bucket, without a part, and figures by name.
     """
 
     rows: list[OutcomeRow]
     rejects: list[Reject]
     shares_fit: bool = False
-    sound: list[tuple[FlowBucket, Mapping[str, ValidFigure]]] = field(default_factory=list)
+    valid: list[tuple[FlowBucket, Mapping[str, ValidFigure]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A span that is owed, with what is known of how to ask for it.
+    """A span to extract, and how to query it.
 
     Attributes:
         org: the org's name.
-        work: whose window it is in the ledger: ``job:NAME`` for a job's, ``ad hoc`` for all others.
+        stream: the window's group in the ledger: ``job:NAME`` for a job's windows, ``ad hoc`` for all others.
         job: the job's name; None for ad hoc work.
-        span: whole buckets at ``granularity``.
+        span: begins and ends on bucket edges of ``granularity``.
         requested: ``hourly``, ``daily``, ``monthly`` or ``auto``, as configured.
-        granularity: what it is asked at.
-        due_at: the first moment at which it may be asked.
-        coarsened: whether the server refused it one step finer; it goes no step further.
+        granularity: the granularity of its queries.
+        due_at: the first instant at which it may be queried, in UTC.
+        coarsened: whether the server rejected it one step finer; it is coarsened only once.
     """
 
     org: str
-    work: str
+    stream: str
     job: str | None
     span: Span
     requested: str
@@ -268,10 +303,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Adjacent windows of one work that are asked for, and stored, together.
+    """Adjacent windows of one stream that are queried and stored together.
 
-    ``queries`` together cover the windows' spans exactly; ``expect_for`` is how long an outcome once seen is
-    expected; ``delay`` is how long after its end each window settles.
+    Attributes:
+        windows: in order of time.
+        queries: together they cover the windows' spans exactly.
+        expect_for: how long an outcome is expected after it was last seen.
+        delay: how long after its end a window settles.
     """
 
     windows: tuple[Window, ...]
@@ -286,29 +324,29 @@ class Scan:
 
     @property
     def granularity(self) -> Granularity:
-        """The step of all its buckets."""
+        """The granularity of all its windows."""
         return self.windows[0].granularity
 
     @property
     def span(self) -> Span:
-        """From the first window's start to the last one's end."""
+        """From the first window's start to the last window's end."""
         return Span(self.windows[0].span.start, self.windows[-1].span.end)
 
     def check_settled(self, now: datetime) -> None:
-        """See that each window's end plus the delay has passed.
+        """Check that each window's end plus the delay has passed.
 
         Args:
-            now: the time by the clock that decides.
+            now: the time by the deciding clock.
 
         Raises:
-            NotSettledError: it has not for one of them; it says how many windows before that one have settled.
+            NotSettledError: a window has not settled; the error holds the number of windows before it.
         """
         for settled, window in enumerate(self.windows):
             settles_at = window.span.end + self.delay
             if settles_at > now:
                 raise NotSettledError(
-                    f"not settled yet: the API's clock shows {instant(now)}, and the window is due"
-                    f" at {instant(settles_at)}",
+                    f"not settled: the window settles at {instant(settles_at)}, and the API's clock shows"
+                    f" {instant(now)}",
                     settled=settled,
                     seconds=(settles_at - now).total_seconds(),
                 )

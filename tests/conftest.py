@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from service.clock import FakeClock
 from service.postgres.embedded.server import Embedded
 from service.postgres.migrate import migrate
 from tests.support.databases import TEMPLATE, url
+from tests.support.fake_clock import FakeClock
 
 KINDS = ("unit", "integration", "acceptance", "migrations", "browser", "faults")
 

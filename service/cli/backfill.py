@@ -10,8 +10,8 @@ import sys
 from service.cli import DONE, UNDONE
 from service.cli.arguments import configured, declare
 from service.config import AdHoc, Config, Org, values
-from service.errors import ConfigError, DatabaseUnavailableError, Fault, LeaseLostError
-from service.extraction import GivenUpError, ad_hoc_windows
+from service.errors import ConfigError, DatabaseUnavailableError, Fault, GivenUpError, LeaseLostError
+from service.extraction import ad_hoc_windows
 from service.model import Granularity, Window
 from service.postgres.lease import Lease
 from service.postgres.windows import Ledger, ask, progress
@@ -94,8 +94,8 @@ async def _here(runtime: Runtime, org: Org, entry: AdHoc, lease: Lease) -> int:
     """Extract it in this process."""
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
-            windows = await worker.request(entry, again=True)
-            tally = await worker.ad_hoc(only=windows)
+            windows = await worker.enqueue(entry, again=True)
+            tally = await worker.run_ad_hoc(only=windows)
             stored = (await progress(runtime.database, windows)).read
     except (DatabaseUnavailableError, LeaseLostError, GivenUpError) as error:
         sys.stderr.write(f"flow-outcomes: {error}; what is not stored yet goes on when this is run again\n")

@@ -1,33 +1,44 @@
-"""One org's extraction: from the windows that are due to the rows that are stored.
+"""One org's extraction: from its due windows to stored rows.
 
 ::
 
     org_worker   one org's cycles
-    cycle        the policy and the result of a cycle
-    due_windows  which windows a job owes by now, and their state in the ledger
+    cycle        a cycle: its request, its policy, its result
+    due_windows  a job's due windows, and their state in the ledger
     ad_hoc       an ad hoc span as windows
     scanner      windows into scans: grouped, split, coarsened
     admission    which scan may start
     pipeline     one scan: fetch, normalise, store
     normalise    pure: a page to rows and rejects
-    json_values  JSON values as figures
-    name_sync    the names of flows and outcomes that the API knows by id
+    json_values  pure: JSON values as figures
+    name_sync    the names of flows and outcomes that the API reports by id
 """
 
 from service.extraction.ad_hoc import ad_hoc_windows
-from service.extraction.cycle import CycleResult
-from service.extraction.due_windows import known_of, owed_spans, standings, window_of
-from service.extraction.org_worker import CycleRequest, OrgWorker
-from service.extraction.scanner import GivenUpError
+from service.extraction.cycle import (
+    AD_HOC_POLICY,
+    EVERYTHING,
+    Cycle,
+    CyclePolicy,
+    CycleRequest,
+    CycleResult,
+    Scope,
+)
+from service.extraction.due_windows import due_spans, due_window, known_windows, window_states
+from service.extraction.org_worker import OrgWorker
 
 __all__ = [
+    "AD_HOC_POLICY",
+    "EVERYTHING",
+    "Cycle",
+    "CyclePolicy",
     "CycleRequest",
     "CycleResult",
-    "GivenUpError",
     "OrgWorker",
+    "Scope",
     "ad_hoc_windows",
-    "known_of",
-    "owed_spans",
-    "standings",
-    "window_of",
+    "due_spans",
+    "due_window",
+    "known_windows",
+    "window_states",
 ]

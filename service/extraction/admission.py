@@ -1,4 +1,4 @@
-"""Who may begin: so many scans ask at once, the urgent first, and never two over the same buckets."""
+"""Admission of an org's scans: a bounded number at a time, by priority, never two over the same buckets."""
 
 from __future__ import annotations
 
@@ -8,58 +8,58 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
+from service.errors import AdmissionClosedError
 from service.model import Scan
 
 
-class AdmissionClosedError(Exception):
-    """Nothing new begins here any more."""
-
-
 @dataclass(order=True)
-class _Waiting:
+class _Slot:
+    """A scan's request for a slot, ordered by priority and then by arrival."""
+
     priority: int
     number: int
     scan: Scan = field(compare=False)
     admitted: asyncio.Future[None] = field(compare=False)
+    fetching: bool = field(default=False, compare=False)
 
 
 class ScanAdmission:
     """Admits an org's scans.
 
-    Two scans over the same buckets run one after the other, so that of two the one begun later is stored later. A
-    scan that has read its last page leaves its place to another while it is stored, so that a merge does not keep
-    the limit idle; to one, for what was read is held in memory.
+    Scans over the same buckets run one after the other, so that the one that started later is stored later. A scan
+    that has read its last page releases its fetch slot while it is stored, so that a merge leaves no request limit
+    unused. At most one scan more than there are slots is in flight, because its rows are held in memory.
 
     Args:
-        places: scans that ask, at most.
+        slots: the maximum number of scans that send queries.
     """
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
         self._numbers = itertools.count()
-        self._waiting: list[_Waiting] = []
-        self._inside: list[Scan] = []
-        self._asking = 0
+        self._waiting: list[_Slot] = []
+        self._in_flight: list[_Slot] = []
         self._closed = asyncio.Event()
 
     @property
-    def inside(self) -> int:
-        """Scans in flight."""
-        return len(self._inside)
+    def in_flight(self) -> int:
+        """The number of admitted scans."""
+        return len(self._in_flight)
 
     @property
     def waiting(self) -> int:
-        """Scans that wait for a place."""
+        """The number of scans that wait for a slot."""
         return len(self._waiting)
 
-    def widen(self, places: int) -> None:
-        """Let in so many from now on, more or fewer than before."""
-        self._places = places
+    def resize(self, slots: int) -> None:
+        """Change the number of slots; scans in flight keep theirs."""
+        self._slots = slots
         self._admit()
 
     def close(self) -> None:
-        """Let nobody in any more; those inside go on."""
+        """Admit no further scan; scans in flight continue."""
         self._closed.set()
         for each in self._waiting:
             if not each.admitted.done():
@@ -67,52 +67,49 @@ class ScanAdmission:
         self._waiting.clear()
 
     async def pause(self, seconds: float) -> None:
-        """Wait so long, or until the gate closes."""
+        """Sleep for this long, or until the admission is closed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closed.wait()
 
     @asynccontextmanager
-    async def enter(self, scan: Scan, priority: int) -> AsyncIterator[Callable[[], None]]:
-        """Wait for a place; the lower the priority's number, the sooner. Gives what to call when it has read all.
+    async def slot(self, scan: Scan, priority: int) -> AsyncIterator[Callable[[], None]]:
+        """Wait for a slot; a lower priority is admitted first.
+
+        Yields:
+            ``release_fetch_slot``, to be called after the scan's last page was read.
 
         Raises:
-            AdmissionClosedError: the gate is closed.
+            AdmissionClosedError: the admission is closed.
         """
         if self._closed.is_set():
             raise AdmissionClosedError
-        each = _Waiting(priority, next(self._numbers), scan, asyncio.get_running_loop().create_future())
+        each = _Slot(priority, next(self._numbers), scan, asyncio.get_running_loop().create_future())
         self._waiting.append(each)
         self._admit()
-        asking = True
-
-        def release_fetch_slot() -> None:
-            nonlocal asking
-            if asking:
-                asking = False
-                self._asking -= 1
-                self._admit()
-
         try:
             await each.admitted
-            yield release_fetch_slot
+            yield partial(self._release_fetch_slot, each)
         finally:
-            if each in self._waiting:
-                self._waiting.remove(each)
-            if each.admitted.done() and not each.admitted.cancelled() and each.admitted.exception() is None:
-                self._inside.remove(scan)
-                self._asking -= asking
+            for slots in (self._waiting, self._in_flight):
+                with contextlib.suppress(ValueError):
+                    slots.remove(each)
             self._admit()
+
+    def _release_fetch_slot(self, slot: _Slot) -> None:
+        slot.fetching = False
+        self._admit()
 
     def _admit(self) -> None:
         for each in sorted(self._waiting):
-            if self._asking >= self._places or len(self._inside) > self._places:
+            fetching = sum(slot.fetching for slot in self._in_flight)
+            if fetching >= self._slots or len(self._in_flight) > self._slots:
                 return
-            if each.admitted.done() or any(_collide(each.scan, other) for other in self._inside):
+            if each.admitted.done() or any(_collide(each.scan, slot.scan) for slot in self._in_flight):
                 continue
             self._waiting.remove(each)
-            self._inside.append(each.scan)
-            self._asking += 1
+            self._in_flight.append(each)
+            each.fetching = True
             each.admitted.set_result(None)
 
 

@@ -1,4 +1,4 @@
-"""What a job owes an org, and what the ledger knows of it: for who extracts it, and for who only reckons."""
+"""A job's due windows, and their state in the ledger."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from service.plan import granularity, selection, windows
 from service.postgres.windows import LedgerWindow, work_of
 
 
-def owed_spans(org: Org, job: Job, now: datetime) -> list[Span]:
-    """Every window of the job that has rested by now, in order."""
-    return windows.owed(job.window, job.since.resolve(now, org.tz), now, job.delay, org.tz)
+def due_spans(org: Org, job: Job, now: datetime) -> list[Span]:
+    """The spans of the job's windows that have settled, in order."""
+    return windows.settled_spans(job.window, job.since.resolve(now, org.tz), now, job.delay, org.tz)
 
 
-def window_of(org: Org, job: Job, span: Span) -> Window:
-    """A span that is owed, as it is entered in the ledger."""
+def due_window(org: Org, job: Job, span: Span) -> Window:
+    """The window of a due span, as it is entered in the ledger."""
     return Window(
         org.name,
         work_of(job.name),
@@ -29,13 +29,13 @@ def window_of(org: Org, job: Job, span: Span) -> Window:
     )
 
 
-def known_of(job: Job, listed: Iterable[LedgerWindow]) -> dict[Span, LedgerWindow]:
-    """What of the job's windows is entered as it is configured now; those of a former granularity are not."""
+def known_windows(job: Job, listed: Iterable[LedgerWindow]) -> dict[Span, LedgerWindow]:
+    """The job's windows in the ledger by span; those of another configured granularity are left out."""
     return {each.window.span: each for each in listed if each.window.requested == job.granularity}
 
 
-def standings(known: Mapping[Span, LedgerWindow], flows: Collection[str]) -> dict[Span, selection.WindowState]:
-    """What a cycle has to know of each window to take it or leave it."""
+def window_states(known: Mapping[Span, LedgerWindow], flows: Collection[str]) -> dict[Span, selection.WindowState]:
+    """The state of each window, from which a cycle's windows are selected."""
     return {
         span: selection.WindowState(
             complete=each.state == "complete",

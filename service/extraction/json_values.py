@@ -1,4 +1,4 @@
-"""JSON values as figures: what counts as a whole number or a share, and how a value is shown. Pure."""
+"""JSON values as figures: valid counts and shares, and short texts for error messages. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TypeGuard
 
 from service.model import COUNT_MAX
 
-_SHOWN = 40
-_BITS_SHOWN = 256
+_SHOWN_CHARACTERS = 40
+_SHOWN_BITS = 256
 
 
 def whole_number(value: object) -> int | None:
-    """A whole number from 0 to 2^63-1, spelled as it may be (145, 145.0, 1.45e2); None for anything else."""
+    """A whole number from 0 to 2^63-1, in any spelling (145, 145.0, 1.45e2); None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
@@ -24,7 +24,7 @@ def whole_number(value: object) -> int | None:
 
 
 def is_number(value: object) -> TypeGuard[int | float | Decimal]:
-    """Whether JSON says a number there."""
+    """Whether the value is a JSON number."""
     return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
 
 
@@ -34,13 +34,13 @@ def share_of(value: object) -> float | None:
 
 
 def shown(value: object) -> str:
-    """A JSON value in a few characters, safe to print whatever it is."""
+    """A JSON value in at most some 40 printable characters."""
     if isinstance(value, str):
-        return ascii(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
+        return ascii(value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "…")
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "an array"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int) and value.bit_length() > _BITS_SHOWN:
+    if isinstance(value, int) and value.bit_length() > _SHOWN_BITS:
         return "a very long number"
-    return str(value)[:_SHOWN]
+    return str(value)[:_SHOWN_CHARACTERS]

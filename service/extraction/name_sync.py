@@ -1,9 +1,8 @@
-"""The names of an org's flows and outcomes, asked for now and then, where the API knows these by id."""
+"""The names of an org's flows and outcomes, read at intervals where the API reports ids."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from service.clock import Clock
 from service.errors import CircuitOpenError, ExtractionError, RateLimitedError
@@ -11,24 +10,23 @@ from service.genesys import FLOWS, OUTCOMES, GenesysClient, Listing, listed
 from service.postgres.lease import Lease
 from service.postgres.names import name_flows, name_outcomes
 from service.postgres.pool import Database
+from service.telemetry import Emit
 
-EVERY = 3600.0
-"""Seconds from one look at the names to the next: a rename does not hurry, and each look costs requests."""
-AGAIN_AFTER = 300.0
-"""Seconds after which names that could not be had are asked for again."""
-
-Emit = Callable[..., None]
+REFRESH_INTERVAL = 3600.0
+"""Seconds between two readings of the names: renames are rare, and each reading costs requests."""
+RETRY_INTERVAL = 300.0
+"""Seconds until the next reading after names were unavailable."""
 
 
 class NameSync:
-    """Keeps the names of one org present. Without them the ids serve, and nothing fails.
+    """Keeps the names of one org up to date. Where they are unavailable the ids serve as names.
 
     Args:
-        client: asks the org's API.
-        lease: the hold on the org.
-        database: where the names go.
-        clock: tells when it is time to look again.
-        emit: told ``names_unavailable`` once for each reason, and ``outcomes_renamed``.
+        client: the org's API.
+        lease: this process's hold on the org.
+        database: where the names are stored.
+        clock: the process's clock.
+        emit: receives ``outcomes_renamed``, and ``names_unavailable`` once for each reason.
     """
 
     def __init__(self, client: GenesysClient, lease: Lease, database: Database, clock: Clock, emit: Emit) -> None:
@@ -37,52 +35,52 @@ class NameSync:
         self._database = database
         self._clock = clock
         self._emit = emit
-        self._alone = asyncio.Lock()
-        self._next_look = float("-inf")
-        self._unknown: tuple[str, ...] = ()
+        self._lock = asyncio.Lock()
+        self._next_refresh = float("-inf")
+        self._reported: tuple[str, ...] = ()
 
     async def refresh(self) -> None:
-        """Ask for the names where it is time to.
+        """Read the names if they are due.
 
         Raises:
-            DatabaseUnavailableError: the database is away.
-            LeaseLostError: another process works the org now.
+            DatabaseUnavailableError: the database is unavailable.
+            LeaseLostError: another process holds the org.
         """
         if not self._client.dialect.by_id:
             return
-        async with self._alone:
-            if self._clock.monotonic() < self._next_look:
+        async with self._lock:
+            if self._clock.monotonic() < self._next_refresh:
                 return
-            unknown: list[str] = []
-            if flows := await self._listed(FLOWS, unknown):
+            flows, flows_error = await self._read(FLOWS)
+            if flows:
                 await name_flows(self._database, self._lease, flows)
-            if outcomes := await self._listed(OUTCOMES, unknown):
+            outcomes, outcomes_error = await self._read(OUTCOMES)
+            if outcomes:
                 renamed = await name_outcomes(self._database, self._lease, outcomes)
                 if renamed:
                     self._emit("outcomes_renamed", org=self._lease.org, outcomes=renamed)
-            self._next_look = self._clock.monotonic() + (AGAIN_AFTER if unknown else EVERY)
-            self._tell(tuple(filter(None, unknown)))
+            errors = [error for error in (flows_error, outcomes_error) if error is not None]
+            self._next_refresh = self._clock.monotonic() + (RETRY_INTERVAL if errors else REFRESH_INTERVAL)
+            self._report([error for error in errors if error])
 
     def invalidate(self) -> None:
-        """Have the next refresh ask, however lately that was done."""
-        self._next_look = float("-inf")
+        """Make the names due at the next refresh."""
+        self._next_refresh = float("-inf")
 
-    async def _listed(self, listing: Listing, unknown: list[str]) -> dict[str, str]:
-        """Names by id; none, and a reason, where they cannot be had. That now is not the time is no reason."""
+    async def _read(self, listing: Listing) -> tuple[dict[str, str], str | None]:
+        """Names by id, and why they are unavailable: None if they are not, empty if that is reported elsewhere."""
         try:
-            return await listed(listing, self._client.call)
+            return await listed(listing, self._client.call), None
         except (CircuitOpenError, RateLimitedError):
-            unknown.append("")
-            return {}
+            return {}, ""
         except ExtractionError as error:
-            unknown.append(f"{listing.path}: {error}")
-            return {}
+            return {}, f"{listing.path}: {error}"
 
-    def _tell(self, unknown: tuple[str, ...]) -> None:
-        """Warn once: not again for the same kind of trouble."""
-        kinds = tuple(each.partition(" [contextId")[0] for each in unknown)
-        if unknown and kinds != self._unknown:
+    def _report(self, reasons: list[str]) -> None:
+        """Warn, unless the last warning had the same reasons."""
+        kinds = tuple(reason.partition(" [contextId")[0] for reason in reasons)
+        if reasons and kinds != self._reported:
             self._emit(
-                "names_unavailable", org=self._lease.org, reason="; ".join(unknown), hint="the ids serve as names"
+                "names_unavailable", org=self._lease.org, reason="; ".join(reasons), hint="the ids serve as names"
             )
-        self._unknown = kinds
+        self._reported = kinds

@@ -1,4 +1,4 @@
-"""Entries of a page to rows and rejects. Pure: what is known of the query comes in as a ``BucketGrid``."""
+"""Entries of a page to rows and rejects. Pure: a ``BucketGrid`` holds what is known of the query."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from service.errors import PageError
 from service.extraction.json_values import is_number, share_of, shown, whole_number
 from service.model import (
+    NAME_BYTES_MAX,
     Entry,
     Figure,
     FlowBucket,
-    Normalised,
+    NormalisedPage,
     OutcomeRow,
     Query,
     Reject,
@@ -23,75 +24,75 @@ from service.model import (
     instant,
 )
 
-NAME_BYTES_MAX = 512
-SHARE_NEAR = 0.0099
-"""Below what counts as a mismatch, 0.01, by more than what a double rounds."""
-_REMEMBERED = 8192
-"""Intervals and names kept with a verdict; a page repeats the same few."""
+SHARE_TOLERANCE = 0.0099
+"""Below the 0.01 from which a share counts as a mismatch, by more than the rounding of a double."""
+_CACHE_SIZE = 8192
+"""Intervals and names whose validation is cached; a page repeats the same few."""
 
 _iso = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class BucketGrid:
-    """The buckets that a query's entries may lie in. Built once for a query; it remembers its verdicts.
+    """The buckets that a query's entries may lie in. Built once for a query; caches what it validated.
 
     Attributes:
-        buckets: end by start of each bucket that is wanted, in UTC; they tile ``kept``.
-        kept: the span that is wanted.
-        asked: the span that was asked for; past ``kept.end`` lie the surplus buckets of ``metricsDelay``.
-        timezone: IANA name, for the reasons.
-        is_edge: whether a bucket may begin at this instant.
-        names, flows: outcomes' names and flows' ids known to be sound.
+        buckets: end by start of each bucket to store, in UTC; they cover ``span`` without a gap.
+        span: the span to store.
+        request_span: the span that was requested; after ``span.end`` it holds the surplus of ``metricsDelay``.
+        timezone: IANA name, for messages.
+        is_edge: whether a bucket may begin at an instant.
+        names: valid outcome names.
+        flows: valid flow ids.
     """
 
     buckets: Mapping[datetime, datetime]
-    kept: Span
-    asked: Span
+    span: Span
+    request_span: Span
     timezone: str
     is_edge: Callable[[datetime], bool]
     names: set[str] = field(default_factory=set, repr=False, compare=False)
     flows: set[str] = field(default_factory=set, repr=False, compare=False)
-    _places: dict[tuple[object, object], Span | str | None] = field(
+    _located: dict[tuple[object, object], Span | str | None] = field(
         default_factory=dict, repr=False, compare=False
     )
 
     @classmethod
     def of(cls, query: Query, buckets: Sequence[Span], is_edge: Callable[[datetime], bool]) -> BucketGrid:
-        """The frame of a query whose span these buckets tile."""
-        return cls(dict(buckets), query.span, query.asked, query.timezone, is_edge)
+        """The grid of a query whose span consists of these buckets."""
+        return cls(dict(buckets), query.span, query.request_span, query.timezone, is_edge)
 
-    def place(self, interval: tuple[object, object]) -> Span | str | None:
-        """The wanted bucket that this is; None for a surplus one; a reason in words where it is neither.
+    def locate(self, interval: tuple[object, object]) -> Span | str | None:
+        """The bucket of an interval; None for a surplus bucket, a reason for a rejected interval.
 
         Raises:
-            PageError: the engine cut time elsewhere than the query's time zone and granularity say.
+            PageError: the API's buckets do not match the query's time zone and granularity.
         """
         start, end = interval
         if not (isinstance(start, str) and isinstance(end, str)):
-            return "the entry has no interval that can be read"
+            return "the entry has no valid interval"
         try:
-            return self._places[interval]
+            return self._located[interval]
         except KeyError:
-            place = self._judge(start, end)
-        if len(self._places) >= _REMEMBERED:
-            self._places.clear()
-        self._places[interval] = place
-        return place
+            location = self._locate(start, end)
+        if len(self._located) >= _CACHE_SIZE:
+            self._located.clear()
+        self._located[interval] = location
+        return location
 
-    def knows(self, entry: ValidEntry) -> bool:
-        """Whether there is nothing wrong with the entry's flow and its outcomes' names."""
+    def accepts(self, entry: ValidEntry) -> bool:
+        """Whether the entry's flow id and outcome names are valid."""
         flow_id, named = entry.flow_id, entry.outcomes.keys()
         if flow_id not in self.flows:
             if flow_fault(flow_id) is not None:
                 return False
-            if len(self.flows) >= _REMEMBERED:
+            if len(self.flows) >= _CACHE_SIZE:
                 self.flows.clear()
             self.flows.add(flow_id)
         return named <= self.names or not any(map(self.name_fault, named))
 
     def name_fault(self, name: str) -> str | None:
-        """What is wrong with an outcome's name, in words, or None."""
+        """Why an outcome's name is invalid; None if it is valid."""
         if name in self.names:
             return None
         if not name:
@@ -99,138 +100,141 @@ class BucketGrid:
         fault = text_fault(name)
         if fault is not None:
             return f"the outcome's name {fault}"
-        if len(self.names) >= _REMEMBERED:
+        if len(self.names) >= _CACHE_SIZE:
             self.names.clear()
         self.names.add(name)
         return None
 
-    def _judge(self, start_text: str, end_text: str) -> Span | str | None:
+    def _locate(self, start_text: str, end_text: str) -> Span | str | None:
         start, end = parse_instant(start_text), parse_instant(end_text)
         if start is None or end is None:
-            return "the entry has no interval that can be read"
-        wanted = self.buckets.get(start)
-        if wanted is not None:
-            if end != wanted:
+            return "the entry has no valid interval"
+        expected = self.buckets.get(start)
+        if expected is not None:
+            if end != expected:
                 raise PageError(
-                    f"bucket {Span(start, end)} does not end at {instant(wanted)},"
-                    f" where the time zone {self.timezone} and the granularity say"
+                    f"bucket {Span(start, end)} ends elsewhere than at {instant(expected)},"
+                    f" as the time zone {self.timezone} and the granularity require; check the org's timezone"
                 )
             return Span(start, end)
         try:
             aligned = self.is_edge(start)
-        except (OverflowError, ValueError):  # the year 1 or 9999, past what a time zone can be asked about
+        except (OverflowError, ValueError):  # the years 1 and 9999 are out of a time zone's range
             return "the bucket lies outside the window"
-        if not aligned or self.kept.start <= start < self.kept.end:
-            raise PageError(f"bucket begins at {instant(start)}, not where the time zone {self.timezone} says")
-        if self.kept.end <= start < self.asked.end:
+        if not aligned or self.span.start <= start < self.span.end:
+            raise PageError(
+                f"bucket begins at {instant(start)}, which is no bucket edge in the time zone {self.timezone};"
+                " check the org's timezone"
+            )
+        if self.span.end <= start < self.request_span.end:
             return None
         return "the bucket lies outside the window"
 
 
-def normalise(entries: Sequence[Entry | ValidEntry], frame: BucketGrid) -> Normalised:
-    """The rows and the refused outcomes of one page, in its order.
+def normalise(entries: Sequence[Entry | ValidEntry], grid: BucketGrid) -> NormalisedPage:
+    """The rows and rejects of one page, in its order.
 
-    A row whose ``source_key`` is empty says that the flow's total in that bucket is not known, since an outcome
-    was refused whose name cannot be told.
+    A row with an empty ``source_key`` marks the flow's total in that bucket as unknown.
 
     Raises:
-        PageError: a bucket is not cut where the query's time zone and granularity say; no entry can be believed.
+        PageError: the API's buckets do not match the query's time zone and granularity.
     """
-    verdict = _PageResult(frame)
+    result = _PageResult(grid)
     for entry in entries:
-        place = frame.place(entry.interval)
-        if place is None:
+        location = grid.locate(entry.interval)
+        if location is None:
             continue
         if not isinstance(entry, ValidEntry):
-            verdict.add(entry, place)
-        elif isinstance(place, Span) and frame.knows(entry):
-            verdict.take(FlowBucket(entry.flow_id, *place), entry.outcomes)
+            result.add(entry, location)
+        elif isinstance(location, Span) and grid.accepts(entry):
+            result.add_valid(FlowBucket(entry.flow_id, *location), entry.outcomes)
         else:
-            verdict.add(entry.plain(), place)
-    return Normalised(verdict.rows, verdict.rejects, verdict.shares_fit, verdict.sound)
+            result.add(entry.as_entry(), location)
+    return NormalisedPage(result.rows, result.rejects, result.shares_fit, result.valid)
 
 
 class _PageResult:
-    """The rows and rejects of one page, as they come together."""
+    """The rows and rejects of one page while they are collected."""
 
-    def __init__(self, frame: BucketGrid) -> None:
+    def __init__(self, grid: BucketGrid) -> None:
         self.rows: list[OutcomeRow] = []
         self.rejects: list[Reject] = []
         self.shares_fit = True
-        self.sound: list[tuple[FlowBucket, Mapping[str, ValidFigure]]] = []
-        self._frame = frame
+        self.valid: list[tuple[FlowBucket, Mapping[str, ValidFigure]]] = []
+        self._grid = grid
 
-    def take(self, bucket: FlowBucket, outcomes: Mapping[str, ValidFigure]) -> None:
-        """An entry with nothing wrong in it."""
+    def add_valid(self, bucket: FlowBucket, outcomes: Mapping[str, ValidFigure]) -> None:
+        """Add an entry that is valid in every part."""
         if outcomes:
-            self.sound.append((bucket, outcomes))
+            self.valid.append((bucket, outcomes))
         if self.shares_fit:
-            self.shares_fit = _fit(outcomes.values())
+            self.shares_fit = _shares_fit(outcomes.values())
 
-    def add(self, entry: Entry, place: Span | str) -> None:
-        """Judge one entry; ``place`` is its bucket, or why it has none."""
+    def add(self, entry: Entry, location: Span | str) -> None:
+        """Validate and add an entry; ``location`` is its bucket, or why it has none."""
         flow_id, outcomes = entry.flow_id, entry.outcomes
         fault = flow_fault(flow_id)
         known_flow = flow_id if fault is None and isinstance(flow_id, str) else None
-        if known_flow is None or isinstance(place, str) or outcomes is None:
-            self._refuse(entry, place, fault, known_flow)
+        if known_flow is None or isinstance(location, str) or outcomes is None:
+            self._reject(entry, location, fault, known_flow)
         else:
-            self._judge(entry, FlowBucket(known_flow, *place, entry.part), outcomes)
+            self._add_outcomes(entry, FlowBucket(known_flow, *location, entry.part), outcomes)
 
-    def _judge(self, entry: Entry, bucket: FlowBucket, outcomes: Mapping[str, Figure]) -> None:
-        """The outcomes of an entry whose flow and bucket are known."""
-        total_known, sound = True, []
+    def _add_outcomes(self, entry: Entry, bucket: FlowBucket, outcomes: Mapping[str, Figure]) -> None:
+        total_known, valid = True, []
         for name, figure in outcomes.items():
-            if fault := self._frame.name_fault(name):
-                self.rejects.append(Reject(fault, entry.text, bucket.flow_id, bucket.start, None))
+            if fault := self._grid.name_fault(name):
+                self.rejects.append(Reject(fault, entry.raw, bucket.flow_id, bucket.start, None))
                 total_known = False
             elif isinstance(row := self._row(bucket, name, figure), OutcomeRow):
                 self.rows.append(row)
-                sound.append(ValidFigure(row.outcome_count or 0, row.outcome_percentage))
+                valid.append(ValidFigure(row.outcome_count or 0, row.outcome_percentage))
             else:
-                self.rejects.append(Reject(row, entry.text, bucket.flow_id, bucket.start, name))
+                self.rejects.append(Reject(row, entry.raw, bucket.flow_id, bucket.start, name))
                 self.rows.append(OutcomeRow(bucket, name, None, None, rejected=True))
         if not total_known:
             self.rows.append(OutcomeRow(bucket, "", None, None, rejected=True))
         if self.shares_fit:
-            self.shares_fit = len(sound) == len(outcomes) and _fit(sound)
+            self.shares_fit = len(valid) == len(outcomes) and _shares_fit(valid)
 
     def _row(self, bucket: FlowBucket, name: str, figure: Figure) -> OutcomeRow | str:
-        """The row of one outcome, or why it is refused."""
-        count, whole = figure.outcome_count, whole_number(figure.outcome_count)
+        """The row of one outcome, or why it is rejected."""
+        count = whole_number(figure.outcome_count)
         share, percentage = figure.percent_of_total, share_of(figure.percent_of_total)
         success, failure = figure.success, figure.failure
-        good, bad = whole_number(success), whole_number(failure)
-        if whole is None:
-            return f"count is not a whole number from 0 to 2^63-1: {shown(count)}"
+        success_count, failure_count = whole_number(success), whole_number(failure)
+        if count is None:
+            return f"count is not a whole number from 0 to 2^63-1: {shown(figure.outcome_count)}"
         if percentage is None and share is not None and not is_number(share):
             return f"percentOfTotal is not a number: {shown(share)}"
-        if success is None is failure or (good is not None and bad is not None and good + bad <= whole):
-            return OutcomeRow(bucket, name, whole, percentage, False, good, bad)
+        if success is None is failure or (
+            success_count is not None and failure_count is not None and success_count + failure_count <= count
+        ):
+            return OutcomeRow(bucket, name, count, percentage, False, success_count, failure_count)
         return f"successes and failures do not fit the count: {shown(success)} and {shown(failure)}"
 
-    def _refuse(self, entry: Entry, place: Span | str, fault: str | None, flow_id: str | None) -> None:
-        """An entry refused whole: a reject for each outcome in it, or one where none can be told."""
-        reason = fault or (place if isinstance(place, str) else "the entry's outcomes have no known shape")
-        start = place.start if isinstance(place, Span) else None
-        names = [None if self._frame.name_fault(name) else name for name in entry.outcomes or ()]
-        self.rejects.extend(Reject(reason, entry.text, flow_id, start, name) for name in names or [None])
-        if flow_id is not None and isinstance(place, Span):
-            self.rows.append(OutcomeRow(FlowBucket(flow_id, *place), "", None, None, rejected=True))
+    def _reject(self, entry: Entry, location: Span | str, fault: str | None, flow_id: str | None) -> None:
+        """Reject an entry: each of its outcomes, or the entry itself where its outcomes are unknown."""
+        reason = fault or (location if isinstance(location, str) else "the entry's outcomes have an unknown shape")
+        start = location.start if isinstance(location, Span) else None
+        names = [None if self._grid.name_fault(name) else name for name in entry.outcomes or ()]
+        self.rejects.extend(Reject(reason, entry.raw, flow_id, start, name) for name in names or [None])
+        if flow_id is not None and isinstance(location, Span):
+            self.rows.append(OutcomeRow(FlowBucket(flow_id, *location), "", None, None, rejected=True))
 
 
-def _fit(figures: Collection[ValidFigure]) -> bool:
-    """Whether the shares of one entry are near their counts' parts of its total."""
+def _shares_fit(figures: Collection[ValidFigure]) -> bool:
+    """Whether each share of an entry is within tolerance of its count over the entry's total."""
     total = sum([figure.outcome_count for figure in figures]) or 1
     for figure in figures:
         share = figure.percent_of_total
-        if share is not None and not -SHARE_NEAR <= share - figure.outcome_count / total <= SHARE_NEAR:
+        if share is not None and not -SHARE_TOLERANCE <= share - figure.outcome_count / total <= SHARE_TOLERANCE:
             return False
     return True
 
 
 def parse_instant(text: str) -> datetime | None:
-    """A strict ISO 8601 date and time with ``Z`` or an offset, in UTC; None for anything else."""
+    """An ISO 8601 date and time with ``Z`` or an offset, in UTC; None for any other text."""
     if not _iso.fullmatch(text):
         return None
     try:
@@ -240,9 +244,9 @@ def parse_instant(text: str) -> datetime | None:
 
 
 def flow_fault(flow_id: object) -> str | None:
-    """What is wrong with a flow's id, in words, or None."""
+    """Why a flow's id is invalid; None if it is valid."""
     if not isinstance(flow_id, str):
-        return "the entry has no flow id" if flow_id is None else f"the flow id is no text: {shown(flow_id)}"
+        return "the entry has no flow id" if flow_id is None else f"the flow id is not a string: {shown(flow_id)}"
     if not flow_id or flow_id.isspace():
         return "the flow id is blank"
     fault = text_fault(flow_id)
@@ -250,14 +254,14 @@ def flow_fault(flow_id: object) -> str | None:
 
 
 def text_fault(text: str) -> str | None:
-    """Why a text cannot be stored to the letter, or is too long to be a name; None where it can."""
+    """Why a text is invalid as an id or a name, as a verb phrase; None if it is valid."""
     if text.isascii():
         size = len(text)
     else:
         try:
             size = len(text.encode())
         except UnicodeEncodeError:
-            return "holds a lone surrogate"
+            return "contains a lone surrogate"
     if size > NAME_BYTES_MAX:
         return f"is longer than {NAME_BYTES_MAX} bytes of UTF-8"
-    return "holds a NUL" if "\0" in text else None
+    return "contains a NUL" if "\0" in text else None

@@ -1,7 +1,4 @@
-"""The corridor: fetch a scan's pages, normalise them, store them whole, tell of it.
-
-Everything else is a room off it. What it is given is planned already; what it raises, the worker judges.
-"""
+"""One scan: fetch its pages, normalise them, store them in one transaction, report."""
 
 from __future__ import annotations
 
@@ -11,34 +8,51 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 
 from service.clock import Clock, ClockMonitor
 from service.errors import CursorExpiredError, ExtractionError, PageError, QueryTooLargeError
+from service.extraction.cycle import Cycle
 from service.extraction.normalise import BucketGrid, normalise
 from service.genesys import GenesysClient
-from service.model import Normalised, Query, Scan, SplitHint, Window
+from service.model import NormalisedPage, Query, Scan, SplitHint, Window
 from service.plan.buckets import buckets, is_edge
 from service.plan.splitting import halve, largest, size, split_hint
 from service.postgres.lease import Lease
 from service.postgres.merge import Merged, ScanRecord, Staging, merge
 from service.postgres.pool import Database
 from service.postgres.windows import Ledger
+from service.telemetry import Emit
 
-RESTARTS = 2  # times that a scan begins again from page one when its cursor has gone
-Emit = Callable[..., None]
+RESTARTS = 2
+"""How often a scan restarts from page one after its cursor expired."""
 
 
 @dataclass
-class _Tally:
+class _Attempt:
+    """One attempt at a scan, from page one.
+
+    Attributes:
+        number: the scan's place in the org's sequence; of two scans over a bucket the higher one counts.
+        started_monotonic: in seconds of the monotonic clock.
+        date: the ``Date`` of the last response, and ``date_monotonic`` the time of its arrival.
+    """
+
+    scan: Scan
+    cycle: Cycle
+    staging: Staging
+    number: int
+    started_at: datetime
+    started_monotonic: float
     pages: int = 0
     entries: int = 0
-    date: datetime | None = None  # of the last response,
-    date_at: float = 0.0  # which came then, in seconds of the monotonic clock
+    date: datetime | None = None
+    date_monotonic: float = 0.0
 
 
 class Pipeline:
-    """Extracts scans of one org for as long as its lease is good."""
+    """Extracts the scans of one org while its lease is held."""
 
     def __init__(
         self,
@@ -57,151 +71,169 @@ class Pipeline:
         self._clock = clock
         self._monitor = monitor
         self._emit = emit
-        self._merging = asyncio.Lock()  # the org's row admits one at a time: wait here, and keep no connection
-        self._cuts: list[SplitHint] | None = None
-        # of the org's scans: a lease has an epoch of its own, and an owner numbers its scans as they begin
+        self._merging = asyncio.Lock()  # merges of an org queue here, where a waiting one holds no connection
+        self._split_hints: list[SplitHint] | None = None
+        # Epochs increase from lease to lease, so the numbers of scans increase across processes.
         self._numbers = itertools.count((lease.epoch << 32) + 1)
 
-    async def extract(
-        self, scan: Scan, cycle: str, may_begin: Callable[[], None], release_fetch_slot: Callable[[], None]
-    ) -> Merged:
-        """Bring one scan in, from its first page to its mark in the ledger.
+    async def extract(self, scan: Scan, cycle: Cycle, release_fetch_slot: Callable[[], None]) -> Merged:
+        """Extract one scan, from its first page to its mark in the ledger.
 
         Args:
-            scan: which.
+            scan: the scan.
             cycle: the cycle that it belongs to.
-            may_begin: called just before each of its queries begins; raises where none may.
-            release_fetch_slot: called after its last page, before it is stored.
+            release_fetch_slot: called after the last page was read, before the scan is stored.
 
         Raises:
-            ExtractionError: it did not come to its end; nothing of it is stored.
-            HoursOverError: what ``may_begin`` raised; nothing of it is stored.
-            DatabaseUnavailableError: the database was away; nothing of it is stored.
-            LeaseLostError: another process works the org now.
+            ExtractionError: the scan is incomplete; nothing of it is stored.
+            HoursOverError: the off-peak hours ended before one of its queries; nothing of it is stored.
+            NotSettledError: a window has not settled; nothing of the scan is stored.
+            DatabaseUnavailableError: nothing of it is stored.
+            LeaseLostError: another process holds the org.
         """
         query_hash = self._client.dialect.query_hash(scan.queries[0])
         await self._ledger.begin(scan, query_hash)
-        for attempt in range(RESTARTS + 1):
-            staging, tally = Staging(self._database, scan.org, self._client.hide), _Tally()
-            number, began_at, began = next(self._numbers), self._clock.now(), self._clock.monotonic()
+        for number in range(RESTARTS + 1):
+            attempt = self._attempt(scan, cycle)
             try:
                 for query in scan.queries:
-                    await self._fetch(query, scan, staging, tally, may_begin)
-                record = ScanRecord(
-                    scan=scan,
-                    buckets=buckets(scan.span, scan.granularity, scan.queries[0].timezone),
-                    flows=scan.queries[0].flows,
-                    query_hash=query_hash,
-                    number=number,
-                    began_at=began_at,
-                    began_monotonic=began,
-                    api_date=tally.date,
-                    api_monotonic=tally.date_at,
-                    pages=tally.pages,
-                    entries=tally.entries,
-                    cycle=cycle,
-                    by_id=self._client.dialect.by_id,
-                )
+                    await self._fetch(query, attempt)
                 release_fetch_slot()
+                record = self._record(attempt, query_hash)
                 async with self._merging:
-                    merged = await merge(self._database, self._lease, staging, record)
+                    merged = await merge(self._database, self._lease, attempt.staging, record)
             except CursorExpiredError as error:
-                await staging.discard()
-                if attempt == RESTARTS:
+                await attempt.staging.discard()
+                if number == RESTARTS:
                     raise
-                self._emit("window_restarted", **about(scan), query_hash=query_hash, reason=str(error))
+                self._emit("window_restarted", **scan_context(scan), query_hash=query_hash, reason=str(error))
             except BaseException as error:
-                await staging.abandon()
+                await attempt.staging.abandon()
                 if isinstance(error, ExtractionError):
                     self._client.clean(error)
                 raise
             else:
                 self._monitor.observe("database", merged.database_time)
-                self._tell(scan, record, merged)
+                self._report(scan, record, merged)
                 return merged
         raise AssertionError("the last attempt returns or raises")
 
-    async def _fetch(
-        self, query: Query, scan: Scan, staging: Staging, tally: _Tally, may_begin: Callable[[], None]
-    ) -> None:
-        """Read one query to its end, in halves where the engine finds it too large."""
-        waiting, too_slow = [query], []
-        most = largest(query, scan.span, await self._known_cuts())
+    def _attempt(self, scan: Scan, cycle: Cycle) -> _Attempt:
+        return _Attempt(
+            scan,
+            cycle,
+            Staging(self._database, scan.org, self._client.hide),
+            next(self._numbers),
+            self._clock.now(),
+            self._clock.monotonic(),
+        )
+
+    def _record(self, attempt: _Attempt, query_hash: str) -> ScanRecord:
+        scan = attempt.scan
+        return ScanRecord(
+            scan=scan,
+            buckets=buckets(scan.span, scan.granularity, scan.queries[0].timezone),
+            flows=scan.queries[0].flows,
+            query_hash=query_hash,
+            number=attempt.number,
+            began_at=attempt.started_at,
+            began_monotonic=attempt.started_monotonic,
+            api_date=attempt.date,
+            api_monotonic=attempt.date_monotonic,
+            pages=attempt.pages,
+            entries=attempt.entries,
+            cycle=attempt.cycle.id,
+            by_id=self._client.dialect.by_id,
+        )
+
+    async def _fetch(self, query: Query, attempt: _Attempt) -> None:
+        """Read one query to its end, split into halves where the API rejects it as too large."""
+        waiting, timed_out = [query], []
+        limit = largest(query, attempt.scan.span, await self._hints())
         while waiting:
             query = waiting.pop(0)
             halves = halve(query)
-            if halves and size(query) > most:
+            if halves and size(query) > limit:
                 waiting[:0] = halves
                 continue
-            pages_before = tally.pages
+            pages_before = attempt.pages
             try:
-                async with aclosing(self._pages(query, tally, may_begin)) as pages:
-                    async for normalised in pages:
-                        _attributable(scan, normalised)
-                        await staging.add(normalised)
+                async with aclosing(self._pages(query, attempt)) as pages:
+                    async for page in pages:
+                        _check_attributable(attempt.scan, page)
+                        await attempt.staging.add(page)
             except QueryTooLargeError as error:
                 if halves is None:
                     raise
-                midway = tally.pages > pages_before
-                if error.status == HTTPStatus.GATEWAY_TIMEOUT and not midway:
-                    too_slow.append((query, halves))
+                after_pages = attempt.pages > pages_before
+                if error.status == HTTPStatus.GATEWAY_TIMEOUT and not after_pages:
+                    timed_out.append((query, halves))
                 else:
-                    await self._remember_cut(query, halves)
-                if midway:
-                    raise CursorExpiredError(f"too large, and told midway: {error}") from error
+                    await self._store_hint(query, halves)
+                if after_pages:
+                    raise CursorExpiredError(f"rejected as too large after its first page: {error}") from error
                 waiting[:0] = halves
-        for slow, halves in too_slow:  # its halves did pass, so it was the size, and not the server's bad hour
-            await self._remember_cut(slow, halves)
+        for slow, halves in timed_out:  # its halves passed: the size was the cause, not the state of the server
+            await self._store_hint(slow, halves)
 
-    async def _pages(
-        self, query: Query, tally: _Tally, may_begin: Callable[[], None]
-    ) -> AsyncGenerator[Normalised, None]:
-        frame = BucketGrid.of(
+    async def _pages(self, query: Query, attempt: _Attempt) -> AsyncGenerator[NormalisedPage, None]:
+        grid = BucketGrid.of(
             query,
             buckets(query.span, query.granularity, query.timezone),
             lambda at: is_edge(at, query.granularity, query.timezone),
         )
-        async with aclosing(self._client.scan(query, may_begin)) as pages:
+        check = partial(self._check_query_allowed, attempt.scan, attempt.cycle)
+        async with aclosing(self._client.scan(query, check)) as pages:
             async for page in pages:
-                tally.pages += 1
-                tally.date, tally.date_at = page.date, self._clock.monotonic()
-                tally.entries += len(page.entries)
-                self._emit("page_read", org=query.org, page=tally.pages, entries=len(page.entries))
-                yield normalise(page.entries, frame)
+                attempt.pages += 1
+                attempt.date, attempt.date_monotonic = page.date, self._clock.monotonic()
+                attempt.entries += len(page.entries)
+                self._emit("page_read", org=query.org, page=attempt.pages, entries=len(page.entries))
+                yield normalise(page.entries, grid)
 
-    async def _remember_cut(self, query: Query, halves: tuple[Query, Query]) -> None:
-        cut = split_hint(query, halves)
-        await self._ledger.cut(self._client.dialect.query_hash(query), cut)
-        (await self._known_cuts()).append(cut)
+    def _check_query_allowed(self, scan: Scan, cycle: Cycle) -> None:
+        """Check again just before each query: the scan may have run for long, or waited for a 429.
 
-    async def _known_cuts(self) -> list[SplitHint]:
-        if self._cuts is None:
-            self._cuts = await self._ledger.cuts()
-        return self._cuts
+        Raises:
+            HoursOverError: the off-peak hours are over.
+            NotSettledError: a window has not settled.
+        """
+        cycle.check_query_allowed()
+        check_settled(scan, self._client)
 
-    def _tell(self, scan: Scan, record: ScanRecord, merged: Merged) -> None:
-        hide = self._client.hide  # the log has no secrets, even where the server names an outcome after one
+    async def _store_hint(self, query: Query, halves: tuple[Query, Query]) -> None:
+        hint = split_hint(query, halves)
+        await self._ledger.cut(self._client.dialect.query_hash(query), hint)
+        (await self._hints()).append(hint)
+
+    async def _hints(self) -> list[SplitHint]:
+        if self._split_hints is None:
+            self._split_hints = await self._ledger.cuts()
+        return self._split_hints
+
+    def _report(self, scan: Scan, record: ScanRecord, merged: Merged) -> None:
+        hide = self._client.hide  # an outcome's name may contain a secret
         for window, reason, flow_id, outcome in merged.rejects:
             self._emit(
                 "entry_rejected",
-                **_of_window(window, record),
+                **_window_context(window, record),
                 reason=reason,
                 flow_id=flow_id and hide(flow_id),
                 outcome=outcome and hide(outcome),
             )
         for window in scan.windows:
-            known = _of_window(window, record)
+            context = _window_context(window, record)
             if window in merged.missing:
                 missing = merged.missing[window]
                 names = [hide(name) for name in missing.sample]
-                self._emit("outcome_missing", **known, rows=missing.rows, outcomes=names)
+                self._emit("outcome_missing", **context, rows=missing.rows, outcomes=names)
             if window in merged.restated:
-                self._emit("outcome_restated", **known, rows=merged.restated[window])
+                self._emit("outcome_restated", **context, rows=merged.restated[window])
             if window in merged.mismatched:
-                self._emit("percentage_mismatch", **known, rows=merged.mismatched[window])
+                self._emit("percentage_mismatch", **context, rows=merged.mismatched[window])
             self._emit(
                 "window_doubted" if window in merged.doubted else "window_complete",
-                **known,
+                **context,
                 granularity=scan.granularity.value,
                 pages=record.pages,
                 rows=merged.rows.get(window, 0),
@@ -210,7 +242,28 @@ class Pipeline:
             )
 
 
-def _of_window(window: Window, record: ScanRecord) -> dict[str, object]:
+def check_settled(scan: Scan, client: GenesysClient) -> None:
+    """Check that the scan's windows have settled by the API's clock, as far as it is known.
+
+    Raises:
+        NotSettledError: a window has not settled.
+    """
+    server_time = client.server_clock.now()
+    if server_time is not None:
+        scan.check_settled(server_time)
+
+
+def scan_context(scan: Scan) -> dict[str, object]:
+    """The fields that identify a scan in an event."""
+    return {
+        "org": scan.org,
+        "job": scan.windows[0].job,
+        "window_start": scan.span.start,
+        "window_end": scan.span.end,
+    }
+
+
+def _window_context(window: Window, record: ScanRecord) -> dict[str, object]:
     return {
         "org": window.org,
         "job": window.job,
@@ -220,21 +273,11 @@ def _of_window(window: Window, record: ScanRecord) -> dict[str, object]:
     }
 
 
-def about(scan: Scan) -> dict[str, object]:
-    """What an event says of a scan."""
-    return {
-        "org": scan.org,
-        "job": scan.windows[0].job,
-        "window_start": scan.span.start,
-        "window_end": scan.span.end,
-    }
-
-
-def _attributable(scan: Scan, normalised: Normalised) -> None:
-    """A refused entry whose bucket cannot be told has to be put down to one window.
+def _check_attributable(scan: Scan, page: NormalisedPage) -> None:
+    """Check that each reject belongs to a known window.
 
     Raises:
-        PageError: the scan has several; the worker then asks for them one by one.
+        PageError: a reject's bucket is unknown and the scan has several windows; the scanner retries each.
     """
-    if len(scan.windows) > 1 and any(reject.bucket_start is None for reject in normalised.rejects):
-        raise PageError("an entry's bucket cannot be told, so its windows have to be asked for one by one")
+    if len(scan.windows) > 1 and any(reject.bucket_start is None for reject in page.rejects):
+        raise PageError("an entry's bucket is unknown; retrying its windows one by one")

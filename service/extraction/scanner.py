@@ -1,21 +1,22 @@
-"""Windows into scans: joined where that saves requests, apart where one of them is at fault."""
+"""Windows into scans: grouped to save requests, split and coarsened where the API rejects a query."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from asyncio import CancelledError
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from http import HTTPStatus
 
 from service.clock import Clock
 from service.config import Org
 from service.errors import (
+    AdmissionClosedError,
     CircuitOpenError,
     DatabaseUnavailableError,
     ExtractionError,
+    GivenUpError,
     GranularityError,
     HoursOverError,
     LeaseLostError,
@@ -25,47 +26,36 @@ from service.errors import (
     QueryTooLargeError,
     RateLimitedError,
 )
-from service.extraction.admission import AdmissionClosedError, ScanAdmission
-from service.extraction.cycle import CyclePolicy, CycleResult
-from service.extraction.pipeline import Pipeline, about
+from service.extraction.admission import ScanAdmission
+from service.extraction.cycle import Cycle, CyclePolicy
+from service.extraction.pipeline import Pipeline, check_settled, scan_context
 from service.genesys import GenesysClient
 from service.model import Granularity, Scan, Span, Window
 from service.plan import granularity, grouping
 from service.plan.grouping import OrgSettings
 from service.postgres.merge import Partitions
 from service.postgres.windows import Ledger, LedgerWindow
+from service.telemetry import Emit
 
-Emit = Callable[..., None]
-
-# Who begins first where scans wait: today's figures, then what was asked for by hand, then the backlog.
-RECENT, BY_HAND, BACKLOG = range(3)
-
-# What may be the fault of one of the windows that were asked together.
+# Errors that one window of a scan may have caused alone.
 _OF_ONE_WINDOW = (PageError, GranularityError, QueryTooLargeError)
 
-_BUCKET_SECONDS = {Granularity.HOURLY: 3600.0, Granularity.DAILY: 86400.0, Granularity.MONTHLY: 30 * 86400.0}
-
-
-class GivenUpError(Exception):
-    """The org is left alone for the rest of this run."""
-
-
-# What ends a cycle and is no fault of the program's: another error is rather told.
-_KNOWN = (DatabaseUnavailableError, LeaseLostError, GivenUpError)
+# Expected ends of a cycle; of several errors, another one is raised first.
+_EXPECTED = (DatabaseUnavailableError, LeaseLostError, GivenUpError)
 
 
 class Scanner:
-    """Runs windows of one org as scans, so many at once as its gate lets in.
+    """Runs the windows of one org as scans.
 
     Args:
-        org: its configuration; replaced as a whole at a reload.
-        client: asks its API.
-        ledger: where what becomes of them is noted.
-        pipeline: brings one scan in.
-        partitions: has them made ahead.
-        clock: the time.
-        emit: told every event.
-        gives_up: an open breaker or a long Retry-After ends the run instead of being waited out.
+        org: its configuration; ``configure`` replaces it.
+        client: sends the queries.
+        ledger: holds the state of the windows.
+        pipeline: extracts a scan.
+        partitions: creates missing partitions.
+        clock: the process's clock.
+        emit: receives the events.
+        gives_up: whether an open breaker or a long ``Retry-After`` ends the run instead of being waited out.
     """
 
     def __init__(
@@ -81,7 +71,7 @@ class Scanner:
         gives_up: bool,
     ) -> None:
         self.org = org
-        self.gate = ScanAdmission(org.concurrency)
+        self.admission = ScanAdmission(org.concurrency)
         self._client = client
         self._ledger = ledger
         self._pipeline = pipeline
@@ -91,67 +81,60 @@ class Scanner:
         self._gives_up = gives_up
 
     def configure(self, org: Org) -> None:
-        """Take over the org's changed configuration for the scans that begin from now on."""
+        """Apply the org's changed configuration to the scans that start from now on."""
         self.org = org
-        self.gate.widen(org.concurrency)
+        self.admission.resize(org.concurrency)
 
     @property
     def settings(self) -> OrgSettings:
-        """What of the configuration shapes queries."""
+        """The configuration that shapes queries."""
         org = self.org
         return OrgSettings(org.name, org.timezone, org.flows, org.page_size, org.concurrency)
 
-    async def run(
-        self,
-        found: Sequence[LedgerWindow],
-        terms: CyclePolicy,
-        cycle: str,
-        tally: CycleResult,
-        priority: Callable[[Window], int],
-    ) -> None:
-        """Join the windows into scans and run these, until there is none left that may begin."""
-        alone = [each.window.span for each in found if each.ask_alone]
-        waiting, timezone = [each.window for each in found], self.org.timezone
+    async def run(self, windows: Sequence[LedgerWindow], cycle: Cycle) -> None:
+        """Group the windows into scans and run them; the cycle's result counts what became of them.
+
+        Raises:
+            DatabaseUnavailableError, LeaseLostError, GivenUpError: windows that were not stored stay due.
+        """
+        isolated = [each.window.span for each in windows if each.ask_alone]
+        waiting, timezone = [each.window for each in windows], self.org.timezone
         while waiting:
-            if self.org.timezone != timezone:  # by a reload: their edges are none any more
-                tally.put_back += len(waiting)
+            if self.org.timezone != timezone:  # changed by a reload: the windows' edges are no longer bucket edges
+                cycle.result.requeued += len(waiting)
                 return
             first = waiting[0]
-            group = [w for w in waiting if (w.work, w.requested, w.granularity) == _kind(first)]
-            rest = [w for w in waiting if (w.work, w.requested, w.granularity) != _kind(first)]
+            alike = [window for window in waiting if _kind(window) == _kind(first)]
+            others = [window for window in waiting if _kind(window) != _kind(first)]
             entries = await self._ledger.entries_per_bucket(
-                first.work, first.granularity, _BUCKET_SECONDS[first.granularity]
+                first.stream, first.granularity, first.granularity.bucket_length.total_seconds()
             )
-            joined = grouping.group_windows(
-                group,
+            groups = grouping.group_windows(
+                alike,
                 self.settings,
                 entries_per_bucket=max(entries, 1.0) if entries is not None else len(self.org.flows) or None,
-                delay=terms.delay,
-                metrics_delay=terms.metrics_delay,
-                alone=alone,
+                delay=cycle.policy.delay,
+                metrics_delay=cycle.policy.metrics_delay,
+                isolated=isolated,
             )
-            work = [
-                partial(self._run_or_split, self._scan(each, terms), terms, cycle, tally, min(map(priority, each)))
-                for each in joined.scans
-            ]
             try:
-                await self._run_all(work)
+                await self._run_all([self._scan(each, cycle.policy) for each in groups.scans], cycle)
             except GivenUpError as error:
                 await self._ledger.note_skipped(waiting, str(error))
                 raise
-            waiting = joined.later + rest
+            waiting = groups.later + others
 
-    async def _run_all(self, work: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
-        """Run all of them; the first that cannot go on ends the others.
+    async def _run_all(self, scans: Sequence[Scan], cycle: Cycle) -> None:
+        """Run the scans side by side; the first unexpected end of one cancels the others.
 
-        None raises into the group: beside an error it forgets that it was cancelled, before Python 3.13 at least,
-        and an org that was lost would go on being worked.
+        No task raises into the group: before Python 3.13 a TaskGroup that has an error of its own to raise drops a
+        cancellation from outside, and an org whose lease is lost would be worked on.
         """
         errors: list[Exception] = []
 
-        async def attempt(each: Callable[[], Coroutine[None, None, None]]) -> None:
+        async def attempt(scan: Scan) -> None:
             try:
-                await each()
+                await self._run_or_split(scan, cycle)
             except Exception as error:  # noqa: BLE001 - raised below
                 errors.append(error)
                 for task in tasks:
@@ -159,121 +142,111 @@ class Scanner:
                         task.cancel()
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(attempt(each)) for each in work]
+            tasks = [group.create_task(attempt(each)) for each in scans]
         if errors:
-            raise next((error for error in errors if not isinstance(error, _KNOWN)), errors[0])
+            raise next((error for error in errors if not isinstance(error, _EXPECTED)), errors[0])
 
-    def _scan(self, joined: Sequence[Window], terms: CyclePolicy) -> Scan:
-        span = Span(joined[0].span.start, joined[-1].span.end)
-        asked = grouping.queries(
-            span,
-            joined[0].granularity,
+    def _scan(self, windows: Sequence[Window], policy: CyclePolicy) -> Scan:
+        queries = grouping.queries(
+            Span(windows[0].span.start, windows[-1].span.end),
+            windows[0].granularity,
             self.settings,
-            delay=terms.delay,
-            metrics_delay=terms.metrics_delay,
+            delay=policy.delay,
+            metrics_delay=policy.metrics_delay,
             now=self._clock.now(),
         )
-        return Scan(tuple(joined), asked, terms.expect_for, terms.delay)
+        return Scan(tuple(windows), queries, policy.expect_for, policy.delay)
 
-    async def _run_or_split(
-        self, scan: Scan, terms: CyclePolicy, cycle: str, tally: CycleResult, priority: int
-    ) -> None:
-        """Run one scan; what fails because windows were asked together is asked one by one."""
+    async def _run_or_split(self, scan: Scan, cycle: Cycle) -> None:
+        """Run one scan; retry its windows one by one where one of them may be the cause of an error."""
         try:
-            await self._extract(scan, terms, cycle, tally, priority)
+            await self._extract(scan, cycle)
         except NotSettledError as error:
-            await self._postpone(replace(scan, windows=scan.windows[error.settled :]), error, tally)
+            await self._postpone(replace(scan, windows=scan.windows[error.settled :]), error, cycle)
             if error.settled:
-                await self._run_or_split(
-                    self._scan(scan.windows[: error.settled], terms), terms, cycle, tally, priority
-                )
+                await self._run_or_split(self._scan(scan.windows[: error.settled], cycle.policy), cycle)
         except ExtractionError as error:
-            bad_hour = error.status == HTTPStatus.GATEWAY_TIMEOUT  # the server's, and every window's
-            if len(scan.windows) > 1 and isinstance(error, _OF_ONE_WINDOW) and not bad_hour:
-                self._emit("scan_split", **about(scan), windows=len(scan.windows), reason=str(error))
+            overloaded = error.status == HTTPStatus.GATEWAY_TIMEOUT  # would fail each window the same way
+            if len(scan.windows) > 1 and isinstance(error, _OF_ONE_WINDOW) and not overloaded:
+                self._emit("scan_split", **scan_context(scan), windows=len(scan.windows), reason=str(error))
                 await self._ledger.interrupt(scan, str(error), ask_alone=not isinstance(error, GranularityError))
                 for window in scan.windows:
-                    await self._run_or_split(self._scan([window], terms), terms, cycle, tally, priority)
+                    await self._run_or_split(self._scan([window], cycle.policy), cycle)
                 return
-            coarser = self._coarser(scan.windows[0], terms) if isinstance(error, GranularityError) else None
+            coarser = self._coarser(scan.windows[0], cycle.policy) if isinstance(error, GranularityError) else None
             if coarser is None:
-                await self._failed(scan, error, tally)
+                await self._fail(scan, error, cycle)
                 return
-            self.tell_adjusted(coarser, str(error))
+            self.report_adjusted(coarser, str(error))
             await self._ledger.replace(scan.windows[0], coarser)
-            await self._run_or_split(self._scan([coarser], terms), terms, cycle, tally, priority)
+            await self._run_or_split(self._scan([coarser], cycle.policy), cycle)
 
-    def _check_query_allowed(self, scan: Scan, terms: CyclePolicy) -> None:
-        """Called before each query of a scan, which may take long, and be held back by a 429.
-
-        Raises:
-            HoursOverError: the off-peak hours are over.
-            NotSettledError: a window has not settled by the API's clock, as its last response showed it.
-        """
-        if not terms.in_hours(self._clock.now()):
-            raise HoursOverError("the off-peak hours are over")
-        self._check_settled(scan)
-
-    def _check_settled(self, scan: Scan) -> None:
-        server_time = self._client.server_clock.now()
-        if server_time is not None:
-            scan.check_settled(server_time)
-
-    async def _postpone(self, scan: Scan, error: NotSettledError, tally: CycleResult) -> None:
-        """Leave windows due that the clock which decides does not let be stored yet."""
-        tally.postponed += len(scan.windows)
-        tally.settles_in = min(tally.settles_in, error.seconds)
-        await self._ledger.interrupt(scan, str(error))
-        self._emit("window_postponed", **about(scan), windows=len(scan.windows), reason=str(error))
-
-    async def _extract(
-        self, scan: Scan, terms: CyclePolicy, cycle: str, tally: CycleResult, priority: int
-    ) -> None:
+    async def _extract(self, scan: Scan, cycle: Cycle) -> None:
+        """Extract one scan when it is admitted, and count what became of its windows."""
+        result = cycle.result
         while True:
             try:
-                async with self.gate.enter(scan, priority) as release_fetch_slot:
-                    if not terms.may_begin(self._clock.now()):
-                        tally.put_back += len(scan.windows)
+                async with self.admission.slot(scan, cycle.priority_of(scan)) as release_fetch_slot:
+                    if not cycle.may_start_scan():
+                        result.requeued += len(scan.windows)
                         return
-                    self._check_settled(scan)
+                    check_settled(scan, self._client)
                     await self._partitions.ensure(scan.span)
-                    merged = await self._pipeline.extract(
-                        scan, cycle, partial(self._check_query_allowed, scan, terms), release_fetch_slot
-                    )
+                    merged = await self._pipeline.extract(scan, cycle, release_fetch_slot)
             except (CircuitOpenError, RateLimitedError) as error:
-                if self._gives_up:
-                    await self._failed(scan, error, tally)
-                    raise GivenUpError(str(error)) from error
-                if isinstance(error, RateLimitedError):
-                    raise
-                await self._ledger.interrupt(scan, str(error))
-                await self.gate.pause(error.retry_after)
-            except (
-                AdmissionClosedError,
-                HoursOverError,
-                DatabaseUnavailableError,
-                LeaseLostError,
-                CancelledError,
-            ) as error:
-                tally.put_back += len(scan.windows)
-                if isinstance(error, (HoursOverError, CancelledError)):
-                    await self._put_back(scan)
-                if isinstance(error, (AdmissionClosedError, HoursOverError)):
-                    return
+                await self._wait_for_breaker(scan, error, cycle)
+            except AdmissionClosedError:
+                result.requeued += len(scan.windows)
+                return
+            except HoursOverError:
+                result.requeued += len(scan.windows)
+                await self._requeue(scan)
+                return
+            except (DatabaseUnavailableError, LeaseLostError):
+                result.requeued += len(scan.windows)
+                raise
+            except CancelledError:
+                result.requeued += len(scan.windows)
+                await self._requeue(scan)
                 raise
             else:
-                tally.doubted += len(merged.doubted)
-                tally.complete += len(scan.windows) - len(merged.doubted)
+                result.doubted += len(merged.doubted)
+                result.complete += len(scan.windows) - len(merged.doubted)
                 return
 
-    async def _put_back(self, scan: Scan) -> None:
-        """Note that a scan was stopped; where that cannot be done in time, the next owner's start does it."""
+    async def _wait_for_breaker(
+        self, scan: Scan, error: CircuitOpenError | RateLimitedError, cycle: Cycle
+    ) -> None:
+        """Wait until the breaker lets a request through, unless the run gives up the org.
+
+        Raises:
+            GivenUpError: the run gives up the org.
+            RateLimitedError: the retries of a 429 are used up.
+        """
+        if self._gives_up:
+            await self._fail(scan, error, cycle)
+            raise GivenUpError(str(error)) from error
+        if isinstance(error, RateLimitedError):
+            raise error
+        await self._ledger.interrupt(scan, str(error))
+        await self.admission.pause(error.retry_after)
+
+    async def _requeue(self, scan: Scan) -> None:
+        """Mark a stopped scan's windows as pending; if that fails, the next owner's start does."""
         with contextlib.suppress(DatabaseUnavailableError, TimeoutError):
             async with asyncio.timeout(1):
                 await self._ledger.interrupt(scan)
 
-    async def _failed(self, scan: Scan, error: ExtractionError, tally: CycleResult) -> None:
-        tally.failed += len(scan.windows)
+    async def _postpone(self, scan: Scan, error: NotSettledError, cycle: Cycle) -> None:
+        """Leave windows due that have not settled by the clock that decides."""
+        result = cycle.result
+        result.postponed += len(scan.windows)
+        result.settles_in = min(result.settles_in, error.seconds)
+        await self._ledger.interrupt(scan, str(error))
+        self._emit("window_postponed", **scan_context(scan), windows=len(scan.windows), reason=str(error))
+
+    async def _fail(self, scan: Scan, error: ExtractionError, cycle: Cycle) -> None:
+        cycle.result.failed += len(scan.windows)
         reason = f"{error} ({error.hint})" if error.hint else str(error)
         for window in scan.windows:
             self._emit(
@@ -288,24 +261,24 @@ class Scanner:
                 code=error.code,
                 context_id=error.context_id,
             )
-        too_slow = isinstance(error, QueryTimeoutError) and len(scan.windows) > 1
-        await self._ledger.fail(scan, reason, ask_alone=too_slow)
+        timed_out = isinstance(error, QueryTimeoutError) and len(scan.windows) > 1
+        await self._ledger.fail(scan, reason, ask_alone=timed_out)
 
-    def _coarser(self, window: Window, terms: CyclePolicy) -> Window | None:
-        """The window one step coarser, where that is allowed: never twice, and a job's never past itself."""
+    def _coarser(self, window: Window, policy: CyclePolicy) -> Window | None:
+        """The window one step coarser; None where it was coarsened before or the policy allows no coarser one."""
         step = granularity.coarser(window.granularity)
         order = list(Granularity)
-        if window.coarsened or step is None or order.index(step) > order.index(terms.coarsest):
+        if window.coarsened or step is None or order.index(step) > order.index(policy.coarsest):
             return None
         if window.job is not None:
             return replace(window, granularity=step, coarsened=True)
         adjusted = granularity.adjust(
-            window.span, step.value, self.org.tz, self._clock.now() - terms.delay, coarsest=step
+            window.span, step.value, self.org.tz, self._clock.now() - policy.delay, coarsest=step
         )
         return adjusted and replace(window, span=adjusted.span, granularity=step, coarsened=True)
 
-    def tell_adjusted(self, window: Window, reason: str) -> None:
-        """Tell that a window is asked for at another granularity than was asked for, and why."""
+    def report_adjusted(self, window: Window, reason: str) -> None:
+        """Report that a window is queried at another granularity than requested, and why."""
         self._emit(
             "granularity_adjusted",
             org=window.org,
@@ -319,4 +292,4 @@ class Scanner:
 
 
 def _kind(window: Window) -> tuple[str, str, Granularity]:
-    return window.work, window.requested, window.granularity
+    return window.stream, window.requested, window.granularity

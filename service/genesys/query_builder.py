@@ -77,8 +77,8 @@ class QueryBuilder:
             )
         builder: dict[str, Any] = {
             "queryType": "routing/engagement",
-            "dateFrom": instant(query.asked.start),
-            "dateTo": instant(query.asked.end),
+            "dateFrom": instant(query.request_span.start),
+            "dateTo": instant(query.request_span.end),
             "metrics": ["flow-outcomes"],
             "filters": filters,
             "groupBy": ["flow-id"],
@@ -190,12 +190,12 @@ def _bare_entry(fields: dict[str, Any], text: str, query: Query) -> Entry:
         raise PageError(
             "the page says neither flow nor bucket, and the query does not name exactly one flow over one bucket"
         )
-    interval = (instant(query.asked.start), instant(query.asked.end))
+    interval = (instant(query.request_span.start), instant(query.request_span.end))
     return Entry(query.flows[0], interval, _loose_outcomes(fields["metrics"]), text.strip())
 
 
 def _is_one_bucket(query: Query) -> bool:
-    start, end = query.asked
+    start, end = query.request_span
     if query.granularity is Granularity.HOURLY:
         return end - start == timedelta(hours=1)
     here = start.astimezone(ZoneInfo(query.timezone))

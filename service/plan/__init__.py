@@ -1,13 +1,13 @@
-"""What to request, and when: pure functions without I/O that never read the clock.
+"""Which windows to query, when, and in which queries. Pure: no I/O, and no clock is read.
 
 ::
 
     calendar      where hours, days, weeks and months begin in a time zone
-    buckets       the steps of a granularity, built on the calendar
-    granularity   how wide a span may be; coarsening, widening and cutting
-    windows       the windows of a job, and when each is due
-    selection     which of them a cycle takes, in what order
-    grouping      adjacent windows in one scan, spans as queries
-    splitting     halves of a query
-    forecast      what windows will cost
+    buckets       the buckets of a granularity
+    granularity   how wide a span may be; widening, coarsening, cutting
+    windows       a job's windows, and when each is due
+    selection     the windows of a cycle, in order
+    grouping      adjacent windows as scans, spans as queries
+    splitting     queries that are too large, in halves
+    forecast      the requests that windows need
 """

@@ -1,4 +1,4 @@
-"""The steps of a granularity: an hour, a day, a month, each beginning where the org's time zone says."""
+"""The buckets of a granularity: hours, days or months of the org's time zone."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _STEPS = {Granularity.HOURLY: Step.HOUR, Granularity.DAILY: Step.DAY, Granularit
 
 
 def floor(at: datetime, granularity: Granularity, tz: Zone) -> datetime:
-    """The start of the bucket that holds ``at``, in UTC."""
+    """The start of the bucket that contains ``at``, in UTC."""
     return calendar.at_or_before(at, _STEPS[granularity], tz)
 
 
 def ceil(at: datetime, granularity: Granularity, tz: Zone) -> datetime:
-    """The first bucket edge that is not before ``at``, in UTC."""
+    """The first bucket edge at or after ``at``, in UTC."""
     return calendar.at_or_after(at, _STEPS[granularity], tz)
 
 
 def following(at: datetime, granularity: Granularity, tz: Zone) -> datetime:
-    """The first bucket edge after ``at``, in UTC: where the bucket that holds ``at`` ends."""
+    """The end of the bucket that contains ``at``, in UTC."""
     return calendar.after(at, _STEPS[granularity], tz)
 
 
@@ -33,7 +33,7 @@ def is_edge(at: datetime, granularity: Granularity, tz: Zone) -> bool:
 
 
 def buckets(span: Span, granularity: Granularity, tz: Zone) -> list[Span]:
-    """The buckets of a span, in order, without a gap between them.
+    """The buckets of a span, in order and without gaps.
 
     Raises:
         ValueError: the span does not begin and end on bucket edges.

@@ -1,12 +1,11 @@
-"""Where hours, days, weeks and months begin in a time zone.
+"""The starts of hours, days, weeks and months in a time zone, called edges.
 
-A day begins at the first instant whose local time is its midnight, or at the jump where its midnight was skipped:
-a day of 23 or 25 hours is one day, a day that a zone left out is none. An hour begins where local time is a full
-hour; where a zone jumps by half an hour, as Australia/Lord_Howe does, the hour before the jump takes the rest
-along and lasts an hour and a half. So the edges of each step follow one another without a gap, and every day's
-edge is an hour's edge, in each zone there is since 1999.
+A day begins at the first instant whose local time is midnight, or at the offset change that skips midnight. So a
+day of 23 or 25 hours is one day, and a date that a zone skipped is none. An hour begins where local time is a full
+hour; before a change of half an hour, as in Australia/Lord_Howe, one hour lasts an hour and a half. The edges of a
+step leave no gap, and since 1999 every day's edge is an hour's edge in every zone.
 
-Instants come in aware and go out in UTC.
+Arguments are aware instants of any zone; results are in UTC.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _TICK = timedelta(microseconds=1)
 
 
 class Step(StrEnum):
-    """What time can be cut into; a week begins on Monday."""
+    """A unit of the calendar; a week begins on Monday."""
 
     HOUR = "hour"
     DAY = "day"
@@ -34,61 +33,61 @@ class Step(StrEnum):
 
 
 def zone(tz: Zone) -> ZoneInfo:
-    """The zone itself, where only its IANA name is given."""
+    """The zone of an IANA name; a zone is returned as it is."""
     return tz if isinstance(tz, ZoneInfo) else ZoneInfo(tz)
 
 
 def at_or_before(at: datetime, step: Step, tz: Zone) -> datetime:
-    """The last edge that is not after ``at``."""
-    found = zone(tz)
+    """The last edge at or before ``at``."""
+    tz = zone(tz)
     if step is Step.HOUR:
-        return _hour_before(at.astimezone(UTC), found)
-    return day_start(_dated(at, step, found), found)
+        return _hour_before(at.astimezone(UTC), tz)
+    return day_start(_edge_date(at, step, tz), tz)
 
 
 def after(at: datetime, step: Step, tz: Zone) -> datetime:
     """The first edge after ``at``."""
-    found = zone(tz)
+    tz = zone(tz)
     if step is Step.HOUR:
-        return _hour_after(_hour_before(at.astimezone(UTC), found), found)
-    first = _dated(at, step, found)
+        return _hour_after(_hour_before(at.astimezone(UTC), tz), tz)
+    first = _edge_date(at, step, tz)
     following = _NEXT[step](first)
-    # A day that was skipped begins where the next one does.
-    while day_start(following, found) <= at:
+    # A skipped day begins where the next one does.
+    while day_start(following, tz) <= at:
         following = _NEXT[step](following)
-    return day_start(following, found)
+    return day_start(following, tz)
 
 
 def at_or_after(at: datetime, step: Step, tz: Zone) -> datetime:
-    """The first edge that is not before ``at``."""
+    """The first edge at or after ``at``."""
     before = at_or_before(at, step, tz)
     return before if before == at else after(at, step, tz)
 
 
 def until(start: datetime, end: datetime, step: Step, tz: Zone) -> list[datetime]:
-    """Every edge from ``start``, itself an edge, to the last that is not after ``end``."""
-    found = zone(tz)
-    run = [start]
+    """Every edge from ``start``, which must be one, to the last at or before ``end``."""
+    tz = zone(tz)
+    edges = [start]
     while True:
-        at = run[-1]
+        at = edges[-1]
         next_day = at + _DAY
-        if step is Step.HOUR and next_day <= end and _offset(at, found) == _offset(next_day, found):
-            run += [at + _HOUR * count for count in range(1, 25)]
+        if step is Step.HOUR and next_day <= end and _offset(at, tz) == _offset(next_day, tz):
+            edges += [at + _HOUR * count for count in range(1, 25)]
             continue
-        following = after(at, step, found)
+        following = after(at, step, tz)
         if following > end:
-            return run
-        run.append(following)
+            return edges
+        edges.append(following)
 
 
 def _offset(at: datetime, tz: ZoneInfo) -> timedelta | None:
     return at.astimezone(tz).utcoffset()
 
 
-def _dated(at: datetime, step: Step, tz: ZoneInfo) -> date:
-    """The local date of the last edge that is not after ``at``."""
+def _edge_date(at: datetime, step: Step, tz: ZoneInfo) -> date:
+    """The local date of the last edge at or before ``at``."""
     day = _FIRST[step](at.astimezone(tz).date())
-    # Clocks set back over midnight show a date twice: the edge is where it was shown first.
+    # Clocks set back over midnight repeat a date; its edge is the first occurrence.
     while day_start(day, tz) > at:
         day = _FIRST[step](day - timedelta(days=1))
     while day_start(_NEXT[step](day), tz) <= at:
@@ -110,16 +109,16 @@ _NEXT: dict[Step, Callable[[date], date]] = {
 
 @lru_cache(maxsize=16384)
 def day_start(day: date, tz: ZoneInfo) -> datetime:
-    """The first instant of a local date; that of the next one, where the zone left this date out."""
+    """The first instant of a local date; of the next date where the zone skipped this one."""
     wall = datetime.combine(day, time())
     at = wall.replace(tzinfo=tz).astimezone(UTC)
     if at.astimezone(tz).replace(tzinfo=None) == wall:
         return at
-    return _jump(wall.replace(tzinfo=tz, fold=1).astimezone(UTC), at, tz)
+    return _transition(wall.replace(tzinfo=tz, fold=1).astimezone(UTC), at, tz)
 
 
-def _jump(before: datetime, at: datetime, tz: ZoneInfo) -> datetime:
-    """The instant in (before, at] from which the zone's offset is no longer that of ``before``."""
+def _transition(before: datetime, at: datetime, tz: ZoneInfo) -> datetime:
+    """The first instant in (before, at] whose offset differs from that of ``before``."""
     offset = _offset(before, tz)
     low, high = before.replace(microsecond=0), at
     while high - low > timedelta(seconds=1):
@@ -132,26 +131,29 @@ def _jump(before: datetime, at: datetime, tz: ZoneInfo) -> datetime:
 
 
 def _past_hour(local: datetime) -> timedelta:
+    """The time since the last full hour."""
     return timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
 
 
 def _hour_before(at: datetime, tz: ZoneInfo) -> datetime:
+    """The last hour's edge at or before ``at``."""
     while True:
         local = at.astimezone(tz)
         hour = at - _past_hour(local)
         if _offset(hour, tz) == local.utcoffset():
             return hour
-        jump = _jump(hour, at, tz)
-        if not _past_hour(jump.astimezone(tz)):
-            return jump
-        at = jump - _TICK
+        transition = _transition(hour, at, tz)
+        if not _past_hour(transition.astimezone(tz)):
+            return transition
+        at = transition - _TICK
 
 
 def _hour_after(hour: datetime, tz: ZoneInfo) -> datetime:
+    """The first hour's edge after ``hour``, itself an edge."""
     following = hour + _HOUR
     at = hour
     while _offset(at, tz) != _offset(following, tz):
-        at = _jump(at, following, tz)
+        at = _transition(at, following, tz)
         past = _past_hour(at.astimezone(tz))
         if not past:
             return at

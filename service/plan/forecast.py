@@ -1,4 +1,4 @@
-"""What windows would cost: in how many queries, pages and seconds at the limit."""
+"""The queries, pages and seconds that windows need."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from math import ceil
 from service.model import Granularity, Span, Window
 from service.plan.grouping import MetricsDelay, OrgSettings, group_windows, pages, queries
 
-GUESSED_ENTRIES = 100.0
-"""Entries of a bucket where no answer was ever read: flows that reported something."""
+DEFAULT_ENTRIES = 100.0
+"""The assumed number of entries per bucket, that is of flows that report something, where none was ever read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What it takes to ask for windows.
+    """What it takes to query windows.
 
     Attributes:
-        scans: groups of adjacent windows that are asked for, and stored, together.
-        queries: what these are asked in; a scan has several where one may not be so long.
-        pages: requests, a token's not among them.
+        scans: groups of adjacent windows that are queried and stored together.
+        queries: a scan that is too long for one query needs several.
+        pages: one request each; token requests are not included.
     """
 
     scans: int = 0
@@ -40,30 +40,30 @@ def cost(
     delay: timedelta,
     metrics_delay: MetricsDelay,
     now: datetime,
-    alone: Collection[Span] = (),
+    isolated: Collection[Span] = (),
 ) -> Cost:
-    """What windows of one granularity cost, joined as a cycle would join them.
+    """The cost of windows of one granularity, grouped as a cycle groups them.
 
     Args:
-        windows: in the order of the work.
+        windows: in the order of extraction.
         org: the org's settings.
-        entries_per_bucket: how many entries a bucket is expected to bring.
+        entries_per_bucket: the expected number of entries per bucket.
         delay: the delay buffer.
-        metrics_delay: its mode; ``always`` asks for more than is kept.
+        metrics_delay: when the delay is sent; ``always`` requests more than is stored.
         now: the time of the cycle.
-        alone: spans of windows that are asked one by one.
+        isolated: spans of windows to query one by one.
     """
-    joined = group_windows(
+    groups = group_windows(
         windows,
         org,
         entries_per_bucket=entries_per_bucket,
         delay=delay,
         metrics_delay=metrics_delay,
-        alone=alone,
+        isolated=isolated,
     )
-    asked = [
-        query
-        for scan in joined.scans
+    sent = [
+        query.request_span
+        for scan in groups.scans
         for query in queries(
             Span(scan[0].span.start, scan[-1].span.end),
             scan[0].granularity,
@@ -73,18 +73,18 @@ def cost(
             now=now,
         )
     ]
-    needed = (ceil(pages(each.asked, each.granularity, entries_per_bucket, org.page_size)) for each in asked)
-    return Cost(len(joined.scans), len(asked), sum(max(1, each) for each in needed))
+    counts = (pages(span, windows[0].granularity, entries_per_bucket, org.page_size) for span in sent)
+    return Cost(len(groups.scans), len(sent), sum(max(1, ceil(count)) for count in counts))
 
 
 def seconds(requests: int, requests_per_second: float) -> float:
-    """How long so many requests take at the limit, where the answers come fast enough."""
+    """How long requests take at the rate limit, where responses are fast enough."""
     return requests / requests_per_second
 
 
 def by_granularity(windows: Iterable[Window]) -> dict[Granularity, list[Window]]:
-    """Windows that may be joined at all, in their order."""
-    found: dict[Granularity, list[Window]] = {}
+    """Windows by granularity, in their order; only those of one granularity can share a scan."""
+    groups: dict[Granularity, list[Window]] = {}
     for window in windows:
-        found.setdefault(window.granularity, []).append(window)
-    return found
+        groups.setdefault(window.granularity, []).append(window)
+    return groups

@@ -1,8 +1,7 @@
-"""How wide a span may be at each granularity, and what becomes of one that is wider.
+"""How wide a span may be at each granularity: coarsening, widening and cutting.
 
-A window's granularity is judged by wall-clock time: a local week is seven days, though it may last 169 hours. A
-query's limit is judged by elapsed time, as an engine may count it: that week is asked in two queries, and is not
-coarsened.
+A window's granularity depends on wall-clock time: a local week is seven days, even where it lasts 169 hours. The
+limit of a query is one of elapsed time, as the API may count it: that week is cut into two queries, not coarsened.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ WindowKind = Literal["hour", "day", "week", "month"]
 _LIMIT = {Granularity.HOURLY: timedelta(days=7), Granularity.DAILY: timedelta(days=365)}
 _MONTHLY_YEARS = 7
 _LADDER = tuple(Granularity)
-_NOTHING = timedelta(0)
+_ZERO = timedelta(0)
 
 
 class Adjusted(NamedTuple):
-    """A span as it will be extracted.
+    """A span and the granularity at which it is extracted.
 
     Attributes:
-        span: whole buckets.
-        granularity: the finest that the span may have, from the requested one on.
-        coarsened: whether a granularity was named and this is another one.
-        moved: whether the span is not the one that was asked for.
+        span: begins and ends on bucket edges.
+        granularity: the finest, from the requested one on, that the span fits.
+        coarsened: whether it is coarser than a requested granularity.
+        moved: whether the span differs from the requested one.
     """
 
     span: Span
@@ -40,13 +39,13 @@ class Adjusted(NamedTuple):
 
 
 def coarser(granularity: Granularity) -> Granularity | None:
-    """One step coarser; None after monthly."""
-    place = _LADDER.index(granularity) + 1
-    return _LADDER[place] if place < len(_LADDER) else None
+    """The next coarser granularity; None after monthly."""
+    index = _LADDER.index(granularity) + 1
+    return _LADDER[index] if index < len(_LADDER) else None
 
 
 def fits(span: Span, granularity: Granularity, tz: Zone) -> bool:
-    """Whether a span may have this granularity, by wall-clock time."""
+    """Whether a span fits this granularity, by wall-clock time."""
     tz = zone(tz)
     start, end = (at.astimezone(tz).replace(tzinfo=None) for at in span)
     if granularity is Granularity.MONTHLY:
@@ -55,7 +54,7 @@ def fits(span: Span, granularity: Granularity, tz: Zone) -> bool:
 
 
 def for_window(kind: WindowKind, requested: str) -> Granularity:
-    """The granularity of a job's windows: as requested, but a month is daily at finest; ``auto`` is the finest."""
+    """The granularity of a job's windows: as requested, ``auto`` for the finest; a month is daily at finest."""
     finest = Granularity.DAILY if kind == "month" else Granularity.HOURLY
     if requested == "auto":
         return finest
@@ -70,17 +69,17 @@ def adjust(
     *,
     coarsest: Granularity | None = None,
 ) -> Adjusted | None:
-    """Widen an ad hoc span to whole buckets, cut it back to what has settled, and coarsen it until it fits.
+    """Widen an ad hoc span to bucket edges, cut it back to what has settled, and coarsen it until it fits.
 
     Args:
-        span: what was asked for.
+        span: the requested span.
         requested: a granularity, or ``auto`` for the finest that fits.
-        tz: where days and months begin.
-        settled_until: no bucket that ends later is taken.
-        coarsest: where coarsening ends, fitting or not; monthly unless told.
+        tz: the zone in which days and months begin.
+        settled_until: buckets that end later are left out.
+        coarsest: where coarsening ends, fitting or not; monthly by default.
 
     Returns:
-        None where no whole bucket has settled. A monthly span may be longer than one query's: ``pieces`` cuts it.
+        None where no bucket has settled. A monthly span may be too long for one query: ``pieces`` cuts it.
     """
     tz = zone(tz)
     first = Granularity.HOURLY if requested == "auto" else Granularity(requested)
@@ -94,61 +93,61 @@ def adjust(
         if granularity is last or fits(adjusted, granularity, tz):
             coarsened = requested != "auto" and granularity is not first
             return Adjusted(adjusted, granularity, coarsened, moved=adjusted != span)
-    raise AssertionError("the last granularity is always taken")
+    raise AssertionError("the last granularity always returns")
 
 
-def asked(span: Span, granularity: Granularity, tz: Zone, tail: timedelta = _NOTHING) -> Span:
-    """What goes to the engine where the query is to reach ``tail`` past its span, up to a bucket's edge."""
-    return Span(span.start, ceil(span.end + tail, granularity, tz)) if tail else span
+def request_span(span: Span, granularity: Granularity, tz: Zone, overhang: timedelta = _ZERO) -> Span:
+    """The span to request for a query that reaches ``overhang`` past its span, up to a bucket edge."""
+    return Span(span.start, ceil(span.end + overhang, granularity, tz)) if overhang else span
 
 
-def one_query(span: Span, granularity: Granularity, tz: Zone, tail: timedelta = _NOTHING) -> bool:
-    """Whether a span, reaching ``tail`` further, may be asked in one query: by elapsed time."""
-    whole = asked(span, granularity, tz, tail)
+def one_query(span: Span, granularity: Granularity, tz: Zone, overhang: timedelta = _ZERO) -> bool:
+    """Whether one query can cover a span and reach ``overhang`` past it, by elapsed time."""
+    sent = request_span(span, granularity, tz, overhang)
     if granularity is Granularity.MONTHLY:
-        return fits(whole, granularity, tz)
-    return whole.duration <= _LIMIT[granularity]
+        return fits(sent, granularity, tz)
+    return sent.duration <= _LIMIT[granularity]
 
 
-def pieces(span: Span, granularity: Granularity, tz: Zone, tail: timedelta = _NOTHING) -> list[Span]:
-    """Cut a span on bucket edges into the fewest queries, as even as may be.
+def pieces(span: Span, granularity: Granularity, tz: Zone, overhang: timedelta = _ZERO) -> list[Span]:
+    """Cut a span on bucket edges into the fewest queries of about equal length.
 
-    Where ``tail`` is given, each piece has room to reach so much further. A single bucket is never cut, even where
-    it has no such room.
+    Each piece leaves room for ``overhang``, except a single bucket, which is never cut.
 
     Raises:
         ValueError: the span does not begin and end on bucket edges.
     """
-    if span.start < span.end and one_query(span, granularity, tz, tail):
+    if span.start < span.end and one_query(span, granularity, tz, overhang):
         return [span]
     steps = buckets(span, granularity, tz)
-    greedy = _greedy(steps, granularity, tz, tail)
+    greedy = _greedy(steps, granularity, tz, overhang)
     count = len(greedy)
     even = [
         Span(steps[index * len(steps) // count].start, steps[(index + 1) * len(steps) // count - 1].end)
         for index in range(count)
     ]
-    return even if all(one_query(piece, granularity, tz, tail) for piece in even) else greedy
+    return even if all(one_query(piece, granularity, tz, overhang) for piece in even) else greedy
 
 
-def _greedy(steps: list[Span], granularity: Granularity, tz: Zone, tail: timedelta) -> list[Span]:
-    """As much as fits in each piece, from the start: no cut has fewer pieces."""
-    found: list[Span] = []
+def _greedy(steps: list[Span], granularity: Granularity, tz: Zone, overhang: timedelta) -> list[Span]:
+    """The fewest pieces: each from the start as long as possible."""
+    result: list[Span] = []
     first = 0
     while first < len(steps):
         start = steps[first].start
-        past = bisect_right(
+        end = bisect_right(
             steps,
             False,
             lo=first + 1,
-            key=lambda step: not one_query(Span(start, step.end), granularity, tz, tail),
+            key=lambda step: not one_query(Span(start, step.end), granularity, tz, overhang),
         )
-        found.append(Span(start, steps[past - 1].end))
-        first = past
-    return found
+        result.append(Span(start, steps[end - 1].end))
+        first = end
+    return result
 
 
 def _years_on(start: datetime) -> datetime:
+    """The end of the longest monthly query that begins at a wall-clock time."""
     try:
         return start.replace(year=start.year + _MONTHLY_YEARS)
     except ValueError:  # 29 February

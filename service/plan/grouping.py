@@ -1,4 +1,4 @@
-"""Adjacent windows in one scan, spans as queries, and a query in halves."""
+"""Adjacent windows as scans, and spans as queries."""
 
 from __future__ import annotations
 
@@ -9,33 +9,27 @@ from math import ceil
 from typing import Literal, NamedTuple
 
 from service.model import Granularity, Query, Span, Window
-from service.plan.granularity import asked, one_query, pieces
+from service.plan.granularity import one_query, pieces, request_span
 
 MetricsDelay = Literal["auto", "always", "never"]
 
-# A scan of 20 pages has half a page of waste on average, 2.5 %. One of 125 is 13 seconds at the usual limit,
-# which a crash may cost; its rows still fit in memory, and merging many at once is cheaper.
-FEWEST_PAGES, MOST_PAGES = 20, 125
-# Ten seconds at the usual limit: so long the newest windows may wait for those before them.
+MIN_PAGES, MAX_PAGES = 20, 125
+"""The size of a scan of several windows. Its last page is half full on average: 2.5 % of 20 pages. A crash costs a
+scan, and 125 pages are 13 seconds at 10 requests per second; their rows fit in memory, and one large merge is
+cheaper than many small ones."""
 SOON_PAGES = 100
-
-_NOMINAL = {
-    Granularity.HOURLY: timedelta(hours=1),
-    Granularity.DAILY: timedelta(days=1),
-    Granularity.MONTHLY: timedelta(days=30),
-}
-_NOTHING = timedelta(0)
+"""Up to this many pages in all, the newest windows wait for older ones: ten seconds at 10 requests per second."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrgSettings:
-    """What of an org's configuration shapes its queries.
+    """The configuration of an org that shapes its queries.
 
     Attributes:
         name: the org's name.
-        timezone: IANA name; where days and months begin.
-        flows: flow ids asked for; empty is all flows.
-        page_size: entries a page.
+        timezone: IANA name of the zone in which days and months begin.
+        flows: flow ids; empty means all flows.
+        page_size: entries per page.
         concurrency: scans in flight.
     """
 
@@ -47,11 +41,12 @@ class OrgSettings:
 
 
 class WindowGroups(NamedTuple):
-    """Windows in groups, one for each scan, and those to be grouped later.
+    """Windows in groups, one per scan, and windows to group later.
 
-    ``later`` holds windows only where nothing is known of the size of an answer: then ``scans`` holds one window
-    alone as a probe, which leaves no gap: the first, or the newest where the first is in their midst. Once it was
-    read the rest can be joined.
+    Attributes:
+        scans: the groups.
+        later: empty where the number of entries per bucket is known. Otherwise ``scans`` holds one window as a
+            probe, and ``later`` the rest.
     """
 
     scans: list[list[Window]]
@@ -65,22 +60,23 @@ def group_windows(
     entries_per_bucket: float | None,
     delay: timedelta,
     metrics_delay: MetricsDelay,
-    alone: Collection[Span] = (),
+    isolated: Collection[Span] = (),
 ) -> WindowGroups:
-    """Join windows that follow one another, in the order given, while one query may ask for them.
+    """Group windows that follow one another, in the given order, while one query can cover them.
 
-    The first of those that run side by side are shorter, so that they end one after the other: figures are there
-    sooner, and their merges do not queue. Windows that bring few pages in all, seconds at the limit, are joined in
-    the order of time: none waits long, and each scan fewer is half a page less of waste.
+    The first scans, which run side by side, are shorter, so that they end one after the other: figures are stored
+    sooner, and merges do not queue. Windows of ``SOON_PAGES`` in all are grouped in order of time instead: none
+    waits long, and each scan less saves half a page.
+
+    The probe is the first window where the windows are ascending, otherwise the newest, so that it leaves no gap.
 
     Args:
-        windows: all of one org.
+        windows: windows of one org.
         org: the org's settings.
-        entries_per_bucket: how many entries one bucket is expected to bring, at the granularity of these windows;
-            None where no answer was ever seen.
+        entries_per_bucket: the expected number of entries per bucket; None where it is unknown.
         delay: the delay buffer of their job.
-        metrics_delay: its mode; ``always`` reaches further and leaves less room.
-        alone: spans of windows that are to be asked one by one.
+        metrics_delay: when the delay is sent; ``always`` makes queries longer.
+        isolated: spans of windows to query one by one.
     """
     if entries_per_bucket is None:
         if not windows:
@@ -88,22 +84,24 @@ def group_windows(
         ascending = all(windows[0].span.start <= window.span.start for window in windows)
         probe = windows[0] if ascending else max(windows, key=lambda window: window.span.start)
         return WindowGroups([[probe]], [window for window in windows if window is not probe])
-    tail, single = _tail(delay, metrics_delay), set(alone)
+    overhang, single = _overhang(delay, metrics_delay), set(isolated)
     weights = [pages(window.span, window.granularity, entries_per_bucket, org.page_size) for window in windows]
     if sum(weights) <= SOON_PAGES:
         weighed = sorted(zip(windows, weights, strict=True), key=lambda each: each[0].span.start)
         windows, weights = [window for window, _ in weighed], [weight for _, weight in weighed]
-    room = min(max(ceil(sum(weights) / org.concurrency), FEWEST_PAGES), MOST_PAGES)
+    limit = min(max(ceil(sum(weights) / org.concurrency), MIN_PAGES), MAX_PAGES)
     scans: list[list[Window]] = []
     filled = 0.0
     previous: Window | None = None
     for window, weight in zip(windows, weights, strict=True):
         if (
             previous is not None
-            and filled + weight <= max(room * min(len(scans) / org.concurrency, 1), FEWEST_PAGES)
+            and filled + weight <= max(limit * min(len(scans) / org.concurrency, 1), MIN_PAGES)
             and _adjacent(previous, window)
             and not {previous.span, window.span} & single
-            and one_query(Span(scans[-1][0].span.start, window.span.end), window.granularity, org.timezone, tail)
+            and one_query(
+                Span(scans[-1][0].span.start, window.span.end), window.granularity, org.timezone, overhang
+            )
         ):
             scans[-1].append(window)
             filled += weight
@@ -115,8 +113,8 @@ def group_windows(
 
 
 def pages(span: Span, granularity: Granularity, entries_per_bucket: float, page_size: int) -> float:
-    """How many pages a span is expected to bring, as a fraction."""
-    return span.duration / _NOMINAL[granularity] * entries_per_bucket / page_size
+    """The expected number of pages of a span, as a fraction."""
+    return span.duration / granularity.bucket_length * entries_per_bucket / page_size
 
 
 def queries(
@@ -128,19 +126,19 @@ def queries(
     metrics_delay: MetricsDelay,
     now: datetime,
 ) -> tuple[Query, ...]:
-    """The queries that together ask for a span, in order.
+    """The queries that together cover a span, in order.
 
-    With ``auto`` the engine is told the delay only where a query reaches into what has not settled. With
-    ``always`` it is told each time, and each query asks that much further, up to the next bucket's edge.
+    With ``auto`` the delay is sent only in a query that includes records which have not settled. With ``always``
+    it is sent in each query, and each requests that much more, up to the next bucket edge.
 
     Raises:
         ValueError: the span does not begin and end on bucket edges.
     """
-    tail = _tail(delay, metrics_delay)
-    found: list[Query] = []
-    for piece in pieces(span, granularity, org.timezone, tail):
+    overhang = _overhang(delay, metrics_delay)
+    result: list[Query] = []
+    for piece in pieces(span, granularity, org.timezone, overhang):
         sent = metrics_delay == "always" or (metrics_delay == "auto" and piece.end + delay > now)
-        found.append(
+        result.append(
             Query(
                 org=org.name,
                 span=piece,
@@ -149,19 +147,19 @@ def queries(
                 flows=org.flows,
                 page_size=org.page_size,
                 metrics_delay=delay if sent else None,
-                asked=asked(piece, granularity, org.timezone, tail),
+                request_span=request_span(piece, granularity, org.timezone, overhang),
             )
         )
-    return tuple(found)
+    return tuple(result)
 
 
-def _tail(delay: timedelta, metrics_delay: MetricsDelay) -> timedelta:
-    return delay if metrics_delay == "always" else _NOTHING
+def _overhang(delay: timedelta, metrics_delay: MetricsDelay) -> timedelta:
+    return delay if metrics_delay == "always" else timedelta(0)
 
 
 def _adjacent(one: Window, other: Window) -> bool:
     return (
         one.span.end == other.span.start
         and one.granularity is other.granularity
-        and (one.org, one.work) == (other.org, other.work)
+        and (one.org, one.stream) == (other.org, other.stream)
     )

@@ -1,4 +1,4 @@
-"""Which of the owed windows a cycle takes, and in what order."""
+"""The selection of a cycle's windows, and their order."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from service.plan.calendar import Zone, zone
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """What the ledger says of a window.
+    """The state of a window in the ledger.
 
     Attributes:
         complete: its figures are stored.
-        doubted: complete, and a later scan came back empty: to be asked again.
-        reread: complete, and to be asked again for another reason.
+        doubted: complete, and a later scan was empty; a further scan has to confirm it.
+        reread: complete, and to be extracted again for another reason.
     """
 
     complete: bool
@@ -25,25 +25,25 @@ class WindowState:
     reread: bool = False
 
     @property
-    def open(self) -> bool:
-        """Whether a cycle has something to do here, lookback or not."""
+    def needs_work(self) -> bool:
+        """Whether a cycle extracts the window even without the lookback."""
         return not self.complete or self.doubted or self.reread
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a cycle takes; each part in ascending order.
+    """The windows of a cycle; each part ascending.
 
     Attributes:
-        recent: the newest due window and those within the lookback, to be done first.
-        backlog: what is left open before them, to be done oldest first.
+        recent: the newest due window and those within the lookback.
+        backlog: windows before them that need work.
     """
 
     recent: tuple[Span, ...]
     backlog: tuple[Span, ...]
 
     def in_order(self) -> tuple[Span, ...]:
-        """Everything in the order of the work: today's windows are not pushed behind years."""
+        """All of them in the order of extraction: recent windows do not wait for a backlog."""
         return (*self.recent, *self.backlog)
 
 
@@ -51,36 +51,35 @@ _UNKNOWN = WindowState(complete=False)
 
 
 def select(
-    owed: Sequence[Span],
-    ledger: Mapping[Span, WindowState],
+    due: Sequence[Span],
+    states: Mapping[Span, WindowState],
     lookback: timedelta,
     tz: Zone,
     *,
-    whole: bool,
+    with_lookback: bool,
 ) -> Selection:
-    """Choose a cycle's windows.
+    """Select a cycle's windows.
 
     Args:
-        owed: every window that is due, ascending.
-        ledger: what is known of them; one that is missing was never extracted.
-        lookback: how far behind the newest due window's start windows are extracted again.
-        tz: the org's zone: a day of lookback is a day of its calendar.
-        whole: whether the lookback is taken along, as when a window fell due, with ``--once`` and SIGUSR1. If not,
-            only what is unfinished or doubted is taken.
+        due: every window that is due, ascending.
+        states: their states; a window that is missing was never extracted.
+        lookback: how far before the newest due window's start windows are extracted again.
+        tz: the org's zone; a day of lookback is a day of its calendar.
+        with_lookback: whether the windows within the lookback are extracted; otherwise only those that need work.
     """
-    if not owed:
+    if not due:
         return Selection((), ())
-    since = lookback_start(owed[-1].start, lookback, tz)
+    since = lookback_start(due[-1].start, lookback, tz)
     recent: list[Span] = []
     backlog: list[Span] = []
-    for span in owed:
+    for span in due:
         near = span.start >= since
-        if (near and whole) or ledger.get(span, _UNKNOWN).open:
+        if (near and with_lookback) or states.get(span, _UNKNOWN).needs_work:
             (recent if near else backlog).append(span)
     return Selection(tuple(recent), tuple(backlog))
 
 
 def lookback_start(newest: datetime, lookback: timedelta, tz: Zone) -> datetime:
-    """The earliest start within the lookback: whole days back by the calendar, the rest by elapsed time."""
+    """The earliest start within the lookback: its days by the local calendar, the rest by elapsed time."""
     local = newest.astimezone(zone(tz)) - timedelta(days=lookback.days)
     return local.astimezone(UTC) - (lookback - timedelta(days=lookback.days))

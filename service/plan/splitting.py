@@ -1,21 +1,23 @@
-"""A query that came out too large, in halves."""
+"""Queries that are too large, in halves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 from math import inf
 
 from service.model import Query, Span, SplitHint
 from service.plan.buckets import buckets
-from service.plan.granularity import asked
-from service.plan.grouping import _NOTHING
+from service.plan.granularity import request_span
+
+_ZERO = timedelta(0)
 
 
 def halve(query: Query) -> tuple[Query, Query] | None:
-    """Two queries that together ask for the same; None where there is nothing left to cut.
+    """Two queries that together cover the query; None where it cannot be split.
 
-    Flows are cut where two or more are listed, else time, on a bucket's edge.
+    A query that lists two or more flows is split by flows, any other by time on a bucket's edge.
     """
     if len(query.flows) > 1:
         middle = len(query.flows) // 2
@@ -23,43 +25,44 @@ def halve(query: Query) -> tuple[Query, Query] | None:
     steps = buckets(query.span, query.granularity, query.timezone)
     if len(steps) <= 1:
         return None
-    cut = steps[len(steps) // 2].start
-    earlier, later = Span(query.span.start, cut), Span(cut, query.span.end)
-    return _first_half(query, earlier), replace(query, span=later, asked=Span(cut, query.asked.end))
+    edge = steps[len(steps) // 2].start
+    later = replace(query, span=Span(edge, query.span.end), request_span=Span(edge, query.request_span.end))
+    return _first_half(query, Span(query.span.start, edge)), later
 
 
 def size(query: Query) -> int:
-    """How much a query asks for: its buckets, for each flow that it lists."""
+    """The size of a query: its buckets, times the flows that it lists."""
     return len(buckets(query.span, query.granularity, query.timezone)) * max(1, len(query.flows))
 
 
 def split_hint(query: Query, halves: tuple[Query, Query]) -> SplitHint:
-    """What is to be remembered of a query that came out too large, and is asked in these halves."""
+    """The hint to store for a query that was too large and is split into these halves."""
     return SplitHint(query.granularity, query.span, bool(query.flows), max(map(size, halves)))
 
 
-def largest(query: Query, reach: Span, cuts: Iterable[SplitHint]) -> float:
-    """The size up to which a query may be asked at once, by what came out too large within ``reach``.
+def largest(query: Query, span: Span, hints: Iterable[SplitHint]) -> float:
+    """The largest size that passes, by the hints that overlap ``span``; infinite without one.
 
-    Windows are not joined alike in two cycles, so the very query that came out too large is rarely asked again.
-    The smallest that did says what passes: its halves.
+    Two cycles group windows differently, so a query that was too large is hardly ever sent again as it was. The
+    smallest known half is what passes.
     """
     return min(
         (
-            cut.half
-            for cut in cuts
-            if cut.granularity is query.granularity
-            and cut.by_flow == bool(query.flows)
-            and cut.span.overlaps(reach)
+            hint.half
+            for hint in hints
+            if hint.granularity is query.granularity
+            and hint.by_flow == bool(query.flows)
+            and hint.span.overlaps(span)
         ),
         default=inf,
     )
 
 
 def _first_half(query: Query, span: Span) -> Query:
-    """The earlier part of a query, with just as much ignored by the engine as it would have been in the whole."""
+    """The earlier half of a query, in which the API ignores the same records as in the complete query."""
     delay = query.metrics_delay
-    if delay is not None and query.asked.end > query.span.end:
-        return replace(query, span=span, asked=asked(span, query.granularity, query.timezone, delay))
-    ignored = _NOTHING if delay is None else span.end - (query.asked.end - delay)
-    return replace(query, span=span, asked=span, metrics_delay=ignored if ignored > _NOTHING else None)
+    if delay is not None and query.request_span.end > query.span.end:
+        sent = request_span(span, query.granularity, query.timezone, delay)
+        return replace(query, span=span, request_span=sent)
+    ignored = _ZERO if delay is None else span.end - (query.request_span.end - delay)
+    return replace(query, span=span, request_span=span, metrics_delay=ignored if ignored > _ZERO else None)

@@ -1,4 +1,4 @@
-"""The windows that a job owes, aligned to the org's calendar, and when each is due."""
+"""A job's windows in the org's calendar, and when each is due."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from service.plan.granularity import WindowKind
 
 
 class Hours(Protocol):
-    """Hours of the day in which a job may ask."""
+    """The hours of the day in which a job may send queries."""
 
     def next_open(self, at: datetime) -> datetime:
         """The first instant at or after ``at`` within these hours."""
 
 
-def owed(kind: WindowKind, since: datetime, now: datetime, delay: timedelta, tz: Zone) -> list[Span]:
-    """Every window from the one that holds ``since`` to the last that has rested ``delay``, in order."""
+def settled_spans(kind: WindowKind, since: datetime, now: datetime, delay: timedelta, tz: Zone) -> list[Span]:
+    """Every window from the one that contains ``since`` to the last that has settled, in order.
+
+    A window has settled when its end plus ``delay`` has passed.
+    """
     step, tz = Step(kind), calendar.zone(tz)
     settled = now - delay
     if since >= settled:
@@ -30,20 +33,20 @@ def owed(kind: WindowKind, since: datetime, now: datetime, delay: timedelta, tz:
     ]
 
 
-def next_owed(kind: WindowKind, since: datetime, now: datetime, delay: timedelta, tz: Zone) -> Span:
-    """The window that will be owed next: the first after ``since`` that has not yet rested ``delay``."""
+def next_span(kind: WindowKind, since: datetime, now: datetime, delay: timedelta, tz: Zone) -> Span:
+    """The first window, from the one that contains ``since``, that has not settled."""
     step, tz = Step(kind), calendar.zone(tz)
     start = calendar.at_or_before(max(since, now - delay), step, tz)
     return Span(start, calendar.after(start, step, tz))
 
 
-def days(first: date, past: date, tz: Zone) -> Span:
-    """The span of an ad hoc request: from the start of one local date to that of another, which is not in it."""
+def days(first: date, end: date, tz: Zone) -> Span:
+    """The span of the local dates from ``first`` up to ``end``, which is excluded."""
     tz = calendar.zone(tz)
-    return Span(calendar.day_start(first, tz), calendar.day_start(past, tz))
+    return Span(calendar.day_start(first, tz), calendar.day_start(end, tz))
 
 
 def due_at(span: Span, delay: timedelta, off_peak: Hours | None) -> datetime:
-    """The first moment at which a window may be asked for: rested, and within the off-peak hours."""
-    rested = span.end + delay
-    return rested if off_peak is None else off_peak.next_open(rested)
+    """The first instant at which a window may be queried: settled, and within the off-peak hours."""
+    settles_at = span.end + delay
+    return settles_at if off_peak is None else off_peak.next_open(settles_at)

@@ -122,8 +122,7 @@ class Daemon:
 
     def _load(self) -> dict[str, Load]:
         """What each org that this process holds is at."""
-        gates = {name: loop.worker.scanner.gate for name, (loop, _) in self._loops.items() if loop.worker}
-        return {name: Load(gate.inside, gate.waiting) for name, gate in gates.items()}
+        return {name: Load(*loop.worker.load()) for name, (loop, _) in self._loops.items() if loop.worker}
 
     async def _main_loop(self) -> None:
         signals = self.signals
@@ -214,9 +213,9 @@ class Daemon:
     async def _look_for_asked(self, runtime: Runtime) -> None:
         for org in await requests.orgs_asked(runtime.database):
             if org in self._loops:
-                self._loops[org][0].asked()
+                self._loops[org][0].run_ad_hoc()
 
     async def _look_for_aliases(self, runtime: Runtime) -> None:
         for org in await aliases.stale(runtime.database):
             if org in self._loops:
-                await self._loops[org][0].aliases_changed()
+                await self._loops[org][0].apply_aliases()

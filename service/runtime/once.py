@@ -1,27 +1,29 @@
-"""``run --once``: every window that is due now, for every org, and then an end."""
+"""``run --once``: extract every window that is due now, for every org, then exit."""
 
 from __future__ import annotations
 
 import asyncio
 
 from service.config import Config, Org
-from service.errors import DatabaseUnavailableError, LeaseLostError
-from service.extraction import CycleRequest, CycleResult, GivenUpError, OrgWorker
+from service.errors import DatabaseUnavailableError, GivenUpError, LeaseLostError
+from service.extraction import EVERYTHING, Cycle, CyclePolicy, CycleResult, OrgWorker
 from service.postgres.lease import Lease
 from service.runtime.database import AWAY_RETRY, ensure_migrated, open_database
 from service.runtime.process import GRACE, Runtime
 from service.runtime.signals import Signals
 from service.telemetry import Emit
 
-HELD_ELSEWHERE = 30.0  # seconds to wait for an org that another process holds
-DATABASE_PATIENCE = 30.0  # seconds to wait for a database that is away
+LEASE_TIMEOUT = 30.0
+"""Seconds to wait for an org that another process holds."""
+DATABASE_PATIENCE = 30.0
+"""Seconds to wait for a database that is unavailable."""
 
 
 async def run_once(config: Config, emit: Emit) -> int:
-    """Run what is due for all orgs, side by side; the exit code. SIGTERM ends it in order, with 0.
+    """Extract what is due for all orgs, side by side; the exit code. SIGTERM ends it in order, with 0.
 
     Raises:
-        DatabaseUnavailableError: the database was away at the start, and stayed so.
+        DatabaseUnavailableError: the database was unavailable at the start, and remained so.
     """
     with Signals().installed() as signals:
         running = asyncio.create_task(_run(config, emit, signals))
@@ -43,32 +45,31 @@ async def _run(config: Config, emit: Emit, signals: Signals) -> int:
         await ensure_migrated(dsn, emit, patience=DATABASE_PATIENCE)
         async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
             done = await asyncio.gather(
-                *(_org(runtime, config, org, emit, signals) for org in config.orgs.values())
+                *(_run_org(runtime, config, org, emit, signals) for org in config.orgs.values())
             )
     return 0 if all(done) else 1
 
 
-async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: Signals) -> bool:
-    """Whether everything due of the org was stored."""
-    lost_at: float | None = None
+async def _run_org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: Signals) -> bool:
+    """Extract an org's due windows; whether all of them are stored."""
+    interrupted_at: float | None = None
     try:
         while True:
             try:
-                async with asyncio.timeout(HELD_ELSEWHERE):
+                async with asyncio.timeout(LEASE_TIMEOUT):
                     lease = await runtime.lease(org.name)
             except TimeoutError:
                 if runtime.keeper.last_error is not None:
                     emit("org_given_up", org=org.name, reason=runtime.keeper.last_error)
                     return False
-                reason = "another process works this org; it is left to that one"
+                reason = "another process holds this org; its windows are left to that process"
                 emit("org_locked_elsewhere", org=org.name, reason=reason)
                 return False
             try:
                 return await _hold(runtime, config, org, lease, signals)
             except (DatabaseUnavailableError, LeaseLostError) as error:
-                # a database that was away for a moment costs no more than that moment
-                lost_at = lost_at or runtime.clock.monotonic()
-                if runtime.clock.monotonic() - lost_at >= DATABASE_PATIENCE:
+                interrupted_at = interrupted_at or runtime.clock.monotonic()
+                if runtime.clock.monotonic() - interrupted_at >= DATABASE_PATIENCE:
                     emit("org_given_up", org=org.name, reason=str(error))
                     return False
                 emit("org_interrupted", org=org.name, reason=str(error))
@@ -79,28 +80,28 @@ async def _org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: 
 
 async def _hold(runtime: Runtime, config: Config, org: Org, lease: Lease, signals: Signals) -> bool:
     async with runtime.worker(org, lease, gives_up=True) as worker:
-        closing = asyncio.create_task(_close_on(signals, worker))
+        closing = asyncio.create_task(_close_on_stop(signals, worker))
         try:
-            return await _everything(worker, config, org)
+            return await _run_everything(runtime, worker, config, org)
         finally:
             closing.cancel()
 
 
-async def _close_on(signals: Signals, worker: OrgWorker) -> None:
+async def _close_on_stop(signals: Signals, worker: OrgWorker) -> None:
     await signals.stop.wait()
-    worker.scanner.gate.close()
+    worker.close()
 
 
-async def _everything(worker: OrgWorker, config: Config, org: Org) -> bool:
+async def _run_everything(runtime: Runtime, worker: OrgWorker, config: Config, org: Org) -> bool:
     for entry in config.ad_hoc.values():
         if entry.org == org.name:
-            await worker.request(entry, again=False)
-    work = [
-        worker.cycle(job, CycleRequest(whole=True, ignore_off_peak=True))
+            await worker.enqueue(entry, again=False)
+    cycles = [
+        worker.run_cycle(job, Cycle(CyclePolicy.of(job), EVERYTHING, runtime.clock))
         for job in config.jobs.values()
         if org in config.orgs_of(job.name)
     ]
-    results = await asyncio.gather(*work, worker.ad_hoc(), return_exceptions=True)
+    results = await asyncio.gather(*cycles, worker.run_ad_hoc(), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, GivenUpError):
             raise result

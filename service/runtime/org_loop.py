@@ -1,4 +1,4 @@
-"""One org in the daemon: taken when it is free, worked while it is held, left when it is lost."""
+"""One org in the daemon: acquired when it is free, worked while its lease is held, then released."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ from datetime import datetime, timedelta
 from service.clock import Clock
 from service.config import AdHoc, Config, Job, Org
 from service.errors import DatabaseUnavailableError, LeaseLostError
-from service.extraction import CycleRequest, OrgWorker
+from service.extraction import EVERYTHING, Cycle, CyclePolicy, CycleRequest, OrgWorker, Scope
 from service.plan import windows
 from service.postgres.lease import Lease
+from service.runtime.database import AWAY_RETRY
 from service.runtime.process import Runtime
 from service.runtime.timers import Scheduler
 from service.telemetry import Emit
 
-AWAY_RETRY = 2.0  # seconds after which a cycle is tried again that the database's absence ended
-BROKEN_RETRY = 60.0  # and one that ended with an error nobody thought of
-SLACK = 1.0  # seconds after which a window is taken that falls due: a Date has whole ones
+ERROR_RETRY = 60.0
+"""Seconds until the next try after an unexpected error."""
+SLACK = 1.0
+"""Seconds added to the time at which a window settles: a response's ``Date`` has whole seconds."""
 MAX_WAIT = 86400.0
+"""Seconds after which a postponed window is tried again at the latest."""
 AD_HOC_RETRY = timedelta(minutes=15)
+
+RETRY = CycleRequest(Scope.OPEN)
 
 
 class JobLoop:
-    """Runs one job's cycles for one org, one at a time, whenever it is rung."""
+    """Runs one job's cycles for one org, one at a time, as they are triggered."""
 
     def __init__(self, org: str, job: Job, scheduler: Scheduler, clock: Clock, emit: Emit) -> None:
         self.job = job
@@ -34,170 +39,172 @@ class JobLoop:
         self._scheduler = scheduler
         self._clock = clock
         self._emit = emit
-        self._rung = asyncio.Event()
-        self._wish = CycleRequest(whole=False)
-        self._running: CycleRequest | None = None
+        self._triggered = asyncio.Event()
+        self._pending = RETRY
+        self._running: Cycle | None = None
         self._closed = False
 
     def close(self) -> None:
-        """Begin nothing new; ``run`` ends when what is in flight has ended."""
-        self._forget()
+        """Start nothing further; ``run`` returns when the running cycle has ended."""
+        self._cancel_timers()
         self._closed = True
-        if self._running is not None:
-            self._running.stop = True
-        self._rung.set()
+        self._stop_running()
+        self._triggered.set()
 
-    def trigger(self, *, whole: bool | None = None, ignore_off_peak: bool = False) -> None:
-        """Ask for a cycle; one that runs already is joined where it takes along all that is wished for."""
-        running = self._running
-        if running is not None:
-            running.ignore_off_peak = running.ignore_off_peak or ignore_off_peak
-            if running.whole or not whole:
-                return
-        self._remember(CycleRequest(whole, ignore_off_peak))
-        self._rung.set()
+    def trigger(self, request: CycleRequest) -> None:
+        """Run a cycle; join the running one if it covers the request, otherwise follow it."""
+        if self._running is not None and self._running.join(request):
+            return
+        self._enqueue(request)
 
     def on_window_due(self) -> None:
-        """A window has fallen due: it does not wait until a backlog is done, which the next cycle goes on with."""
-        if self._running is not None:
-            self._running.stop = True
-        self._remember(CycleRequest())
-        self._rung.set()
+        """Extract a window that is newly due: the running cycle stops, and the next one continues its backlog."""
+        self._stop_running()
+        self._enqueue(CycleRequest())
 
     async def run(self, worker: OrgWorker) -> None:
-        """Run cycles until this is closed or the org is lost."""
+        """Run cycles until this loop is closed or the org is lost.
+
+        Raises:
+            LeaseLostError: another process holds the org.
+        """
         self.on_window_due()
         try:
             while True:
-                await self._rung.wait()
-                self._rung.clear()
+                await self._triggered.wait()
+                self._triggered.clear()
                 if self._closed:
                     return
-                wish, self._wish = self._wish, CycleRequest(whole=False)
-                self._running = wish
-                done = False
-                try:
-                    done = await self._cycle(worker, wish)
-                finally:
-                    self._running = None
-                    if wish.stop or not done:  # the next cycle goes on with it, or the org's next holder here
-                        self._remember(wish)
+                await self._run_pending(worker)
         finally:
-            if not self._closed:  # else its name may be another loop's by now
-                self._forget()
+            if not self._closed:  # a closed loop's timers may be those of its successor by now
+                self._cancel_timers()
 
-    async def _cycle(self, worker: OrgWorker, wish: CycleRequest) -> bool:
-        """Run one; whether it came to its end."""
+    async def _run_pending(self, worker: OrgWorker) -> None:
+        request, self._pending = self._pending, RETRY
+        cycle = Cycle(CyclePolicy.of(self.job), request, self._clock)
+        self._running = cycle
+        finished = False
+        try:
+            finished = await self._cycle(worker, cycle)
+        finally:
+            self._running = None
+            if cycle.stop.is_set() or not finished:  # the next cycle continues it, here or under a later lease
+                self._pending = self._pending.combined(cycle.request)
+
+    async def _cycle(self, worker: OrgWorker, cycle: Cycle) -> bool:
+        """Run one cycle; whether it reached all of its windows."""
         job, now, tz = self.job, self._clock.now(), worker.org.tz
-        following = windows.next_owed(job.window, job.since.resolve(now, tz), now, job.delay, tz)
+        following = windows.next_span(job.window, job.since.resolve(now, tz), now, job.delay, tz)
         due_at = windows.due_at(following, job.delay, job.off_peak)
         self._at("due", due_at + timedelta(seconds=SLACK), self.on_window_due)
         try:
-            tally = await worker.cycle(job, wish)
+            result = await worker.run_cycle(job, cycle)
         except LeaseLostError:
             raise
         except DatabaseUnavailableError as error:
             self._emit("database_unavailable", org=self._org, job=job.name, reason=str(error))
-            self._again(AWAY_RETRY)
-        except Exception:  # noqa: BLE001 - a cycle nobody thought of must not end the others
+            self._retry_pending(AWAY_RETRY)
+        except Exception:  # noqa: BLE001 - must not end the org's other loops
             self._emit("unexpected_error", org=self._org, job=job.name, exc_info=True)
-            self._again(BROKEN_RETRY)
+            self._retry_pending(ERROR_RETRY)
         else:
-            if tally.unfinished or tally.doubted:
-                after = min(job.retry_every, timedelta(seconds=min(tally.settles_in, MAX_WAIT) + SLACK))
-                self._at("retry", self._open(self._clock.now() + after), lambda: self.trigger(whole=False))
-            return not tally.put_back
+            if result.unfinished or result.doubted:
+                after = min(job.retry_every, timedelta(seconds=min(result.settles_in, MAX_WAIT) + SLACK))
+                self._at("retry", self._next_off_peak(self._clock.now() + after), self._retry)
+            return not result.requeued
         return False
 
-    def _again(self, after: float) -> None:
-        self._at("retry", self._clock.now() + timedelta(seconds=after), self._rung.set)
+    def _stop_running(self) -> None:
+        if self._running is not None:
+            self._running.stop.set()
 
-    def _remember(self, wish: CycleRequest) -> None:
-        """Wish for as much in the next cycle."""
-        self._wish = CycleRequest(
-            _more(self._wish.whole, wish.whole), self._wish.ignore_off_peak or wish.ignore_off_peak
-        )
+    def _enqueue(self, request: CycleRequest) -> None:
+        self._pending = self._pending.combined(request)
+        self._triggered.set()
 
-    def _open(self, at: datetime) -> datetime:
+    def _retry(self) -> None:
+        self.trigger(RETRY)
+
+    def _retry_pending(self, after: float) -> None:
+        """Run the pending request after so many seconds."""
+        self._at("retry", self._clock.now() + timedelta(seconds=after), self._triggered.set)
+
+    def _next_off_peak(self, at: datetime) -> datetime:
         return at if self.job.off_peak is None else self.job.off_peak.next_open(at)
 
-    def _at(self, what: str, at: datetime, ring: Callable[[], None]) -> None:
+    def _at(self, timer: str, at: datetime, callback: Callable[[], None]) -> None:
         if not self._closed:
-            self._scheduler.ring_at(f"{self._name}/{what}", at, ring)
+            self._scheduler.ring_at(f"{self._name}/{timer}", at, callback)
 
-    def _forget(self) -> None:
+    def _cancel_timers(self) -> None:
         self._scheduler.forget(f"{self._name}/due")
         self._scheduler.forget(f"{self._name}/retry")
 
 
-def _more(one: bool | None, other: bool | None) -> bool | None:
-    """The larger of two wishes: the lookback too, the cycle's own choice, only what is open."""
-    return True if one or other else None if one is None or other is None else False
-
-
 class OrgLoop:
-    """One org's share of the daemon."""
+    """One org in the daemon."""
 
     def __init__(self, config: Config, org: Org, runtime: Runtime, scheduler: Scheduler, emit: Emit) -> None:
         self.org = org
+        self.worker: OrgWorker | None = None
         self._runtime = runtime
         self._scheduler = scheduler
         self._emit = emit
         self._jobs: dict[str, JobLoop] = {}
         self._entries: dict[str, AdHoc] = {}
-        self._entries_again = False
+        self._repeat_entries = False
         self._ad_hoc = asyncio.Event()
         self._closing = asyncio.Event()
-        self.worker: OrgWorker | None = None
         self._group: asyncio.TaskGroup | None = None
         self.configure(config, org)
 
     def configure(self, config: Config, org: Org) -> None:
-        """Take over what has changed; what is in flight goes on as it began."""
-        before, self.org = self.org, org
-        owes_otherwise = (before.timezone, before.flows) != (org.timezone, org.flows)
+        """Apply a changed configuration; scans in flight keep the former one."""
+        former, self.org = self.org, org
+        due_changed = (former.timezone, former.flows) != (org.timezone, org.flows)
         if self.worker is not None:
             self.worker.configure(org)
-        wanted = {name: job for name, job in config.jobs.items() if org in config.orgs_of(name)}
-        for name in self._jobs.keys() - wanted.keys():
+        jobs = {name: job for name, job in config.jobs.items() if org in config.orgs_of(name)}
+        for name in self._jobs.keys() - jobs.keys():
             self._jobs.pop(name).close()
-        for name, job in wanted.items():
+        for name, job in jobs.items():
             if name not in self._jobs:
                 self._jobs[name] = JobLoop(org.name, job, self._scheduler, self._runtime.clock, self._emit)
                 self._start(self._jobs[name])
-            elif self._jobs[name].job != job or owes_otherwise:
+            elif self._jobs[name].job != job or due_changed:
                 self._jobs[name].job = job
                 self._jobs[name].on_window_due()
         self._entries = {name: entry for name, entry in config.ad_hoc.items() if entry.org == org.name}
         self._ad_hoc.set()
 
     def run_now(self) -> None:
-        """Run every due window now, and every ad hoc entry, under the names of now."""
+        """Run every due window, and every ad hoc entry once more, with the current names."""
         for loop in self._jobs.values():
-            loop.trigger(whole=True, ignore_off_peak=True)
-        self._entries_again = True
+            loop.trigger(EVERYTHING)
+        self._repeat_entries = True
         self._ad_hoc.set()
 
     def clock_stepped(self) -> None:
-        """The wall clock was set: compute again what is due, and when."""
+        """Compute again what is due: the wall clock was set."""
         for loop in self._jobs.values():
             loop.on_window_due()
 
-    def asked(self) -> None:
-        """Somebody asked for an ad hoc span."""
+    def run_ad_hoc(self) -> None:
+        """Run the ad hoc windows that were entered in the ledger."""
         self._ad_hoc.set()
 
     def close(self) -> None:
-        """Begin nothing new; ``run`` ends when what is in flight has ended."""
+        """Start nothing further; ``run`` returns when the scans in flight have ended."""
         self._closing.set()
         if self.worker is not None:
-            self.worker.scanner.gate.close()
+            self.worker.close()
         for loop in self._jobs.values():
             loop.close()
         self._ad_hoc.set()
 
     async def run(self) -> None:
-        """Work the org whenever it can be had, until it is closed."""
+        """Acquire the org and work it, again and again until this loop is closed."""
         try:
             while not self._closing.is_set():
                 lease = await self._next_lease()
@@ -205,37 +212,26 @@ class OrgLoop:
                     return
                 try:
                     await self._hold(lease)
-                except Exception as error:  # noqa: BLE001 - what nobody thought of must not end the daemon
-                    await self._back_off(self._told(error))
+                except Exception as error:  # noqa: BLE001 - an org's error must not end the daemon
+                    await self._back_off(self._report(error))
         finally:
             self._runtime.keeper.release(self.org.name)
 
-    async def _back_off(self, after: float) -> None:
-        """Give the org back where it is still held, since a hold is handed out once; pause unless closed."""
-        self._runtime.keeper.release(self.org.name)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(after):
-                await self._closing.wait()
-
-    def _told(self, error: Exception) -> float:
-        """Tell why the org is left for a while; the seconds until it is tried again."""
-        group = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
-        known, others = group.split((LeaseLostError, DatabaseUnavailableError))
-        if others is not None:
-            self._emit("unexpected_error", org=self.org.name, job=None, exc_info=error)
-            return BROKEN_RETRY
-        self._emit("org_interrupted", org=self.org.name, reason=str(known.exceptions[0] if known else error))
-        return AWAY_RETRY
+    async def apply_aliases(self) -> None:
+        """Apply edited aliases to stored rows, if this process holds the org."""
+        if self.worker is not None:
+            with contextlib.suppress(DatabaseUnavailableError):
+                await self._runtime.apply_aliases(self.org.name)
 
     async def _next_lease(self) -> Lease | None:
-        """The org's lease when it can be had; None when this is closed before."""
-        taking = asyncio.ensure_future(self._runtime.lease(self.org.name))
+        """The org's next lease; None when this loop is closed before."""
+        acquiring = asyncio.ensure_future(self._runtime.lease(self.org.name))
         closing = asyncio.ensure_future(self._closing.wait())
         try:
-            await asyncio.wait({taking, closing}, return_when=asyncio.FIRST_COMPLETED)
-            return taking.result() if taking.done() else None
+            await asyncio.wait({acquiring, closing}, return_when=asyncio.FIRST_COMPLETED)
+            return acquiring.result() if acquiring.done() else None
         finally:
-            taking.cancel()
+            acquiring.cancel()
             closing.cancel()
 
     async def _hold(self, lease: Lease) -> None:
@@ -257,14 +253,12 @@ class OrgLoop:
         if self._group is not None and self.worker is not None:
             self._group.create_task(loop.run(self.worker))
 
-    async def aliases_changed(self) -> None:
-        """Let an edited mapping table take hold of what is stored; nothing where another process has the org."""
-        if self.worker is not None:
-            with contextlib.suppress(DatabaseUnavailableError):
-                await self._runtime.apply_aliases(self.org.name)
-
     async def _until_lost(self, lease: Lease) -> None:
-        """End the others as soon as the org is not ours any more."""
+        """End the org's other tasks when its lease is lost.
+
+        Raises:
+            LeaseLostError: the lease is lost.
+        """
         lost = asyncio.ensure_future(lease.lost.wait())
         closing = asyncio.ensure_future(self._closing.wait())
         try:
@@ -273,10 +267,10 @@ class OrgLoop:
             lost.cancel()
             closing.cancel()
         if lease.lost.is_set():
-            raise LeaseLostError(f"{lease.org} is not held any more")
+            raise LeaseLostError(f"the lease on {lease.org} is lost")
 
     async def _ad_hoc_work(self, worker: OrgWorker) -> None:
-        """Extract what is asked for by hand, and try what is unfinished of it again now and then."""
+        """Extract ad hoc windows as they are requested, and retry unfinished ones at intervals."""
         self._ad_hoc.set()
         while True:
             with contextlib.suppress(TimeoutError):
@@ -285,19 +279,37 @@ class OrgLoop:
             self._ad_hoc.clear()
             if self._closing.is_set():
                 return
-            again, self._entries_again = self._entries_again, False
+            repeat, self._repeat_entries = self._repeat_entries, False
             try:
-                if again:
-                    await worker.look_at_names()
+                if repeat:
+                    await worker.refresh_names()
                 for entry in self._entries.values():
-                    await worker.request(entry, again=again)
-                await worker.ad_hoc()
+                    await worker.enqueue(entry, again=repeat)
+                await worker.run_ad_hoc()
             except (LeaseLostError, asyncio.CancelledError):
-                self._entries_again = self._entries_again or again
+                self._repeat_entries = self._repeat_entries or repeat
                 raise
             except DatabaseUnavailableError:
-                self._entries_again = self._entries_again or again
+                self._repeat_entries = self._repeat_entries or repeat
                 await asyncio.sleep(AWAY_RETRY)
                 self._ad_hoc.set()
-            except Exception:  # noqa: BLE001 - what nobody thought of must not end the org's jobs
+            except Exception:  # noqa: BLE001 - must not end the org's jobs
                 self._emit("unexpected_error", org=self.org.name, job=None, exc_info=True)
+
+    def _report(self, error: Exception) -> float:
+        """Report why the org's work ended; the seconds until the next try."""
+        group = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
+        expected, unexpected = group.split((LeaseLostError, DatabaseUnavailableError))
+        if unexpected is not None:
+            self._emit("unexpected_error", org=self.org.name, job=None, exc_info=error)
+            return ERROR_RETRY
+        reason = str(expected.exceptions[0] if expected else error)
+        self._emit("org_interrupted", org=self.org.name, reason=reason)
+        return AWAY_RETRY
+
+    async def _back_off(self, after: float) -> None:
+        """Release the org, since a lease is handed out only once, and pause until ``close`` at the latest."""
+        self._runtime.keeper.release(self.org.name)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(after):
+                await self._closing.wait()

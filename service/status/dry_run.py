@@ -7,16 +7,22 @@ from datetime import datetime, timedelta
 from typing import TypedDict
 
 from service.config import Config, Job, Org
-from service.extraction import ad_hoc_windows, known_of, owed_spans, standings, window_of
-from service.model import Granularity, Span, Window, instant
+from service.extraction import (
+    AD_HOC_POLICY,
+    ad_hoc_windows,
+    due_spans,
+    due_window,
+    known_windows,
+    window_states,
+)
+from service.model import Span, Window, instant
 from service.plan import selection
-from service.plan.forecast import GUESSED_ENTRIES, Cost, by_granularity, cost, seconds
+from service.plan.forecast import DEFAULT_ENTRIES, Cost, by_granularity, cost, seconds
 from service.plan.grouping import MetricsDelay, OrgSettings
 from service.postgres.pool import Database
 from service.postgres.windows import AD_HOC, Ledger, LedgerWindow, work_of
 
 _NOBODY = -1  # an epoch that no owner has: with it a ledger only reads
-_BUCKET_SECONDS = {Granularity.HOURLY: 3600.0, Granularity.DAILY: 86400.0, Granularity.MONTHLY: 30 * 86400.0}
 
 
 class JobPlan(TypedDict):
@@ -93,13 +99,13 @@ async def dry_run(config: Config, database: Database | None, now: datetime) -> P
 
 async def _job(org: Org, job: Job, ledger: Ledger | None, now: datetime) -> JobPlan:
     listed = [] if ledger is None else await ledger.windows(work_of(job.name))
-    known = known_of(job, listed)
-    spans = owed_spans(org, job, now)
-    standing = standings(known, org.flows)
-    taken = selection.select(spans, standing, job.lookback, org.tz, whole=True)
-    windows = [known[span].window if span in known else window_of(org, job, span) for span in taken.in_order()]
+    known = known_windows(job, listed)
+    spans = due_spans(org, job, now)
+    standing = window_states(known, org.flows)
+    taken = selection.select(spans, standing, job.lookback, org.tz, with_lookback=True)
+    windows = [known[span].window if span in known else due_window(org, job, span) for span in taken.in_order()]
     alone = [span for span, each in known.items() if each.ask_alone]
-    stored = sum(1 for span in taken.recent if span in standing and not standing[span].open)
+    stored = sum(1 for span in taken.recent if span in standing and not standing[span].needs_work)
     begins = now if job.off_peak is None else job.off_peak.next_open(now)
     return await _plan(
         org, windows, ledger, now, alone, (job.delay, job.metrics_delay), begins, stored, len(taken.backlog)
@@ -113,7 +119,9 @@ async def _by_hand(config: Config, org: Org, ledger: Ledger | None, now: datetim
         if entry.org == org.name and (ledger is None or not await ledger.entry_known(name, entry.content_hash)):
             found += [window for window in ad_hoc_windows(org, entry, now).windows if window not in found]
     alone = [each.window.span for each in listed if each.ask_alone]
-    return await _plan(org, found, ledger, now, alone, (timedelta(hours=1), "auto"), now, 0, 0)
+    return await _plan(
+        org, found, ledger, now, alone, (AD_HOC_POLICY.delay, AD_HOC_POLICY.metrics_delay), now, 0, 0
+    )
 
 
 async def _plan(
@@ -132,9 +140,9 @@ async def _plan(
     for step, group in by_granularity(windows).items():
         read = None
         if ledger is not None:
-            read = await ledger.entries_per_bucket(group[0].work, step, _BUCKET_SECONDS[step])
+            read = await ledger.entries_per_bucket(group[0].stream, step, step.bucket_length.total_seconds())
         guess = guess or read is None
-        entries = max(read, 1.0) if read is not None else float(len(org.flows) or GUESSED_ENTRIES)
+        entries = max(read, 1.0) if read is not None else float(len(org.flows) or DEFAULT_ENTRIES)
         most = max(most, entries)
         total += cost(
             group,
@@ -143,7 +151,7 @@ async def _plan(
             delay=delay[0],
             metrics_delay=delay[1],
             now=now,
-            alone=alone,
+            isolated=alone,
         )
     return JobPlan(
         windows=len(windows),

@@ -73,7 +73,7 @@ def _owed(
     kind: WindowKind, since: datetime, settled: datetime, timezone: str
 ) -> tuple[Sequence[Span], frozenset[Span], Mapping[date, Sums]]:
     """Every window between two of its edges; three years of hours are reckoned once an hour, not at each look."""
-    spans = windows.owed(kind, since, settled, timedelta(0), timezone)
+    spans = windows.settled_spans(kind, since, settled, timedelta(0), timezone)
     days: dict[date, Sums] = {}
     for span in spans:
         count, starts, ends = days.get(span.start.date(), NO_SUMS)

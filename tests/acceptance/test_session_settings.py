@@ -12,11 +12,12 @@ import duckdb
 import psycopg
 import pytest
 
-from service.clock import FakeClock, SystemClock
+from service.clock import SystemClock
 from service.postgres.queries.export import COLUMNS
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
 from tests.support.daemon import exact
 from tests.support.export_harness import read
+from tests.support.fake_clock import FakeClock
 from tests.support.program import Ended, Program, figures, today
 
 WAYS = ("DSN", "environment", "role", "database")

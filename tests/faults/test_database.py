@@ -9,15 +9,16 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from service.clock import FakeClock, SystemClock
+from service.clock import SystemClock
 from service.errors import DatabaseUnavailableError
-from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
+from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Scan, Span, Window
 from service.postgres.lease.lease import Lease
 from service.postgres.merge import ScanRecord, merge
 from service.postgres.merge.staging import Staging
 from service.postgres.pool import Database
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
 from tests.support.daemon import Daemon, Reader, complete, exact
+from tests.support.fake_clock import FakeClock
 from tests.support.site import DAYS, LONG_FORM, Site
 
 pytestmark = pytest.mark.acceptance
@@ -278,7 +279,7 @@ async def test_what_was_staged_is_gone(database: str, monkeypatch: pytest.Monkey
         rows = [
             OutcomeRow(FlowBucket(f"f{number}", *span), "Paid", 1, None, rejected=False) for number in range(3)
         ]
-        await staging.add(Normalised(rows, []))
+        await staging.add(NormalisedPage(rows, []))
         assert staging.spilled
         async with pool.transaction() as connection:
             await connection.execute("TRUNCATE flow_outcomes.staging, flow_outcomes.staging_reject")

@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.clock import FakeClock, SystemClock
+from service.clock import SystemClock
 from service.errors import DatabaseUnavailableError, LeaseLostError
-from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Scan, Span, Window
+from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Scan, Span, Window
 from service.postgres.lease.lease import Lease
 from service.postgres.lease.manager import LeaseManager
 from service.postgres.merge import ScanRecord, merge
@@ -24,6 +24,7 @@ from service.postgres.pool import Database
 from service.simulator import Simulator, SimulatorConfig
 from tests.faults.test_database import SLOW, midway, source
 from tests.support.daemon import Daemon, Reader, complete, exact
+from tests.support.fake_clock import FakeClock
 from tests.support.site import DAYS, Site
 
 HANDOVERS = 50
@@ -174,7 +175,7 @@ class Holder:
         record = ScanRecord(scan, [span], (), "hash", CLOCK.now(), 1, 1, "cycle", day, CLOCK.monotonic())
         staging = Staging(self.database, "acme")
         row = OutcomeRow(FlowBucket(f"{self.name}{day}", *span), str(lease.epoch), 1, None, rejected=False)
-        await staging.add(Normalised([row], []))
+        await staging.add(NormalisedPage([row], []))
         try:
             await merge(self.database, lease, staging, record)
         except LeaseLostError:

@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from service.clock import FakeClock, SystemClock
+from service.clock import SystemClock
 from service.postgres.lease.rebalance import ask
 from service.postgres.pool import Connection
 from service.postgres.session import conninfo
 from service.simulator import Simulator, SimulatorConfig
 from tests.faults.test_database import SLOW
 from tests.support.daemon import Daemon, exact
+from tests.support.fake_clock import FakeClock
 from tests.support.site import DAYS, Site
 
 ORGS = ("acme", "beta", "gamma", "delta")

@@ -20,7 +20,7 @@ from service.clock import SystemClock
 from service.errors import FlowOutcomesError
 from service.extraction.normalise import BucketGrid, normalise
 from service.genesys import flow_aggregates, query_builder
-from service.model import Entry, Granularity, Normalised, Query, Scan, Span, ValidEntry, Window, instant
+from service.model import Entry, Granularity, NormalisedPage, Query, Scan, Span, ValidEntry, Window, instant
 from service.postgres.lease.lease import Lease
 from service.postgres.merge import ScanRecord, merge
 from service.postgres.merge.staging import Staging
@@ -138,7 +138,7 @@ def pairs(value: object) -> Sequence[tuple[str, Any]]:
 
 def judged(
     decode: Callable[[bytes], tuple[Sequence[Entry | ValidEntry], object]], page: bytes
-) -> Normalised | None:
+) -> NormalisedPage | None:
     """What becomes of a page; None where it is refused as it must be."""
     frame = BucketGrid.of(query(), BUCKETS, lambda at: at.hour == at.minute == at.second == at.microsecond == 0)
     try:
@@ -179,8 +179,8 @@ def test_pages_of_the_query_builder(pages: int) -> None:
             assert "\0" not in row.source_key
             assert 0 < len(row.source_key.encode()) <= 512
         for reject in found.rejects:
-            reject.text.encode()
-            assert "\0" not in reject.reason + reject.text
+            reject.raw.encode()
+            assert "\0" not in reject.reason + reject.raw
     assert min(became[kind] for kind in ("refused", "with rejects", "whole")) > pages // 50, became
 
 

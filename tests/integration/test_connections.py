@@ -13,13 +13,13 @@ import pytest
 from aiohttp import hdrs, web
 from aiohttp.test_utils import make_mocked_request
 
-from service.clock import FakeClock
 from service.web import connection, outbox, response_cache
 from service.web.outbox import PIECE, Outbox
 from service.web.response_cache import Answer, ResponseCache
 from tests.integration.test_web import serving
 from tests.support import clients
 from tests.support.clients import Client, get
+from tests.support.fake_clock import FakeClock
 
 BODY = bytes(range(256)) * (PIECE // 256) * 5 + b"end"
 

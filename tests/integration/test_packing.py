@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from service.model import FlowBucket, Normalised, OutcomeRow, ValidFigure
+from service.model import FlowBucket, NormalisedPage, OutcomeRow, ValidFigure
 from service.postgres.merge import packing
 from service.postgres.merge.binary_copy import HEADER, TRAILER, begin, pack_int4
 from service.postgres.merge.packing import COLUMNS, NAME_COLUMNS, Packer
@@ -47,9 +47,9 @@ PAGES = st.lists(st.lists(ENTRY, max_size=4), max_size=3)
 Key = tuple[str, datetime, str]
 
 
-def page_of(*entries: list[OutcomeRow]) -> Normalised:
+def page_of(*entries: list[OutcomeRow]) -> NormalisedPage:
     """A page of these entries, those that are sound as such."""
-    found = Normalised([], [], sound=[])
+    found = NormalisedPage([], [], valid=[])
     for entry in entries:
         figures = {
             row.source_key: ValidFigure(row.outcome_count, row.outcome_percentage)
@@ -57,7 +57,7 @@ def page_of(*entries: list[OutcomeRow]) -> Normalised:
             if row.outcome_count is not None and row.success is None
         }
         if entry and not entry[0].bucket.part and len(figures) == len(entry):
-            found.sound.append((entry[0].bucket, figures))
+            found.valid.append((entry[0].bucket, figures))
         else:
             found.rows.extend(entry)
     return found

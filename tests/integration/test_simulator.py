@@ -17,10 +17,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from service.clock import FakeClock
 from service.model import instant
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
 from service.simulator.faults import FAULT_NAMES, PUBLIC_FAULTS
+from tests.support.fake_clock import FakeClock
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 END = datetime(2024, 1, 8, tzinfo=UTC)

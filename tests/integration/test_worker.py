@@ -11,7 +11,7 @@ import pytest
 from service.clock import SystemClock
 from service.config import config_from
 from service.errors import LeaseLostError
-from service.extraction.org_worker import CycleRequest, OrgWorker
+from service.extraction import Cycle, CyclePolicy, CycleRequest, OrgWorker
 from service.genesys import GenesysClient
 from service.genesys.server_clock import ServerClock
 from service.postgres.lease.lease import Lease
@@ -43,8 +43,9 @@ async def test_who_was_taken_over_owes_nothing_more(database: str) -> None:
             CLOCK,
             lambda *_, **__: None,
         )
+        job = CONFIG.jobs["daily"]
         with pytest.raises(LeaseLostError):
-            await worker.cycle(CONFIG.jobs["daily"], CycleRequest())
+            await worker.run_cycle(job, Cycle(CyclePolicy.of(job), CycleRequest(), CLOCK))
         async with pool.connection() as reading:
             found = await (await reading.execute("SELECT 1 FROM flow_outcomes.extraction_window")).fetchall()
         assert found == []

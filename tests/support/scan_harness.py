@@ -12,8 +12,8 @@ import msgspec
 import psycopg
 
 from service.clock import SystemClock
-from service.extraction.normalise import SHARE_NEAR
-from service.model import FlowBucket, Granularity, Normalised, OutcomeRow, Query, Reject, Scan, Span, Window
+from service.extraction.normalise import SHARE_TOLERANCE
+from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Reject, Scan, Span, Window
 from service.postgres.lease.lease import Lease
 from service.postgres.merge import Merged, ScanRecord, merge
 from service.postgres.merge.staging import Staging
@@ -40,18 +40,18 @@ def as_entries(rows: Sequence[OutcomeRow]) -> list[OutcomeRow]:
     return found
 
 
-def page(rows: Sequence[OutcomeRow], rejects: Sequence[Reject] = ()) -> Normalised:
+def page(rows: Sequence[OutcomeRow], rejects: Sequence[Reject] = ()) -> NormalisedPage:
     """One page of these, with what its shares are worth told as an API's page has it told."""
     entries = as_entries(rows)
     fit = all(_fit(list(told)) for _, told in groupby(entries, key=lambda row: id(row.bucket)))
-    return Normalised(entries, list(rejects), shares_fit=fit)
+    return NormalisedPage(entries, list(rejects), shares_fit=fit)
 
 
 def _fit(entry: Sequence[OutcomeRow]) -> bool:
     total = sum(row.outcome_count or 0 for row in entry) or 1
     return all(
         row.outcome_percentage is None
-        or abs(row.outcome_percentage - (row.outcome_count or 0) / total) <= SHARE_NEAR
+        or abs(row.outcome_percentage - (row.outcome_count or 0) / total) <= SHARE_TOLERANCE
         for row in entry
     ) and not any(row.rejected and row.source_key for row in entry)
 

@@ -1,4 +1,4 @@
-"""Clocks: which one decides, and when two of them are doubted."""
+"""Clocks: which one decides, and when they are doubted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from service.clock import TOLERANCE, ClockMonitor, FakeClock, trusted_time
+from service.clock import TOLERANCE, ClockMonitor, trusted_time
 from service.genesys.server_clock import FRESH, ServerClock, server_date
+from tests.support.fake_clock import FakeClock
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
 def test_the_api_decides_and_without_it_the_earlier_clock() -> None:
-    """A clock that is ahead never does."""
+    """A clock that is ahead never decides."""
     assert trusted_time(NOW - HOUR, NOW, NOW + HOUR) == NOW - HOUR
     assert trusted_time(NOW + HOUR, NOW, NOW) == NOW + HOUR
     assert trusted_time(None, NOW + HOUR, NOW) == trusted_time(None, NOW, NOW + HOUR) == NOW
@@ -37,13 +38,13 @@ def test_the_api_decides_and_without_it_the_earlier_clock() -> None:
     ],
 )
 def test_a_date_header(header: str, at: datetime | None) -> None:
-    """One that is no date is as good as none."""
+    """An invalid one counts as absent."""
     assert server_date({"Date": header}) == at
     assert server_date({}) is None
 
 
-def test_an_estimate_goes_on_for_a_minute(fake_clock: FakeClock) -> None:
-    """By the monotonic clock: the wall clock may be set meanwhile."""
+def test_an_estimate_lasts_a_minute(fake_clock: FakeClock) -> None:
+    """By the monotonic clock, since the wall clock may be set meanwhile."""
     server = ServerClock(fake_clock)
     assert (server.now(), server.undated) == (None, False)
     server.observe(NOW)
@@ -60,7 +61,7 @@ def test_an_estimate_goes_on_for_a_minute(fake_clock: FakeClock) -> None:
 
 
 def test_clocks_are_doubted_once(fake_clock: FakeClock) -> None:
-    """And again when they had agreed in between; a clock that shows nothing more is not compared."""
+    """And again after they agreed in between; a clock without a time is not compared."""
     events: list[tuple[str, dict[str, Any]]] = []
     monitor = ClockMonitor(fake_clock, lambda event, **context: events.append((event, context)))
     monitor.observe("acme", fake_clock.now() + TOLERANCE)
@@ -69,10 +70,10 @@ def test_clocks_are_doubted_once(fake_clock: FakeClock) -> None:
         monitor.observe("database", fake_clock.now() - timedelta(seconds=1))
     doubted = [context for event, context in events if event == "clock_doubted"]
     assert [each["ahead_of_process"] for each in doubted] == [{"acme": 300, "database": -1}]
-    fake_clock.advance(HOUR)  # all of them go on
+    fake_clock.advance(HOUR)  # all of them advance
     monitor.observe("database", fake_clock.now())
     assert events[-1] == ("clocks_compared", {"seconds": 300.0, "doubted": False})
-    fake_clock.at += HOUR  # the process's own was set
+    fake_clock.at += HOUR  # the process's clock was set
     monitor.observe("database", fake_clock.now())
     assert [event for event, _ in events[-2:]] == ["clocks_compared", "clock_doubted"]
     monitor.observe("acme", None)

@@ -18,7 +18,7 @@ from typing import LiteralString
 
 import msgspec
 
-from service.model import FlowBucket, Normalised, OutcomeRow
+from service.model import FlowBucket, NormalisedPage, OutcomeRow
 from service.postgres.merge.binary_copy import (
     NULL,
     begin,
@@ -117,13 +117,13 @@ class Packer:
         self._buckets: dict[datetime, _Bucket] = {}
         self._known = self._told = 0
 
-    def pack(self, normalised: Normalised) -> None:
+    def pack(self, normalised: NormalisedPage) -> None:
         """Take a page's rows, those of one entry one after the other.
 
         They share its bucket, and none of them comes twice in it.
         """
         add, rows = self._entries.append, 0
-        for bucket, outcomes in normalised.sound:
+        for bucket, outcomes in normalised.valid:
             flow, place = self._entry(bucket)
             keys = tuple(outcomes)
             if not keys:
@@ -139,7 +139,7 @@ class Packer:
                 rows += len(keys)
             place.rows += len(keys)
         self.rows += rows
-        self.held += rows * _SOUND + _OVERHEAD * len(normalised.sound)
+        self.held += rows * _SOUND + _OVERHEAD * len(normalised.valid)
         for _, together in groupby(normalised.rows, key=lambda row: id(row.bucket)):
             self._add_rows(list(together))
 

@@ -13,7 +13,7 @@ from typing import LiteralString
 import psycopg
 
 from service.errors import DatabaseUnavailableError, FlowOutcomesError
-from service.model import Normalised, Reject
+from service.model import NormalisedPage, Reject
 from service.postgres.merge.binary_copy import HEADER, TRAILER, begin, pack_int4, pack_int8
 from service.postgres.merge.packing import COLUMNS, NAME_COLUMNS, Packer
 from service.postgres.pool import Connection, Database
@@ -80,7 +80,7 @@ class Staging:
         self._rejects: list[tuple[str, int, Reject]] = []
         self._last_entry = ("", "", "", 0)  # text, what is kept of it, digest, rejects so far
 
-    async def add(self, normalised: Normalised) -> None:
+    async def add(self, normalised: NormalisedPage) -> None:
         """Take one page's rows.
 
         Raises:
@@ -102,12 +102,12 @@ class Staging:
 
     def _add_reject(self, reject: Reject) -> None:
         text, kept, digest, ordinal = self._last_entry
-        if reject.text is not text and reject.text != text:
-            kept = self._hide(reject.text)
+        if reject.raw is not text and reject.raw != text:
+            kept = self._hide(reject.raw)
             digest, ordinal = hashlib.sha256(kept.encode()).hexdigest(), 0
             self._refused += len(kept)
-        self._last_entry = (reject.text, kept, digest, ordinal + 1)
-        self._rejects.append((digest, ordinal, reject._replace(text=kept, reason=self._hide(reject.reason))))
+        self._last_entry = (reject.raw, kept, digest, ordinal + 1)
+        self._rejects.append((digest, ordinal, reject._replace(raw=kept, reason=self._hide(reject.reason))))
         self._refused += 256
         self.rejects += 1
 
@@ -267,7 +267,7 @@ class Staging:
         async with connection.cursor() as cursor, cursor.copy(statement) as copy:
             copy.set_types(_REJECT_TYPES)
             for digest, ordinal, reject in self._rejects:
-                text = reject.text if ordinal == 0 else None
+                text = reject.raw if ordinal == 0 else None
                 await copy.write_row(
                     (digest, ordinal, reject.reason, text, reject.flow_id, reject.bucket_start, reject.outcome)
                 )

@@ -59,7 +59,7 @@ class Merge:
                 "scope": scope_of(record.flows),
                 "expect_for": record.scan.expect_for,
                 "scan_number": record.number,
-                "work": self._windows[0].work,
+                "work": self._windows[0].stream,
                 "by_id": record.by_id,
                 "window_starts": [w.span.start for w in self._windows],
                 "window_ends": [w.span.end for w in self._windows],

@@ -280,7 +280,7 @@ class Ledger:
     def _these(self, windows: Sequence[Window]) -> dict[str, object]:
         return {
             "org": self._org,
-            "work": windows[0].work,
+            "work": windows[0].stream,
             "requested": windows[0].requested,
             "starts": [w.span.start for w in windows],
             "ends": [w.span.end for w in windows],

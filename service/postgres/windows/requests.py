@@ -100,7 +100,7 @@ def columns(windows: Sequence[Window]) -> dict[str, object]:
     """The windows as parameters of ``INSERT``."""
     return {
         "org": windows[0].org,
-        "work": windows[0].work,
+        "work": windows[0].stream,
         "jobs": [w.job for w in windows],
         "starts": [w.span.start for w in windows],
         "ends": [w.span.end for w in windows],

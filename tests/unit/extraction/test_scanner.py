@@ -1,33 +1,34 @@
-"""What becomes of scans that fail."""
+"""Scans that fail, are stopped, or have not settled."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from service.clock import FakeClock
-from service.config import config_from
+from service.config import OffPeak, config_from
 from service.errors import (
     DatabaseUnavailableError,
     ExtractionError,
+    GivenUpError,
     QueryTimeoutError,
     RateLimitedError,
     ServerError,
 )
-from service.extraction.cycle import CyclePolicy, CycleResult
+from service.extraction.cycle import Cycle, CyclePolicy, CycleRequest
 from service.extraction.pipeline import Pipeline
-from service.extraction.scanner import RECENT, GivenUpError, Scanner
+from service.extraction.scanner import Scanner
 from service.genesys.client import GenesysClient
 from service.genesys.server_clock import ServerClock
 from service.model import Granularity, Scan, Span, Window
 from service.postgres.merge.partitions import Partitions
 from service.postgres.windows.ledger import Ledger, LedgerWindow
+from tests.support.fake_clock import FakeClock
 
 FIRST, DAY = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
 CONFIG = config_from(
@@ -36,46 +37,49 @@ CONFIG = config_from(
         "orgs": {"acme": {"region": "mypurecloud.com", "client_id": "c", "client_secret": "a-secret"}},
     }
 )
-TERMS = CyclePolicy(DAY, "auto", DAY, lambda _: True, lambda _: True, Granularity.DAILY)
+POLICY = CyclePolicy(DAY, "auto", DAY, None, Granularity.DAILY)
 
 
 class RecordingLedger:
-    """A ledger and a pipeline that write down what they are told; each scan ends as the test says."""
+    """A ledger and a pipeline that record their calls; the test decides how each scan ends."""
 
     def __init__(self, error: Exception | None) -> None:
         self.error = error
         self.entries = 10_000.0  # so that each window is a scan of its own
         self.failed: list[Span] = []
-        self.alone: list[bool] = []
-        self.stopped: list[Span] = []
-        self.asked: list[Span] = []
-        self.told: list[str] = []
-        self.server_clock = ServerClock(FakeClock())
+        self.isolated: list[bool] = []
+        self.requeued: list[Span] = []
+        self.extracted: list[Span] = []
+        self.events: list[str] = []
+        self.clock = FakeClock()
+        self.server_clock = ServerClock(self.clock)
 
     async def entries_per_bucket(self, *_: object) -> float:
         return self.entries
 
     async def fail(self, scan: Scan, _reason: str, *, ask_alone: bool) -> None:
         self.failed.append(scan.span)
-        self.alone.append(ask_alone)
+        self.isolated.append(ask_alone)
 
     async def interrupt(self, scan: Scan, _reason: str | None = None) -> None:
-        self.stopped.append(scan.span)
+        self.requeued.append(scan.span)
 
     async def note_skipped(self, *_: object) -> None:
-        """Nobody looks at it here."""
+        """Not recorded."""
 
     async def ensure(self, _span: Span) -> None:
-        """There are partitions enough."""
+        """Every partition exists."""
 
-    async def extract(
-        self, scan: Scan, _cycle: str, may_begin: Callable[[], None], _has_read: Callable[[], None]
-    ) -> None:
-        self.asked.append(scan.span)
+    async def extract(self, scan: Scan, cycle: Cycle, _release_fetch_slot: Callable[[], None]) -> None:
+        self.extracted.append(scan.span)
         if self.error is None:
-            may_begin()
-            raise AssertionError("the hours were to be over by now")
+            self.clock.advance(timedelta(hours=2))
+            cycle.check_query_allowed()
+            raise AssertionError("the off-peak hours are not over")
         raise self.error
+
+    def cycle(self, policy: CyclePolicy = POLICY) -> Cycle:
+        return Cycle(policy, CycleRequest(), self.clock)
 
     def scanner(self, *, gives_up: bool) -> Scanner:
         return Scanner(
@@ -87,108 +91,108 @@ class RecordingLedger:
             cast(Ledger, self),
             cast(Pipeline, self),
             cast(Partitions, self),
-            FakeClock(),
+            self.clock,
             self.emit,
             gives_up=gives_up,
         )
 
     def emit(self, event: str, **_context: Any) -> None:  # noqa: ANN401 - a context holds anything
-        self.told.append(event)
+        self.events.append(event)
 
 
 def days(number: int) -> list[LedgerWindow]:
-    found = []
+    windows = []
     for day in range(number):
         span = Span(FIRST + day * DAY, FIRST + (day + 1) * DAY)
         window = Window("acme", "job:daily", "daily", span, "daily", Granularity.DAILY, span.end)
-        found.append(LedgerWindow(window, "pending", None, False, False, False, 0, None))
-    return found
+        windows.append(LedgerWindow(window, "pending", None, False, False, False, 0, None))
+    return windows
 
 
-async def test_a_window_that_the_limit_refused_too_often_fails_and_harms_no_other() -> None:
-    """The daemon goes on with the others."""
-    notes, tally = RecordingLedger(RateLimitedError("HTTP 429", retry_after=1)), CycleResult()
-    await notes.scanner(gives_up=False).run(days(3), TERMS, "c", tally, lambda _: RECENT)
-    assert len(notes.asked) == tally.failed == 3
-    assert sorted(notes.failed) == sorted(each.window.span for each in days(3))
-    assert notes.told == ["window_failed"] * 3
+async def test_a_window_that_is_rate_limited_too_often_fails_alone() -> None:
+    """The other windows are extracted."""
+    ledger = RecordingLedger(RateLimitedError("HTTP 429", retry_after=1))
+    cycle = ledger.cycle()
+    await ledger.scanner(gives_up=False).run(days(3), cycle)
+    assert len(ledger.extracted) == cycle.result.failed == 3
+    assert sorted(ledger.failed) == sorted(each.window.span for each in days(3))
+    assert ledger.events == ["window_failed"] * 3
 
 
-@pytest.mark.parametrize(("error", "alone"), [(QueryTimeoutError("late"), True), (ServerError("500"), False)])
-async def test_what_was_too_slow_together_is_to_be_asked_alone(error: ExtractionError, alone: bool) -> None:
-    """In the next cycle; else a year that no engine answers as a whole would be asked for again and again."""
-    notes = RecordingLedger(error)
-    notes.entries = 1.0
-    await notes.scanner(gives_up=False).run(days(3), TERMS, "c", CycleResult(), lambda _: RECENT)
-    assert (notes.failed, notes.alone) == ([Span(FIRST, FIRST + 3 * DAY)], [alone])
-    notes = RecordingLedger(error)
-    await notes.scanner(gives_up=False).run(days(1), TERMS, "c", CycleResult(), lambda _: RECENT)
-    assert notes.alone == [False]
+@pytest.mark.parametrize(("error", "isolated"), [(QueryTimeoutError("late"), True), (ServerError("500"), False)])
+async def test_windows_that_time_out_together_are_isolated(error: ExtractionError, isolated: bool) -> None:
+    """In the next cycle; otherwise a query over a year that always times out would be repeated forever."""
+    ledger = RecordingLedger(error)
+    ledger.entries = 1.0
+    await ledger.scanner(gives_up=False).run(days(3), ledger.cycle())
+    assert (ledger.failed, ledger.isolated) == ([Span(FIRST, FIRST + 3 * DAY)], [isolated])
+    ledger = RecordingLedger(error)
+    await ledger.scanner(gives_up=False).run(days(1), ledger.cycle())
+    assert ledger.isolated == [False]
 
 
-async def test_with_once_the_org_is_given_up() -> None:
-    """Its other windows say why nobody came to them."""
-    notes, tally = RecordingLedger(RateLimitedError("held", retry_after=400, status=None)), CycleResult()
+async def test_once_gives_up_the_org() -> None:
+    """The error is raised to the run."""
+    ledger = RecordingLedger(RateLimitedError("held", retry_after=400, status=None))
+    cycle = ledger.cycle()
     with pytest.raises(GivenUpError, match="held"):
-        await notes.scanner(gives_up=True).run(days(1), TERMS, "c", tally, lambda _: RECENT)
-    assert tally.failed == 1
+        await ledger.scanner(gives_up=True).run(days(1), cycle)
+    assert cycle.result.failed == 1
 
 
-async def test_a_scan_that_the_end_of_the_hours_stops_stays_due() -> None:
+async def test_a_scan_stopped_by_the_end_of_the_off_peak_hours_stays_due() -> None:
     """It has not failed."""
-    notes, tally = RecordingLedger(None), CycleResult()
-    over = replace(TERMS, in_hours=lambda _: False)
-    await notes.scanner(gives_up=False).run(days(1), over, "c", tally, lambda _: RECENT)
-    assert (tally.put_back, tally.failed, notes.told) == (1, 0, [])
-    assert notes.stopped == notes.asked == [days(1)[0].window.span]
+    ledger = RecordingLedger(None)
+    cycle = ledger.cycle(replace(POLICY, off_peak=OffPeak(time(11), time(13))))
+    await ledger.scanner(gives_up=False).run(days(1), cycle)
+    assert (cycle.result.requeued, cycle.result.failed, ledger.events) == (1, 0, [])
+    assert ledger.requeued == ledger.extracted == [days(1)[0].window.span]
 
 
-class Gone(RecordingLedger):
-    """The database goes while the first scan asks; the other one takes its time to be put back."""
+class FailingLedger(RecordingLedger):
+    """The database fails during the first scan; requeuing the other one takes until the test releases it."""
 
     def __init__(self) -> None:
         super().__init__(DatabaseUnavailableError("gone"))
-        self.asking, self.stopping, self.put_back = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.reading, self.requeuing, self.release = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def extract(
-        self, scan: Scan, cycle: str, may_begin: Callable[[], None], release_fetch_slot: Callable[[], None]
-    ) -> None:
-        if self.asked:
-            self.asked.append(scan.span)
-            self.asking.set()
+    async def extract(self, scan: Scan, cycle: Cycle, release_fetch_slot: Callable[[], None]) -> None:
+        if self.extracted:
+            self.extracted.append(scan.span)
+            self.reading.set()
             await asyncio.Event().wait()
-        self.asked.append(scan.span)
-        await self.asking.wait()
-        await super().extract(scan, cycle, may_begin, release_fetch_slot)
+        self.extracted.append(scan.span)
+        await self.reading.wait()
+        await super().extract(scan, cycle, release_fetch_slot)
 
     async def interrupt(self, scan: Scan, _reason: str | None = None) -> None:
-        self.stopping.set()
-        await self.put_back.wait()
+        self.requeuing.set()
+        await self.release.wait()
         await super().interrupt(scan)
 
 
-async def test_who_stops_a_cycle_has_it_stopped_though_a_scan_of_it_has_just_failed() -> None:
-    """Or an org that is lost with its database would be worked on under the lost lease, and not taken anew."""
-    notes = Gone()
-    cycle = asyncio.create_task(
-        notes.scanner(gives_up=False).run(days(2), TERMS, "c", CycleResult(), lambda _: RECENT)
-    )
+async def test_a_cancelled_cycle_ends_cancelled_though_one_of_its_scans_has_just_failed() -> None:
+    """Otherwise an org lost with its database would be worked on under the lost lease, and not acquired again."""
+    ledger = FailingLedger()
+    task = asyncio.create_task(ledger.scanner(gives_up=False).run(days(2), ledger.cycle()))
     async with asyncio.timeout(5):
-        await notes.stopping.wait()
-        cycle.cancel()
+        await ledger.requeuing.wait()
+        task.cancel()
         await asyncio.sleep(0)
-        notes.put_back.set()
-        await asyncio.wait({cycle})
-    assert cycle.cancelled()
+        ledger.release.set()
+        await asyncio.wait({task})
+    assert task.cancelled()
 
 
-async def test_what_has_not_settled_is_not_requested() -> None:
-    """By the API's clock, as its last response showed it; what has settled of the same scan is."""
-    notes, tally = RecordingLedger(QueryTimeoutError("no answer")), CycleResult()
-    notes.entries = 1.0  # so that the windows are one scan
-    notes.server_clock.observe(FIRST + 3 * DAY)
-    await notes.scanner(gives_up=False).run(days(4), TERMS, "c", tally, lambda _: RECENT)
-    assert [span.end for span in notes.asked[:1]] == [FIRST + 2 * DAY], "a delay of one day"
-    assert (tally.postponed, tally.failed, tally.unfinished) == (2, 2, 4)
-    assert tally.settles_in == DAY.total_seconds()
-    assert "window_postponed" in notes.told
+async def test_a_window_that_has_not_settled_is_not_requested() -> None:
+    """By the API's clock, as its last response showed it; settled windows of the same scan are requested."""
+    ledger = RecordingLedger(QueryTimeoutError("no answer"))
+    cycle = ledger.cycle()
+    result = cycle.result
+    ledger.entries = 1.0  # so that the windows are one scan
+    ledger.server_clock.observe(FIRST + 3 * DAY)
+    await ledger.scanner(gives_up=False).run(days(4), cycle)
+    assert [span.end for span in ledger.extracted[:1]] == [FIRST + 2 * DAY], "a delay of one day"
+    assert (result.postponed, result.failed, result.unfinished) == (2, 2, 4)
+    assert result.settles_in == DAY.total_seconds()
+    assert "window_postponed" in ledger.events

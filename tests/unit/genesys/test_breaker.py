@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.clock import FakeClock
 from service.errors import (
     CircuitOpenError,
     ForbiddenError,
@@ -22,6 +21,7 @@ from service.errors import (
     ServerError,
 )
 from service.genesys.breaker import Breaker
+from tests.support.fake_clock import FakeClock
 
 
 class Told(list[str]):

@@ -74,7 +74,9 @@ class TestAsking:
 
     def test_it_asks_no_further_than_is_wanted(self) -> None:
         """There is no delay to tell this engine, so nothing is to be made up for."""
-        further = replace(QUERY, metrics_delay=timedelta(hours=1), asked=Span(DAY.start, DAY.end + DAY.duration))
+        further = replace(
+            QUERY, metrics_delay=timedelta(hours=1), request_span=Span(DAY.start, DAY.end + DAY.duration)
+        )
         assert FlowAggregates().body(further) == FlowAggregates().body(QUERY)
         assert FlowAggregates().query_hash(further) == FlowAggregates().query_hash(QUERY)
 
@@ -86,7 +88,7 @@ class TestReading:
         [entry] = read(result)
         assert (entry.flow_id, entry.interval) == ("f1", tuple(INTERVAL.split("/")))
         assert entry.outcomes == {"o1": Figure(145, None, 145, 0)}
-        assert json.loads(entry.text) == result
+        assert json.loads(entry.raw) == result
 
     def test_parts_are_told_apart_by_what_is_not_flow_or_outcome(self) -> None:
         """In whatever order the dimensions stand; the slow way names them alike."""
@@ -169,7 +171,7 @@ class TestReading:
         good = {"group": {**group(), "flowOutcomeId": "o2"}, "data": [datum(7)]}
         found = normalise(read(result, good), frame)
         assert len(found.rejects) == 1
-        assert json.loads(found.rejects[0].text) == result
+        assert json.loads(found.rejects[0].raw) == result
         assert [row.outcome_count for row in found.rows if row.source_key == "o2"] == [7]
         assert all(row.rejected for row in found.rows if row.source_key != "o2")
 

@@ -9,11 +9,11 @@ from datetime import timedelta
 
 import pytest
 
-from service.clock import FakeClock
 from service.errors import PageError, RequestRejectedError, ServerError, UnauthorizedError
 from service.genesys.oauth import LIFETIME_DEFAULT, TokenSource, lifetime_of
 from service.genesys.redaction import Redactor
 from service.genesys.transport import HttpRequest
+from tests.support.fake_clock import FakeClock
 
 
 class Login:

@@ -39,7 +39,7 @@ def query(**changed: object) -> Query:
         "flows": (),
         "page_size": 100,
         "metrics_delay": None,
-        "asked": DAY,
+        "request_span": DAY,
     }
     return Query(**{**fields, **changed})
 
@@ -142,11 +142,11 @@ class TestReading:
         others, _ = decode(page(value).replace(b'"data": [', b'"x": "\\ud800", "data": ['), query())
         (fast,), (slow,) = plain(entries), plain(others)
         assert token is None
-        assert (fast.flow_id, fast.interval, told(fast), fast.text) == (
+        assert (fast.flow_id, fast.interval, told(fast), fast.raw) == (
             slow.flow_id,
             slow.interval,
             told(slow),
-            slow.text,
+            slow.raw,
         )
         return fast
 
@@ -155,7 +155,7 @@ class TestReading:
         entry = self.one(element())
         assert (entry.flow_id, entry.interval) == ("f1", (START, END))
         assert told(entry) == {"Abandoned": (42, 0.18, None, None)}
-        assert entry.text == json.dumps(element())
+        assert entry.raw == json.dumps(element())
 
     def test_the_other_spellings_are_read(self) -> None:
         """``flow-id`` beside ``metrics``, ``dateFrom`` and ``dateTo``, unknown fields."""
@@ -172,7 +172,7 @@ class TestReading:
         """To be refused by itself."""
         entry = self.one(value)
         assert entry.outcomes is None
-        assert entry.text == json.dumps(value)
+        assert entry.raw == json.dumps(value)
 
     @pytest.mark.parametrize(
         ("literal", "read"),
@@ -218,7 +218,7 @@ class TestReading:
         body = page(element(), element()).replace(b"Abandoned", b"A\\ud800", 1)
         entries = plain(decode(body, query())[0])
         assert told(entries[0]) == {"A\ud800": (42, 0.18, None, None)}
-        assert "\\ud800" in entries[0].text
+        assert "\\ud800" in entries[0].raw
         assert told(entries[1]) == {"Abandoned": (42, 0.18, None, None)}
 
     @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ class TestReading:
             entries, _ = decode(bytes(body), query(flows=("f1",)))
         except PageError:
             return
-        assert all(isinstance(each.text, str) for each in plain(entries))
+        assert all(isinstance(each.raw, str) for each in plain(entries))
 
     @given(
         st.lists(
@@ -302,7 +302,7 @@ class TestReading:
         assert sorted(rows_of(short), key=repr) == sorted(rows_of(long), key=repr)
         assert sorted(short.rejects, key=repr) == sorted(long.rejects, key=repr)
         assert short.shares_fit == long.shares_fit
-        assert all(outcomes for _, outcomes in short.sound)  # what says nothing is not kept for the packer
+        assert all(outcomes for _, outcomes in short.valid)  # what says nothing is not kept for the packer
 
 
 class TestBareShape:
@@ -332,7 +332,7 @@ class TestBareShape:
     ) -> None:
         """A day of 23 hours is one."""
         span = Span(datetime.fromisoformat(start), datetime.fromisoformat(end))
-        asked = query(granularity=granularity, timezone=timezone, span=span, asked=span, flows=("f1",))
+        asked = query(granularity=granularity, timezone=timezone, span=span, request_span=span, flows=("f1",))
         if passes:
             assert len(decode(self.BODY, asked)[0]) == 1
         else:
@@ -344,7 +344,7 @@ class TestBareShape:
         [
             {"flows": ()},
             {"flows": ("f1", "f2")},
-            {"flows": ("f1",), "asked": Span(DAY.start, DAY.end + timedelta(1))},
+            {"flows": ("f1",), "request_span": Span(DAY.start, DAY.end + timedelta(1))},
         ],
     )
     def test_anything_else_could_be_anyones(self, changed: dict[str, Any]) -> None:

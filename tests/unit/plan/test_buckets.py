@@ -1,4 +1,4 @@
-"""Where buckets begin: in every zone, through every change of the clock."""
+"""Bucket edges in every zone, across every change of offset."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
@@ -31,7 +31,7 @@ def local(zone: str, *parts: int) -> datetime:
 @given(zones, instants, st.sampled_from(Granularity), st.floats(0, 1))
 @settings(deadline=None)
 def test_buckets_tile(zone: str, at: datetime, granularity: Granularity, part: float) -> None:
-    """Buckets follow one another exactly, from the first edge of a span to its last, and each is a bucket."""
+    """The buckets of a span leave no gap from its first edge to its last."""
     span = Span(b.floor(at, granularity, zone), b.ceil(at + lengths[granularity] * part, granularity, zone))
     steps = b.buckets(span, granularity, zone)
     edge = span.start
@@ -45,7 +45,7 @@ def test_buckets_tile(zone: str, at: datetime, granularity: Granularity, part: f
 @given(zones, instants, st.sampled_from(Granularity))
 @settings(deadline=None)
 def test_floor_and_following_enclose(zone: str, at: datetime, granularity: Granularity) -> None:
-    """An instant lies in the bucket from its floor to the following edge, and nothing lies between."""
+    """An instant lies in the bucket from its floor to the following edge, without an edge between."""
     start, end = b.floor(at, granularity, zone), b.following(at, granularity, zone)
     assert start <= at < end
     assert b.ceil(at, granularity, zone) in ({start} if start == at else {end})
@@ -57,7 +57,7 @@ def test_floor_and_following_enclose(zone: str, at: datetime, granularity: Granu
 @given(zones, instants, st.sampled_from(Step))
 @settings(deadline=None)
 def test_edges_until(zone: str, at: datetime, step: Step) -> None:
-    """A run of edges is the same as one edge after the other."""
+    """``until`` returns the same edges as repeated calls of ``after``."""
     start = calendar.at_or_before(at, step, zone)
     run = calendar.until(start, at + 5 * DAY, step, zone)
     one_by_one = [start]
@@ -69,7 +69,7 @@ def test_edges_until(zone: str, at: datetime, step: Step) -> None:
 @given(zones, st.datetimes(datetime(1999, 1, 1), datetime(2035, 12, 31), timezones=st.just(UTC)))  # noqa: DTZ001
 @settings(deadline=None)
 def test_edges_nest(zone: str, at: datetime) -> None:
-    """A month begins with a day, and so does a week; a day begins with an hour."""
+    """Months and weeks begin with a day, days with an hour."""
     assert b.is_edge(b.floor(at, MONTHLY, zone), DAILY, zone)
     assert b.is_edge(calendar.at_or_before(at, Step.WEEK, zone), DAILY, zone)
     assert b.is_edge(b.floor(at, DAILY, zone), HOURLY, zone)
@@ -82,20 +82,20 @@ def test_edges_nest(zone: str, at: datetime) -> None:
         ("Europe/Berlin", (2024, 10, 27), 25),
         ("America/Sao_Paulo", (2018, 11, 4), 23),  # midnight was skipped
         ("America/Havana", (2024, 11, 3), 25),
-        ("America/St_Johns", (2010, 11, 7), 25),  # set back at one past midnight: its first minute was shown twice
+        ("America/St_Johns", (2010, 11, 7), 25),  # set back at 00:01: its first minute occurred twice
         ("Asia/Kolkata", (2024, 3, 31), 24),
     ],
 )
 def test_days_of_other_lengths(zone: str, day: tuple[int, int, int], hours: int) -> None:
-    """A day of 23 or 25 hours is one day, of as many hourly buckets."""
+    """A day of 23 or 25 hours is one daily bucket, and as many hourly ones."""
     noon = local(zone, *day, 12)
     span = Span(b.floor(noon, DAILY, zone), b.following(noon, DAILY, zone))
     assert span.duration / HOUR == hours
     assert len(b.buckets(span, HOURLY, zone)) == hours
 
 
-def test_day_that_a_zone_left_out() -> None:
-    """Samoa had no 30 December 2011: the day before ends where the day after begins."""
+def test_a_date_that_a_zone_skipped() -> None:
+    """Samoa skipped 30 December 2011: the day before ends where the day after begins."""
     before = local("Pacific/Apia", 2011, 12, 29, 12)
     end = b.following(before, DAILY, "Pacific/Apia")
     assert end == local("Pacific/Apia", 2011, 12, 31)
@@ -104,14 +104,14 @@ def test_day_that_a_zone_left_out() -> None:
 
 
 def test_hours_of_a_half_hour_zone() -> None:
-    """In Kolkata an hour begins at the local full hour, half past by UTC."""
+    """In Kolkata an hour begins at the local full hour, which is half past in UTC."""
     assert b.floor(utc(2024, 1, 1, 12, 15), HOURLY, "Asia/Kolkata") == utc(2024, 1, 1, 11, 30)
     assert b.ceil(utc(2024, 1, 1, 12, 45), HOURLY, ZoneInfo("Asia/Kolkata")) == utc(2024, 1, 1, 13, 30)
 
 
 @pytest.mark.parametrize("day", [(2024, 4, 7), (2024, 10, 6)])
-def test_jump_of_half_an_hour(day: tuple[int, int, int]) -> None:
-    """At Lord Howe the hour before a jump takes the half hour along, and all begin at the local full hour."""
+def test_an_offset_change_of_half_an_hour(day: tuple[int, int, int]) -> None:
+    """At Lord Howe the hour before the change lasts an hour and a half; all begin at a local full hour."""
     noon = local("Australia/Lord_Howe", *day, 12)
     span = Span(b.floor(noon, DAILY, "Australia/Lord_Howe"), b.following(noon, DAILY, "Australia/Lord_Howe"))
     hours = b.buckets(span, HOURLY, "Australia/Lord_Howe")
@@ -120,14 +120,14 @@ def test_jump_of_half_an_hour(day: tuple[int, int, int]) -> None:
     assert [hour.duration for hour in hours].count(1.5 * HOUR) == 1
 
 
-def test_buckets_refuse_a_ragged_span() -> None:
-    """Half a bucket is no bucket."""
+def test_buckets_reject_a_span_off_their_edges() -> None:
+    """Half a bucket is not a bucket."""
     with pytest.raises(ValueError, match="edges of daily buckets in UTC"):
         b.buckets(Span(utc(2024, 1, 1), utc(2024, 1, 2, 12)), DAILY, "UTC")
 
 
 def test_months() -> None:
-    """Months are the calendar's, of the org's zone."""
+    """Months are those of the org's calendar."""
     start = local("America/New_York", 2024, 1, 1)
     months = b.buckets(Span(start, local("America/New_York", 2024, 4, 1)), MONTHLY, "America/New_York")
     assert [month.duration / HOUR for month in months] == [31 * 24, 29 * 24, 31 * 24 - 1]

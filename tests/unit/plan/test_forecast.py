@@ -1,4 +1,4 @@
-"""What windows would cost, held against what a cycle would do with them."""
+"""The cost of windows, as a cycle would group them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def days(count: int) -> list[Window]:
     ]
 
 
-def reckoned(windows: list[Window], entries: float, *, alone: tuple[Span, ...] = ()) -> Cost:
+def cost_of(windows: list[Window], entries: float, *, isolated: tuple[Span, ...] = ()) -> Cost:
     return cost(
         windows,
         ORG,
@@ -40,42 +40,42 @@ def reckoned(windows: list[Window], entries: float, *, alone: tuple[Span, ...] =
         delay=timedelta(hours=1),
         metrics_delay="auto",
         now=NOW,
-        alone=alone,
+        isolated=isolated,
     )
 
 
 def test_nothing_costs_nothing() -> None:
     """No window, no request."""
-    assert reckoned([], 10) == Cost(0, 0, 0)
+    assert cost_of([], 10) == Cost(0, 0, 0)
 
 
 @pytest.mark.parametrize(("entries", "pages"), [(1, 1), (100, 1), (101, 2), (1000, 10)])
 def test_one_window_is_at_least_a_page(entries: float, pages: int) -> None:
-    """The last page of a query is seldom full, and there is always one."""
-    assert reckoned(days(1), entries) == Cost(1, 1, pages)
+    """A query has at least one page; the last one may be partly filled."""
+    assert cost_of(days(1), entries) == Cost(1, 1, pages)
 
 
-def test_adjacent_days_are_joined() -> None:
-    """Ten days of ten flows fit a page, so they are one request; apart they are ten."""
-    assert reckoned(days(10), 10) == Cost(1, 1, 1)
-    assert reckoned(days(10)[::2], 10) == Cost(5, 5, 5)
+def test_adjacent_days_are_grouped() -> None:
+    """Ten adjacent days of ten flows fit one page; every other day is a request of its own."""
+    assert cost_of(days(10), 10) == Cost(1, 1, 1)
+    assert cost_of(days(10)[::2], 10) == Cost(5, 5, 5)
 
 
-def test_a_window_at_fault_is_asked_alone() -> None:
-    """What shared a page at fault is not joined again."""
+def test_an_isolated_window_is_a_scan_of_its_own() -> None:
+    """It is not grouped with its neighbours."""
     windows = days(3)
-    assert reckoned(windows, 10, alone=(windows[1].span,)) == Cost(3, 3, 3)
+    assert cost_of(windows, 10, isolated=(windows[1].span,)) == Cost(3, 3, 3)
 
 
 def test_years_are_no_more_than_their_pages() -> None:
-    """Three years of 1000 flows: ten pages a day, whatever the scans they are joined into."""
-    found = reckoned(days(1095), 1000)
-    assert found.pages == 10950
-    assert found.scans < 1095
+    """Three years of 1000 flows are ten pages a day, however they are grouped."""
+    years = cost_of(days(1095), 1000)
+    assert years.pages == 10950
+    assert years.scans < 1095
 
 
-def test_granularities_are_not_joined() -> None:
-    """A window that was coarsened stands apart."""
+def test_granularities_are_not_grouped() -> None:
+    """A coarsened window is counted apart."""
     windows = days(3)
     windows[1] = replace(windows[1], granularity=Granularity.MONTHLY)
     assert {step: len(group) for step, group in by_granularity(windows).items()} == {
@@ -85,5 +85,5 @@ def test_granularities_are_not_joined() -> None:
 
 
 def test_time_at_the_limit() -> None:
-    """Ten a second."""
+    """600 requests take a minute at ten per second."""
     assert seconds(600, 10) == 60

@@ -1,4 +1,4 @@
-"""How wide a span may be, and what becomes of one that is wider."""
+"""How wide a span may be: coarsening, widening and cutting."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
@@ -36,17 +36,17 @@ def span(start: str, end: str, zone: str = "UTC") -> Span:
     ],
 )
 def test_fits(start: str, end: str, zone: str, fitting: Granularity) -> None:
-    """Seven days hourly, 365 days daily, seven years monthly, by the clock on the wall."""
+    """Seven days hourly, 365 days daily, seven years monthly, by wall-clock time."""
     assert next(each for each in Granularity if fits(span(start, end, zone), each, zone)) is fitting
 
 
 def test_longer_than_seven_years_fits_nothing() -> None:
-    """A span past seven years fits no single query."""
+    """A longer span fits no single query."""
     assert not fits(span("2017-01-01", "2024-01-02"), MONTHLY, "UTC")
 
 
 def test_coarser() -> None:
-    """Hourly, daily, monthly, and then nothing."""
+    """Hourly, daily, monthly, none."""
     assert [coarser(each) for each in Granularity] == [DAILY, MONTHLY, None]
 
 
@@ -63,24 +63,24 @@ def test_coarser() -> None:
     ],
 )
 def test_for_window(kind: WindowKind, requested: str, granularity: Granularity) -> None:
-    """A month is daily at finest; else a job gets what it asks for, and the finest for ``auto``."""
+    """As requested, ``auto`` for the finest; a month is daily at finest."""
     assert for_window(kind, requested) is granularity
 
 
-def test_adjust_takes_what_fits() -> None:
-    """A span on its edges that fits is left alone."""
+def test_adjust_keeps_a_span_that_fits() -> None:
+    """A span on bucket edges that fits is not changed."""
     week = span("2024-01-01", "2024-01-08")
     assert adjust(week, "auto", "UTC", LATER) == Adjusted(week, HOURLY, coarsened=False, moved=False)
     assert adjust(week, "hourly", "UTC", LATER) == Adjusted(week, HOURLY, coarsened=False, moved=False)
 
 
 def test_adjust_widens_and_coarsens() -> None:
-    """Half a month never stands under the month's key; the limits hold after widening."""
-    asked = span("2022-01-15", "2024-03-10")
+    """Half a month is never stored as the month; the limits apply after widening."""
+    requested = span("2022-01-15", "2024-03-10")
     wide = span("2022-01-01", "2024-04-01")
-    assert adjust(asked, "hourly", "UTC", LATER) == Adjusted(wide, MONTHLY, coarsened=True, moved=True)
-    assert adjust(asked, "auto", "UTC", LATER) == Adjusted(wide, MONTHLY, coarsened=False, moved=True)
-    ragged = Span(asked.start + DAY / 2, asked.start + DAY * 365)
+    assert adjust(requested, "hourly", "UTC", LATER) == Adjusted(wide, MONTHLY, coarsened=True, moved=True)
+    assert adjust(requested, "auto", "UTC", LATER) == Adjusted(wide, MONTHLY, coarsened=False, moved=True)
+    ragged = Span(requested.start + DAY / 2, requested.start + DAY * 365)
     assert adjust(ragged, "daily", "UTC", LATER) == Adjusted(
         span("2022-01-15", "2023-01-15"), DAILY, coarsened=False, moved=True
     )
@@ -90,20 +90,20 @@ def test_adjust_widens_and_coarsens() -> None:
 
 
 def test_adjust_cuts_back_to_what_settled() -> None:
-    """A bucket that has not settled is not taken, and a span that has none left is nothing."""
-    asked = span("2024-01-01", "2024-01-03")
+    """Buckets that have not settled are left out; without any bucket there is no span."""
+    requested = span("2024-01-01", "2024-01-03")
     noon = datetime(2024, 1, 2, 12, 30, tzinfo=UTC)
-    cut = adjust(asked, "auto", "UTC", noon)
+    cut = adjust(requested, "auto", "UTC", noon)
     assert cut == Adjusted(span("2024-01-01", "2024-01-02T12:00"), HOURLY, coarsened=False, moved=True)
-    assert adjust(asked, "daily", "UTC", noon) == Adjusted(
+    assert adjust(requested, "daily", "UTC", noon) == Adjusted(
         span("2024-01-01", "2024-01-02"), DAILY, coarsened=False, moved=True
     )
-    assert adjust(asked, "monthly", "UTC", noon) is None
-    assert adjust(asked, "auto", "UTC", asked.start) is None
+    assert adjust(requested, "monthly", "UTC", noon) is None
+    assert adjust(requested, "auto", "UTC", requested.start) is None
 
 
 def test_adjust_stops_at_the_coarsest() -> None:
-    """Where coarsening has an end, the span is taken there, fitting or not."""
+    """The coarsest granularity is used whether the span fits or not."""
     year = span("2024-01-01", "2025-01-01")
     assert adjust(year, "auto", "UTC", LATER, coarsest=DAILY) == Adjusted(
         year, DAILY, coarsened=False, moved=False
@@ -111,13 +111,13 @@ def test_adjust_stops_at_the_coarsest() -> None:
 
 
 def test_pieces_of_a_local_week() -> None:
-    """169 hours are two queries, not a coarser one."""
+    """169 hours are two hourly queries, not one daily query."""
     week = span("2024-10-21", "2024-10-28", "Europe/Berlin")
     assert [piece.duration / timedelta(hours=1) for piece in pieces(week, HOURLY, "Europe/Berlin")] == [84, 85]
 
 
 def test_pieces_of_eight_years() -> None:
-    """Eight years of months are two queries of 48."""
+    """Eight years of months are two queries of 48 buckets."""
     years = span("2016-01-01", "2024-01-01", "America/New_York")
     halves = pieces(years, MONTHLY, "America/New_York")
     assert halves == [
@@ -126,12 +126,12 @@ def test_pieces_of_eight_years() -> None:
     ]
 
 
-def test_pieces_leave_room_for_the_tail() -> None:
-    """Seven days and an hour more are more than hourly may ask at once."""
+def test_pieces_leave_room_for_the_overhang() -> None:
+    """Seven days and an hour exceed the hourly limit."""
     week = span("2024-01-01", "2024-01-08")
     assert pieces(week, HOURLY, "UTC") == [week]
     assert len(pieces(week, HOURLY, "UTC", timedelta(hours=1))) == 2
-    # One bucket that has no room for its tail stays whole.
+    # A single bucket without room for its overhang is not cut.
     assert len(pieces(span("2024-01-01", "2024-01-01T02:00"), HOURLY, "UTC", 8 * DAY)) == 2
     assert pieces(Span(week.start, week.start), HOURLY, "UTC") == []
 
@@ -144,14 +144,14 @@ def test_pieces_leave_room_for_the_tail() -> None:
     st.sampled_from([timedelta(0), timedelta(hours=1), timedelta(hours=36)]),
 )
 @settings(deadline=None)
-def test_pieces_tile(zone: str, at: datetime, granularity: Granularity, times: float, tail: timedelta) -> None:
-    """Pieces follow one another, each within the limit, on bucket edges, none of them to spare."""
+def test_pieces_tile(zone: str, at: datetime, granularity: Granularity, times: float, overhang: timedelta) -> None:
+    """Pieces leave no gap, each is within the limit and on bucket edges, and there is no piece too many."""
     width = {HOURLY: 7 * DAY, DAILY: 365 * DAY, MONTHLY: 7 * 365 * DAY}[granularity] * times
-    whole = Span(floor(at, granularity, zone), ceil(at + width, granularity, zone))
-    cut = pieces(whole, granularity, zone, tail)
-    assert [cut[0].start, *(piece.end for piece in cut)] == [*(piece.start for piece in cut), whole.end]
-    assert all(one_query(piece, granularity, zone, tail) for piece in cut)
+    complete = Span(floor(at, granularity, zone), ceil(at + width, granularity, zone))
+    cut = pieces(complete, granularity, zone, overhang)
+    assert [cut[0].start, *(piece.end for piece in cut)] == [*(piece.start for piece in cut), complete.end]
+    assert all(one_query(piece, granularity, zone, overhang) for piece in cut)
     sizes = [len(buckets(piece, granularity, zone)) for piece in cut]
-    assert sum(sizes) == len(buckets(whole, granularity, zone))
+    assert sum(sizes) == len(buckets(complete, granularity, zone))
     if len(cut) > 1:
-        assert not one_query(whole, granularity, zone, tail)
+        assert not one_query(complete, granularity, zone, overhang)

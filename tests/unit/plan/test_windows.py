@@ -1,4 +1,4 @@
-"""The windows that a job owes, and when each is due."""
+"""A job's windows, and when each is due."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service.config import OffPeak
 from service.model import Span
 from service.plan.granularity import WindowKind
-from service.plan.windows import days, due_at, next_owed, owed
+from service.plan.windows import days, due_at, next_span, settled_spans
 
 HOUR = timedelta(hours=1)
 
@@ -31,14 +31,14 @@ def utc(*parts: int) -> datetime:
     st.timedeltas(HOUR, timedelta(days=2)),
 )
 @settings(deadline=None)
-def test_owed_is_contiguous(
+def test_settled_spans_are_contiguous(
     kind: WindowKind, zone: str, since: datetime, length: timedelta, delay: timedelta
 ) -> None:
-    """Windows follow one another from the one that holds ``since``, and all that have rested are there."""
+    """Every settled window from the one that contains ``since``, without a gap."""
     now = since + length
-    windows = owed(kind, since, now, delay, zone)
+    windows = settled_spans(kind, since, now, delay, zone)
     assert all(one.end == other.start for one, other in pairwise(windows))
-    upcoming = next_owed(kind, since, now, delay, zone)
+    upcoming = next_span(kind, since, now, delay, zone)
     assert upcoming.end + delay > now
     assert upcoming.start <= max(since, now - delay) < upcoming.end
     if windows:
@@ -59,29 +59,29 @@ def test_owed_is_contiguous(
     ],
 )
 def test_windows_are_aligned(kind: WindowKind, first: Span) -> None:
-    """The first window holds ``since`` and begins where the org's calendar says; weeks begin on Monday."""
+    """The first window contains ``since`` and begins on an edge of the org's calendar; weeks begin on Monday."""
     since = utc(2024, 5, 15, 10, 20)
-    assert owed(kind, since, utc(2024, 7, 1), HOUR, "Europe/Berlin")[0] == first
+    assert settled_spans(kind, since, utc(2024, 7, 1), HOUR, "Europe/Berlin")[0] == first
 
 
-def test_a_window_rests_before_it_is_owed() -> None:
-    """A window is owed from the very moment at which its delay is over."""
+def test_a_window_settles_when_its_delay_is_over() -> None:
+    """From that very instant on."""
     since, end = utc(2024, 1, 1), utc(2024, 1, 2)
-    assert owed("day", since, end + HOUR, HOUR, "UTC") == [Span(since, end)]
-    assert owed("day", since, end + HOUR - timedelta(microseconds=1), HOUR, "UTC") == []
-    assert owed("day", since, since - timedelta(days=9), HOUR, "UTC") == []
+    assert settled_spans("day", since, end + HOUR, HOUR, "UTC") == [Span(since, end)]
+    assert settled_spans("day", since, end + HOUR - timedelta(microseconds=1), HOUR, "UTC") == []
+    assert settled_spans("day", since, since - timedelta(days=9), HOUR, "UTC") == []
 
 
 def test_three_years_of_hours_are_quick() -> None:
-    """26,280 windows take no time that an event loop would feel."""
+    """26,280 windows are computed in less than a second."""
     begun = perf_counter()
-    windows = owed("hour", utc(2021, 1, 1), utc(2024, 1, 1), HOUR, "Europe/Berlin")
+    windows = settled_spans("hour", utc(2021, 1, 1), utc(2024, 1, 1), HOUR, "Europe/Berlin")
     assert perf_counter() - begun < 1
     assert len(windows) == 3 * 365 * 24 - 1
 
 
 def test_due_at() -> None:
-    """A window is due once it has rested, moved into the off-peak hours."""
+    """A window is due once it has settled and the off-peak hours begin."""
     day = Span(utc(2024, 1, 1), utc(2024, 1, 2))
     assert due_at(day, HOUR, None) == utc(2024, 1, 2, 1)
     assert due_at(day, HOUR, OffPeak(time(2), time(5))) == utc(2024, 1, 2, 2)
@@ -90,13 +90,13 @@ def test_due_at() -> None:
 
 
 def test_days_of_a_request() -> None:
-    """Dates begin where the org's days do, at the jump where their midnight was skipped."""
+    """Dates begin where the org's days do, also where midnight was skipped."""
     assert days(date(2018, 11, 4), date(2018, 11, 5), "America/Sao_Paulo") == Span(
         utc(2018, 11, 4, 3), utc(2018, 11, 5, 2)
     )
 
 
 def test_zone_may_be_given_itself() -> None:
-    """A zone and its name are the same."""
+    """A zone and its name give the same windows."""
     arguments = ("day", utc(2024, 1, 1), utc(2024, 2, 1), HOUR)
-    assert owed(*arguments, ZoneInfo("Asia/Tokyo")) == owed(*arguments, "Asia/Tokyo")  # type: ignore[arg-type]
+    assert settled_spans(*arguments, ZoneInfo("Asia/Tokyo")) == settled_spans(*arguments, "Asia/Tokyo")  # type: ignore[arg-type]

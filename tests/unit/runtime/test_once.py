@@ -1,4 +1,4 @@
-"""What ``run --once`` says of an org that it did not get."""
+"""What ``run --once`` reports of an org whose lease it does not get."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ ORG = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "a-secret
 
 
 @pytest.mark.parametrize(
-    ("trouble", "event", "reason"),
-    [(None, "org_locked_elsewhere", "another process works this org"), ("no room", "org_given_up", "no room")],
+    ("error", "event", "reason"),
+    [(None, "org_locked_elsewhere", "another process holds this org"), ("no room", "org_given_up", "no room")],
 )
-async def test_why_it_was_not_had(
-    monkeypatch: pytest.MonkeyPatch, trouble: str | None, event: str, reason: str
+async def test_the_reason_for_a_missing_lease(
+    monkeypatch: pytest.MonkeyPatch, error: str | None, event: str, reason: str
 ) -> None:
-    """Only where the hold could be asked for at all is another process said to have the org."""
+    """Another process is named only where the lease could be requested at all."""
     config = Config.model_validate({"database": {"dsn": "postgresql://db"}, "orgs": {"acme": ORG}})
-    told: list[tuple[str, Any]] = []
-    given_back: list[str] = []
+    events: list[tuple[str, Any]] = []
+    released: list[str] = []
 
     async def never(_: str) -> None:
         await asyncio.Event().wait()
 
-    keeper = SimpleNamespace(last_error=trouble, release=given_back.append)
+    keeper = SimpleNamespace(last_error=error, release=released.append)
     runtime = cast("Runtime", SimpleNamespace(lease=never, keeper=keeper))
-    monkeypatch.setattr(once, "HELD_ELSEWHERE", 0.0)
+    monkeypatch.setattr(once, "LEASE_TIMEOUT", 0.0)
     [org] = config.orgs.values()
-    done = await once._org(runtime, config, org, lambda name, **said: told.append((name, said)), Signals())
+    done = await once._run_org(
+        runtime, config, org, lambda name, **context: events.append((name, context)), Signals()
+    )
     assert not done
-    assert given_back == ["acme"]
-    [(name, said)] = told
+    assert released == ["acme"]
+    [(name, context)] = events
     assert name == event
-    assert said["reason"].startswith(reason)
+    assert context["reason"].startswith(reason)

@@ -1,4 +1,4 @@
-"""A job's loop: what rings it, and what joins what."""
+"""A job's loop: what triggers a cycle, and which requests join the running one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from service.clock import FakeClock
 from service.config import Job, config_from
 from service.errors import DatabaseUnavailableError
-from service.extraction.cycle import CycleResult
-from service.extraction.org_worker import CycleRequest, OrgWorker
-from service.runtime.org_loop import SLACK, JobLoop, OrgLoop
+from service.extraction import EVERYTHING, Cycle, CycleRequest, CycleResult, OrgWorker, Scope
+from service.runtime.org_loop import RETRY, SLACK, JobLoop, OrgLoop
 from service.runtime.process import Runtime
 from service.runtime.timers import Scheduler
+from tests.support.fake_clock import FakeClock
 
 CONFIG = config_from(
     {
@@ -31,55 +30,55 @@ CONFIG = config_from(
 JOB: Job = CONFIG.jobs["daily"]
 
 
-class Rings:
-    """A scheduler that rings when the test says so."""
+class FakeScheduler:
+    """A scheduler whose timers the test fires."""
 
     def __init__(self) -> None:
         self.at: dict[str, tuple[datetime, Callable[[], None]]] = {}
 
-    def ring_at(self, name: str, at: datetime, ring: Callable[[], None]) -> None:
-        self.at[name] = at, ring
+    def ring_at(self, name: str, at: datetime, callback: Callable[[], None]) -> None:
+        self.at[name] = at, callback
 
     def forget(self, name: str) -> None:
         self.at.pop(name, None)
 
 
-class Worker:
-    """Runs cycles that end when the test says so, as the test says."""
+class FakeWorker:
+    """Runs cycles whose end and result the test decides."""
 
     def __init__(self) -> None:
         self.org = SimpleNamespace(tz=ZoneInfo("UTC"))
-        self.wishes: list[CycleRequest] = []
-        self.began = asyncio.Event()
+        self.cycles: list[Cycle] = []
+        self.started = asyncio.Event()
         self.results: asyncio.Queue[CycleResult | Exception] = asyncio.Queue()
 
-    async def cycle(self, job: Job, wish: CycleRequest) -> CycleResult:
+    async def run_cycle(self, job: Job, cycle: Cycle) -> CycleResult:
         assert job is JOB
-        self.wishes.append(wish)
-        self.began.set()
+        self.cycles.append(cycle)
+        self.started.set()
         result = await self.results.get()
         if isinstance(result, Exception):
             raise result
         return result
 
-    async def next_cycle(self) -> CycleRequest:
+    async def next_cycle(self) -> Cycle:
         async with asyncio.timeout(5):
-            await self.began.wait()
-        self.began.clear()
-        return self.wishes[-1]
+            await self.started.wait()
+        self.started.clear()
+        return self.cycles[-1]
 
 
 class Stage:
     def __init__(self) -> None:
-        self.rings, self.worker, self.clock = Rings(), Worker(), FakeClock()
-        self.told: list[str] = []
+        self.scheduler, self.worker, self.clock = FakeScheduler(), FakeWorker(), FakeClock()
+        self.events: list[str] = []
         self.loop = JobLoop(
-            "acme", JOB, cast(Scheduler, self.rings), self.clock, lambda event, **_: self.told.append(event)
+            "acme", JOB, cast(Scheduler, self.scheduler), self.clock, lambda event, **_: self.events.append(event)
         )
 
 
 @asynccontextmanager
-async def playing() -> AsyncIterator[Stage]:
+async def running() -> AsyncIterator[Stage]:
     stage = Stage()
     task = asyncio.create_task(stage.loop.run(cast(OrgWorker, stage.worker)))
     try:
@@ -87,7 +86,7 @@ async def playing() -> AsyncIterator[Stage]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert stage.rings.at == {}, "who is gone is not rung"
+    assert stage.scheduler.at == {}, "an ended loop has no timers"
 
 
 async def settle() -> None:
@@ -95,138 +94,139 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_it_begins_at_once_and_is_rung_when_the_next_window_falls_due() -> None:
-    """The cycle itself finds out whether the lookback is taken along."""
-    async with playing() as stage:
-        wish = await stage.worker.next_cycle()
-        assert (wish.whole, wish.ignore_off_peak) == (None, False)
-        at, _ = stage.rings.at["acme/daily/due"]
+async def test_it_starts_at_once_and_again_when_the_next_window_is_due() -> None:
+    """The cycle itself decides about the lookback."""
+    async with running() as stage:
+        cycle = await stage.worker.next_cycle()
+        assert cycle.request == CycleRequest(Scope.AUTOMATIC, ignore_off_peak=False)
+        at, _ = stage.scheduler.at["acme/daily/due"]
         assert at == stage.clock.now().replace(hour=1) + timedelta(days=1, seconds=SLACK)
         stage.worker.results.put_nowait(CycleResult(complete=1))
         await settle()
-        assert "acme/daily/retry" not in stage.rings.at
+        assert "acme/daily/retry" not in stage.scheduler.at
 
 
-async def test_what_is_unfinished_is_tried_again_after_a_while() -> None:
+async def test_unfinished_windows_are_retried_after_retry_every() -> None:
     """Without the lookback."""
-    async with playing() as stage:
+    async with running() as stage:
         await stage.worker.next_cycle()
         stage.worker.results.put_nowait(CycleResult(failed=1))
         await settle()
-        at, ring = stage.rings.at["acme/daily/retry"]
+        at, fire = stage.scheduler.at["acme/daily/retry"]
         assert at == stage.clock.now() + JOB.retry_every
-        ring()
-        assert (await stage.worker.next_cycle()).whole is False
+        fire()
+        assert (await stage.worker.next_cycle()).request.scope is Scope.OPEN
 
 
-async def test_what_the_off_peak_hours_put_back_is_taken_up_as_it_was() -> None:
-    """With the lookback, where the cycle was to take it along."""
-    async with playing() as stage:
-        wish = await stage.worker.next_cycle()
-        wish.whole = True  # as the cycle itself decides
-        stage.worker.results.put_nowait(CycleResult(put_back=4))
+async def test_windows_requeued_after_the_off_peak_hours_keep_their_scope() -> None:
+    """The lookback is repeated where the cycle had decided for it."""
+    async with running() as stage:
+        cycle = await stage.worker.next_cycle()
+        cycle.select(Scope.LOOKBACK, ())  # as the worker decides
+        stage.worker.results.put_nowait(CycleResult(requeued=4))
         await settle()
-        stage.rings.at["acme/daily/retry"][1]()
-        assert (await stage.worker.next_cycle()).whole is True
+        stage.scheduler.at["acme/daily/retry"][1]()
+        assert (await stage.worker.next_cycle()).request.scope is Scope.LOOKBACK
 
 
-async def test_run_now_joins_a_cycle_that_takes_the_lookback_along() -> None:
-    """It is not doubled, and the off-peak hours do not hold it any more."""
-    async with playing() as stage:
-        wish = await stage.worker.next_cycle()
-        wish.whole = True  # as the cycle itself decides
-        stage.loop.trigger(whole=True, ignore_off_peak=True)
-        stage.loop.trigger(whole=True, ignore_off_peak=True)
-        assert wish.ignore_off_peak
+async def test_run_now_joins_a_cycle_that_covers_the_lookback() -> None:
+    """No window is extracted twice, and the off-peak hours no longer apply to the cycle."""
+    async with running() as stage:
+        cycle = await stage.worker.next_cycle()
+        cycle.select(Scope.LOOKBACK, ())  # as the worker decides
+        stage.loop.trigger(EVERYTHING)
+        stage.loop.trigger(EVERYTHING)
+        assert cycle.request.ignore_off_peak
         stage.worker.results.put_nowait(CycleResult())
         await settle()
-        assert len(stage.worker.wishes) == 1
+        assert len(stage.worker.cycles) == 1
 
 
-async def test_run_now_follows_a_cycle_that_does_not() -> None:
-    """Once, however often it was asked for."""
-    async with playing() as stage:
-        wish = await stage.worker.next_cycle()
-        wish.whole = False
+async def test_run_now_follows_a_cycle_that_does_not_cover_the_lookback() -> None:
+    """Once, however often it was requested."""
+    async with running() as stage:
+        cycle = await stage.worker.next_cycle()
+        cycle.select(Scope.OPEN, ())
         for _ in range(5):
-            stage.loop.trigger(whole=True, ignore_off_peak=True)
+            stage.loop.trigger(EVERYTHING)
+        assert cycle.request == CycleRequest(Scope.OPEN, ignore_off_peak=True)
         stage.worker.results.put_nowait(CycleResult())
-        following = await stage.worker.next_cycle()
-        assert (following.whole, following.ignore_off_peak) == (True, True)
+        assert (await stage.worker.next_cycle()).request == EVERYTHING
         stage.worker.results.put_nowait(CycleResult())
         await settle()
-        assert len(stage.worker.wishes) == 2
+        assert len(stage.worker.cycles) == 2
 
 
-async def test_a_window_that_falls_due_does_not_wait_for_a_backlog() -> None:
-    """The running cycle begins nothing more, and the next one takes the new window first."""
-    async with playing() as stage:
-        wish = await stage.worker.next_cycle()
-        _, ring = stage.rings.at["acme/daily/due"]
-        ring()
-        assert wish.stop
-        stage.worker.results.put_nowait(CycleResult(put_back=300))
-        assert (await stage.worker.next_cycle()).whole is None
+async def test_a_window_that_becomes_due_does_not_wait_for_a_backlog() -> None:
+    """The running cycle starts no further scan, and the next one extracts the new window first."""
+    async with running() as stage:
+        cycle = await stage.worker.next_cycle()
+        _, fire = stage.scheduler.at["acme/daily/due"]
+        fire()
+        assert cycle.stop.is_set()
+        stage.worker.results.put_nowait(CycleResult(requeued=300))
+        assert (await stage.worker.next_cycle()).request.scope is Scope.AUTOMATIC
 
 
-async def test_a_retry_that_comes_with_a_due_window_takes_nothing_from_it() -> None:
+async def test_a_retry_together_with_a_due_window_does_not_narrow_its_scope() -> None:
     """The cycle still decides about the lookback."""
-    async with playing() as stage:
+    async with running() as stage:
         await stage.worker.next_cycle()
         stage.worker.results.put_nowait(CycleResult(failed=1))
         await settle()
         stage.loop.on_window_due()
-        stage.loop.trigger(whole=False)
-        assert (await stage.worker.next_cycle()).whole is None
+        stage.loop.trigger(RETRY)
+        assert (await stage.worker.next_cycle()).request.scope is Scope.AUTOMATIC
 
 
-async def test_a_database_that_is_away_is_tried_again_soon() -> None:
-    """With all that the cycle was to take along."""
-    async with playing() as stage:
+async def test_an_unavailable_database_is_retried_soon() -> None:
+    """With the same scope."""
+    async with running() as stage:
         await stage.worker.next_cycle()
         stage.worker.results.put_nowait(DatabaseUnavailableError("gone"))
         await settle()
-        assert stage.told == ["database_unavailable"]
-        at, ring = stage.rings.at["acme/daily/retry"]
+        assert stage.events == ["database_unavailable"]
+        at, fire = stage.scheduler.at["acme/daily/retry"]
         assert at <= stage.clock.now() + timedelta(seconds=2)
-        ring()
-        assert (await stage.worker.next_cycle()).whole is None
+        fire()
+        assert (await stage.worker.next_cycle()).request.scope is Scope.AUTOMATIC
 
 
-async def test_an_error_nobody_thought_of_ends_neither_loop_nor_daemon() -> None:
-    """It is told, and tried again."""
-    async with playing() as stage:
+async def test_an_unexpected_error_ends_neither_loop_nor_daemon() -> None:
+    """It is reported, and the cycle is retried."""
+    async with running() as stage:
         await stage.worker.next_cycle()
         stage.worker.results.put_nowait(ZeroDivisionError())
         await settle()
-        assert stage.told == ["unexpected_error"]
-        stage.rings.at["acme/daily/retry"][1]()
+        assert stage.events == ["unexpected_error"]
+        stage.scheduler.at["acme/daily/retry"][1]()
         await stage.worker.next_cycle()
 
 
 @pytest.mark.parametrize(
-    ("changed", "rung"), [({"flows": ["f"]}, True), ({"timezone": "Asia/Tokyo"}, True), ({"page_size": 7}, False)]
+    ("changed", "triggered"),
+    [({"flows": ["f"]}, True), ({"timezone": "Asia/Tokyo"}, True), ({"page_size": 7}, False)],
 )
-async def test_a_reload_that_changes_what_an_org_owes_is_seen_to_at_once(
-    changed: dict[str, object], *, rung: bool
+async def test_a_reload_that_changes_the_due_windows_triggers_a_cycle(
+    changed: dict[str, object], *, triggered: bool
 ) -> None:
-    """Not only when the next window falls due."""
+    """At once, not only when the next window is due."""
     runtime = cast(Runtime, SimpleNamespace(clock=FakeClock()))
-    loop = OrgLoop(CONFIG, CONFIG.orgs["acme"], runtime, cast(Scheduler, Rings()), lambda *_, **__: None)
-    asked = loop._jobs["daily"]._rung
+    loop = OrgLoop(CONFIG, CONFIG.orgs["acme"], runtime, cast(Scheduler, FakeScheduler()), lambda *_, **__: None)
+    event = loop._jobs["daily"]._triggered
     org = CONFIG.orgs["acme"].model_copy(update=changed)
     config = CONFIG.model_copy(update={"orgs": {"acme": org}})
     loop.configure(config, org)
-    assert asked.is_set() is rung
+    assert event.is_set() is triggered
 
 
-async def test_closed_it_ends_with_its_cycle() -> None:
-    """And no scan of it begins."""
+async def test_a_closed_loop_ends_with_its_cycle() -> None:
+    """The cycle starts no further scan."""
     stage = Stage()
     task = asyncio.create_task(stage.loop.run(cast(OrgWorker, stage.worker)))
-    wish = await stage.worker.next_cycle()
+    cycle = await stage.worker.next_cycle()
     stage.loop.close()
-    assert wish.stop
+    assert cycle.stop.is_set()
     assert not task.done()
     stage.worker.results.put_nowait(CycleResult())
     async with asyncio.timeout(5):

@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.clock import FakeClock, SystemClock
+from service.clock import SystemClock
 from service.runtime.signals import Signals
 from service.runtime.timers import Scheduler
+from tests.support.fake_clock import FakeClock
 
 
 async def test_a_time_that_has_passed_rings_at_once() -> None:

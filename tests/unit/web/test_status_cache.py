@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from service.clock import FakeClock
 from service.errors import DatabaseUnavailableError
 from service.web import status_cache
 from service.web.status_cache import Shared
+from tests.support.fake_clock import FakeClock
 
 
 class Source:
