@@ -3,49 +3,54 @@
 ::
 
     FlowOutcomesError
-    ├── ConfigError               the configuration, all its faults at once
-    ├── DatabaseUnavailableError         PostgreSQL cannot be reached, or not written
-    ├── SchemaError               the schema is not there, or not for this role to read
-    ├── LeaseLostError            another process works the org now: write nothing more
+    ├── ConfigError                 the configuration is invalid; lists every fault
+    ├── DatabaseUnavailableError    PostgreSQL cannot be reached, or accepts no writes
+    ├── SchemaError                 the schema is missing, outdated, or not accessible to this role
+    ├── LeaseLostError              another process holds the org; nothing more may be written
     ├── StoppedError                a scan ended early and nothing failed; its windows stay due
     │   ├── AdmissionClosedError    the process is stopping, or gives up the org
     │   ├── HoursOverError          the job's off-peak hours are over
     │   ├── NotSettledError         a window has not settled by the clock that decides
     │   └── GivenUpError            the org is skipped for the rest of the run
-    └── ExtractionError           a query did not end in a complete scan
-        ├── UnauthorizedError     401, after the token was renewed once
-        ├── ForbiddenError        403: a permission is missing
-        ├── RequestRejectedError          another 4xx, not retried
-        │   ├── GranularityError  400: the span is too wide for the granularity
-        │   ├── QueryTooLargeError     400: cardinality or size; halve the query
-        │   └── CursorExpiredError       400 or 410: the cursor has expired; begin again from page one
-        ├── RateLimitedError      429, and the wait is longer than the caller may wait
-        ├── ServerError           5xx, or the connection broke, after the retries
-        ├── QueryTimeoutError     no whole answer within ``query_timeout``
-        ├── CircuitOpenError      the org's breaker is open
-        ├── StorageError          PostgreSQL refuses what the scan brought, or the role may not write it
-        └── PageError             a page at fault: nothing of the scan can be believed
-            └── ConflictError     one (flow, bucket, outcome) with two different figures
+    └── ExtractionError             a query did not end in a complete scan
+        ├── UnauthorizedError       401, after the token was renewed once
+        ├── ForbiddenError          403: a permission is missing
+        ├── RequestRejectedError    another 4xx; not retried
+        │   ├── GranularityError    400: the span is too wide for the granularity
+        │   ├── QueryTooLargeError  400 or 413: cardinality or size; split the query
+        │   └── CursorExpiredError  400 or 410: restart the scan from page one
+        ├── RateLimitedError        429, and the wait is longer than allowed
+        ├── ServerError             5xx, after the retries
+        ├── ConnectionFailedError   the connection failed or broke, after the retries
+        ├── QueryTimeoutError       no complete response within ``query_timeout``
+        ├── CircuitOpenError        the org's breaker is open
+        ├── StorageError            PostgreSQL rejected the write
+        └── InvalidResponseError    an invalid page; nothing of its scan is stored
+            └── ConflictError       two different figures for one (flow, bucket, outcome)
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class FlowOutcomesError(Exception):
-    """The root: an error that the program knows and can explain."""
+    """The root of all errors below."""
 
 
 class Fault(NamedTuple):
-    """One thing wrong with the configuration: the key as a user writes it, and what would be right."""
+    """One fault of the configuration: the key as the user writes it, and a valid value in words."""
 
     key: str
     message: str
 
 
 class ConfigError(FlowOutcomesError):
-    """The configuration cannot be used; ``faults`` holds everything that is wrong with it."""
+    """The configuration is invalid.
+
+    Attributes:
+        faults: every fault that was found.
+    """
 
     def __init__(self, faults: list[Fault]) -> None:
         self.faults = faults
@@ -53,11 +58,11 @@ class ConfigError(FlowOutcomesError):
 
 
 class DatabaseUnavailableError(FlowOutcomesError):
-    """The database cannot be reached or does not take writes now; what was due stays due."""
+    """The database cannot be reached or accepts no writes; what was due stays due."""
 
 
 class SchemaError(FlowOutcomesError):
-    """The schema is not there, is not as this version needs it, or may not be read by this role."""
+    """The schema is missing, not at this version, or not readable by this role."""
 
 
 class LeaseLostError(FlowOutcomesError):
@@ -72,20 +77,16 @@ class AdmissionClosedError(StoppedError):
     """No further scan is admitted."""
 
 
-class GivenUpError(StoppedError):
-    """The org is skipped for the rest of this run."""
-
-
 class HoursOverError(StoppedError):
-    """The job's off-peak hours are over; what was not stored stays due."""
+    """The job's off-peak hours are over; nothing of the scan was stored."""
 
 
 class NotSettledError(StoppedError):
-    """Windows whose end plus delay has not passed by the clock that decides; nothing of the scan was stored.
+    """A window's end plus delay has not passed by the clock that decides; nothing of the scan was stored.
 
     Attributes:
-        settled: how many of the scan's windows, from its first, have settled.
-        seconds: until the first of the others has.
+        settled: how many of the scan's windows, counted from the first, have settled.
+        seconds: time until the next one settles.
     """
 
     def __init__(self, message: str, *, settled: int, seconds: float) -> None:
@@ -94,14 +95,18 @@ class NotSettledError(StoppedError):
         self.seconds = seconds
 
 
+class GivenUpError(StoppedError):
+    """The org is skipped for the rest of this run."""
+
+
 class ExtractionError(FlowOutcomesError):
     """A query did not end in a complete scan.
 
     Attributes:
-        hint: what an operator can do about it, or empty.
-        context_id: what Genesys support asks for, or None.
-        status: the HTTP status, or None where there was no answer.
+        hint: what an operator can do, or empty.
+        status: the HTTP status; None where there was no response.
         code: the API's error code, or None.
+        context_id: the API's ``contextId``, which Genesys support needs, or None.
     """
 
     hint = ""
@@ -119,9 +124,15 @@ class ExtractionError(FlowOutcomesError):
         self.code = code
         self.context_id = context_id
 
+    def with_message(self, message: str) -> Self:
+        """A copy of the error with another message."""
+        error = type(self).__new__(type(self), message)  # the constructors differ, the attributes are copied
+        vars(error).update(vars(self))
+        return error
+
 
 class UnauthorizedError(ExtractionError):
-    """The credentials or the token were not accepted."""
+    """The API or the login server did not accept the token or the credentials."""
 
     hint = "check client_id and client_secret, and that the OAuth client is active"
 
@@ -129,11 +140,11 @@ class UnauthorizedError(ExtractionError):
 class ForbiddenError(ExtractionError):
     """A permission or an OAuth scope is missing."""
 
-    hint = "give the OAuth client's role the permission that is named, and the client its scope"
+    hint = "grant the named permission to the OAuth client's role, and the scope to the client"
 
 
 class RequestRejectedError(ExtractionError):
-    """A 4xx that asking again would not change."""
+    """A 4xx that a retry would not change."""
 
 
 class GranularityError(RequestRejectedError):
@@ -141,17 +152,22 @@ class GranularityError(RequestRejectedError):
 
 
 class QueryTooLargeError(RequestRejectedError):
-    """The query would answer too much; half of it may pass."""
+    """The response would be too large; a half of the query may pass."""
 
 
 class CursorExpiredError(RequestRejectedError):
-    """The cursor is not known any more."""
+    """The cursor, or the job behind it, no longer exists."""
 
 
 class RateLimitedError(ExtractionError):
-    """The org is held back for ``retry_after`` seconds."""
+    """The org is rate-limited.
 
-    hint = "something else uses up the org's limit; lower requests_per_second here or there"
+    Attributes:
+        retry_after: seconds until requests may be sent again.
+        status: 429; None where nothing was sent because the wait exceeds the maximum.
+    """
+
+    hint = "another client uses the org's limit; lower requests_per_second here or there"
 
     def __init__(self, message: str, *, retry_after: float, status: int | None = 429) -> None:
         super().__init__(message, status=status)
@@ -159,15 +175,23 @@ class RateLimitedError(ExtractionError):
 
 
 class ServerError(ExtractionError):
-    """5xx, or a connection that broke."""
+    """The server answered with 5xx."""
+
+
+class ConnectionFailedError(ExtractionError):
+    """The connection could not be established, or broke before the response was complete."""
 
 
 class QueryTimeoutError(ExtractionError):
-    """No whole answer within the time allowed."""
+    """The response was not complete within the time allowed."""
 
 
 class CircuitOpenError(ExtractionError):
-    """The org's breaker is open; nothing is sent for ``retry_after`` seconds."""
+    """The org's breaker is open.
+
+    Attributes:
+        retry_after: seconds until a request may be sent.
+    """
 
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)
@@ -175,14 +199,14 @@ class CircuitOpenError(ExtractionError):
 
 
 class StorageError(ExtractionError):
-    """PostgreSQL refuses what the scan brought, or the role may not write it."""
+    """PostgreSQL rejected the rows of a scan, or the role may not write them."""
 
-    hint = "see what PostgreSQL says; the schema's migrations and the role's rights are the first to look at"
-
-
-class PageError(ExtractionError):
-    """A page that cannot be believed, so neither can its scan."""
+    hint = "see PostgreSQL's message; check the schema's version and the role's privileges"
 
 
-class ConflictError(PageError):
-    """The scan gave two different figures for one outcome in one bucket."""
+class InvalidResponseError(ExtractionError):
+    """A response that does not follow the API's format; nothing of its scan is stored."""
+
+
+class ConflictError(InvalidResponseError):
+    """A scan holds two different figures for one outcome in one bucket."""

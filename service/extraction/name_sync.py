@@ -6,7 +6,7 @@ import asyncio
 
 from service.clock import Clock
 from service.errors import CircuitOpenError, ExtractionError, RateLimitedError
-from service.genesys import FLOWS, OUTCOMES, GenesysClient, Listing, listed
+from service.genesys import FLOW_NAMES, OUTCOME_NAMES, GenesysClient, NameList, list_names
 from service.postgres.lease import Lease
 from service.postgres.names import name_flows, name_outcomes
 from service.postgres.pool import Database
@@ -51,10 +51,10 @@ class NameSync:
         async with self._lock:
             if self._clock.monotonic() < self._next_refresh:
                 return
-            flows, flows_error = await self._read(FLOWS)
+            flows, flows_error = await self._read(FLOW_NAMES)
             if flows:
                 await name_flows(self._database, self._lease, flows)
-            outcomes, outcomes_error = await self._read(OUTCOMES)
+            outcomes, outcomes_error = await self._read(OUTCOME_NAMES)
             if outcomes:
                 renamed = await name_outcomes(self._database, self._lease, outcomes)
                 if renamed:
@@ -67,10 +67,10 @@ class NameSync:
         """Make the names due at the next refresh."""
         self._next_refresh = float("-inf")
 
-    async def _read(self, listing: Listing) -> tuple[dict[str, str], str | None]:
+    async def _read(self, listing: NameList) -> tuple[dict[str, str], str | None]:
         """Names by id, and why they are unavailable: None if they are not, empty if that is reported elsewhere."""
         try:
-            return await listed(listing, self._client.call), None
+            return await list_names(listing, self._client.call), None
         except (CircuitOpenError, RateLimitedError):
             return {}, ""
         except ExtractionError as error:

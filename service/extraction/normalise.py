@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from service.errors import PageError
+from service.errors import InvalidResponseError
 from service.extraction.json_values import is_number, share_of, shown, whole_number
 from service.model import (
     NAME_BYTES_MAX,
@@ -66,7 +66,7 @@ class BucketGrid:
         """The bucket of an interval; None for a surplus bucket, a reason for a rejected interval.
 
         Raises:
-            PageError: the API's buckets do not match the query's time zone and granularity.
+            InvalidResponseError: the API's buckets do not match the query's time zone and granularity.
         """
         start, end = interval
         if not (isinstance(start, str) and isinstance(end, str)):
@@ -112,7 +112,7 @@ class BucketGrid:
         expected = self.buckets.get(start)
         if expected is not None:
             if end != expected:
-                raise PageError(
+                raise InvalidResponseError(
                     f"bucket {Span(start, end)} ends elsewhere than at {instant(expected)},"
                     f" as the time zone {self.timezone} and the granularity require; check the org's timezone"
                 )
@@ -122,7 +122,7 @@ class BucketGrid:
         except (OverflowError, ValueError):  # the years 1 and 9999 are out of a time zone's range
             return "the bucket lies outside the window"
         if not aligned or self.span.start <= start < self.span.end:
-            raise PageError(
+            raise InvalidResponseError(
                 f"bucket begins at {instant(start)}, which is no bucket edge in the time zone {self.timezone};"
                 " check the org's timezone"
             )
@@ -137,7 +137,7 @@ def normalise(entries: Sequence[Entry | ValidEntry], grid: BucketGrid) -> Normal
     A row with an empty ``source_key`` marks the flow's total in that bucket as unknown.
 
     Raises:
-        PageError: the API's buckets do not match the query's time zone and granularity.
+        InvalidResponseError: the API's buckets do not match the query's time zone and granularity.
     """
     result = _PageResult(grid)
     for entry in entries:

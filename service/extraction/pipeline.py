@@ -12,7 +12,7 @@ from functools import partial
 from http import HTTPStatus
 
 from service.clock import Clock, ClockMonitor
-from service.errors import CursorExpiredError, ExtractionError, PageError, QueryTooLargeError
+from service.errors import CursorExpiredError, ExtractionError, InvalidResponseError, QueryTooLargeError
 from service.extraction.cycle import Cycle
 from service.extraction.normalise import BucketGrid, normalise
 from service.genesys import GenesysClient
@@ -107,10 +107,11 @@ class Pipeline:
                 if number == RESTARTS:
                     raise
                 self._emit("window_restarted", **scan_context(scan), query_hash=query_hash, reason=str(error))
-            except BaseException as error:
+            except ExtractionError as error:
                 await attempt.staging.abandon()
-                if isinstance(error, ExtractionError):
-                    self._client.clean(error)
+                raise self._client.redact_error(error) from None
+            except BaseException:
+                await attempt.staging.abandon()
                 raise
             else:
                 self._monitor.observe("database", merged.database_time)
@@ -122,7 +123,7 @@ class Pipeline:
         return _Attempt(
             scan,
             cycle,
-            Staging(self._database, scan.org, self._client.hide),
+            Staging(self._database, scan.org, self._client.redact),
             next(self._numbers),
             self._clock.now(),
             self._clock.monotonic(),
@@ -212,20 +213,20 @@ class Pipeline:
         return self._split_hints
 
     def _report(self, scan: Scan, record: ScanRecord, merged: Merged) -> None:
-        hide = self._client.hide  # an outcome's name may contain a secret
+        redact = self._client.redact  # an outcome's name may contain a secret
         for window, reason, flow_id, outcome in merged.rejects:
             self._emit(
                 "entry_rejected",
                 **_window_context(window, record),
                 reason=reason,
-                flow_id=flow_id and hide(flow_id),
-                outcome=outcome and hide(outcome),
+                flow_id=flow_id and redact(flow_id),
+                outcome=outcome and redact(outcome),
             )
         for window in scan.windows:
             context = _window_context(window, record)
             if window in merged.missing:
                 missing = merged.missing[window]
-                names = [hide(name) for name in missing.sample]
+                names = [redact(name) for name in missing.sample]
                 self._emit("outcome_missing", **context, rows=missing.rows, outcomes=names)
             if window in merged.restated:
                 self._emit("outcome_restated", **context, rows=merged.restated[window])
@@ -277,7 +278,7 @@ def _check_attributable(scan: Scan, page: NormalisedPage) -> None:
     """Check that each reject belongs to a known window.
 
     Raises:
-        PageError: a reject's bucket is unknown and the scan has several windows; the scanner retries each.
+        InvalidResponseError: a reject has no known bucket and the scan several windows; the scanner retries each.
     """
     if len(scan.windows) > 1 and any(reject.bucket_start is None for reject in page.rejects):
-        raise PageError("an entry's bucket is unknown; retrying its windows one by one")
+        raise InvalidResponseError("an entry's bucket is unknown; retrying its windows one by one")

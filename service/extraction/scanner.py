@@ -19,9 +19,9 @@ from service.errors import (
     GivenUpError,
     GranularityError,
     HoursOverError,
+    InvalidResponseError,
     LeaseLostError,
     NotSettledError,
-    PageError,
     QueryTimeoutError,
     QueryTooLargeError,
     RateLimitedError,
@@ -38,7 +38,7 @@ from service.postgres.windows import Ledger, LedgerWindow
 from service.telemetry import Emit
 
 # Errors that one window of a scan may have caused alone.
-_OF_ONE_WINDOW = (PageError, GranularityError, QueryTooLargeError)
+_OF_ONE_WINDOW = (InvalidResponseError, GranularityError, QueryTooLargeError)
 
 # Expected ends of a cycle; of several errors, another one is raised first.
 _EXPECTED = (DatabaseUnavailableError, LeaseLostError, GivenUpError)

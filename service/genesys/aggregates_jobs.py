@@ -1,10 +1,13 @@
-"""The flow-aggregates dialect with asynchronous jobs: begun, waited for, read page by page, deleted."""
+"""The flow-aggregates dialect with asynchronous jobs: submitted, polled, read page by page, deleted.
+
+``POST /api/v2/analytics/flows/aggregates/jobs`` and the paths below it (official Python SDK 269.0.0:
+``FlowsApi``). That the last page has no cursor is not documented; it is assumed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from http import HTTPStatus
@@ -14,50 +17,48 @@ from urllib.parse import quote
 import msgspec
 
 from service.errors import (
+    ConnectionFailedError,
     CursorExpiredError,
     ExtractionError,
+    InvalidResponseError,
     LeaseLostError,
-    PageError,
     QueryTimeoutError,
     QueryTooLargeError,
     ServerError,
 )
-from service.genesys.dialect import ApiRequest, Call
+from service.genesys.dialect import ApiRequest, Call, CursorCheck, encode
 from service.genesys.error_mapping import EndpointPolicy
-from service.genesys.flow_aggregates import ASKING, PERMISSION, SCOPE, FlowAggregates, decode
+from service.genesys.flow_aggregates import PERMISSION, POLICY, SCOPE, TOO_LARGE, FlowAggregates, decode
 from service.model import Page, Query
 
 PATH = "/api/v2/analytics/flows/aggregates/jobs"
-FIRST_PAUSE, PAUSE_GROWTH, PAUSE_MAX = 0.5, 1.5, 10.0
-"""Seconds before a job's state is first asked for, by how much each pause is longer, and the longest."""
-CLEANING = 5.0
-"""Seconds that the end of a job may take; one that cannot be deleted in time runs out by itself at the server."""
+POLL_FIRST, POLL_GROWTH, POLL_MAX = 0.5, 1.5, 10.0
+"""Seconds before the first poll, the factor from one poll to the next, and the most seconds between two."""
+DELETE_TIMEOUT = 5.0
+"""Seconds to delete a job; the server expires one that could not be deleted."""
 _ID_MAX = 512
-_DIGEST_BYTES = 16
 _ERROR_MAX = 300
-_encode = msgspec.json.Encoder(order="deterministic").encode
 
 
-def _judge(status: int, code: str, _message: str) -> type[ExtractionError] | None:
-    """What is too large is refused; a job that is not known any more is like a cursor that is not."""
-    if code == "response.entity.too.large":
+def _classify(status: int, code: str, _message: str) -> type[ExtractionError] | None:
+    """The classes of queries; an unknown job is an expired cursor."""
+    if code == TOO_LARGE:
         return QueryTooLargeError
     return CursorExpiredError if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) else None
 
 
-_RULES = EndpointPolicy(PERMISSION, SCOPE, _judge, tells_limit=True)
+_JOB_POLICY = EndpointPolicy(PERMISSION, SCOPE, _classify, limit_headers=True)
 
 
 class AggregatesJobs(FlowAggregates):
-    """How the flow-aggregates API is asked and read, with jobs: this API's cursor pagination.
+    """The flow-aggregates API with jobs, which are its cursor pagination.
 
-    A job is begun by one request that is not sent again where its answer was lost: it may run, and nobody would
-    know its id. The scan then fails, and the same query begins no other job before the lost one must have ended,
-    so there is never more than one of them unseen; the next cycle tries again. One that the API answers with a 504
-    was too large, as a query would be.
+    A submission is sent once: where its response is lost, the job may run under an unknown id. The scan then
+    fails, and the same query submits no other job until ``timeout`` has passed, so that at most one lost job runs.
+    A 504 to a submission means that the query is too large, as for a synchronous query.
 
     Args:
-        timeout: for a job to be done; also how long one whose id was lost is taken to run.
+        timeout: for a job to be fulfilled, and for a lost one to end.
     """
 
     def __init__(self, timeout: timedelta) -> None:
@@ -65,134 +66,131 @@ class AggregatesJobs(FlowAggregates):
         self._lost: dict[str, float] = {}
 
     def body(self, query: Query) -> dict[str, Any]:
-        """The query as the job is begun with."""
+        """The body of the submission."""
         return {**super().body(query), "pageSize": query.page_size}
 
     async def scan(self, query: Query, call: Call) -> AsyncGenerator[Page, None]:
-        """The pages of one job, up to the one without a cursor. However it ends, the job is deleted.
+        """The pages of one job, up to the one without a cursor. The job is deleted in any case.
 
         Raises:
-            CursorExpiredError: the job failed, was cancelled or has expired; what was yielded is void.
-            QueryTooLargeError: the answer would be too large.
-            QueryTimeoutError: the job was not done in time.
-            PageError: a page at fault, or a cursor that came twice.
+            CursorExpiredError: the job failed, was cancelled or has expired; the pages so far are void.
+            QueryTooLargeError: the result would be too large.
+            QueryTimeoutError: the job was not fulfilled in time.
+            InvalidResponseError: an invalid page, or a repeated cursor.
         """
-        job = await self._begin(query, call)
+        job = await self._submit(query, call)
         try:
-            await self._done(job, call)
-            seen: set[bytes] = set()
+            await self._wait(job, call)
+            cursors = CursorCheck("cursor")
             cursor: str | None = None
             while True:
-                entries, cursor = decode(await call(_read(job, cursor)))
-                yield Page(entries, more=cursor is not None)
+                response = await call(_results_request(job, cursor))
+                entries, cursor = decode(response.body)
+                yield Page(entries, more=cursor is not None, date=response.date)
                 if cursor is None:
                     return
-                digest = hashlib.blake2b(cursor.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
-                if digest in seen:
-                    raise PageError("the same cursor came twice in one job")
-                seen.add(digest)
+                cursors.add(cursor.encode(errors="surrogatepass"))
         finally:
             await _delete(job, call)
 
-    async def _begin(self, query: Query, call: Call) -> str:
-        """Begin a job, and give its path."""
+    async def _submit(self, query: Query, call: Call) -> str:
+        """Submit a job; its path."""
         now = asyncio.get_running_loop().time
         query_hash = self.query_hash(query)
         self._lost = {each: until for each, until in self._lost.items() if until > now()}
         if query_hash in self._lost:
             raise ServerError(
-                "a job may still run whose submission was not answered; the same one is begun again"
-                f" in {self._lost[query_hash] - now():.0f} s at the earliest"
+                "the job of a lost submission may still run; the query can be submitted again in"
+                f" {self._lost[query_hash] - now():.0f} s"
             )
-        request = ApiRequest("POST", PATH, _encode(self.body(query)), ASKING, once=True)
+        request = ApiRequest("POST", PATH, encode(self.body(query)), POLICY, once=True, starts_scan=True)
         try:
-            return _job_of(await _to_its_end(request, call))
-        except (ServerError, QueryTimeoutError, PageError) as error:
+            return _job_path(await _call_and_clean_up(request, call))
+        except (ServerError, ConnectionFailedError, QueryTimeoutError, InvalidResponseError) as error:
             if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-                raise  # it was not taken
+                raise  # the server did not accept the submission
             self._lost[query_hash] = now() + self._timeout
             raise ServerError(
-                f"the answer to a job's submission was lost, and it may run: {error}",
+                f"the response to a job submission was lost, and the job may run: {error}",
                 status=error.status,
                 code=error.code,
                 context_id=error.context_id,
             ) from error
 
-    async def _done(self, job: str, call: Call) -> None:
-        """Wait until the job is done, asking less and less often."""
-        pause = FIRST_PAUSE
-        patience = asyncio.timeout(self._timeout)
+    async def _wait(self, job: str, call: Call) -> None:
+        """Poll the job, at growing intervals, until it is fulfilled."""
+        pause = POLL_FIRST
+        deadline = asyncio.timeout(self._timeout)
         try:
-            async with patience:
+            async with deadline:
                 while True:
                     await asyncio.sleep(pause)
-                    if _is_done(await call(ApiRequest("GET", job, rules=_RULES))):
+                    if _is_fulfilled((await call(ApiRequest("GET", job, policy=_JOB_POLICY))).body):
                         return
-                    pause = min(pause * PAUSE_GROWTH, PAUSE_MAX)
+                    pause = min(pause * POLL_GROWTH, POLL_MAX)
         except TimeoutError:
-            if not patience.expired():
+            if not deadline.expired():
                 raise
-            raise QueryTimeoutError(f"the job was not done within {self._timeout:g} s") from None
+            raise QueryTimeoutError(f"job not fulfilled within {self._timeout:g} s") from None
 
 
-async def _to_its_end(request: ApiRequest, call: Call) -> bytes:
-    """The answer to a submission; one that is cancelled midway is followed a little, to delete what it began."""
-    submitting = asyncio.ensure_future(call(request))
+async def _call_and_clean_up(request: ApiRequest, call: Call) -> bytes:
+    """The response to a submission. When cancelled, it waits ``DELETE_TIMEOUT`` for the job's id to delete it."""
+    submission = asyncio.ensure_future(call(request))
     try:
-        return await asyncio.shield(submitting)
+        return (await asyncio.shield(submission)).body
     except asyncio.CancelledError:
         with contextlib.suppress(ExtractionError, LeaseLostError, TimeoutError):
-            async with asyncio.timeout(CLEANING):
-                await _delete(_job_of(await submitting), call)
-        submitting.cancel()
+            async with asyncio.timeout(DELETE_TIMEOUT):
+                await _delete(_job_path((await submission).body), call)
+        submission.cancel()
         raise
 
 
 async def _delete(job: str, call: Call) -> None:
-    """Delete a job, where that is to be had; what is left of it runs out by itself."""
+    """Delete a job; a failure is ignored, since the server expires jobs."""
     with contextlib.suppress(ExtractionError, LeaseLostError, TimeoutError):
-        async with asyncio.timeout(CLEANING):
-            await call(ApiRequest("DELETE", job, rules=_RULES))
+        async with asyncio.timeout(DELETE_TIMEOUT):
+            await call(ApiRequest("DELETE", job, policy=_JOB_POLICY))
 
 
-def _read(job: str, cursor: str | None) -> ApiRequest:
-    asked = "" if cursor is None else f"?cursor={quote(cursor, safe='', errors='surrogatepass')}"
-    return ApiRequest("GET", f"{job}/results{asked}", rules=_RULES)
+def _results_request(job: str, cursor: str | None) -> ApiRequest:
+    parameters = "" if cursor is None else f"?cursor={quote(cursor, safe='', errors='surrogatepass')}"
+    return ApiRequest("GET", f"{job}/results{parameters}", policy=_JOB_POLICY)
 
 
-def _job_of(answer: bytes) -> str:
-    """The path of the job that was begun."""
-    fields = _fields(answer)
-    job_id = fields.get("jobId")
+def _job_path(body: bytes) -> str:
+    """The path of the submitted job."""
+    job_id = _fields(body).get("jobId")
     if not isinstance(job_id, str) or not job_id.isascii() or not job_id.isprintable():
-        raise PageError("the answer to a job's submission holds no jobId")
+        raise InvalidResponseError("the response to a job submission has no jobId")
     if not 0 < len(job_id) <= _ID_MAX or not job_id.strip("."):
-        raise PageError("the answer to a job's submission holds a jobId that cannot be one")
+        raise InvalidResponseError("the response to a job submission has an invalid jobId")
     return f"{PATH}/{quote(job_id, safe='')}"
 
 
-def _is_done(answer: bytes) -> bool:
-    fields = _fields(answer)
-    state, told = fields.get("state"), fields.get("errorMessage")
-    reason = f": {told[:_ERROR_MAX]}" if isinstance(told, str) and told else ""
+def _is_fulfilled(body: bytes) -> bool:
+    fields = _fields(body)
+    state, message = fields.get("state"), fields.get("errorMessage")
+    reason = f": {message[:_ERROR_MAX]}" if isinstance(message, str) and message else ""
     match state:
         case "FULFILLED":
             return True
         case "QUEUED" | "PENDING":
             return False
         case "FAILED" if "too large" in reason or "too.large" in reason:
-            raise QueryTooLargeError(f"the job failed{reason}")
+            raise QueryTooLargeError(f"job failed{reason}")
         case "FAILED" | "CANCELLED" | "EXPIRED":
-            raise CursorExpiredError(f"the job is {state}{reason}")
+            raise CursorExpiredError(f"job is {state}{reason}")
         case _:
-            raise PageError(f"the job is in a state that is not known: {str(state)[:40]}")
+            raise InvalidResponseError(f"job has an unknown state: {str(state)[:40]}")
 
 
-def _fields(answer: bytes) -> dict[str, Any]:
+def _fields(body: bytes) -> dict[str, Any]:
     try:
-        found = msgspec.json.decode(answer)
+        value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise PageError("the answer is not JSON, or was cut short") from None
-    if not isinstance(found, dict):
-        raise PageError("the answer is no JSON object")
-    return found
+        raise InvalidResponseError("response is truncated or not JSON") from None
+    if not isinstance(value, dict):
+        raise InvalidResponseError("response is not a JSON object")
+    return value

@@ -1,4 +1,4 @@
-"""An org's circuit breaker: after failures in a row it asks nothing for a while, then tries with one request."""
+"""An org's circuit breaker: after consecutive failures it rejects requests for a while, then admits one probe."""
 
 from __future__ import annotations
 
@@ -8,135 +8,166 @@ from datetime import timedelta
 from typing import Literal
 
 from service.clock import Clock
-from service.errors import CircuitOpenError, ExtractionError, QueryTimeoutError, RateLimitedError, ServerError
+from service.errors import (
+    CircuitOpenError,
+    ConnectionFailedError,
+    ExtractionError,
+    QueryTimeoutError,
+    RateLimitedError,
+    ServerError,
+)
+from service.telemetry import Emit
 
 OPEN_MAX = timedelta(minutes=10)
-_DOUBLINGS = 20
-"""Past these every open time has reached its most."""
-_PROBE_PATIENCE = 1.0
-"""Seconds after which it is worth asking again while a probe is out."""
+_DOUBLINGS_MAX = 20
+"""After so many doublings any open time has reached ``OPEN_MAX``."""
+_PROBE_RETRY = 1.0
+"""Seconds to wait while a probe is in flight."""
 
-Emit = Callable[..., None]
-"""``emit(event, **context)``: how everything worth telling is told. Secrets are never passed to it."""
-State = Literal["closed", "half-open", "open"]
+BreakerState = Literal["closed", "half-open", "open"]
+OnStateChange = Callable[[BreakerState, float | None], None]
+"""Called with the new state, and for ``open`` the seconds that it lasts."""
+
+
+def ignore_state_change(_state: BreakerState, _open_for: float | None) -> None:
+    """The callback for a breaker that nobody observes."""
 
 
 class Breaker:
-    """Counts failures in a row: 5xx, timeouts and broken connections, nothing else.
+    """Counts consecutive failures: 5xx, timeouts and broken connections, nothing else.
 
-    Open, it refuses at once; its time over, it lets one probe through, and what that one meets closes it or
-    opens it again for twice as long, ten minutes at most. A refusal by the server (4xx) is an answer, so no
-    failure; a 429 is neither; a cancelled probe makes room for the next.
+    While open, it rejects every request. When its time is over, it admits one probe, whose result closes it or
+    opens it again for twice as long, up to ten minutes. A 4xx is a response and so no failure; a 429 is neither
+    failure nor success; a cancelled probe admits the next one.
+
+    Args:
+        failures: consecutive failures that open it.
+        open_for: how long it stays open the first time.
+        clock: measures the open time.
+        emit: called with ``circuit_opened``, ``circuit_half_open`` and ``circuit_closed``.
+        on_state_change: called after each change of state.
     """
 
-    def __init__(self, failures: int, open_for: timedelta, clock: Clock, emit: Emit) -> None:
+    def __init__(
+        self,
+        failures: int,
+        open_for: timedelta,
+        clock: Clock,
+        emit: Emit,
+        on_state_change: OnStateChange = ignore_state_change,
+    ) -> None:
         self._clock = clock
         self._emit = emit
+        self._on_state_change = on_state_change
         self.configure(failures, open_for)
-        self._state: State = "closed"
-        self._in_a_row = 0
+        self._state: BreakerState = "closed"
+        self._failures_in_a_row = 0
         self._last_reason = ""
         self._times_opened = 0
-        self._opens_at = 0.0
-        self._probing = False
+        self._probe_at = 0.0
+        self._probe_in_flight = False
         self._generation = 0
 
     def configure(self, failures: int, open_for: timedelta) -> None:
-        """Take other settings from the next failure on."""
+        """Change the settings; they apply from the next failure on."""
         self._failures = failures
         self._open_for = open_for
 
     @property
-    def state(self) -> State:
-        """``open`` lasts until a probe is sent, even where its time is over."""
+    def state(self) -> BreakerState:
+        """The state; ``open`` lasts until a probe is sent, even after its time is over."""
         return self._state
 
     @property
     def opens_in(self) -> float:
         """Seconds until a probe may be sent; 0 where requests may pass."""
-        return max(0.0, self._opens_at - self._clock.monotonic()) if self._state == "open" else 0.0
+        return max(0.0, self._probe_at - self._clock.monotonic()) if self._state == "open" else 0.0
 
     def check(self) -> None:
-        """Refuse now what could not be sent anyway, before it waits for its turn.
+        """Reject a request before it waits for its turn under the limit.
 
         Raises:
-            CircuitOpenError: nothing is sent now.
+            CircuitOpenError: nothing may be sent now.
         """
-        wait = _PROBE_PATIENCE if self._probing else self.opens_in
+        wait = _PROBE_RETRY if self._probe_in_flight else self.opens_in
         if wait > 0:
             raise CircuitOpenError(
-                f"the breaker is open after {self._in_a_row} failures in a row, the last: {self._last_reason}",
+                f"circuit breaker open after {self._failures_in_a_row} consecutive failures, the last:"
+                f" {self._last_reason}",
                 retry_after=wait,
             )
 
     @contextmanager
-    def guard(self, *, vouches: bool = True) -> Iterator[None]:
-        """Around one send: learns from how it ends.
+    def guard(self, *, success_counts: bool = True) -> Iterator[None]:
+        """Run one request and count its result.
 
         Args:
-            vouches: whether an answer to it shows that the API is well. A token's does not: it comes from another
-                server, and between any two queries that fail there may be one.
+            success_counts: whether a response shows that the API works. A token does not: it comes from another
+                server, and one may be renewed between any two queries that fail.
 
         Raises:
-            CircuitOpenError: nothing is sent now.
+            CircuitOpenError: nothing may be sent now.
         """
         self.check()
         if self._state == "open":
             self._state = "half-open"
             self._emit("circuit_half_open")
-        self._probing = self._state == "half-open"
+            self._on_state_change("half-open", None)
+        self._probe_in_flight = self._state == "half-open"
         generation = self._generation
         try:
             yield
-        except (ServerError, QueryTimeoutError) as error:
-            self._failed(generation, str(error))
+        except (ServerError, ConnectionFailedError, QueryTimeoutError) as error:
+            self._count_failure(generation, str(error))
             raise
         except ExtractionError as error:
-            if vouches and not isinstance(error, RateLimitedError):
-                self._succeeded(generation)
+            if success_counts and not isinstance(error, RateLimitedError):
+                self._count_success(generation)
             raise
         else:
-            if vouches:
-                self._succeeded(generation)
+            if success_counts:
+                self._count_success(generation)
         finally:
             if generation == self._generation:
-                self._probing = False
+                self._probe_in_flight = False
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Around a send that the breaker does not learn from, and that is no probe either.
+    def exempt(self) -> Iterator[None]:
+        """Run one request whose result does not count, and which is no probe.
 
         Raises:
             CircuitOpenError: the breaker is not closed.
         """
         self.check()
         if self._state != "closed":
-            raise CircuitOpenError("the breaker is open, and waits for a probe", retry_after=_PROBE_PATIENCE)
+            raise CircuitOpenError("circuit breaker open until a probe succeeds", retry_after=_PROBE_RETRY)
         yield
 
-    def _failed(self, generation: int, reason: str) -> None:
+    def _count_failure(self, generation: int, reason: str) -> None:
         if generation != self._generation:
-            return  # sent before the breaker last moved: it has been judged already
-        self._in_a_row += 1
+            return  # sent before the last change of state, which its result cannot affect
+        self._failures_in_a_row += 1
         self._last_reason = reason
-        if self._state == "closed" and self._in_a_row < self._failures:
+        if self._state == "closed" and self._failures_in_a_row < self._failures:
             return
         seconds = min(self._open_for.total_seconds() * 2**self._times_opened, OPEN_MAX.total_seconds())
-        self._times_opened = min(self._times_opened + 1, _DOUBLINGS)
-        self._opens_at = self._clock.monotonic() + seconds
-        self._move("open")
-        self._emit("circuit_opened", failures=self._in_a_row, open_for=seconds, reason=reason)
+        self._times_opened = min(self._times_opened + 1, _DOUBLINGS_MAX)
+        self._probe_at = self._clock.monotonic() + seconds
+        self._enter("open")
+        self._emit("circuit_opened", failures=self._failures_in_a_row, open_for=seconds, reason=reason)
+        self._on_state_change("open", seconds)
 
-    def _succeeded(self, generation: int) -> None:
+    def _count_success(self, generation: int) -> None:
         if generation != self._generation:
             return
-        self._in_a_row = 0
+        self._failures_in_a_row = 0
         if self._state == "half-open":
             self._times_opened = 0
-            self._move("closed")
+            self._enter("closed")
             self._emit("circuit_closed")
+            self._on_state_change("closed", None)
 
-    def _move(self, state: State) -> None:
+    def _enter(self, state: BreakerState) -> None:
         self._state = state
         self._generation += 1
-        self._probing = False
+        self._probe_in_flight = False

@@ -1,4 +1,4 @@
-"""The client of one org: every request it makes passes here, one after the other through the same gates."""
+"""The client of one org's API: every request passes through the same limiter, lease check and breaker."""
 
 from __future__ import annotations
 
@@ -6,58 +6,67 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
 from service.clock import Clock, SystemClock
 from service.errors import ExtractionError, QueryTimeoutError, RateLimitedError, UnauthorizedError
-from service.genesys.breaker import Breaker, Emit
-from service.genesys.dialect import ApiRequest, Dialect
+from service.genesys.breaker import Breaker, OnStateChange, ignore_state_change
+from service.genesys.dialect import ApiRequest, Dialect, Response
 from service.genesys.limiter import OrgLimiter, Permit
 from service.genesys.oauth import Credentials, TokenSource
 from service.genesys.rate_limit_headers import RateLimitHeaders
 from service.genesys.redaction import Redactor
 from service.genesys.retry import Retries
 from service.genesys.server_clock import ServerClock
-from service.genesys.transport import Answer, HttpRequest, Transport
+from service.genesys.transport import HttpRequest, Transport
 from service.model import Page, Query
+from service.telemetry import Emit
 
-_TOLD_MAX = 1000
-"""Characters of an error's text; what the server said in it is bounded before."""
-
-
-def _always() -> None:
-    """Nothing forbids it."""
+_MESSAGE_MAX = 1000
+"""Characters of an error's message; the server's text in it has a bound of its own."""
 
 
-def _unheard(_date: datetime | None) -> None:
-    """Nobody compares clocks."""
+def _allow() -> None:
+    """The check for a request that may always be sent."""
+
+
+def _ignore_date(_date: datetime | None) -> None:
+    """The callback for dates that nobody compares."""
 
 
 class GenesysClient:
-    """Asks one org's API, within its limit, under its lease, with its token.
+    """Sends requests to one org's API, within its limit, under its lease, with its token.
 
-    On its way a request waits for the one before it with the same query hash, takes the token, waits for its turn,
-    has the lease looked at, passes the breaker, and is sent; it comes this way again where a failure is worth
-    another try. Make it inside the loop that will use it.
+    A request waits for the one in flight with the same query hash, gets the token, waits for its turn under the
+    limit, passes the lease check and the breaker, and is sent. A retry takes the same path. Create the client
+    inside the loop that uses it.
 
     Args:
         org: the org's name in the configuration.
-        base_url: of the API, without a slash at its end.
-        login_url: of the token server.
-        credentials: gives client id and secret; asked at every renewal of the token.
-        dialect: of the API.
+        base_url: the API's root.
+        login_url: the root of the token server.
+        credentials: gives client id and secret; called at every renewal of the token.
+        dialect: the org's API.
         requests_per_second: the org's limit.
         query_timeout: for one request, from connecting to the last byte.
-        breaker_failures: failures in a row that open the breaker.
+        breaker_failures: consecutive failures that open the breaker.
         breaker_open_for: how long it stays open the first time.
-        lease_check: called just before every send; raises ``LeaseLostError`` where this process must not send.
-        on_hold: told the seconds of each 429, to be kept through a restart.
-        on_date: called with the ``Date`` of each response, None where it has no valid one.
-        emit: told every event with its context, ``org`` among it.
-        clock: for everything but the pacing, which runs on the loop's.
-        spent_ago: seconds ago that the limit may have been spent by somebody before.
+        lease_check: called before every send; raises ``LeaseLostError`` where this process may not send.
+        on_pause: called with the seconds of each pause after a 429, so that it survives a restart.
+        emit: called with every event; its context has ``org``.
+        on_date: called with the ``Date`` of each response; None where it is absent or invalid.
+        on_breaker_change: called after each change of the breaker's state.
+        clock: for everything but the limiter, which uses the loop's time.
+        spent_ago: seconds since another process may have used up the limit.
+
+    Attributes:
+        org: the org's name.
+        dialect: the org's API.
+        query_timeout: as above; it may be changed at any time.
+        limiter: paces the requests.
+        breaker: the org's circuit breaker.
+        server_clock: estimates the API's time.
     """
 
     def __init__(
@@ -73,9 +82,10 @@ class GenesysClient:
         breaker_failures: int,
         breaker_open_for: timedelta,
         lease_check: Callable[[], None],
-        on_hold: Callable[[float], None],
+        on_pause: Callable[[float], None],
         emit: Emit,
-        on_date: Callable[[datetime | None], None] = _unheard,
+        on_date: Callable[[datetime | None], None] = _ignore_date,
+        on_breaker_change: OnStateChange = ignore_state_change,
         clock: Clock | None = None,
         spent_ago: float = 0.0,
     ) -> None:
@@ -84,29 +94,29 @@ class GenesysClient:
         self.query_timeout = query_timeout
         self._base_url = base_url.rstrip("/")
         self._lease_check = lease_check
-        self._on_hold = on_hold
+        self._on_pause = on_pause
+        self._on_date = on_date
         self._emit: Emit = partial(emit, org=org)
         self._clock = clock or SystemClock()
         self._redactor = Redactor()
         self.limiter = OrgLimiter(requests_per_second, spent_ago=spent_ago)
-        self._allowance = RateLimitHeaders(lambda: self.limiter, self._on_hold, self._emit)
         self.server_clock = ServerClock(self._clock)
-        self._on_date = on_date
+        self._rate_limit = RateLimitHeaders(lambda: self.limiter, self._on_pause, self._emit)
         self._transport = Transport(
-            self._redactor, self._clock, self._allowance.observe, self.hold, self._observe_date, lease_check
+            self._redactor, self._clock, self._rate_limit.observe, self.pause, self._observe_date, lease_check
         )
-        self.breaker = Breaker(breaker_failures, breaker_open_for, self._clock, self._emit)
+        self.breaker = Breaker(breaker_failures, breaker_open_for, self._clock, self._emit, on_breaker_change)
         self._tokens = TokenSource(
             login_url,
             credentials=credentials,
-            send=self._once_for_body,
+            send=self._send_guarded,
             redactor=self._redactor,
             clock=self._clock,
             emit=self._emit,
         )
         self._retries = Retries(self._emit, lambda: self.breaker.state == "closed")
         self._locks: dict[str, asyncio.Lock] = {}
-        self._users: Counter[str] = Counter()
+        self._lock_users: Counter[str] = Counter()
 
     @property
     def requests_per_second(self) -> float:
@@ -118,79 +128,76 @@ class GenesysClient:
         self.limiter.requests_per_second = rate
 
     @property
-    def max_hold(self) -> float | None:
-        """Seconds: where a 429 holds the org back longer, RateLimitedError is raised. None: it is waited out."""
-        return self.limiter.max_hold
+    def max_pause(self) -> float | None:
+        """Seconds; a longer pause raises RateLimitedError instead of being waited out. None: it is waited out."""
+        return self.limiter.max_pause
 
-    @max_hold.setter
-    def max_hold(self, seconds: float | None) -> None:
-        self.limiter.max_hold = seconds
+    @max_pause.setter
+    def max_pause(self, seconds: float | None) -> None:
+        self.limiter.max_pause = seconds
 
-    def hold(self, seconds: float) -> None:
-        """Send nothing for so many seconds, such as are left of a hold from before this process."""
-        self.limiter.hold(seconds)
+    def pause(self, seconds: float) -> None:
+        """Send nothing for so many seconds, such as what is left of a pause from before this process."""
+        self.limiter.pause(seconds)
 
-    async def scan(self, query: Query, may_begin: Callable[[], None] = _always) -> AsyncGenerator[Page, None]:
+    async def close(self) -> None:
+        """Stop a renewal of the token, and close the connections."""
+        await self._tokens.close()
+        await self._transport.close()
+
+    async def scan(self, query: Query, check_allowed: Callable[[], None] = _allow) -> AsyncGenerator[Page, None]:
         """The pages of one scan, in order, up to the last.
 
         Args:
-            query: what is asked.
-            may_begin: called just before the first page is asked for, each time; raises where that must not be.
+            query: what to extract.
+            check_allowed: called just before each send of the first request; raises where the scan may not start.
 
         Raises:
-            CursorExpiredError: the cursor has expired; what was yielded is void, and the caller begins again.
+            CursorExpiredError: the cursor has expired. The pages so far are void; restart from page one.
             ExtractionError: the scan cannot be completed.
             LeaseLostError: this process no longer holds the org.
         """
         query_hash = self.dialect.query_hash(query)
-        before = may_begin
-        date: datetime | None = None
 
-        async def call(request: ApiRequest) -> bytes:
-            nonlocal before, date
-            answer = await self._call(request, query_hash=query_hash, before=before)
-            before, date = _always, answer.date
-            return answer.body
+        async def call(request: ApiRequest) -> Response:
+            check = check_allowed if request.starts_scan else _allow
+            return await self.call(request, query_hash=query_hash, check_allowed=check)
 
         try:
             async with aclosing(self.dialect.scan(query, call)) as pages:
                 async for page in pages:
-                    yield replace(page, date=date)
+                    yield page
         except ExtractionError as error:
-            self.clean(error)
-            raise
+            raise self.redact_error(error) from None
 
-    def clean(self, error: ExtractionError) -> None:
-        """Take secrets out of an error that quotes what the server sent."""
-        error.args = (self._redactor.clean(str(error), _TOLD_MAX),)
+    async def call(
+        self, request: ApiRequest, *, query_hash: str | None = None, check_allowed: Callable[[], None] = _allow
+    ) -> Response:
+        """The response to one request, after its retries.
 
-    def hide(self, text: str) -> str:
-        """What the server sent, to the letter but for the org's secrets."""
-        return self._redactor.hide(text)
-
-    async def call(self, request: ApiRequest, *, query_hash: str | None = None) -> bytes:
-        """The body of the answer to one request; of those with one query hash one at a time.
+        Args:
+            request: what to send.
+            query_hash: of the requests with one query hash, at most one is in flight.
+            check_allowed: called just before each send; raises where the request may not be sent.
 
         Raises:
-            ExtractionError: what the answer stands for, after the tries that are due.
+            ExtractionError: the error of the last attempt.
             LeaseLostError: this process no longer holds the org.
         """
-        return (await self._call(request, query_hash=query_hash)).body
-
-    async def _call(
-        self, request: ApiRequest, *, query_hash: str | None = None, before: Callable[[], None] = _always
-    ) -> Answer:
-        """As ``call``; ``before`` is called just before the first send, and raises where that must not be."""
-        send = partial(self._authorized, request, before)
+        send = partial(self._authorized, request, check_allowed)
         if query_hash is None:
             return await self._retries.run(send, once=request.once)
         async with self._serialize(query_hash):
             return await self._retries.run(send, once=request.once, query_hash=query_hash)
 
-    async def close(self) -> None:
-        """Stop what the client does of its own, and close its connections."""
-        await self._tokens.close()
-        await self._transport.close()
+    def redact(self, text: str) -> str:
+        """A text of the server with the org's secrets replaced, and otherwise unchanged."""
+        return self._redactor.redact(text)
+
+    def redact_error(self, error: ExtractionError) -> ExtractionError:
+        """A copy of an error that may quote the server, without the org's secrets, on one bounded line."""
+        message = self._redactor.redact_message(str(error), _MESSAGE_MAX)
+        return error.with_message(message).with_traceback(error.__traceback__)
 
     def _observe_date(self, date: datetime | None) -> None:
         self.server_clock.observe(date)
@@ -199,60 +206,59 @@ class GenesysClient:
     @asynccontextmanager
     async def _serialize(self, query_hash: str) -> AsyncIterator[None]:
         lock = self._locks.setdefault(query_hash, asyncio.Lock())
-        self._users[query_hash] += 1
+        self._lock_users[query_hash] += 1
         try:
             async with lock:
                 yield
         finally:
-            self._users[query_hash] -= 1
-            if not self._users[query_hash]:
-                del self._users[query_hash], self._locks[query_hash]
+            self._lock_users[query_hash] -= 1
+            if not self._lock_users[query_hash]:
+                del self._lock_users[query_hash], self._locks[query_hash]
 
-    async def _authorized(self, request: ApiRequest, before: Callable[[], None]) -> Answer:
-        """Send with the token; once more with another one where the API refuses the first."""
+    async def _authorized(self, request: ApiRequest, check_allowed: Callable[[], None]) -> Response:
+        """Send with the token; once more with a new one where the API answers 401."""
         token = await self._tokens.get()
         try:
-            return await self._send_guarded(self._with_token(request, token), before)
+            return await self._send_guarded(self._with_token(request, token), check_allowed)
         except UnauthorizedError:
             token = await self._tokens.renew(token)
-        return await self._send_guarded(self._with_token(request, token), before)
+        return await self._send_guarded(self._with_token(request, token), check_allowed)
 
     def _with_token(self, request: ApiRequest, token: str) -> HttpRequest:
         headers = {"Authorization": f"Bearer {token}"}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        return HttpRequest(request.method, self._base_url + request.path, headers, request.body, request.rules)
+        return HttpRequest(request.method, self._base_url + request.path, headers, request.body, request.policy)
 
-    async def _once_for_body(self, request: HttpRequest) -> bytes:
-        return (await self._send_guarded(request)).body
-
-    async def _send_guarded(self, request: HttpRequest, before: Callable[[], None] = _always) -> Answer:
-        """One send, whatever for: through limiter, lease and breaker."""
+    async def _send_guarded(self, request: HttpRequest, check_allowed: Callable[[], None] = _allow) -> Response:
+        """Send once, through limiter, lease check and breaker."""
         self.breaker.check()
         began = self._clock.monotonic()
         permit = await self.limiter.acquire()
         try:
             self._emit("request_waited", seconds=self._clock.monotonic() - began)
             self._lease_check()
-            before()
-            rules = request.rules
-            with self.breaker.aside() if rules.aside else self.breaker.guard(vouches=rules.vouches):
+            check_allowed()
+            policy, breaker = request.policy, self.breaker
+            with (
+                breaker.exempt() if policy.breaker_exempt else breaker.guard(success_counts=policy.success_counts)
+            ):
                 return await self._send(request, permit)
         except RateLimitedError as error:
-            self.limiter.hold(error.retry_after)
-            self._on_hold(error.retry_after)
+            self.limiter.pause(error.retry_after)
+            self._on_pause(error.retry_after)
             self._emit("rate_limited", retry_after=error.retry_after)
             raise
         finally:
             permit.cancel()
 
-    async def _send(self, request: HttpRequest, permit: Permit) -> Answer:
+    async def _send(self, request: HttpRequest, permit: Permit) -> Response:
         self._emit("request_sent")
         began = self._clock.monotonic()
         status: int | str = "cancelled"
         try:
-            with self._allowance.one_more():
-                answer = await self._transport.send(request, permit, self.query_timeout.total_seconds())
+            with self._rate_limit.count_in_flight():
+                response = await self._transport.send(request, permit, self.query_timeout.total_seconds())
             status = "ok"
         except QueryTimeoutError:
             status = "timeout"
@@ -261,6 +267,6 @@ class GenesysClient:
             status = error.status or "broken"
             raise
         else:
-            return answer
+            return response
         finally:
             self._emit("request_finished", status=status, seconds=self._clock.monotonic() - began)

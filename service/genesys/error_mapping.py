@@ -1,4 +1,4 @@
-"""What an API's error answer means, as an error of ours. Every text of the server's is redacted first."""
+"""Maps an error response to one of the program's errors. Every text of the server is redacted first."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from service.errors import (
     ExtractionError,
     ForbiddenError,
     GranularityError,
-    PageError,
+    InvalidResponseError,
     QueryTooLargeError,
     RateLimitedError,
     RequestRejectedError,
     ServerError,
     UnauthorizedError,
 )
-from service.genesys.limiter import HOLD_MAX
+from service.genesys.limiter import PAUSE_MAX
 
 RETRY_AFTER_DEFAULT = 5.0
-"""Seconds to wait on a 429 that does not say for how long, or says no number."""
+"""Seconds to wait after a 429 whose ``Retry-After`` is absent or invalid."""
 RETRY_AFTER_MIN = 1.0
 _CODE_MAX = 100
 
@@ -35,43 +35,48 @@ _granularity = re.compile(r"(?i)granularit")
 _cardinality = re.compile(r"(?i)cardinalit")
 _size = re.compile(r"(?i)too[\W_]*large|(?<!page)(?<!page[\W_])size")
 
-Clean = Callable[..., str]
-"""``Redactor.clean``."""
+Redact = Callable[..., str]
+"""``Redactor.redact_message``."""
 
-Judge = Callable[[int, str, str], type[ExtractionError] | None]
-"""What a status, a code and a message stand for at an endpoint; None where that is what they usually do."""
+Classify = Callable[[int, str, str], type[ExtractionError] | None]
+"""The error class for a status, a code and a message; None for the default."""
 
 
 class EndpointPolicy(NamedTuple):
-    """What an endpoint's answers mean, where endpoints differ.
+    """How an endpoint's responses are read, where endpoints differ.
 
     Attributes:
-        permission: what the client's role has to hold; a 403 says that it is missing.
-        scope: what the OAuth client has to have.
-        classify: its own view of an error, asked first.
-        tells_limit: whether the ``inin-ratelimit`` headers of its answers rule the org's limit.
-        aside: whether its failures say nothing of the org's health, so that the breaker does not count them.
-        vouches: whether its answers show that the API is well, so that the breaker may close.
+        permission: what the OAuth client's role needs; a 403 names it.
+        scope: what the OAuth client needs; a 403 names it.
+        classify: the endpoint's own error classes, used before the default ones.
+        limit_headers: whether the ``inin-ratelimit`` headers of its responses set the org's limit.
+        breaker_exempt: whether the breaker ignores its results, which do not depend on the org's queries.
+        success_counts: whether a success shows that the API works, so that the breaker may close.
     """
 
     permission: str = "Analytics > Query > Read"
     scope: str = "analytics:query:read"
-    classify: Judge | None = None
-    tells_limit: bool = False
-    aside: bool = False
-    vouches: bool = True
+    classify: Classify | None = None
+    limit_headers: bool = False
+    breaker_exempt: bool = False
+    success_counts: bool = True
 
     @property
-    def needs(self) -> str:
-        """What asking takes, in words."""
+    def requirements(self) -> str:
+        """Permission and scope, in words."""
         return f"the permission {self.permission}, the OAuth client the scope {self.scope}"
 
 
-USUAL = EndpointPolicy()
+DEFAULT_POLICY = EndpointPolicy()
 
 
 def retry_after(header: str | None, now: datetime) -> float:
-    """Seconds to hold back for: a whole number of seconds or an HTTP date (RFC 9110, 10.2.3), within bounds."""
+    """Seconds to pause: a whole number of seconds or an HTTP date (RFC 9110, 10.2.3), within bounds.
+
+    Args:
+        header: the value of ``Retry-After``; None where it is absent.
+        now: the time from which an HTTP date counts.
+    """
     if header is None:
         return RETRY_AFTER_DEFAULT
     text = header.strip()
@@ -83,7 +88,7 @@ def retry_after(header: str | None, now: datetime) -> float:
         except (ValueError, IndexError, TypeError, OverflowError):
             return RETRY_AFTER_DEFAULT
         seconds = (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds()
-    return min(max(seconds, RETRY_AFTER_MIN), HOLD_MAX)
+    return min(max(seconds, RETRY_AFTER_MIN), PAUSE_MAX)
 
 
 def error_from_response(
@@ -91,39 +96,39 @@ def error_from_response(
     body: bytes,
     retry_after_header: str | None,
     now: datetime,
-    clean: Clean,
-    rules: EndpointPolicy = USUAL,
+    redact: Redact,
+    policy: EndpointPolicy = DEFAULT_POLICY,
 ) -> ExtractionError:
-    """The error that an answer with a status other than 2xx stands for.
+    """The error for a response with a status other than 2xx.
 
-    ``body`` is ``{"status", "code", "message", "contextId"}`` in both APIs; anything else is taken as text.
+    ``body`` is ``{"status", "code", "message", "contextId"}`` in both APIs (official Python SDK 269.0.0:
+    ``ErrorBody``); anything else is taken as text.
     """
     fields = _fields(body)
-    code = _text(fields.get("code"), clean, _CODE_MAX)
-    context_id = _text(fields.get("contextId"), clean, _CODE_MAX)
-    # The token server says error and error_description (RFC 6749, 5.2), a gateway whatever it likes.
-    words = [fields[key] for key in ("message", "error_description", "description", "error") if fields.get(key)]
-    message = _text(words[0] if words else body.decode(errors="replace") if not fields else None, clean)
-    told = ": ".join(each for each in (_title(status), code, message) if each)
+    code = _text(fields.get("code"), redact, _CODE_MAX)
+    context_id = _text(fields.get("contextId"), redact, _CODE_MAX)
+    # The token server sends error and error_description (RFC 6749, 5.2); a gateway may send anything.
+    messages = [fields[key] for key in ("message", "error_description", "description", "error") if fields.get(key)]
+    message = _text(messages[0] if messages else body.decode(errors="replace") if not fields else None, redact)
+    description = ": ".join(each for each in (_title(status), code, message) if each)
     if context_id:
-        told += f" [contextId {context_id}]"
+        description += f" [contextId {context_id}]"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return RateLimitedError(told, retry_after=retry_after(retry_after_header, now))
-    kind = (rules.classify and rules.classify(status, code or "", message or "")) or _kind(
-        status, code or "", message or ""
-    )
-    if kind is PageError:
-        told += " (a redirect, which is not followed)"
+        return RateLimitedError(description, retry_after=retry_after(retry_after_header, now))
+    known = status, code or "", message or ""
+    kind = (policy.classify and policy.classify(*known)) or _classify(*known)
+    if kind is InvalidResponseError:
+        description += " (redirects are not followed)"
     if kind is ForbiddenError:
-        told += f" (the client's role needs {rules.needs})"
-    return kind(told, status=status, code=code, context_id=context_id)
+        description += f" (the client's role needs {policy.requirements})"
+    return kind(description, status=status, code=code, context_id=context_id)
 
 
-def _kind(status: int, code: str, message: str) -> type[ExtractionError]:
+def _classify(status: int, code: str, message: str) -> type[ExtractionError]:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ServerError
     if status < HTTPStatus.BAD_REQUEST:
-        return PageError  # a redirect is never followed: it would carry the token elsewhere
+        return InvalidResponseError  # following a redirect would send the token elsewhere
     by_status: dict[int, type[ExtractionError]] = {
         HTTPStatus.UNAUTHORIZED: UnauthorizedError,
         HTTPStatus.FORBIDDEN: ForbiddenError,
@@ -132,17 +137,17 @@ def _kind(status: int, code: str, message: str) -> type[ExtractionError]:
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.GONE) and _cursor.search(code):
         return CursorExpiredError
     if status == HTTPStatus.BAD_REQUEST:
-        return _refusal(code) or _refusal(message) or RequestRejectedError
+        return _classify_400(code) or _classify_400(message) or RequestRejectedError
     return by_status.get(status, RequestRejectedError)
 
 
-def _refusal(told: str) -> type[RequestRejectedError] | None:
-    """What a 400's code says, or its message where the code leaves it open."""
-    if _cardinality.search(told):
+def _classify_400(text: str) -> type[RequestRejectedError] | None:
+    """The error class that a 400's code or message names; None where it names none."""
+    if _cardinality.search(text):
         return QueryTooLargeError
-    if _granularity.search(told):
+    if _granularity.search(text):
         return GranularityError
-    return QueryTooLargeError if _size.search(told) else None
+    return QueryTooLargeError if _size.search(text) else None
 
 
 def _title(status: int) -> str:
@@ -154,11 +159,11 @@ def _title(status: int) -> str:
 
 def _fields(body: bytes) -> dict[str, Any]:
     try:
-        found = msgspec.json.decode(body)
+        value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
-def _text(value: object, clean: Clean, *limit: int) -> str | None:
-    return clean(value, *limit) or None if isinstance(value, str) else None
+def _text(value: object, redact: Redact, *limit: int) -> str | None:
+    return redact(value, *limit) or None if isinstance(value, str) else None

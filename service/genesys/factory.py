@@ -1,4 +1,4 @@
-"""An org's client, as its configuration says."""
+"""Creates an org's client from its configuration."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from service.clock import Clock
 from service.config import Org
 from service.errors import ConfigError, UnauthorizedError
 from service.genesys.aggregates_jobs import AggregatesJobs
+from service.genesys.breaker import OnStateChange, ignore_state_change
 from service.genesys.client import GenesysClient
 from service.genesys.dialect import Dialect
 from service.genesys.flow_aggregates import FlowAggregates
@@ -21,41 +22,42 @@ def make_client(
     emit: Emit,
     clock: Clock,
     lease_check: Callable[[], None],
-    on_hold: Callable[[float], None],
+    on_pause: Callable[[float], None],
     on_date: Callable[[datetime | None], None],
     spent_ago: float = 0.0,
+    on_breaker_change: OnStateChange = ignore_state_change,
 ) -> GenesysClient:
-    """A client as the org's configuration says; the limit may have been spent so many seconds ago."""
+    """The client for an org; the arguments are those of ``GenesysClient``."""
 
     def credentials() -> tuple[str, str]:
         try:
-            found = org.credentials()
+            current = org.credentials()
         except ConfigError as error:
             raise UnauthorizedError(str(error)) from error
-        register_secret(found.client_secret)
-        return found.client_id, found.client_secret
+        register_secret(current.client_secret)
+        return current.client_id, current.client_secret
 
     return GenesysClient(
         org.name,
         base_url=org.api_url,
         login_url=org.token_url,
         credentials=credentials,
-        dialect=dialect_of(org),
+        dialect=_dialect(org),
         requests_per_second=org.requests_per_second,
         query_timeout=org.query_timeout,
         breaker_failures=org.breaker.failures,
         breaker_open_for=org.breaker.open_for,
         lease_check=lease_check,
-        on_hold=on_hold,
+        on_pause=on_pause,
         on_date=on_date,
+        on_breaker_change=on_breaker_change,
         emit=emit,
         clock=clock,
         spent_ago=spent_ago,
     )
 
 
-def dialect_of(org: Org) -> Dialect:
-    """How the org's API is spoken."""
+def _dialect(org: Org) -> Dialect:
     if org.api == "query-builder":
         return QueryBuilder()
     return AggregatesJobs(org.job_timeout) if org.aggregates == "jobs" else FlowAggregates()

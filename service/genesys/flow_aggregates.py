@@ -1,7 +1,8 @@
-"""The flow-aggregates dialect: ``POST /api/v2/analytics/flows/aggregates/query``, one answer, no paging.
+"""The flow-aggregates dialect: ``POST /api/v2/analytics/flows/aggregates/query``, one response without paging.
 
-Genesys Cloud's public API for flow outcomes. It tells an outcome by its id, how often it was reached and with what
-value, for each (flow, outcome, value) group and each bucket, and says nothing where nothing happened.
+Genesys Cloud's public API for flow outcomes (official Python SDK 269.0.0: ``FlowsApi``). It reports outcomes by
+id: for each group of (flow, outcome, value) and each bucket, how often the outcome was reached. Where nothing
+happened, the group, the bucket or the metric is absent.
 """
 
 from __future__ import annotations
@@ -14,29 +15,29 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from service.errors import ExtractionError, PageError, QueryTooLargeError
+from service.errors import ExtractionError, InvalidResponseError, QueryTooLargeError
 from service.genesys import loose_json
-from service.genesys.dialect import ApiRequest, Call
+from service.genesys.dialect import ApiRequest, Call, encode, hash_query, split_interval
 from service.genesys.error_mapping import EndpointPolicy
 from service.model import Entry, Figure, Granularity, Page, Query, instant
 
 PATH = "/api/v2/analytics/flows/aggregates/query"
 PERMISSION, SCOPE = "Analytics > Flow Aggregate > View (analytics:flowAggregate:view)", "analytics:readonly"
 TOTAL, FAILED = "nFlowOutcome", "nFlowOutcomeFailed"
+TOO_LARGE = "response.entity.too.large"
 
-_STEPS = {Granularity.HOURLY: "PT1H", Granularity.DAILY: "P1D", Granularity.MONTHLY: "P1M"}
+_PERIODS = {Granularity.HOURLY: "PT1H", Granularity.DAILY: "P1D", Granularity.MONTHLY: "P1M"}
 _ABSENT = object()
-_ANYTHING = "a group tells neither flow nor outcome: it may be a part of any figure"
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_NO_GROUP = "group has neither flowId nor flowOutcomeId, so it may be a part of any figure"
 
 
-def too_large(status: int, code: str, _message: str) -> type[ExtractionError] | None:
-    """An answer past what the API sends is refused; one past what it can reckon in its time comes as a 504."""
+def _classify(status: int, code: str, _message: str) -> type[ExtractionError] | None:
+    """The API answers 400 or 413 for a response that is too large, and 504 for one that takes too long."""
     too_slow = status == HTTPStatus.GATEWAY_TIMEOUT
-    return QueryTooLargeError if too_slow or code == "response.entity.too.large" else None
+    return QueryTooLargeError if too_slow or code == TOO_LARGE else None
 
 
-ASKING = EndpointPolicy(PERMISSION, SCOPE, too_large, tells_limit=True)
+POLICY = EndpointPolicy(PERMISSION, SCOPE, _classify, limit_headers=True)
 
 
 class _Stats(msgspec.Struct, gc=False):
@@ -54,35 +55,35 @@ class _Datum(msgspec.Struct, gc=False):
 
 
 class _Element(msgspec.Struct, gc=False):
-    """A group as nearly all of them come; any other goes the slow way."""
+    """A group in its usual form; any other is decoded loosely."""
 
     group: dict[str, str]
     data: list[_Datum]
 
 
-class _Answer(msgspec.Struct, gc=False):
+class _Results(msgspec.Struct, gc=False):
     results: list[msgspec.Raw]
     cursor: str | None = None
 
 
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_results = msgspec.json.Decoder(_Results).decode
 _decode_element = msgspec.json.Decoder(_Element).decode
 
 
 class FlowAggregates:
-    """How the flow-aggregates API is asked and read, with synchronous queries."""
+    """The flow-aggregates API with synchronous queries."""
 
     by_id = True
-    rules = ASKING
+    policy = POLICY
 
     def body(self, query: Query) -> dict[str, Any]:
-        """The query, times in UTC with milliseconds, days and months cut where the org's time zone says.
+        """The body of the query: instants in UTC with milliseconds, days and months cut in the org's time zone.
 
-        It asks for the span that is wanted and no further: this API has no delay to tell the engine.
+        It requests the query's own span, since this API has no ``metricsDelay``.
         """
         body: dict[str, Any] = {
             "interval": f"{instant(query.span.start)}/{instant(query.span.end)}",
-            "granularity": _STEPS[query.granularity],
+            "granularity": _PERIODS[query.granularity],
             "timeZone": query.timezone,
             "groupBy": ["flowId", "flowOutcomeId", "flowOutcomeValue"],
             "metrics": [TOTAL, FAILED],
@@ -98,101 +99,98 @@ class FlowAggregates:
         return body
 
     def query_hash(self, query: Query) -> str:
-        """SHA-256, in hex, of the org and the canonical query."""
-        return hashlib.sha256(_encode([query.org, self.body(query)])).hexdigest()
+        """SHA-256, in hex, of the org and the body of the query."""
+        return hash_query(query.org, self.body(query))
 
     async def scan(self, query: Query, call: Call) -> AsyncGenerator[Page, None]:
-        """The one page of a scan.
+        """The only page of a scan.
 
         Raises:
-            QueryTooLargeError: the answer would be too large, or take the API too long.
-            PageError: a page at fault.
+            QueryTooLargeError: the response would be too large, or take the API too long.
+            InvalidResponseError: an invalid page.
         """
-        entries, cursor = decode(await call(ApiRequest("POST", PATH, _encode(self.body(query)), ASKING)))
+        response = await call(ApiRequest("POST", PATH, encode(self.body(query)), POLICY, starts_scan=True))
+        entries, cursor = decode(response.body)
         if cursor is not None:
-            raise PageError("the answer goes on with a cursor, which a synchronous query has none of")
-        yield Page(entries, more=False)
+            raise InvalidResponseError("the response to a synchronous query has a cursor")
+        yield Page(entries, more=False, date=response.date)
 
 
-def decode(answer: bytes) -> tuple[list[Entry], str | None]:
-    """One answer: its entries, and the cursor of the next one, None where there is none.
+def decode(body: bytes) -> tuple[list[Entry], str | None]:
+    """The entries of one response, and the cursor of the next; None on the last.
 
-    An entry is one group in one bucket. A group may hold dimensions that were not asked for, so that several tell
-    of one outcome: each is a part of its figure, named by all of the group but flow and outcome, and the merge
-    adds the parts up. That it does so there, and not here, keeps memory flat where they come scattered over the
-    pages of a job, and lets a part that came twice count once.
+    An entry is one group in one bucket. A group may have dimensions that were not requested, such as ``mediaType``
+    (developer documentation), so that several groups report one outcome. Each is a part of its figure, identified
+    by all dimensions but flow and outcome; the merge adds the parts up. Adding them there keeps memory flat where
+    they are spread over the pages of a job, and counts a repeated part once.
 
     Raises:
-        PageError: not JSON, invalid UTF-8, no results.
+        InvalidResponseError: invalid JSON or UTF-8, or no ``results``.
     """
+    text = loose_json.decode_utf8(body)
     try:
-        text = answer.decode()
-    except UnicodeDecodeError as error:
-        raise PageError(f"the page is not valid UTF-8 at byte {error.start}") from None
-    try:
-        page = _decode_answer(answer)
+        page = _decode_results(body)
     except (msgspec.DecodeError, RecursionError):
         return _decode_loosely(text)
-    return [entry for element in page.results for entry in _entries(element)], _sound(page.cursor)
+    return [entry for element in page.results for entry in _entries(element)], _checked(page.cursor)
 
 
 def _decode_loosely(text: str) -> tuple[list[Entry], str | None]:
     document = loose_json.document(text, "results")
     if document.elements is None:
-        raise PageError("the page has no results, or they are no array")
+        raise InvalidResponseError("page has no array of results")
     cursor = document.fields.get("cursor")
     if cursor is not None and not isinstance(cursor, str):
-        raise PageError("the page's cursor is no text")
-    return [entry for value, raw in document.elements for entry in _loose_entries(value, raw)], _sound(cursor)
+        raise InvalidResponseError("the page's cursor is not text")
+    return [entry for value, raw in document.elements for entry in _loose_entries(value, raw)], _checked(cursor)
 
 
-def _sound(cursor: str | None) -> str | None:
+def _checked(cursor: str | None) -> str | None:
     if cursor == "":
-        raise PageError("the page's cursor is empty: it is neither the last page nor does it lead on")
+        raise InvalidResponseError("the page's cursor is empty")
     return cursor
 
 
 def _entries(element: msgspec.Raw) -> Iterator[Entry]:
     text = bytes(element).decode()
     try:
-        found = _decode_element(element)
+        decoded = _decode_element(element)
     except (msgspec.DecodeError, RecursionError):
         yield from _loose_entries(loose_json.parse(text), text)
         return
-    part = _part(found.group)
-    for datum in found.data:
+    part = _part(decoded.group)
+    for datum in decoded.data:
         counts: dict[str, object] = {each.metric: each.stats.count for each in datum.metrics}
         if len(counts) < len(datum.metrics):
             yield from _loose_entries(loose_json.parse(text), text)
             return
-        if (entry := _entry(found.group, part, datum.interval, counts, text)) is not None:
+        if (entry := _entry(decoded.group, part, datum.interval, counts, text)) is not None:
             yield entry
 
 
 def _loose_entries(value: object, text: str) -> list[Entry]:
-    """The entries of a group, whatever it looks like; what cannot be read is left for the judge to refuse.
+    """The entries of a group in any form; what cannot be read is left for normalisation to reject.
 
     Raises:
-        PageError: it tells neither flow nor outcome, so that it may be a part of any figure.
+        InvalidResponseError: it has neither flow nor outcome, so it may be a part of any figure.
     """
     group = value.get("group") if isinstance(value, dict) else None
     if not isinstance(group, dict):
-        raise PageError(_ANYTHING)
+        raise InvalidResponseError(_NO_GROUP)
     data = value.get("data") if isinstance(value, dict) else None
     part = _part(group)
-    found = []
+    entries = []
     for datum in data if isinstance(data, list) else [None]:
         interval = datum.get("interval") if isinstance(datum, dict) else None
         counts = _loose_counts(datum.get("metrics") if isinstance(datum, dict) else None)
-        # what has no known shape is a count that cannot be told
         entry = _entry(group, part, interval, {TOTAL: None} if counts is None else counts, text)
         if entry is not None:
-            found.append(entry)
-    return found
+            entries.append(entry)
+    return entries
 
 
 def _loose_counts(metrics: object) -> dict[str, object] | None:
-    """Counts by metric; None where they have no known shape. A metric that is told twice is not known."""
+    """Counts by metric; None where they have no known form. A metric with two different counts has both."""
     if not isinstance(metrics, list):
         return None
     counts: dict[str, object] = {}
@@ -209,29 +207,29 @@ def _loose_counts(metrics: object) -> dict[str, object] | None:
 def _entry(
     group: Mapping[str, Any], part: str, interval: object, counts: Mapping[str, object], text: str
 ) -> Entry | None:
-    """One group in one bucket; None where it tells of no outcome.
+    """One group in one bucket; None where it reports no outcome.
 
     Raises:
-        PageError: it tells neither flow nor outcome, so that it may be a part of any figure.
+        InvalidResponseError: it has neither flow nor outcome, so it may be a part of any figure.
     """
     total, failed = counts.get(TOTAL, _ABSENT), counts.get(FAILED, _ABSENT)
     if total is _ABSENT and (failed is _ABSENT or _is_zero(failed)):
         return None
     if group.keys().isdisjoint(("flowId", "flowOutcomeId")):
-        raise PageError(_ANYTHING)
+        raise InvalidResponseError(_NO_GROUP)
     outcome = group.get("flowOutcomeId")
     figure = _figure(total, failed, group.get("flowOutcomeValue", _ABSENT))
-    # Without an id the outcome cannot be told, and an empty one is refused for that.
+    # An outcome without an id is unknown; normalisation rejects the empty id.
     outcomes = {outcome if isinstance(outcome, str) else "": figure}
-    return Entry(group.get("flowId"), _ends(interval), outcomes, text, part)
+    return Entry(group.get("flowId"), split_interval(interval), outcomes, text, part)
 
 
 def _figure(total: object, failed: object, value: object) -> Figure:
     """Count, successes and failures.
 
-    The value of the group tells which they are; nFlowOutcomeFailed has to say the same, else the engine counts in
-    a way that is not understood, and the judge is given what he will refuse. What is neither success nor failure
-    counts in the total alone. Where the engine did not split by value, successes are what did not fail.
+    The group's value says whether they are successes or failures (official Python SDK 269.0.0: SUCCESS, FAILURE or
+    UNKNOWN). A value that is neither counts in the total alone. Without a value, successes are those that did not
+    fail. Where nFlowOutcomeFailed contradicts the value, the figure is set up so that normalisation rejects it.
     """
     if total is _ABSENT:
         return Figure(None, None, None, None if failed is _ABSENT else failed)
@@ -255,15 +253,6 @@ def _is_zero(value: object) -> bool:
 
 
 def _part(group: Mapping[str, Any]) -> str:
-    """A digest of everything in a group but flow and outcome."""
+    """A digest of all of a group's dimensions but flow and outcome."""
     rest = {key: value for key, value in group.items() if key not in ("flowId", "flowOutcomeId")}
     return hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=9).hexdigest()
-
-
-def _ends(interval: object) -> tuple[object, object]:
-    """The two sides of ``start/end``; anything else is left whole for the judge."""
-    if isinstance(interval, str):
-        start, slash, end = interval.partition("/")
-        if slash:
-            return start, end
-    return interval, None

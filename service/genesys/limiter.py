@@ -1,4 +1,4 @@
-"""An org's request limit: so many in no second, wherever that second begins."""
+"""An org's request limit: no second, wherever it begins, sees more requests than allowed."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from aiolimiter import AsyncLimiter
 
 from service.errors import RateLimitedError
 
-HOLD_MAX = 3600.0
-"""Seconds: the longest that a 429 holds an org back."""
+PAUSE_MAX = 3600.0
+"""Seconds: the longest pause after a 429."""
 
 MARGIN, MARGIN_MAX = 0.015, 0.02
-"""How much longer than a second the limiter's own second is: at ten a second, and from a hundred on.
+"""Seconds by which the limiter's second is longer than a second: at low limits, and from a hundred a second on.
 
-The server counts arrivals, and the way there bunches them: of two requests a second apart the first may take
-15 ms longer and the server still sees no more than the limit. Where many are under way they wait for one another,
-so the margin grows with the limit. ``python -m benchmarks.limit`` tells what is left: 98.1 % of ten a second and
-no 429, nor any with four other processes on two cores; at a hundred a second and 15 ms there were one or two of
-2,000 in two runs of three, with 20 ms none.
+The server counts arrivals, and the network bunches them: of two requests a second apart the first may take 15 ms
+longer, and the server still sees no more than the limit. Requests in flight delay each other, so the margin grows
+with the limit. ``python -m benchmarks.limit`` measures what is left: 98.1 % of ten a second and no 429, also with
+four other processes on two cores. At a hundred a second, 15 ms gave one or two 429s in 2,000 requests in two runs
+of three, 20 ms none.
 """
 MARGIN_PER_RPS = 50e-6
-"""What each request a second adds to the margin."""
+"""Seconds that each request a second adds to the margin."""
 _SPACING = 0.95
-"""Requests are spaced by this part of an even spacing; the rest is made up for what sleeps overshoot."""
+"""Share of an even spacing between two requests; the rest compensates for sleeps that end late."""
 BURST = 1 / 40
-"""Seconds' worth of requests that may go together: sleeps are no finer, so high limits need a few at once."""
+"""Seconds' worth of requests that may be sent together: sleeps are no finer, so high limits need a few at once."""
 
 
 class Permit:
-    """Leave to send one request. Whoever holds it says when it was sent."""
+    """Permission to send one request; its holder reports when the request was sent."""
 
     __slots__ = ("_limiter", "sent_at")
 
@@ -41,31 +41,37 @@ class Permit:
         self.sent_at: float | None = None
 
     def sent(self) -> None:
-        """The request is on its way now; until this is said it may still be, and counts."""
-        if self.sent_at is None:
-            self.sent_at = self._limiter.now()
-            self._limiter.moved()
+        """Record that the request is sent now; until then it counts against every second."""
+        self._record(self._limiter.now())
 
     def cancel(self) -> None:
-        """Nothing was sent, and nothing will be."""
+        """Give the permit back unused; no effect once the request was sent."""
+        self._record(-math.inf)
+
+    def _record(self, at: float) -> None:
         if self.sent_at is None:
-            self.sent_at = -math.inf
-            self._limiter.moved()
+            self.sent_at = at
+            self._limiter._wake()  # noqa: SLF001 - a permit is a part of its limiter
 
 
 class OrgLimiter:
     """Paces one org's requests, tokens and retries included, first come first served.
 
-    aiolimiter's leaky bucket spaces the requests; a record of the last ones sent bounds every second exactly.
-    The bucket alone loses the overshoot of each sleep (1 % at 10 a second, 10 % at 100), the record only that of
-    one sleep a second. It records when a request was written to its connection, not when leave was given: setting
-    up TLS takes longer than any margin.
+    aiolimiter's leaky bucket spaces the requests; a record of the last requests bounds every second exactly. The
+    bucket alone loses the overshoot of each sleep (1 % at 10 a second, 10 % at 100), the record only that of one
+    sleep a second. The record holds when a request was written to its connection, not when it was permitted: TLS
+    setup takes longer than any margin.
 
-    A new limiter begins as if the limit had just been spent, or so many seconds ago. Make it inside the loop that
-    will use it.
+    A new limiter assumes that the limit was used up ``spent_ago`` seconds ago. Create it inside the loop that uses
+    it.
+
+    Args:
+        requests_per_second: the limit.
+        clock: seconds; the loop's time by default.
+        spent_ago: seconds since another process may have used up the limit.
 
     Attributes:
-        max_hold: seconds; where a 429 holds the org longer, ``acquire`` raises instead of waiting. None: waits.
+        max_pause: seconds; ``acquire`` raises instead of waiting for a longer pause. None: it always waits.
     """
 
     def __init__(
@@ -76,10 +82,10 @@ class OrgLimiter:
         spent_ago: float = 0.0,
     ) -> None:
         self.now = clock or asyncio.get_running_loop().time
-        self.max_hold: float | None = None
+        self.max_pause: float | None = None
         self._turn = asyncio.Lock()
-        self._moved = asyncio.Event()
-        self._held_until = -math.inf
+        self._changed = asyncio.Event()
+        self._paused_until = -math.inf
         self._recent: deque[Permit] = deque()
         self.requests_per_second = requests_per_second
         if spent_ago < self._period:
@@ -98,63 +104,65 @@ class OrgLimiter:
         self._rate = rate
         self._count = max(1, math.floor(rate))
         self._period = max(1.0, 1 / rate) * (1 + min(MARGIN + MARGIN_PER_RPS * rate, MARGIN_MAX))
-        bunch = max(1.0, self._count * BURST)
-        self._pace = AsyncLimiter(bunch, bunch * max(1.0, 1 / rate) / self._count * _SPACING)
+        burst = max(1.0, self._count * BURST)
+        self._pace = AsyncLimiter(burst, burst * max(1.0, 1 / rate) / self._count * _SPACING)
 
     @property
-    def held_for(self) -> float:
-        """Seconds for which a 429 still holds the org back; 0 where none does."""
-        return max(0.0, self._held_until - self.now())
+    def pause_left(self) -> float:
+        """Seconds until the current pause ends; 0 where there is none."""
+        return max(0.0, self._paused_until - self.now())
 
-    def hold(self, seconds: float) -> None:
-        """Let nobody pass for so many seconds, an hour at most; of several holds the longest wins."""
-        self._held_until = max(self._held_until, self.now() + min(max(seconds, 0.0), HOLD_MAX))
-        self.moved()
-
-    def moved(self) -> None:
-        """Something that a waiter waits for has changed."""
-        self._moved.set()
+    def pause(self, seconds: float) -> None:
+        """Permit nothing for so many seconds, at most an hour; of several pauses the longest applies."""
+        self._paused_until = max(self._paused_until, self.now() + min(max(seconds, 0.0), PAUSE_MAX))
+        self._wake()
 
     async def acquire(self) -> Permit:
         """Wait for a turn.
 
         Raises:
-            RateLimitedError: the org is held back for longer than ``max_hold``; its status is None.
+            RateLimitedError: the pause is longer than ``max_pause``; the error's status is None.
         """
         async with self._turn:
-            self._refuse_long_hold()
+            self._check_pause()
             await self._pace.acquire()
-            while (wait := max(self.held_for, self._until_room())) > 0:
-                self._refuse_long_hold()
-                self._moved.clear()
+            while (wait := max(self.pause_left, self._until_room())) > 0:
+                self._check_pause()
+                self._changed.clear()
                 try:
                     async with asyncio.timeout(wait if wait < math.inf else None):
-                        await self._moved.wait()
+                        await self._changed.wait()
                 except TimeoutError:
                     continue
             permit = Permit(self)
             self._recent.append(permit)
             return permit
 
-    def _refuse_long_hold(self) -> None:
-        held = self.held_for
-        if self.max_hold is not None and held > self.max_hold:
+    def _wake(self) -> None:
+        """Have the waiter compute its wait again."""
+        self._changed.set()
+
+    def _check_pause(self) -> None:
+        left = self.pause_left
+        if self.max_pause is not None and left > self.max_pause:
             raise RateLimitedError(
-                f"the API holds the org back for {held:.0f} s; at most {self.max_hold:.0f} s are waited out",
-                retry_after=held,
+                f"rate-limited for {left:.0f} s, longer than the maximum wait of {self.max_pause:.0f} s",
+                retry_after=left,
                 status=None,
             )
 
     def _until_room(self) -> float:
-        """Seconds until a request may go; infinite while all of the limit is about to be sent."""
+        """Seconds until a request may be sent; infinite while all permits of the period are unsent."""
         recent, now = self._recent, self.now()
-        begun = now - self._period
-        while recent and (at := recent[0].sent_at) is not None and at <= begun:
+        period_start = now - self._period
+        while recent and (at := recent[0].sent_at) is not None and at <= period_start:
             recent.popleft()
         if len(recent) < self._count:
             return 0.0
-        # Out of order: a request that connects slowly stands first, or one was never sent.
-        recent = self._recent = deque(each for each in recent if each.sent_at is None or each.sent_at > begun)
+        # The first permit may belong to a slow connection while later ones have expired or were cancelled.
+        recent = self._recent = deque(
+            each for each in recent if each.sent_at is None or each.sent_at > period_start
+        )
         surplus = len(recent) - self._count
         if surplus < 0:
             return 0.0

@@ -1,7 +1,7 @@
-"""JSON that the fast decoder refuses as a whole, read so that one odd entry costs that entry alone.
+"""JSON for responses that the fast decoder rejects as a whole, so that one unusual entry affects only itself.
 
-msgspec refuses a page for one lone surrogate or one number past a double's range. RFC 8259 allows both in the
-grammar, so here they are read, and what comes of them is judged entry by entry. NaN and Infinity are not JSON.
+msgspec rejects a page for one lone surrogate or one number outside a double's range. The grammar of RFC 8259
+allows both, so they are read here and checked entry by entry. NaN and Infinity are not JSON.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import re
 from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn
 
-from service.errors import PageError
+from service.errors import InvalidResponseError
 
 _EXACT = 2**53
-"""From here on a double no longer tells every whole number from its neighbour."""
+"""From here on a double cannot represent every whole number."""
 _DIGITS_OF_DOUBLE = 15
 """Significant digits that a double always keeps."""
 _DIGITS_OF_INT = 400
-"""More digits are past any double, and ``int`` takes quadratic time over them, or refuses."""
+"""Longer literals exceed a double; ``int`` takes quadratic time for them, or rejects them."""
 
 _LEAST = math.ulp(0.0)
-"""Stands for what is nearer to zero than any double, and is not zero."""
+"""Stands for a number nearer to zero than any double, and not zero."""
 
 _blank = re.compile(r"[ \t\n\r]*")
 
@@ -31,9 +31,9 @@ class Document(NamedTuple):
     """The outermost object of a page.
 
     Attributes:
-        fields: its values by key, without the one that is cut into elements.
-        raw: the text of each value, to the letter.
-        elements: each with its text to the letter; None where their array is none, or not there.
+        fields: its values by key, without the array of elements.
+        raw: the text of each value, unchanged.
+        elements: each element with its text, unchanged; None where the array is absent or no array.
     """
 
     fields: dict[str, Any]
@@ -41,11 +41,23 @@ class Document(NamedTuple):
     elements: list[tuple[Any, str]] | None
 
 
+def decode_utf8(body: bytes, subject: str = "page") -> str:
+    """The text of a response.
+
+    Raises:
+        InvalidResponseError: invalid UTF-8; the message names ``subject``.
+    """
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidResponseError(f"{subject} is not valid UTF-8 at byte {error.start}") from None
+
+
 def parse(text: str) -> Any:  # noqa: ANN401  # a JSON value is anything
     """One JSON value.
 
     Raises:
-        PageError: not JSON, or nested past what the interpreter can follow.
+        InvalidResponseError: invalid JSON, or nested deeper than the interpreter's limit.
     """
     reader = _Reader(text)
     value = reader.value()
@@ -54,104 +66,104 @@ def parse(text: str) -> Any:  # noqa: ANN401  # a JSON value is anything
 
 
 def document(text: str, array: str = "data") -> Document:
-    """The outermost object, the array under this key cut into elements.
+    """The outermost object, with the array under the key ``array`` split into its elements.
 
     Raises:
-        PageError: not JSON, not an object, or nested past what the interpreter can follow.
+        InvalidResponseError: invalid JSON, no object, or nested deeper than the interpreter's limit.
     """
     reader = _Reader(text)
-    if not reader.peek("{"):
+    if not reader.at("{"):
         parse(text)
-        raise PageError("the page is no JSON object")
+        raise InvalidResponseError("page is not a JSON object")
     fields: dict[str, Any] = {}
     raw: dict[str, str] = {}
     elements: list[tuple[Any, str]] | None = None
-    more = reader.opens("{", "}")
+    more = reader.open("{", "}")
     while more:
-        if not reader.peek('"'):
-            _refuse("a key is no string")
+        if not reader.at('"'):
+            _reject("a key is not a string")
         key = reader.value()
-        reader.take(":")
-        begin = reader.at
-        if key == array and reader.peek("["):
+        reader.skip(":")
+        start = reader.position
+        if key == array and reader.at("["):
             elements = reader.elements()
         else:
             fields[key] = reader.value()
-        raw[key] = text[begin : reader.at].rstrip(" \t\n\r")
-        more = reader.goes_on("}")
+        raw[key] = text[start : reader.position].rstrip(" \t\n\r")
+        more = reader.next("}")
     reader.end()
     return Document(fields, raw, elements)
 
 
 class _Reader:
-    """A place in a text, always past blanks."""
+    """A position in a text, always after blanks."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self.at = 0
-        self._skip()
+        self.position = 0
+        self._skip_blanks()
 
-    def peek(self, character: str) -> bool:
-        """Whether that character comes next."""
-        return self._text.startswith(character, self.at)
+    def at(self, character: str) -> bool:
+        """Whether this character comes next."""
+        return self._text.startswith(character, self.position)
 
-    def take(self, character: str) -> None:
-        """Step over it; anything else is no JSON."""
-        if not self.peek(character):
-            _refuse(f"{character!r} is missing at character {self.at}")
-        self.at += 1
-        self._skip()
+    def skip(self, character: str) -> None:
+        """Read this character; any other is invalid."""
+        if not self.at(character):
+            _reject(f"{character!r} is missing at character {self.position}")
+        self.position += 1
+        self._skip_blanks()
 
-    def opens(self, opening: str, closing: str) -> bool:
-        """Step into an array or object; whether there is anything in it."""
-        self.take(opening)
-        if self.peek(closing):
-            self.take(closing)
+    def open(self, opening: str, closing: str) -> bool:
+        """Enter an array or object; whether it has a first item."""
+        self.skip(opening)
+        if self.at(closing):
+            self.skip(closing)
             return False
         return True
 
-    def goes_on(self, closing: str) -> bool:
-        """Step over a comma (True) or out (False)."""
-        if self.peek(","):
-            self.take(",")
+    def next(self, closing: str) -> bool:
+        """Go to the next item, or leave the array or object; whether there is an item."""
+        if self.at(","):
+            self.skip(",")
             return True
-        self.take(closing)
+        self.skip(closing)
         return False
 
     def value(self) -> Any:  # noqa: ANN401  # a JSON value is anything
-        """The value that begins here."""
+        """Read a value."""
         try:
-            value, self.at = _decoder.raw_decode(self._text, self.at)
+            value, self.position = _decoder.raw_decode(self._text, self.position)
         except RecursionError:
-            raise PageError("the page is nested too deep") from None
+            raise InvalidResponseError("page is nested too deeply") from None
         except json.JSONDecodeError as error:
-            _refuse(f"{error.msg} at character {error.pos}")
-        self._skip()
+            _reject(f"{error.msg} at character {error.pos}")
+        self._skip_blanks()
         return value
 
     def elements(self) -> list[tuple[Any, str]]:
-        """The array that begins here, each element with its text."""
-        found: list[tuple[Any, str]] = []
-        more = self.opens("[", "]")
+        """Read an array, each element with its text."""
+        elements: list[tuple[Any, str]] = []
+        more = self.open("[", "]")
         while more:
-            begin = self.at
+            start = self.position
             value = self.value()
-            found.append((value, self._text[begin : self.at].rstrip(" \t\n\r")))
-            more = self.goes_on("]")
-        return found
+            elements.append((value, self._text[start : self.position].rstrip(" \t\n\r")))
+            more = self.next("]")
+        return elements
 
     def end(self) -> None:
-        """Nothing may follow."""
-        if self.at != len(self._text):
-            _refuse(f"something follows at character {self.at}")
+        """Check that the text ends here."""
+        if self.position != len(self._text):
+            _reject(f"unexpected text at character {self.position}")
 
-    def _skip(self) -> None:
-        match = _blank.match(self._text, self.at)
-        self.at = match.end() if match else self.at
+    def _skip_blanks(self) -> None:
+        match = _blank.match(self._text, self.position)
+        self.position = match.end() if match else self.position
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise PageError(f"the page is not JSON, or was cut short: {reason}") from None
+def _reject(reason: str) -> NoReturn:
+    raise InvalidResponseError(f"page is truncated or not JSON: {reason}") from None
 
 
 def _int(literal: str) -> int | float:
@@ -161,7 +173,7 @@ def _int(literal: str) -> int | float:
 
 
 def _float(literal: str) -> int | float | Decimal:
-    """The number, exact where a double would round it to, or away from, a whole one."""
+    """The number; exact where a double would round it to, or away from, a whole number."""
     value = float(literal)
     if not math.isfinite(value) or not value.is_integer():
         return value
@@ -170,12 +182,12 @@ def _float(literal: str) -> int | float | Decimal:
     try:
         exact = Decimal(literal)
         return int(exact) if exact == exact.to_integral_value() else exact
-    except ArithmeticError:  # an exponent past all bounds, of zero or nearly so
+    except ArithmeticError:  # an exponent outside Decimal's range, of zero or nearly zero
         return _LEAST if re.search(r"^[^eE]*[1-9]", literal) else value
 
 
 def _constant(name: str) -> NoReturn:
-    _refuse(f"it holds {name}")
+    _reject(f"{name} is not a JSON value")
 
 
 _decoder = json.JSONDecoder(parse_int=_int, parse_float=_float, parse_constant=_constant)

@@ -1,84 +1,81 @@
-"""The present names of an org's flows and outcomes: ``GET /api/v2/flows`` and ``/flows/outcomes``, paged."""
+"""The current names of an org's flows and outcomes, page by page.
+
+``GET /api/v2/flows`` and ``GET /api/v2/flows/outcomes`` (official Python SDK 269.0.0: ``ArchitectApi``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from service.errors import PageError
+from service.errors import InvalidResponseError
 from service.genesys import loose_json
-from service.genesys.dialect import ApiRequest
+from service.genesys.dialect import ApiRequest, Call
 from service.genesys.error_mapping import EndpointPolicy
 
 PAGE_SIZE = 100
 PAGES_MAX = 10_000
 NAME_BYTES_MAX = 512
 
-Call = Callable[[ApiRequest], Awaitable[bytes]]
 
-
-class Listing(NamedTuple):
-    """A list of names: its path, and what its answers mean."""
+class NameList(NamedTuple):
+    """An endpoint that lists names: its path, and how its responses are read."""
 
     path: str
-    rules: EndpointPolicy
+    policy: EndpointPolicy
 
 
-FLOWS = Listing(
+FLOW_NAMES = NameList(
     "/api/v2/flows",
     EndpointPolicy(
         "Architect > Flow > View (architect:flow:view)",
         "architect:readonly",
-        tells_limit=True,
-        aside=True,
+        limit_headers=True,
+        breaker_exempt=True,
     ),
 )
-OUTCOMES = Listing(
+OUTCOME_NAMES = NameList(
     "/api/v2/flows/outcomes",
     EndpointPolicy(
         "Architect > Flow Outcome > View (architect:flowOutcome:view)",
         "architect:readonly",
-        tells_limit=True,
-        aside=True,
+        limit_headers=True,
+        breaker_exempt=True,
     ),
 )
 
 
-async def listed(listing: Listing, call: Call) -> dict[str, str]:
-    """Names by id. What has no name that can be stored is left out: its id serves.
+async def list_names(names: NameList, call: Call) -> dict[str, str]:
+    """Names by id; an entity whose name cannot be stored is left out.
 
     Raises:
         ExtractionError: the list could not be read to its end.
     """
-    found: dict[str, str] = {}
+    by_id: dict[str, str] = {}
     number = pages = 1
     while number <= pages:
-        path = f"{listing.path}?pageNumber={number}&pageSize={PAGE_SIZE}"
-        entities, pages = _page(await call(ApiRequest("GET", path, rules=listing.rules)))
+        path = f"{names.path}?pageNumber={number}&pageSize={PAGE_SIZE}"
+        response = await call(ApiRequest("GET", path, policy=names.policy))
+        entities, pages = _page(response.body)
         for entity in entities:
-            if isinstance(entity, dict) and _sound(entity.get("id")) and _sound(entity.get("name")):
-                found[entity["id"]] = entity["name"]
+            if isinstance(entity, dict) and _is_storable(entity.get("id")) and _is_storable(entity.get("name")):
+                by_id[entity["id"]] = entity["name"]
         number += 1
-    return found
+    return by_id
 
 
-def _page(answer: bytes) -> tuple[list[object], int]:
-    """The entities of one page, and how many pages there are."""
-    try:
-        text = answer.decode()
-    except UnicodeDecodeError as error:
-        raise PageError(f"the list of names is not valid UTF-8 at byte {error.start}") from None
-    page = loose_json.parse(text)
+def _page(body: bytes) -> tuple[list[object], int]:
+    """The entities of one page, and the number of pages."""
+    page = loose_json.parse(loose_json.decode_utf8(body, "list of names"))
     entities = page.get("entities") if isinstance(page, dict) else None
     pages = page.get("pageCount") if isinstance(page, dict) else None
     if not isinstance(entities, list):
-        raise PageError("the list of names has no entities")
+        raise InvalidResponseError("list of names has no entities")
     if not isinstance(pages, int) or isinstance(pages, bool) or not 0 <= pages <= PAGES_MAX:
-        raise PageError("the list of names has no pageCount that can be believed")
+        raise InvalidResponseError("list of names has no valid pageCount")
     return entities, pages
 
 
-def _sound(text: object) -> bool:
+def _is_storable(text: object) -> bool:
     if not isinstance(text, str) or not text or "\0" in text:
         return False
     try:

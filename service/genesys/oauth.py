@@ -1,4 +1,8 @@
-"""The client-credentials token of one org: fetched once for all who wait, renewed before it runs out."""
+"""The access token of one org: fetched once for all requests that wait for it, renewed before it expires.
+
+``POST {login_url}/oauth/token`` with ``grant_type=client_credentials`` and HTTP basic authentication (RFC 6749,
+4.4). The response is ``{"access_token", "token_type", "expires_in"}``.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +13,36 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlencode
 
 from service.clock import Clock
-from service.errors import PageError, RequestRejectedError, UnauthorizedError
-from service.genesys.breaker import Emit
+from service.errors import InvalidResponseError, RequestRejectedError, UnauthorizedError
+from service.genesys.dialect import Response
 from service.genesys.error_mapping import EndpointPolicy
 from service.genesys.redaction import Redactor, basic
 from service.genesys.transport import HttpRequest
+from service.telemetry import Emit
 
 LIFETIME_DEFAULT = 300.0
-"""Seconds that a token is taken to last where ``expires_in`` says nothing sound: the shortest that can be set."""
+"""Seconds that a token lasts where ``expires_in`` is invalid: the shortest that Genesys Cloud allows."""
 LIFETIME_MAX = 48 * 3600.0
-"""Seconds: the longest that can be set for an OAuth client."""
-_EARLIEST, _LATEST = 1.0, 60.0
-_PART = 0.1
-_REFUSED_FOR = 10.0
-"""Seconds for which refused credentials are not shown again: every window of a backlog would."""
+"""Seconds: the longest that Genesys Cloud allows for an OAuth client."""
+_MARGIN_MIN, _MARGIN_MAX = 1.0, 60.0
+_MARGIN_SHARE = 0.1
+_REJECTED_FOR = 10.0
+"""Seconds for which rejected credentials are not sent again; every window of a backlog would send them."""
 
 Credentials = Callable[[], tuple[str, str]]
-"""Gives client id and secret; asked at every renewal, so that a rotated secret file is read again."""
+"""Gives client id and secret; called at every renewal, so that a rotated secret file is read again."""
 
 
 class TokenSource:
-    """Hands out the token.
-
-    ``POST {login_url}/oauth/token``, ``grant_type=client_credentials``, HTTP basic; the answer is
-    ``{"access_token", "token_type", "expires_in"}``.
+    """Fetches, keeps and renews the token.
 
     Args:
-        login_url: without a slash at its end.
+        login_url: the root of the token server.
         credentials: client id and secret.
         send: sends one request, paced and guarded as all others.
-        redactor: is told every token and secret.
-        clock: for the token's age.
-        emit: told ``token_renewed``.
+        redactor: receives every token and secret.
+        clock: measures the token's age.
+        emit: called with ``token_renewed``.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class TokenSource:
         login_url: str,
         *,
         credentials: Credentials,
-        send: Callable[[HttpRequest], Awaitable[bytes]],
+        send: Callable[[HttpRequest], Awaitable[Response]],
         redactor: Redactor,
         clock: Clock,
         emit: Emit,
@@ -62,52 +64,57 @@ class TokenSource:
         self._token: str | None = None
         self._renew_at = -math.inf
         self._renewal: asyncio.Task[str] | None = None
-        self._refused: tuple[tuple[str, str], float, UnauthorizedError] | None = None
+        self._rejected: tuple[tuple[str, str], float, UnauthorizedError] | None = None
 
     async def get(self) -> str:
-        """A token that has not run out.
+        """A token that has not expired.
 
         Raises:
-            UnauthorizedError: the credentials were refused.
-            ExtractionError: the login server could not be asked; asking again may pass.
+            UnauthorizedError: the login server rejected the credentials.
+            ExtractionError: the request for a token failed; a retry may succeed.
         """
         if self._token is not None and self._clock.monotonic() < self._renew_at:
             return self._token
-        return await self._renewed()
+        return await self._renew()
 
     async def renew(self, stale: str) -> str:
-        """Another token than the one that the API has just refused; raises as ``get`` does."""
+        """Another token than the one that the API has just rejected.
+
+        Args:
+            stale: the rejected token.
+
+        Raises:
+            UnauthorizedError, ExtractionError: as ``get``.
+        """
         if self._token == stale:
-            self._token = None  # not shown again, should the login server fail now
+            self._token = None  # not used again, even if the renewal fails
         return await self.get()
 
     async def close(self) -> None:
-        """Stop a renewal that is under way."""
+        """Stop a renewal in progress."""
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
 
-    async def _renewed(self) -> str:
+    async def _renew(self) -> str:
         if self._renewal is None:
             self._renewal = asyncio.create_task(self._fetch())
-            self._renewal.add_done_callback(self._settle)
-        return await asyncio.shield(self._renewal)  # one waiter's end is not the others'
+            self._renewal.add_done_callback(self._finish)
+        return await asyncio.shield(self._renewal)  # cancelling one waiter leaves the renewal to the others
 
-    def _settle(self, renewal: asyncio.Task[str]) -> None:
+    def _finish(self, renewal: asyncio.Task[str]) -> None:
         self._renewal = None
         if not renewal.cancelled():
-            renewal.exception()  # looked at, even where every waiter has gone
+            renewal.exception()  # retrieved, even if every waiter was cancelled
 
     async def _fetch(self) -> str:
         try:
             credentials = self._credentials()
         except OSError as error:
-            raise UnauthorizedError(f"the client's secret cannot be read: {error}") from None
-        if self._refused and self._refused[0] == credentials and self._clock.monotonic() < self._refused[1]:
-            former = self._refused[2]
-            raise UnauthorizedError(
-                str(former), status=former.status, code=former.code, context_id=former.context_id
-            )
+            raise UnauthorizedError(f"cannot read the client secret: {error}") from None
+        if self._rejected and self._rejected[0] == credentials and self._clock.monotonic() < self._rejected[1]:
+            former = self._rejected[2]
+            raise former.with_message(str(former))  # a copy: several requests may raise it
         self._redactor.add_credentials(*credentials)
         request = HttpRequest(
             "POST",
@@ -117,44 +124,44 @@ class TokenSource:
                 "Content-Type": "application/x-www-form-urlencoded",
             },
             urlencode({"grant_type": "client_credentials"}).encode(),
-            EndpointPolicy(vouches=False),
+            EndpointPolicy(success_counts=False),
         )
         try:
-            answer = await self._send(request)
+            response = await self._send(request)
         except (UnauthorizedError, RequestRejectedError) as error:
-            refusal = UnauthorizedError(
-                f"the login server refused the client: {error}",
+            rejection = UnauthorizedError(
+                f"the login server rejected the client credentials: {error}",
                 status=error.status,
                 code=error.code,
                 context_id=error.context_id,
             )
-            self._refused = (credentials, self._clock.monotonic() + _REFUSED_FOR, refusal)
-            raise refusal from None
-        token, lifetime = _read(answer)
+            self._rejected = (credentials, self._clock.monotonic() + _REJECTED_FOR, rejection)
+            raise rejection from None
+        token, lifetime = _read_token(response.body)
         self._redactor.add_token(token)
-        margin = min(max(lifetime * _PART, _EARLIEST), _LATEST, lifetime / 2)
+        margin = min(max(lifetime * _MARGIN_SHARE, _MARGIN_MIN), _MARGIN_MAX, lifetime / 2)
         self._token, self._renew_at = token, self._clock.monotonic() + lifetime - margin
         self._emit("token_renewed", expires_in=lifetime)
         return token
 
 
-def _read(answer: bytes) -> tuple[str, float]:
-    """The token, and the seconds that it is good for."""
+def _read_token(body: bytes) -> tuple[str, float]:
+    """The token, and its lifetime in seconds."""
     try:
-        # The lenient reader: a lifetime that is no JSON number must not cost the token beside it.
-        fields = json.loads(answer, parse_int=float)
+        # The standard library accepts an expires_in that msgspec rejects together with the token.
+        fields = json.loads(body, parse_int=float)
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         fields = {}
     token = fields.get("access_token")
     if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise PageError("the login server's answer holds no access_token")
+        raise InvalidResponseError("the login server's response has no access_token")
     return token, lifetime_of(fields.get("expires_in"))
 
 
 def lifetime_of(expires_in: object) -> float:
-    """Seconds: what the server says where that is a positive number, 48 hours at most; else the default."""
+    """A token's lifetime in seconds: ``expires_in`` where it is a positive number, up to ``LIFETIME_MAX``."""
     if isinstance(expires_in, bool) or not isinstance(expires_in, (int, float)) or not expires_in > 0:
         return LIFETIME_DEFAULT
     return float(min(expires_in, LIFETIME_MAX))

@@ -1,11 +1,11 @@
 """The query-builder dialect: ``POST /api/v2/analytics/query-builder/query``, paged by an opaque token.
 
-Request, page and errors are those of the operator's guide for this endpoint.
+Requests, pages and errors follow the operator's guide for this endpoint; neither the official Python SDK 269.0.0
+nor the published API description has it.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import timedelta
 from functools import cache, partial
@@ -15,14 +15,14 @@ from zoneinfo import ZoneInfo
 import isodate
 import msgspec
 
-from service.errors import PageError
+from service.errors import InvalidResponseError
 from service.genesys import loose_json
-from service.genesys.dialect import ApiRequest, Call
-from service.genesys.error_mapping import USUAL
+from service.genesys.dialect import ApiRequest, Call, CursorCheck, encode, hash_query, split_interval
+from service.genesys.error_mapping import DEFAULT_POLICY
 from service.model import COUNT_MAX, Entry, Figure, Granularity, Page, Query, ValidEntry, ValidFigure, instant
 
 PATH = "/api/v2/analytics/query-builder/query"
-_DIGEST_BYTES = 16
+_UNKNOWN_FORM = "page has no data and no other known form"
 
 
 class _Figure(ValidFigure, gc=False, rename={"outcome_count": "count", "percent_of_total": "percentOfTotal"}.get):
@@ -39,7 +39,7 @@ class _Group(msgspec.Struct, gc=False):
 
 
 class _Element(msgspec.Struct, gc=False):
-    """An entry as nearly all of them come; any other goes the slow way."""
+    """An entry in its usual form; any other is decoded loosely."""
 
     group: _Group
     interval: str
@@ -51,25 +51,24 @@ class _Page(msgspec.Struct, gc=False):
     token: msgspec.Raw = msgspec.field(name="nextPageToken")
 
 
-class _CutPage(msgspec.Struct, gc=False):
+class _SplitPage(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
     token: msgspec.Raw = msgspec.field(name="nextPageToken")
 
 
 _decode_page = msgspec.json.Decoder(_Page).decode
-_cut_page = msgspec.json.Decoder(_CutPage).decode
+_split_page = msgspec.json.Decoder(_SplitPage).decode
 _decode_element = msgspec.json.Decoder(_Element).decode
-_encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class QueryBuilder:
-    """How the query-builder API is asked and read."""
+    """The query-builder API."""
 
     by_id = False
-    rules = USUAL
+    policy = DEFAULT_POLICY
 
     def body(self, query: Query) -> dict[str, Any]:
-        """The query as page one sends it, times in UTC with milliseconds."""
+        """The body of the request for page one: instants in UTC with milliseconds."""
         filters = []
         if query.flows:
             filters.append(
@@ -86,84 +85,80 @@ class QueryBuilder:
             "limit": query.page_size,
         }
         if query.metrics_delay is not None:
-            # The engine ignores the records of this span before dateTo. Sent on a settled window it would cut the
-            # window's last hour out for good, so it goes only where the plan asked for it and asked further.
+            # The engine ignores the records of this span before dateTo. On a settled window that would drop the
+            # last hour for good, so the plan sets it only together with a later dateTo.
             builder["metricsDelay"] = isodate.duration_isoformat(query.metrics_delay)
         return {"queryBuilder": builder}
 
     def query_hash(self, query: Query) -> str:
         """SHA-256, in hex, of the org and the canonical query without its page token."""
-        return hashlib.sha256(_encode([query.org, self.body(query)])).hexdigest()
+        return hash_query(query.org, self.body(query))
 
     async def scan(self, query: Query, call: Call) -> AsyncGenerator[Page, None]:
-        """The pages of one scan, up to the one whose next token is null.
+        """The pages of one scan, up to the one whose ``nextPageToken`` is null.
 
         Raises:
-            CursorExpiredError: the cursor has expired; what was yielded is void, and the caller begins again.
-            PageError: a page at fault, or a token that came twice.
+            CursorExpiredError: the token has expired. The pages so far are void; restart from page one.
+            InvalidResponseError: an invalid page, or a repeated token.
         """
         body = self.body(query)
-        seen: set[bytes] = set()  # digests, so that memory stays flat however long the tokens are
+        tokens = CursorCheck("nextPageToken")
+        token: bytes | None = None
         while True:
-            answer = await call(ApiRequest("POST", PATH, _encode(body)))
-            entries, token = decode(answer, query)
-            del answer
-            yield Page(entries, more=token is not None)
+            response = await call(ApiRequest("POST", PATH, encode(body), starts_scan=token is None))
+            entries, token = decode(response.body, query)
+            date = response.date
+            del response  # up to 64 MiB
+            yield Page(entries, more=token is not None, date=date)
             if token is None:
                 return
-            digest = hashlib.blake2b(token, digest_size=_DIGEST_BYTES).digest()
-            if digest in seen:
-                raise PageError("the same nextPageToken came twice in one scan")
-            seen.add(digest)
+            tokens.add(token)
             body["queryBuilder"]["nextPageToken"] = msgspec.Raw(token)
 
 
-def decode(answer: bytes, query: Query) -> tuple[list[Entry | ValidEntry], bytes | None]:
-    """One page: its entries, and the next token as JSON text, None where the scan ends here.
+def decode(body: bytes, query: Query) -> tuple[list[Entry | ValidEntry], bytes | None]:
+    """The entries of one page, and the next token as JSON text; None on the last page.
 
     Raises:
-        PageError: not JSON, invalid UTF-8, no known shape, ``flow-outcomes`` an array, no token field.
+        InvalidResponseError: invalid JSON or UTF-8, an unknown form, ``flow-outcomes`` an array, no token field.
     """
+    text = loose_json.decode_utf8(body)
     try:
-        text = answer.decode()
-    except UnicodeDecodeError as error:
-        raise PageError(f"the page is not valid UTF-8 at byte {error.start}") from None
-    try:
-        page = _decode_page(answer)
+        page = _decode_page(body)
     except (msgspec.DecodeError, RecursionError):
-        return _decode_in_pieces(answer, text, query)
-    texts = cache(partial(_cut, answer))
-    return [_sound(found, texts, index) for index, found in enumerate(page.data)], _token(page.token)
+        return _decode_by_element(body, text, query)
+    texts = cache(partial(_element_texts, body))
+    return [_valid_entry(element, texts, index) for index, element in enumerate(page.data)], _token(page.token)
 
 
-def _decode_in_pieces(answer: bytes, text: str, query: Query) -> tuple[list[Entry | ValidEntry], bytes | None]:
-    """A page in which some entry is not as usual: each decoded by itself."""
+def _decode_by_element(body: bytes, text: str, query: Query) -> tuple[list[Entry | ValidEntry], bytes | None]:
+    """A page of which some entry is not in its usual form."""
     try:
-        page = _cut_page(answer)
+        page = _split_page(body)
     except (msgspec.DecodeError, RecursionError):
         return _decode_loosely(text, query)
     texts = [bytes(element).decode() for element in page.data]
-    return [_piece(element, texts, index) for index, element in enumerate(page.data)], _token(page.token)
+    return [_decode_entry(element, texts, index) for index, element in enumerate(page.data)], _token(page.token)
 
 
-def _piece(element: msgspec.Raw, texts: list[str], index: int) -> Entry | ValidEntry:
+def _decode_entry(element: msgspec.Raw, texts: list[str], index: int) -> Entry | ValidEntry:
     try:
-        return _sound(_decode_element(element), lambda: texts, index)
+        return _valid_entry(_decode_element(element), lambda: texts, index)
     except (msgspec.DecodeError, RecursionError):
         return _loose_entry(loose_json.parse(texts[index]), texts[index])
 
 
-def _sound(found: _Element, texts: Callable[[], list[str]], index: int) -> ValidEntry:
-    return ValidEntry(found.group.flow_id, _ends(found.interval), found.metrics.outcomes, texts, index)
+def _valid_entry(element: _Element, texts: Callable[[], list[str]], index: int) -> ValidEntry:
+    interval = split_interval(element.interval)
+    return ValidEntry(element.group.flow_id, interval, element.metrics.outcomes, texts, index)
 
 
-def _cut(answer: bytes) -> list[str]:
-    """The texts of a page's elements."""
-    return [bytes(element).decode() for element in _cut_page(answer).data]
+def _element_texts(body: bytes) -> list[str]:
+    return [bytes(element).decode() for element in _split_page(body).data]
 
 
-def _token(told: msgspec.Raw) -> bytes | None:
-    token = bytes(told)
+def _token(raw: msgspec.Raw) -> bytes | None:
+    token = bytes(raw)
     return None if token == b"null" else token
 
 
@@ -173,22 +168,22 @@ def _decode_loosely(text: str, query: Query) -> tuple[list[Entry | ValidEntry], 
     token = raw_token.encode() if raw_token not in (None, "null") else None
     if document.elements is not None:
         if raw_token is None:
-            raise PageError("the page has no nextPageToken: it was cut short")
+            raise InvalidResponseError("page truncated: it has no nextPageToken")
         return [_loose_entry(value, raw) for value, raw in document.elements], token
     if "data" in document.fields:
-        raise PageError("the page's data is no array")
+        raise InvalidResponseError("the page's data is not an array")
     if token is not None or not isinstance(document.fields.get("metrics"), dict):
-        raise PageError("the page has no data, and no other known shape")
+        raise InvalidResponseError(_UNKNOWN_FORM)
     return [_bare_entry(document.fields, text, query)], None
 
 
 def _bare_entry(fields: dict[str, Any], text: str, query: Query) -> Entry:
-    """The guide's bare ``{"metrics": {"flow-outcomes": {…}}}``, which says neither flow nor bucket."""
+    """The guide's bare ``{"metrics": {"flow-outcomes": {…}}}``, which has neither flow nor bucket."""
     if "flow-outcomes" not in fields["metrics"]:
-        raise PageError("the page has no data, and no other known shape")
+        raise InvalidResponseError(_UNKNOWN_FORM)
     if len(query.flows) != 1 or not _is_one_bucket(query):
-        raise PageError(
-            "the page says neither flow nor bucket, and the query does not name exactly one flow over one bucket"
+        raise InvalidResponseError(
+            "page has neither flow nor bucket, and the query covers more than one flow or one bucket"
         )
     interval = (instant(query.request_span.start), instant(query.request_span.end))
     return Entry(query.flows[0], interval, _loose_outcomes(fields["metrics"]), text.strip())
@@ -198,11 +193,11 @@ def _is_one_bucket(query: Query) -> bool:
     start, end = query.request_span
     if query.granularity is Granularity.HOURLY:
         return end - start == timedelta(hours=1)
-    here = start.astimezone(ZoneInfo(query.timezone))
-    there = end.astimezone(ZoneInfo(query.timezone))
+    first = start.astimezone(ZoneInfo(query.timezone))
+    last = end.astimezone(ZoneInfo(query.timezone))
     if query.granularity is Granularity.DAILY:
-        return there.date() - here.date() == timedelta(days=1)
-    return (there.year - here.year) * 12 + there.month - here.month == 1
+        return last.date() - first.date() == timedelta(days=1)
+    return (last.year - first.year) * 12 + last.month - first.month == 1
 
 
 def _loose_entry(value: object, text: str) -> Entry:
@@ -213,14 +208,14 @@ def _loose_entry(value: object, text: str) -> Entry:
     if flow_id is None:
         flow_id = value.get("flow-id")
     interval = value.get("interval")
-    ends = (value.get("dateFrom"), value.get("dateTo")) if interval is None else _ends(interval)
+    ends = (value.get("dateFrom"), value.get("dateTo")) if interval is None else split_interval(interval)
     return Entry(flow_id, ends, _loose_outcomes(value.get("metrics")), text)
 
 
 def _loose_outcomes(metrics: object) -> Mapping[str, Figure] | None:
     outcomes = metrics.get("flow-outcomes") if isinstance(metrics, dict) else None
     if isinstance(outcomes, list):
-        raise PageError("flow-outcomes is an array, not an object")
+        raise InvalidResponseError("flow-outcomes is an array, not an object")
     if not isinstance(outcomes, dict):
         return None
     return {name: _loose_figure(figure) for name, figure in outcomes.items()}
@@ -230,12 +225,3 @@ def _loose_figure(figure: object) -> Figure:
     if not isinstance(figure, dict):
         return Figure(None)
     return Figure(figure.get("count"), figure.get("percentOfTotal"))
-
-
-def _ends(interval: object) -> tuple[object, object]:
-    """The two sides of ``start/end``; anything else is left whole for the judge."""
-    if isinstance(interval, str):
-        start, slash, end = interval.partition("/")
-        if slash:
-            return start, end
-    return interval, None

@@ -1,44 +1,48 @@
-"""What the API says of its limit: ``inin-ratelimit-allowed``, ``-count``, ``-reset`` rule where they come."""
+"""The API's rate limit as its responses state it.
+
+The API sends ``inin-ratelimit-allowed`` (requests a minute), ``inin-ratelimit-count`` (those used of them) and
+``inin-ratelimit-reset`` (seconds until the count starts at 0) with its responses. Public clients rely on them; the
+official Python SDK 269.0.0 does not describe them, so a response without them is valid.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from service.genesys.breaker import Emit
 from service.genesys.limiter import OrgLimiter
+from service.telemetry import Emit
 
 ALLOWED, COUNT, RESET = "inin-ratelimit-allowed", "inin-ratelimit-count", "inin-ratelimit-reset"
 ALLOWED_MAX = 60_000
-"""Requests a minute past which the header is not believed."""
+"""Requests a minute; a header above this is ignored."""
 RESET_MAX = 3600
-"""Seconds past which a reset is not believed."""
+"""Seconds; a header above this is ignored."""
 _MINUTE = 60.0
 _DIGITS_MAX = 9
 
 
 class RateLimitHeaders:
-    """Keeps an org's limiter to what the API's answers say.
+    """Applies the headers of an org's responses to its limiter.
 
-    ``allowed`` is so many requests a minute, evenly spaced; what somebody else uses of it shows in ``count``: once
-    nothing is left but what is in flight, the org is held back until ``reset``. A header that makes no sense is as
-    good as none.
+    ``allowed`` replaces the limit. ``count`` includes what other clients use: when only the requests in flight are
+    left, the org pauses until ``reset``. An invalid header is ignored.
 
     Args:
-        limiter: the org's.
-        on_hold: told the seconds of each hold, to be kept through a restart.
-        emit: told ``rate_limit_changed`` and ``rate_limit_exhausted``.
+        limiter: gives the org's limiter.
+        on_pause: called with the seconds of each pause, so that it survives a restart.
+        emit: called with ``rate_limit_changed`` and ``rate_limit_exhausted``.
     """
 
-    def __init__(self, limiter: Callable[[], OrgLimiter], on_hold: Callable[[float], None], emit: Emit) -> None:
+    def __init__(self, limiter: Callable[[], OrgLimiter], on_pause: Callable[[float], None], emit: Emit) -> None:
         self._limiter = limiter
-        self._on_hold = on_hold
+        self._on_pause = on_pause
         self._emit = emit
         self._in_flight = 0
 
     @contextmanager
-    def one_more(self) -> Iterator[None]:
-        """While a request is in flight."""
+    def count_in_flight(self) -> Iterator[None]:
+        """Count one request as in flight."""
         self._in_flight += 1
         try:
             yield
@@ -46,8 +50,8 @@ class RateLimitHeaders:
             self._in_flight -= 1
 
     def observe(self, headers: Mapping[str, str]) -> None:
-        """Take the headers of one answer; called while its request is in flight."""
-        allowed = _whole(headers.get(ALLOWED), 1, ALLOWED_MAX)
+        """Apply the headers of one response; call it while its request counts as in flight."""
+        allowed = _whole_number(headers.get(ALLOWED), 1, ALLOWED_MAX)
         if allowed is None:
             return
         limiter = self._limiter()
@@ -57,17 +61,17 @@ class RateLimitHeaders:
                 "rate_limit_changed", requests_per_second=round(rate, 3), before=limiter.requests_per_second
             )
             limiter.requests_per_second = rate
-        count, reset = _whole(headers.get(COUNT), 0), _whole(headers.get(RESET), 0, RESET_MAX)
+        count, reset = _whole_number(headers.get(COUNT), 0), _whole_number(headers.get(RESET), 0, RESET_MAX)
         if count is None or reset is None or allowed - count >= self._in_flight:
             return
         wait = float(max(reset, 1))
-        if wait > limiter.held_for:
-            limiter.hold(wait)
-            self._on_hold(wait)
+        if wait > limiter.pause_left:
+            limiter.pause(wait)
+            self._on_pause(wait)
             self._emit("rate_limit_exhausted", allowed=allowed, count=count, reset=reset)
 
 
-def _whole(text: str | None, least: int, most: int = 10**_DIGITS_MAX) -> int | None:
+def _whole_number(text: str | None, least: int, most: int = 10**_DIGITS_MAX) -> int | None:
     if text is None:
         return None
     text = text.strip()

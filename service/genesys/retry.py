@@ -1,61 +1,62 @@
-"""Which failures are worth another try, when, and how many of them the org may have."""
+"""Which failures are retried, when, and how many retries an org may use."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
 
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
-from service.errors import RateLimitedError, ServerError
-from service.genesys.breaker import Emit
+from service.errors import ConnectionFailedError, RateLimitedError, ServerError
+from service.telemetry import Emit
 
 T = TypeVar("T")
 
-TRIES = 5
+ATTEMPTS_MAX = 5
 """Sends of one request, the first included, before a 5xx or a broken connection is final."""
-REFUSALS = 20
-"""429s that one request waits out; each holds the whole org back for at least a second."""
+RATE_LIMITED_MAX = 20
+"""429s that one request waits out; each pauses the whole org for at least a second."""
 _FIRST_DELAY = 0.5
 _DELAY_MAX = 30.0
 
-# stamina's own observers would log past the project's events and count under names that are not its own.
+# stamina's own hooks would write log lines and metrics outside the project's events.
 set_on_retry_hooks([])
 
 
 class RetryBudget:
-    """Keeps an org's retries below a share of its first attempts, so that a broken server is not buried.
+    """Limits an org's retries to a share of its first attempts, so that a failing server is not overloaded.
 
-    Every first attempt puts a quarter of a retry aside, up to a reserve; a retry takes one out.
+    Every first attempt adds a quarter of a retry, up to a reserve; a retry removes one.
     """
 
     SHARE = 0.25
     RESERVE = 5.0
 
     def __init__(self) -> None:
-        self._saved = self.RESERVE
+        self._available = self.RESERVE
 
-    def first_attempt(self) -> None:
-        """A new request is sent."""
-        self._saved = min(self._saved + self.SHARE, self.RESERVE)
+    def add_attempt(self) -> None:
+        """Count the first attempt of a request."""
+        self._available = min(self._available + self.SHARE, self.RESERVE)
 
     def take(self) -> bool:
-        """Whether one more retry may be made; counts it."""
-        if self._saved < 1:
+        """Take one retry out of the budget; False where none is left."""
+        if self._available < 1:
             return False
-        self._saved -= 1
+        self._available -= 1
         return True
 
 
 class Retries:
-    """Sends a request until it is answered or a failure is final.
+    """Sends a request until it succeeds or its failure is final.
 
     Args:
-        emit: told ``retry_scheduled``.
-        may_retry: false while a retry could not be sent anyway.
+        emit: called with ``retry_scheduled``.
+        may_retry: False while a retry could not be sent.
     """
 
     def __init__(self, emit: Emit, may_retry: Callable[[], bool]) -> None:
@@ -64,33 +65,50 @@ class Retries:
         self._budget = RetryBudget()
 
     async def run(self, send: Callable[[], Awaitable[T]], *, once: bool = False, **context: object) -> T:
-        """What ``send`` gives in the end; ``context`` goes along with the events.
+        """The result of ``send``, after its retries.
 
-        With ``once`` nothing is sent again that may have been taken: of the failures only a 503 says that it was
-        not, since the service itself answers it at the door.
+        Args:
+            send: sends the request once.
+            once: do not retry where the server may have processed the request. Only a 503 says that it did not.
+            context: added to the events.
 
         Raises:
-            Exception: what ``send`` raised last.
+            Exception: what the last ``send`` raised.
         """
-        self._budget.first_attempt()
-        tries = refusals = 0
-
-        def backoff(error: Exception) -> float | bool:
-            nonlocal tries, refusals
-            if isinstance(error, RateLimitedError):
-                # The limiter waits the hold out. Without a status it was the limiter that would not wait so long.
-                refusals += 1
-                return 0.0 if error.status is not None and refusals < REFUSALS else False
-            if not isinstance(error, ServerError) or (once and error.status != HTTPStatus.SERVICE_UNAVAILABLE):
-                return False
-            tries += 1
-            if tries >= TRIES or not self._may_retry() or not self._budget.take():
-                return False
-            delay = min(_FIRST_DELAY * 2.0 ** (tries - 1), _DELAY_MAX) * random.uniform(0.5, 1.5)  # noqa: S311
-            self._emit("retry_scheduled", delay=round(delay, 3), reason=str(error), attempt=tries + 1, **context)
-            return delay
-
+        self._budget.add_attempt()
+        backoff = _Backoff(self._budget, self._may_retry, partial(self._emit, **context), once=once)
         async for attempt in stamina.retry_context(on=backoff, attempts=None, timeout=None):
             with attempt:
                 return await send()
-        raise AssertionError("stamina ends by a value or an error")
+        raise AssertionError("stamina ends with a result or an error")
+
+
+class _Backoff:
+    """Decides after each failure of one request whether it is retried, and in how many seconds."""
+
+    def __init__(
+        self, budget: RetryBudget, may_retry: Callable[[], bool], emit: Callable[..., None], *, once: bool
+    ) -> None:
+        self._budget = budget
+        self._may_retry = may_retry
+        self._emit = emit
+        self._once = once
+        self._attempts = 0
+        self._rate_limited = 0
+
+    def __call__(self, error: Exception) -> float | bool:
+        if isinstance(error, RateLimitedError):
+            # The limiter waits until the pause is over. Without a status, the limiter itself rejected the wait.
+            self._rate_limited += 1
+            return 0.0 if error.status is not None and self._rate_limited < RATE_LIMITED_MAX else False
+        if not isinstance(error, (ServerError, ConnectionFailedError)):
+            return False
+        if self._once and error.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            return False
+        self._attempts += 1
+        if self._attempts >= ATTEMPTS_MAX or not self._may_retry() or not self._budget.take():
+            return False
+        base = min(_FIRST_DELAY * 2.0 ** (self._attempts - 1), _DELAY_MAX)
+        delay = base * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        self._emit("retry_scheduled", delay=round(delay, 3), reason=str(error), attempt=self._attempts + 1)
+        return delay

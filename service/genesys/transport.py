@@ -1,4 +1,4 @@
-"""One request over HTTP: sent once, answered within its time, its body bounded."""
+"""One HTTP request: sent once, its response bounded in time and size."""
 
 from __future__ import annotations
 
@@ -14,81 +14,76 @@ from typing import NamedTuple
 import aiohttp
 
 from service.clock import Clock
-from service.errors import PageError, QueryTimeoutError, ServerError
-from service.genesys.error_mapping import USUAL, EndpointPolicy, error_from_response, retry_after
+from service.errors import ConnectionFailedError, InvalidResponseError, QueryTimeoutError
+from service.genesys.dialect import Response
+from service.genesys.error_mapping import DEFAULT_POLICY, EndpointPolicy, error_from_response, retry_after
 from service.genesys.limiter import Permit
 from service.genesys.rate_limit_headers import RESET
 from service.genesys.redaction import Redactor
 from service.genesys.server_clock import server_date
 
 BODY_MAX = 64 * 2**20
-"""Bytes, unpacked, past which an answer is a page at fault."""
+"""Bytes of an unpacked body; a larger response is invalid."""
 ERROR_BODY_MAX = 64 * 2**10
-"""Bytes of an error's answer that are read."""
+"""Bytes of an error response that are read."""
 CONNECT_TIMEOUT = 30.0
-"""Seconds; a host that takes no connection for so long counts as a broken connection."""
-_REFUSAL_WITHIN = 1.0
-"""Seconds that a 429's body is waited for: what it says goes into the log, and no more."""
+"""Seconds; a host that accepts no connection in this time counts as a broken connection."""
+_RATE_LIMITED_BODY_TIMEOUT = 1.0
+"""Seconds to wait for the body of a 429, which only goes into the log."""
 _STEP = 2**20
 _GZIP = zlib.MAX_WBITS | 16
 _SUCCESS = range(200, 300)
 
-# aiohttp names what broke the connection in the error's text alone.
-_BROKE = re.compile(r"\b(ConnectionResetError|ConnectionAbortedError|BrokenPipeError|TimeoutError|OSError)\(")
+# aiohttp names the cause of a broken connection only in the text of its error.
+_BROKEN_CONNECTION = re.compile(
+    r"\b(ConnectionResetError|ConnectionAbortedError|BrokenPipeError|TimeoutError|OSError)\("
+)
 
 
 class HttpRequest(NamedTuple):
-    """One request as it goes out, its token in the headers."""
+    """One request as it is sent, its token in the headers."""
 
     method: str
     url: str
     headers: dict[str, str]
     body: bytes | None
-    rules: EndpointPolicy = USUAL
+    policy: EndpointPolicy = DEFAULT_POLICY
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.url}>"
 
 
-class Answer(NamedTuple):
-    """A 2xx response: its body, unpacked, and its ``Date``, None where that is absent or invalid."""
-
-    body: bytes
-    date: datetime | None
-
-
 class Transport:
     """The connections of one org.
 
-    No proxy, netrc or cookie is taken from the environment or from an answer, certificates are checked, and a
-    redirect is not followed. Bodies are unpacked here, in bounded steps: aiohttp 3.14 bounds its steps too, but
-    takes gzip that was cut short for complete.
+    It uses no proxy, netrc or cookies from the environment, verifies certificates, and follows no redirect. It
+    unpacks bodies itself, in bounded steps: aiohttp 3.14 bounds its steps too, but accepts truncated gzip.
 
     Args:
-        redactor: takes secrets out of errors.
-        clock: tells how far off an HTTP date is, where the response has no ``Date`` of its own.
-        observe: told the headers of each answer whose limit rules.
-        hold: told the seconds of a 429, before its body has come.
-        on_date: called with the ``Date`` of each response, None where it has no valid one.
-        may_send: called on the open connection, and again as the request is written; raises where nothing must be
-            sent any more. Both take their time, and a process may have stood still meanwhile.
+        redactor: removes secrets from errors.
+        clock: the time from which an HTTP date in ``Retry-After`` counts, where the response has no ``Date``.
+        on_limit_headers: called with the headers of each response whose policy has ``limit_headers``.
+        on_rate_limited: called with the seconds of a 429, before its body arrives.
+        on_date: called with the ``Date`` of each response; None where it is absent or invalid.
+        check_may_send: called on the open connection and again as the request is written; raises where nothing may
+            be sent any more. Both steps take time, in which the process may have been suspended.
     """
 
     def __init__(
         self,
         redactor: Redactor,
         clock: Clock,
-        observe: Callable[[Mapping[str, str]], None],
-        hold: Callable[[float], None],
+        on_limit_headers: Callable[[Mapping[str, str]], None],
+        on_rate_limited: Callable[[float], None],
         on_date: Callable[[datetime | None], None],
-        may_send: Callable[[], None],
+        check_may_send: Callable[[], None],
     ) -> None:
         self._redactor = redactor
         self._clock = clock
-        self._observe = observe
-        self._hold = hold
+        self._on_limit_headers = on_limit_headers
+        self._on_rate_limited = on_rate_limited
         self._on_date = on_date
-        self._may_send = may_send
+        self._check_may_send = check_may_send
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -97,101 +92,80 @@ class Transport:
         if session is not None:
             await session.close()
 
-    async def send(self, request: HttpRequest, permit: Permit, timeout: float) -> Answer:  # noqa: ASYNC109
-        """The body of a 2xx answer, unpacked, and its date.
+    async def send(self, request: HttpRequest, permit: Permit, time_limit: float) -> Response:
+        """The response to a request, where its status is 2xx.
 
         Args:
-            request: what is sent, once.
-            permit: told when the request goes out.
-            timeout: seconds from connecting to the last byte.
+            request: sent once.
+            permit: records when the request was sent.
+            time_limit: seconds from connecting to the last byte.
 
         Raises:
-            QueryTimeoutError: the time is over.
-            ServerError: the connection failed or broke, or the answer is 5xx.
-            PageError: too large, packed in a way that was not asked for, cut short, or a redirect.
-            ExtractionError: the class that any other answer stands for.
-            LeaseLostError: what ``may_send`` raised; nothing was sent.
+            QueryTimeoutError: the time limit was exceeded.
+            ConnectionFailedError: the connection failed or broke.
+            InvalidResponseError: too large, truncated, an unsupported encoding, or a redirect.
+            ExtractionError: the error for any other status.
+            LeaseLostError: raised by ``check_may_send``; nothing was sent.
         """
-        deadline = asyncio.timeout(timeout)
+        deadline = asyncio.timeout(time_limit)
         try:
             async with deadline:
                 return await self._exchange(request, permit)
         except aiohttp.ClientError as error:
-            self._may_send()  # what it raises in the midst of sending comes out of aiohttp as a broken connection
-            if isinstance(error, aiohttp.ClientPayloadError) and not _BROKE.search(str(error)):
-                # The server ended the body early, and in order: a page cut short, not a connection that broke.
-                raise PageError(f"the page was cut short: {self._redactor.clean(str(error))}") from None
-            told = self._redactor.clean(str(error))
-            raise ServerError(f"the connection failed: {type(error).__name__}: {told}") from None
+            self._check_may_send()  # aiohttp reports what it raises during a send as a broken connection
+            text = self._redactor.redact_message(str(error))
+            if isinstance(error, aiohttp.ClientPayloadError) and not _BROKEN_CONNECTION.search(str(error)):
+                # The server closed the connection in order, before the end of the body.
+                raise InvalidResponseError(f"response body truncated: {text}") from None
+            raise ConnectionFailedError(f"connection failed: {type(error).__name__}: {text}") from None
         except TimeoutError as error:
             if deadline.expired():
-                raise QueryTimeoutError(f"no whole answer within {timeout:g} s") from None
-            raise ServerError(
-                f"the connection failed: {self._redactor.clean(str(error)) or 'timed out'}"
-            ) from None
+                raise QueryTimeoutError(f"no complete response within {time_limit:g} s") from None
+            text = self._redactor.redact_message(str(error)) or "timed out"
+            raise ConnectionFailedError(f"connection failed: {text}") from None
         except OSError as error:
-            raise ServerError(f"the connection failed: {self._redactor.clean(str(error))}") from None
+            text = self._redactor.redact_message(str(error))
+            raise ConnectionFailedError(f"connection failed: {text}") from None
 
-    async def _exchange(self, request: HttpRequest, permit: Permit) -> Answer:
-        begun = False
-
-        def leaving() -> None:
-            nonlocal begun
-            if begun:
-                # aiohttp sends a GET again by itself where a kept connection turns out closed: past the limit.
-                raise aiohttp.ServerDisconnectedError
-            begun = True
-            self._may_send()
-            if not request.body:
-                permit.sent()
-
-        def sent() -> None:
-            self._may_send()
-            permit.sent()
-
+    async def _exchange(self, request: HttpRequest, permit: Permit) -> Response:
         async with self._open().request(
             request.method,
             request.url,
             data=request.body,
             headers={**request.headers, "Accept": "application/json", "Accept-Encoding": "gzip"},
             allow_redirects=False,
-            trace_request_ctx={"leaving": leaving, "sent": sent},
+            trace_request_ctx=_SendTrace(permit, self._check_may_send, has_body=bool(request.body)),
         ) as response:
             date = server_date(response.headers)
             self._on_date(date)
             now = date or self._clock.now()
             wait = response.headers.get("Retry-After")
-            if request.rules.tells_limit:
-                self._observe(response.headers)
+            if request.policy.limit_headers:
+                self._on_limit_headers(response.headers)
                 wait = wait or response.headers.get(RESET)
-            packed = response.headers.get("Content-Encoding", "identity").strip().lower()
+            encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
             if response.status in _SUCCESS:
-                return Answer(await _read(response.content, packed, BODY_MAX), date)
-            limited = response.status == HTTPStatus.TOO_MANY_REQUESTS
-            if limited:
-                self._hold(retry_after(wait, now))
+                return Response(await _read(response.content, encoding, BODY_MAX), date)
+            rate_limited = response.status == HTTPStatus.TOO_MANY_REQUESTS
+            if rate_limited:
+                self._on_rate_limited(retry_after(wait, now))
             try:
-                async with asyncio.timeout(_REFUSAL_WITHIN if limited else None):
-                    body = await _read(response.content, packed, ERROR_BODY_MAX, cut=True)
-            except (aiohttp.ClientError, PageError, TimeoutError):
-                body = b""  # the status alone says enough
+                async with asyncio.timeout(_RATE_LIMITED_BODY_TIMEOUT if rate_limited else None):
+                    body = await _read(response.content, encoding, ERROR_BODY_MAX, truncate=True)
+            except (aiohttp.ClientError, InvalidResponseError, TimeoutError):
+                body = b""  # the status is enough
             raise error_from_response(
-                response.status,
-                body,
-                wait,
-                now,
-                self._redactor.clean,
-                request.rules,
+                response.status, body, wait, now, self._redactor.redact_message, request.policy
             )
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             traces = aiohttp.TraceConfig()
-            # Headers are kept back until the body goes with them, which may be as late as a busy loop makes it.
-            traces.on_request_headers_sent.append(_tell("leaving"))
-            traces.on_request_chunk_sent.append(_tell("sent"))
+            # aiohttp writes the headers together with the body, which a busy loop may delay.
+            traces.on_request_headers_sent.append(_traced(_SendTrace.headers_ready))
+            traces.on_request_chunk_sent.append(_traced(_SendTrace.body_ready))
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # concurrency is bounded by the windows in flight
+                connector=aiohttp.TCPConnector(limit=0),  # the windows in flight bound the connections
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
@@ -201,18 +175,50 @@ class Transport:
         return self._session
 
 
-def _tell(what: str) -> Callable[[aiohttp.ClientSession, SimpleNamespace, object], Awaitable[None]]:
-    async def tell(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-        context.trace_request_ctx[what]()
+class _SendTrace:
+    """Checks and records the moment at which aiohttp writes one request."""
 
-    return tell
+    def __init__(self, permit: Permit, check_may_send: Callable[[], None], *, has_body: bool) -> None:
+        self._permit = permit
+        self._check_may_send = check_may_send
+        self._has_body = has_body
+        self._sends = 0
+
+    def headers_ready(self) -> None:
+        """The headers are written now, or kept back until the body is written too.
+
+        Raises:
+            aiohttp.ServerDisconnectedError: aiohttp sends a GET again by itself on a kept connection that turns
+            out
+                to be closed, which would exceed the limit.
+        """
+        self._sends += 1
+        if self._sends > 1:
+            raise aiohttp.ServerDisconnectedError
+        self._check_may_send()
+        if not self._has_body:
+            self._permit.sent()
+
+    def body_ready(self) -> None:
+        """The body is written now."""
+        self._check_may_send()
+        self._permit.sent()
 
 
-async def _read(content: aiohttp.StreamReader, packed: str, most: int, *, cut: bool = False) -> bytes:
-    """The body, unpacked; past ``most`` bytes it is cut there or refused."""
-    if packed not in ("identity", "gzip", "x-gzip", ""):
-        raise PageError("the answer is packed in a way that was not asked for")
-    unpack = _Gunzip() if packed.endswith("gzip") else None
+def _traced(
+    step: Callable[[_SendTrace], None],
+) -> Callable[[aiohttp.ClientSession, SimpleNamespace, object], Awaitable[None]]:
+    async def signal(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+        step(context.trace_request_ctx)
+
+    return signal
+
+
+async def _read(content: aiohttp.StreamReader, encoding: str, most: int, *, truncate: bool = False) -> bytes:
+    """The unpacked body; past ``most`` bytes it is truncated or rejected."""
+    if encoding not in ("identity", "gzip", "x-gzip", ""):
+        raise InvalidResponseError("response has an unsupported Content-Encoding; only gzip was requested")
+    unpack = _Gunzip() if encoding.endswith("gzip") else None
     body = bytearray()
     received = 0
     async for chunk in content.iter_any():
@@ -222,36 +228,36 @@ async def _read(content: aiohttp.StreamReader, packed: str, most: int, *, cut: b
         else:
             unpack.feed(chunk, body, most)
         if len(body) > most or received > most:
-            if cut:
+            if truncate:
                 return bytes(body[:most])
-            raise PageError(f"the answer is larger than {most // 2**20} MiB")
+            raise InvalidResponseError(f"response larger than {most // 2**20} MiB")
     if unpack is not None:
         unpack.finish(body, most)
     return bytes(body)
 
 
 class _Gunzip:
-    """Unpacks gzip, several members in a row too, never much past what is allowed."""
+    """Unpacks gzip of one or more members, little beyond the size allowed."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(_GZIP)
-        self._begun = False
+        self._received = False
 
     def feed(self, chunk: bytes, body: bytearray, most: int) -> None:
-        """Append what the chunk unpacks to; stops soon after ``most`` bytes."""
+        """Append the unpacked chunk; stops soon after ``most`` bytes."""
         try:
             while chunk and len(body) <= most:
                 if self._member.eof:
                     self._member = zlib.decompressobj(_GZIP)
-                self._begun = True
+                self._received = True
                 body += self._member.decompress(chunk, _STEP)
                 chunk = self._member.unconsumed_tail or self._member.unused_data
         except zlib.error:
-            raise PageError("the answer is not the gzip that it says it is") from None
+            raise InvalidResponseError("response body is not valid gzip") from None
 
     def finish(self, body: bytearray, most: int) -> None:
-        """Append what is left; the last member must have ended."""
+        """Append the rest; the last member must be complete."""
         while len(body) <= most and (rest := self._member.decompress(b"", _STEP)):
             body += rest
-        if self._begun and not self._member.eof:
-            raise PageError("the answer's gzip was cut short")
+        if self._received and not self._member.eof:
+            raise InvalidResponseError("response body truncated: gzip ends early")

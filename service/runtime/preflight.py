@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 from service.clock import Clock
 from service.config import Org
 from service.errors import (
+    ConnectionFailedError,
     DatabaseUnavailableError,
     ExtractionError,
     ForbiddenError,
+    InvalidResponseError,
     LeaseLostError,
-    PageError,
     QueryTimeoutError,
     RateLimitedError,
     ServerError,
@@ -148,7 +149,7 @@ async def ask_alone(org: Org, clock: Clock, steps: Steps) -> list[Finding]:
 
 
 async def _asked(org: Org, client: GenesysClient, clock: Clock, steps: Steps) -> list[Finding]:
-    client.max_hold = HOLD_MOST
+    client.max_pause = HOLD_MOST
     client.query_timeout = min(client.query_timeout, timedelta(seconds=ANSWER_WITHIN / 2))
     answer: int | Exception
     patience = ANSWER_WITHIN + 3 / org.requests_per_second  # a slow org's turns come slowly
@@ -162,16 +163,16 @@ async def _asked(org: Org, client: GenesysClient, clock: Clock, steps: Steps) ->
     if org.name not in steps.tokens and isinstance(answer, ExtractionError):
         return [Finding(f"{org.name} token", False, f"{org.token_url}: {answer}", _mend_token(org, answer))]
     found = [Finding(f"{org.name} token", True, f"given by {org.token_url}")]
-    rules = client.dialect.rules
+    policy = client.dialect.policy
     match answer:
         case ForbiddenError():
-            mend = f"give the OAuth client's role {rules.needs}"
+            mend = f"give the OAuth client's role {policy.requirements}"
             return [*found, Finding(f"{org.name} permission", False, str(answer), mend)]
         case ExtractionError():
             return [*found, Finding(f"{org.name} query", False, f"{org.api_url}: {answer}", _mend_query(answer))]
         case _:
             said = f"answered by {org.api_url}, {answer} entries on its first page of one"
-            permitted = Finding(f"{org.name} permission", True, rules.permission)
+            permitted = Finding(f"{org.name} permission", True, policy.permission)
             return [*found, permitted, Finding(f"{org.name} query", True, said)]
 
 
@@ -227,14 +228,14 @@ def _mend_query(error: ExtractionError) -> str:
             )
         case RateLimitedError():
             return error.hint
-        case ServerError() if error.status is None:
+        case ConnectionFailedError():
             told = str(error)
             return next(
                 (mend for pattern, mend in _CONNECTION.items() if pattern.search(told)), "look at the network"
             )
         case ServerError() | QueryTimeoutError():
             return "the service itself is in trouble: try later, and see its status page"
-        case PageError():
+        case InvalidResponseError():
             return "look at base_url and login_url: what answers there does not speak this API"
         case _:
             return "see what the API says; its developer centre knows the code"

@@ -22,7 +22,7 @@ from service.postgres import aliases
 from service.postgres.lease import Lease, LeaseManager, note_breaker
 from service.postgres.merge import sweep_org
 from service.postgres.pool import Database
-from service.telemetry import BreakerNotes, Emit
+from service.telemetry import BreakerStateWriter, Emit
 
 GRACE = 20.0  # seconds that what is in flight gets at the end
 
@@ -99,20 +99,21 @@ class Runtime:
         Raises:
             DatabaseUnavailableError: the database is away.
         """
-        breaker = BreakerNotes(partial(note_breaker, self.database, org.name, self.owner), self.emit)
+        breaker = BreakerStateWriter(partial(note_breaker, self.database, org.name, self.owner))
         spent_ago = max(0.0, min(lease.idle_for, self.clock.monotonic() - BEGAN))
         client = make_client(
             org,
-            breaker.emit,
+            self.emit,
             self.clock,
             lease.check,
             self._keep_hold(lease),
             partial(self.monitor.observe, org.name),
             spent_ago,
+            breaker.record,
         )
-        client.hold(max(lease.hold, self._held_until.get(org.name, 0.0) - self.clock.monotonic()))
+        client.pause(max(lease.hold, self._held_until.get(org.name, 0.0) - self.clock.monotonic()))
         if gives_up:
-            client.max_hold = 300.0
+            client.max_pause = 300.0
         try:
             worker = OrgWorker(
                 org,

@@ -8,13 +8,13 @@
     breaker_state  an org's breaker, stored where other processes can read it
 """
 
-from service.telemetry.breaker_state import BreakerNotes
+from service.telemetry.breaker_state import BreakerStateWriter
 from service.telemetry.events import Emit, Reporter, Warned
 from service.telemetry.logs import REDACTED, configure, printable, redacted, register_secret, spellings
 
 __all__ = [
     "REDACTED",
-    "BreakerNotes",
+    "BreakerStateWriter",
     "Emit",
     "Reporter",
     "Warned",

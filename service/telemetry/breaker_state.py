@@ -1,58 +1,57 @@
-"""An org's breaker lives in its owner's memory; here it is noted where other processes can see it."""
+"""Stores an org's breaker state in the database, where other processes read it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from service.errors import DatabaseUnavailableError
-from service.telemetry.events import Emit
 
-AWAY_RETRY = 2.0  # seconds between two tries while the database is away
-END_WITHIN = 3.0  # seconds that the last note gets
-
-_STATES = {"circuit_opened": "open", "circuit_half_open": "half-open", "circuit_closed": "closed"}
+RETRY_DELAY = 2.0
+"""Seconds between two attempts while the database is unavailable."""
+CLOSE_TIMEOUT = 3.0
+"""Seconds that ``close`` waits for the last write."""
 
 Write = Callable[[str, float | None], Awaitable[None]]
-"""Notes a state, and the seconds for which it is open."""
+"""Stores a state, and for ``open`` the seconds that it lasts."""
 
 
-class BreakerNotes:
-    """Follows one org's events and notes each turn of its breaker, in order; of several that wait, the last.
+class BreakerStateWriter:
+    """Writes the state changes of one breaker in their order; of several that are pending, the last.
 
     Args:
-        write: notes one.
-        emit: told every event, as if this were not there.
+        write: stores one state.
     """
 
-    def __init__(self, write: Write, emit: Emit) -> None:
+    def __init__(self, write: Write) -> None:
         self._write = write
-        self._told = emit
-        self._latest: tuple[str, float | None] | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self._pending: tuple[str, float | None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
-    def emit(self, event: str, **context: Any) -> None:  # noqa: ANN401 - a context holds anything
-        """Pass the event on, and note what it says of the breaker."""
-        self._told(event, **context)
-        if event in _STATES:
-            self._latest = _STATES[event], context.get("open_for")
-            if self._writing is None or self._writing.done():
-                self._writing = asyncio.create_task(self._note())
+    def record(self, state: str, open_for: float | None) -> None:
+        """Write the state in the background.
+
+        Args:
+            state: ``closed``, ``half-open`` or ``open``.
+            open_for: seconds for which it stays open; None for other states.
+        """
+        self._pending = state, open_for
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain())
 
     async def close(self) -> None:
-        """Give the last note its time: the org is still ours to write of."""
-        if self._writing is not None:
-            await asyncio.wait({self._writing}, timeout=END_WITHIN)
-            self._writing.cancel()
+        """Wait for the last write, up to ``CLOSE_TIMEOUT``; call it while this process still holds the org."""
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=CLOSE_TIMEOUT)
+            self._task.cancel()
 
-    async def _note(self) -> None:
-        while self._latest is not None:
-            latest = self._latest
+    async def _drain(self) -> None:
+        while self._pending is not None:
+            pending = self._pending
             try:
-                await self._write(*latest)
+                await self._write(*pending)
             except DatabaseUnavailableError:
-                await asyncio.sleep(AWAY_RETRY)
+                await asyncio.sleep(RETRY_DELAY)
                 continue
-            if self._latest is latest:
-                self._latest = None
+            if self._pending is pending:
+                self._pending = None

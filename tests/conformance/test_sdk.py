@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from service.genesys import AggregatesJobs, FlowAggregates
+from service.genesys.aggregates_jobs import AggregatesJobs
+from service.genesys.flow_aggregates import FlowAggregates
 from service.model import Granularity, Query, Span
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
 

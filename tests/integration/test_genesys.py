@@ -1,4 +1,4 @@
-"""The client against a real server on loopback, which misbehaves on the wire."""
+"""The client against a server on loopback that breaks the protocol."""
 
 from __future__ import annotations
 
@@ -19,32 +19,39 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from service.errors import ExtractionError, LeaseLostError, PageError, QueryTimeoutError, ServerError
-from service.genesys import ApiRequest, GenesysClient, QueryBuilder
+from service.errors import (
+    ConnectionFailedError,
+    ExtractionError,
+    InvalidResponseError,
+    LeaseLostError,
+    QueryTimeoutError,
+)
+from service.genesys import GenesysClient
+from service.genesys.dialect import ApiRequest, Response
 from service.genesys.limiter import OrgLimiter, Permit
-from service.genesys.query_builder import PATH
-from service.genesys.transport import BODY_MAX, Answer, HttpRequest, Transport
+from service.genesys.query_builder import PATH, QueryBuilder
+from service.genesys.transport import BODY_MAX, HttpRequest, Transport
 from service.model import Granularity, Query, Span
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
 QUERY = Query("acme", DAY, Granularity.DAILY, "UTC", (), 100, None, DAY)
-ASK = ApiRequest("POST", PATH, b"{}")
+REQUEST = ApiRequest("POST", PATH, b"{}")
 EMPTY = b'{"nextPageToken":null,"data":[]}'
 SECRET = "hunter2hunter2"
 
 
 class Wire:
-    """A server whose answers are handed out one by one, and a client on it."""
+    """A server that gives prepared responses in order, and its client."""
 
     def __init__(self) -> None:
-        self.answers: list[Handler] = []
+        self.responses: list[Handler] = []
         self.arrivals: list[float] = []
         self.lease_check: Callable[[], None] = lambda: None
-        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
         app = web.Application()
         app.router.add_post("/oauth/token", self._token)
-        app.router.add_route("*", PATH, self._answer)
+        app.router.add_route("*", PATH, self._respond)
         self.server = TestServer(app)
 
     async def start(self) -> None:
@@ -61,10 +68,10 @@ class Wire:
             breaker_failures=50,
             breaker_open_for=timedelta(seconds=30),
             lease_check=self._check,
-            on_hold=lambda _: None,
-            emit=lambda event, **context: self.told.append((event, context)),
+            on_pause=lambda _: None,
+            emit=lambda event, **context: self.events.append((event, context)),
         )
-        self.client.limiter = OrgLimiter(100, spent_ago=math.inf)  # nobody went before
+        self.client.limiter = OrgLimiter(100, spent_ago=math.inf)  # no other process used the limit
 
     def _check(self) -> None:
         self.lease_check()
@@ -73,18 +80,18 @@ class Wire:
         await self.client.close()
         await self.server.close()
 
-    async def call(self, request: ApiRequest = ASK) -> bytes:
-        return await self.client.call(request)
+    async def call(self, request: ApiRequest = REQUEST) -> bytes:
+        return (await self.client.call(request)).body
 
     async def _token(self, _request: web.Request) -> web.Response:
         self.arrivals.append(time.monotonic())
         return web.json_response({"access_token": "the-token-itself", "expires_in": 3600})
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
         self.arrivals.append(time.monotonic())
-        if not self.answers:
+        if not self.responses:
             return web.Response(body=EMPTY)
-        return await self.answers.pop(0)(request)
+        return await self.responses.pop(0)(request)
 
 
 @pytest.fixture
@@ -96,16 +103,16 @@ async def wire() -> AsyncIterator[Wire]:
 
 
 def plain(body: bytes, status: int = 200, **headers: str) -> Handler:
-    async def answer(_request: web.Request) -> web.Response:
+    async def respond(_request: web.Request) -> web.Response:
         return web.Response(body=body, status=status, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
-    return answer
+    return respond
 
 
 def raw(*parts: bytes, reset: bool = False, pause: float = 0) -> Handler:
-    """Bytes straight onto the connection, which then ends."""
+    """Writes bytes to the connection, then ends it."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         transport = request.transport
         assert transport is not None
         for part in parts:
@@ -122,12 +129,12 @@ def raw(*parts: bytes, reset: bool = False, pause: float = 0) -> Handler:
             transport.close()
         return web.Response()
 
-    return answer
+    return respond
 
 
 async def test_gzip_is_unpacked(wire: Wire) -> None:
-    """In one member or several, in as many pieces as it likes."""
-    wire.answers = [
+    """In one member or several."""
+    wire.responses = [
         plain(gzip.compress(EMPTY), Content_Encoding="gzip"),
         plain(gzip.compress(EMPTY[:9]) + gzip.compress(EMPTY[9:]), Content_Encoding="gzip"),
         plain(EMPTY),
@@ -135,43 +142,48 @@ async def test_gzip_is_unpacked(wire: Wire) -> None:
     assert [await wire.call() for _ in range(3)] == [EMPTY] * 3
 
 
-async def test_a_large_page_passes(wire: Wire) -> None:
-    """Up to the bound, packed or not."""
+async def test_a_large_page_is_accepted(wire: Wire) -> None:
+    """Up to the bound, compressed or not."""
     body = b"[" + b" " * (BODY_MAX - 2) + b"]"
-    wire.answers = [plain(gzip.compress(body, 1), Content_Encoding="gzip"), plain(body), plain(body + b" ")]
+    wire.responses = [plain(gzip.compress(body, 1), Content_Encoding="gzip"), plain(body), plain(body + b" ")]
     assert len(await wire.call()) == BODY_MAX
     assert len(await wire.call()) == BODY_MAX
-    with pytest.raises(PageError, match="larger than 64 MiB"):
+    with pytest.raises(InvalidResponseError, match="larger than 64 MiB"):
         await wire.call()
 
 
-async def test_a_bomb_goes_off_in_bounds(wire: Wire) -> None:
-    """A gigabyte in a megabyte is refused without ever being unpacked."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+async def test_a_gzip_bomb_is_rejected(wire: Wire) -> None:
+    """A gigabyte in a megabyte is never unpacked completely."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = bytes(2**20)
-    bomb = b"".join(packer.compress(block) for _ in range(1024)) + packer.flush()
+    bomb = b"".join(compressor.compress(block) for _ in range(1024)) + compressor.flush()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    wire.answers = [plain(bomb, Content_Encoding="gzip"), plain(bomb, 500, Content_Encoding="gzip")]
-    with pytest.raises(PageError, match="larger than 64 MiB"):
+    wire.responses = [plain(bomb, Content_Encoding="gzip"), plain(bomb, 500, Content_Encoding="gzip")]
+    with pytest.raises(InvalidResponseError, match="larger than 64 MiB"):
         await wire.call()
     assert await wire.call() == EMPTY
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 * 2**10
 
 
 @pytest.mark.parametrize(
-    ("body", "packed", "reason"),
+    ("body", "encoding", "reason"),
     [
-        (gzip.compress(EMPTY)[:-4], "gzip", "cut short"),
-        (b"no gzip at all", "gzip", "not the gzip"),
-        (gzip.compress(EMPTY) + b"junk", "gzip", "not the gzip"),
-        (EMPTY, "br", "not asked for"),
+        (gzip.compress(EMPTY)[:-4], "gzip", "truncated"),
+        (b"no gzip at all", "gzip", "not valid gzip"),
+        (gzip.compress(EMPTY) + b"junk", "gzip", "not valid gzip"),
+        (EMPTY, "br", "unsupported Content-Encoding"),
     ],
-    ids=["short", "plain", "junk", "brotli"],  # gzip tells the time: xdist's workers would name them differently
+    ids=[
+        "short",
+        "plain",
+        "junk",
+        "brotli",
+    ],  # gzip contains the time: xdist's ids would differ
 )
-async def test_packing_at_fault_is_a_page_at_fault(wire: Wire, body: bytes, packed: str, reason: str) -> None:
-    """It is not tried again within the scan."""
-    wire.answers = [plain(body, Content_Encoding=packed)]
-    with pytest.raises(PageError, match=reason):
+async def test_an_invalid_encoding_is_an_invalid_page(wire: Wire, body: bytes, encoding: str, reason: str) -> None:
+    """It is not retried within the scan."""
+    wire.responses = [plain(body, Content_Encoding=encoding)]
+    with pytest.raises(InvalidResponseError, match=reason):
         await wire.call()
 
 
@@ -187,40 +199,40 @@ async def test_packing_at_fault_is_a_page_at_fault(wire: Wire, body: bytes, pack
     ],
     ids=["size", "reset-midway", "reset", "closed", "noise", "header"],
 )
-async def test_a_broken_connection_is_tried_again(wire: Wire, broken: Handler) -> None:
-    """However it breaks."""
-    wire.answers = [broken]
+async def test_a_broken_connection_is_retried(wire: Wire, broken: Handler) -> None:
+    """However it broke."""
+    wire.responses = [broken]
     assert await wire.call() == EMPTY
-    assert [event for event, _ in wire.told if event == "retry_scheduled"] == ["retry_scheduled"]
+    assert [event for event, _ in wire.events if event == "retry_scheduled"] == ["retry_scheduled"]
 
 
 @pytest.mark.parametrize(
-    "cut",
+    "truncated",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + EMPTY,
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n" + EMPTY[:9],
     ],
     ids=["length", "chunk"],
 )
-async def test_a_body_that_ends_early_is_a_page_cut_short(wire: Wire, cut: bytes) -> None:
-    """It is not asked for again before the next cycle."""
-    wire.answers = [raw(cut)]
-    with pytest.raises(PageError, match="cut short"):
+async def test_a_body_that_ends_early_is_an_invalid_page(wire: Wire, truncated: bytes) -> None:
+    """It is not retried before the next cycle."""
+    wire.responses = [raw(truncated)]
+    with pytest.raises(InvalidResponseError, match="truncated"):
         await wire.call()
 
 
-async def test_an_answer_without_a_length_that_was_cut_short_is_no_page(wire: Wire) -> None:
-    """The connection says nothing of it; the missing token does."""
-    wire.answers = [raw(b"HTTP/1.1 200 OK\r\n\r\n" + EMPTY[:-6])]
-    with pytest.raises(PageError, match="cut short"):
+async def test_a_truncated_body_without_a_length_is_an_invalid_page(wire: Wire) -> None:
+    """HTTP does not show it; the JSON does."""
+    wire.responses = [raw(b"HTTP/1.1 200 OK\r\n\r\n" + EMPTY[:-6])]
+    with pytest.raises(InvalidResponseError, match="truncated"):
         _ = [page async for page in wire.client.scan(QUERY)]
 
 
-async def test_a_slow_drip_ends_with_the_query_timeout(wire: Wire) -> None:
-    """However busy the connection is; and it is not tried again."""
+async def test_a_slow_response_ends_at_the_query_timeout(wire: Wire) -> None:
+    """Although bytes keep arriving; and it is not retried."""
     wire.client.query_timeout = timedelta(seconds=0.5)
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
-    wire.answers = [raw(head, *[b" "] * 100, pause=0.05)]
+    wire.responses = [raw(head, *[b" "] * 100, pause=0.05)]
     began = time.monotonic()
     with pytest.raises(QueryTimeoutError, match=r"within 0\.5 s"):
         await wire.call()
@@ -229,56 +241,58 @@ async def test_a_slow_drip_ends_with_the_query_timeout(wire: Wire) -> None:
 
 
 async def test_a_redirect_is_not_followed(wire: Wire) -> None:
-    """It would carry the token to wherever it points."""
+    """It would send the token to another server."""
     for status in (301, 302, 303, 307, 308):
-        wire.answers = [plain(b"", status, Location="/elsewhere")]
-        with pytest.raises(PageError, match="redirect"):
+        wire.responses = [plain(b"", status, Location="/elsewhere")]
+        with pytest.raises(InvalidResponseError, match="redirect"):
             await wire.call()
 
 
-async def test_a_get_is_sent_once_for_each_turn(wire: Wire) -> None:
-    """Aiohttp would send it again by itself on a kept connection that breaks, past the limit and the lease."""
+async def test_a_get_is_sent_once_for_each_permit(wire: Wire) -> None:
+    """Aiohttp would send it again by itself on a kept connection that breaks, without limit or lease check."""
     await wire.call()
-    wire.answers = [raw(reset=True)]
+    wire.responses = [raw(reset=True)]
     assert await wire.call(ApiRequest("GET", PATH)) == EMPTY
-    sent = sum(event == "request_sent" for event, _ in wire.told)
+    sent = sum(event == "request_sent" for event, _ in wire.events)
     assert sent == len(wire.arrivals) == 4
 
 
 async def test_a_request_counts_from_when_it_is_written(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not from when a busy loop was asked to write it."""
-    said: list[float | None] = []
+    """Not from when it was permitted, which a busy loop may separate."""
+    sent_at_times: list[float | None] = []
     send = Transport.send
 
-    async def watched(self: Transport, request: HttpRequest, permit: Permit, timeout: float) -> Answer:  # noqa: ASYNC109
-        body = await send(self, request, permit, timeout)
-        said.append(permit.sent_at)
-        return body
+    async def watched(self: Transport, request: HttpRequest, permit: Permit, time_limit: float) -> Response:
+        response = await send(self, request, permit, time_limit)
+        sent_at_times.append(permit.sent_at)
+        return response
 
-    looks = 0
+    checks = 0
 
     def stall() -> None:
-        nonlocal looks
-        looks += 1
-        if looks % 3 == 2:  # before connecting, on the connection, with the body
-            asyncio.get_running_loop().call_soon(time.sleep, 0.3)  # as a large page that is just being read
+        nonlocal checks
+        checks += 1
+        if checks % 3 == 2:  # before connecting, with the headers, with the body
+            asyncio.get_running_loop().call_soon(time.sleep, 0.3)  # like decoding a large page
 
     monkeypatch.setattr(Transport, "send", watched)
     wire.lease_check = stall
     began = time.monotonic()
     await wire.call()
-    assert (looks, len(said)) == (6, 2)
+    assert (checks, len(sent_at_times)) == (6, 2)
     assert time.monotonic() - began >= 0.6
-    for sent_at, arrived in zip(said, wire.arrivals, strict=True):
+    for sent_at, arrived in zip(sent_at_times, wire.arrivals, strict=True):
         assert sent_at is not None
         assert abs(arrived - sent_at) < 0.1
 
 
-async def test_a_lease_lost_while_connecting_lets_nothing_out(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is looked at on the open connection once more; no failure of the server's."""
+async def test_nothing_is_sent_after_the_lease_was_lost_while_connecting(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is checked again on the open connection; that is no failure of the server."""
     connect = aiohttp.TCPConnector.connect
 
-    async def slowly(self: aiohttp.TCPConnector, *given: Any, **more: Any) -> Any:  # noqa: ANN401 - aiohttp's own
+    async def connect_then_lose(self: aiohttp.TCPConnector, *given: Any, **more: Any) -> Any:  # noqa: ANN401 - aiohttp's own
         connection = await connect(self, *given, **more)
         wire.lease_check = lost
         return connection
@@ -286,7 +300,7 @@ async def test_a_lease_lost_while_connecting_lets_nothing_out(wire: Wire, monkey
     def lost() -> None:
         raise LeaseLostError
 
-    monkeypatch.setattr(aiohttp.TCPConnector, "connect", slowly)
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", connect_then_lose)
     with pytest.raises(LeaseLostError):
         await wire.call()
     assert wire.lease_check is lost
@@ -294,85 +308,85 @@ async def test_a_lease_lost_while_connecting_lets_nothing_out(wire: Wire, monkey
     assert wire.client.breaker.state == "closed"
 
 
-async def test_a_lease_lost_while_writing_lets_nothing_out(wire: Wire) -> None:
-    """Between the headers and the body that they wait for, a process may have stood still."""
-    looks = 0
+async def test_nothing_is_sent_after_the_lease_was_lost_while_writing(wire: Wire) -> None:
+    """The process may be suspended between the headers and the body."""
+    checks = 0
 
-    def look() -> None:
-        nonlocal looks
-        looks += 1
-        if looks >= 3:  # before connecting, on the connection, with the body
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        if checks >= 3:  # before connecting, on the connection, with the body
             raise LeaseLostError
 
-    wire.lease_check = look
+    wire.lease_check = check
     with pytest.raises(LeaseLostError):
         await wire.call()
-    assert looks > 3
+    assert checks > 3
     assert wire.arrivals == []
 
 
-async def test_what_the_server_repeats_of_our_secrets_is_not_told(wire: Wire) -> None:
-    """Not in an error, not in an event."""
+async def test_secrets_that_the_server_repeats_are_redacted(wire: Wire) -> None:
+    """In errors and in events."""
 
     async def echo(request: web.Request) -> web.Response:
-        said = f"bad header {request.headers['Authorization']} of {SECRET}"
-        return web.json_response({"code": said, "message": said, "contextId": said}, status=400)
+        text = f"bad header {request.headers['Authorization']} of {SECRET}"
+        return web.json_response({"code": text, "message": text, "contextId": text}, status=400)
 
-    wire.answers = [echo]
+    wire.responses = [echo]
     with pytest.raises(ExtractionError) as raised:
         await wire.call()
-    told = repr([raised.value, vars(raised.value), wire.told])
-    assert "[redacted]" in told
-    assert "the-token" not in told
-    assert "hunter2" not in told
+    shown = repr([raised.value, vars(raised.value), wire.events])
+    assert "[redacted]" in shown
+    assert "the-token" not in shown
+    assert "hunter2" not in shown
 
 
-async def test_a_429_is_waited_out(wire: Wire) -> None:
-    """On the wire too."""
-    wire.answers = [plain(b"", 429, Retry_After="1")]
+async def test_a_429_delays_the_retry(wire: Wire) -> None:
+    """By its Retry-After."""
+    wire.responses = [plain(b"", 429, Retry_After="1")]
     assert await wire.call() == EMPTY
     assert wire.arrivals[2] - wire.arrivals[1] >= 1
 
 
-async def test_a_429_holds_before_its_body_has_come(wire: Wire) -> None:
-    """The others do not ask until its body is there, or never comes."""
+async def test_a_429_pauses_before_its_body_arrives(wire: Wire) -> None:
+    """Other requests wait although its body never arrives."""
     headers = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 2\r\nContent-Length: 9\r\n\r\n"
-    begun, asked = asyncio.Event(), wire.arrivals
+    started, arrivals = asyncio.Event(), wire.arrivals
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         request.transport.write(headers)
-        begun.set()
+        started.set()
         await asyncio.sleep(30)
-        raise AssertionError("nobody waits for so long")
+        raise AssertionError("the client waits for the body")
 
     await wire.call()
-    wire.answers = [answer]
+    wire.responses = [respond]
     first = asyncio.create_task(wire.call())
     async with asyncio.timeout(10):
-        await begun.wait()
+        await started.wait()
         at = time.monotonic()
         await asyncio.sleep(0.2)
         await wire.call()
         await first
-    assert len(asked) == 5
-    assert min(asked[3:]) - at >= 1.9
-    assert [context["retry_after"] for event, context in wire.told if event == "rate_limited"] == [2]
+    assert len(arrivals) == 5
+    assert min(arrivals[3:]) - at >= 1.9
+    assert [context["retry_after"] for event, context in wire.events if event == "rate_limited"] == [2]
 
 
-async def test_nobody_there_is_a_broken_connection(wire: Wire) -> None:
-    """Nothing was sent, so nothing of the limit is spent."""
+async def test_a_refused_connection_is_a_failed_connection(wire: Wire) -> None:
+    """Nothing was sent, so it does not count against the limit."""
     wire.client.breaker.configure(1, timedelta(seconds=30))
     await wire.server.close()
-    with pytest.raises(ServerError, match="connection failed"):
+    with pytest.raises(ConnectionFailedError, match="connection failed"):
         await wire.call()
 
 
 @pytest.mark.alone
-async def test_no_second_of_the_servers_sees_more_than_the_limit(wire: Wire) -> None:
-    """Over several connections; and a backlog keeps the limit busy.
+async def test_no_second_at_the_server_sees_more_than_the_limit(wire: Wire) -> None:
+    """Over several connections; and a backlog uses the limit.
 
-    The stamps are taken in this same loop, late by as much as it is busy: the limiter's own tests are exact.
+    The arrival times are taken in the same loop, which may be late: the limiter's own tests are exact.
     """
     wire.client.requests_per_second = 40
     await asyncio.gather(*(wire.call() for _ in range(140)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,3 +21,5 @@ class UnsentResponse(ClientResponse):
 
 
 core.ClientResponse = UnsentResponse  # type: ignore[attr-defined]  # its own import, which it does not re-export
+# It records a deep copy of every request, whose trace context refers to the client and its event loop.
+core.copy = SimpleNamespace(deepcopy=copy.copy)  # type: ignore[attr-defined, assignment]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.clock import TOLERANCE, ClockMonitor, trusted_time
-from service.genesys.server_clock import FRESH, ServerClock, server_date
+from service.genesys.server_clock import MAX_AGE, ServerClock, server_date
 from tests.support.fake_clock import FakeClock
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -48,9 +48,9 @@ def test_an_estimate_lasts_a_minute(fake_clock: FakeClock) -> None:
     server = ServerClock(fake_clock)
     assert (server.now(), server.undated) == (None, False)
     server.observe(NOW)
-    fake_clock.elapsed += FRESH
+    fake_clock.elapsed += MAX_AGE
     fake_clock.at -= 50 * HOUR
-    assert server.now() == NOW + timedelta(seconds=FRESH)
+    assert server.now() == NOW + timedelta(seconds=MAX_AGE)
     fake_clock.elapsed += 1
     assert (server.now(), server.undated) == (None, False)
     server.observe(None)

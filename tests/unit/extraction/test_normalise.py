@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import PageError
+from service.errors import InvalidResponseError
 from service.extraction.normalise import BucketGrid, normalise, parse_instant
 from service.model import Entry, Figure, FlowBucket, Granularity, OutcomeRow, Query, Reject, Span, instant
 
@@ -177,7 +177,8 @@ def test_the_surplus_of_a_delay_is_dropped() -> None:
 def test_a_bucket_off_the_edges_fails_the_window(interval: tuple[str, str]) -> None:
     """The API used another time zone or granularity, so no figure is usable."""
     with pytest.raises(
-        PageError, match=r"(in|as) the time zone UTC(;| and the granularity require;) check the org's timezone"
+        InvalidResponseError,
+        match=r"(in|as) the time zone UTC(;| and the granularity require;) check the org's timezone",
     ):
         normalise([entry({"A": Figure(1)}), entry({"A": Figure(1)}, "f1", interval)], grid())
 

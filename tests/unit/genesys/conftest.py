@@ -1,4 +1,4 @@
-"""An event loop whose time is nobody's: a sleep of an hour takes no time, and always the same."""
+"""An event loop with virtual time: a sleep of an hour returns at once, and every run is the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ InVirtualTime = Callable[..., Any]
 
 
 class _Selector(selectors.SelectSelector):
-    """Waits by moving the clock, and a little past what was asked for, as a real machine does."""
+    """Waits by advancing the clock, with an overshoot, as a real machine has."""
 
     def __init__(self, overshoot: float) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class _Selector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise AssertionError("every task waits for something that never comes")
+            raise AssertionError("every task waits without a timeout: deadlock")
         self.now += 1e-7 if timeout <= 0 else timeout + self._overshoot
         return super().select(0)
 
@@ -39,7 +39,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 @pytest.fixture(scope="session")
 def in_virtual_time() -> InVirtualTime:
-    """Runs a coroutine in a loop of virtual time; sleeps overshoot by so many seconds."""
+    """Runs a coroutine in a loop with virtual time; ``overshoot`` seconds are added to each sleep."""
 
     def run(main: Coroutine[Any, Any, T], *, overshoot: float = 0.0) -> T:
         with asyncio.Runner(loop_factory=lambda: _Loop(overshoot)) as runner:

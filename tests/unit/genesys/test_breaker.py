@@ -1,4 +1,4 @@
-"""When the breaker lets requests pass."""
+"""When the breaker admits requests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from service.errors import (
     CircuitOpenError,
+    ConnectionFailedError,
     ForbiddenError,
+    InvalidResponseError,
     LeaseLostError,
-    PageError,
     QueryTimeoutError,
     RateLimitedError,
     ServerError,
@@ -24,7 +25,7 @@ from service.genesys.breaker import Breaker
 from tests.support.fake_clock import FakeClock
 
 
-class Told(list[str]):
+class Events(list[str]):
     """The events, by name."""
 
     def __call__(self, event: str, **_context: object) -> None:
@@ -37,17 +38,17 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def events() -> Events:
+    return Events()
 
 
 @pytest.fixture
-def breaker(clock: FakeClock, told: Told) -> Breaker:
-    return Breaker(3, timedelta(seconds=30), clock, told)
+def breaker(clock: FakeClock, events: Events) -> Breaker:
+    return Breaker(3, timedelta(seconds=30), clock, events)
 
 
-def meet(breaker: Breaker, error: BaseException | None) -> None:
-    """Send one request that ends so."""
+def end_request(breaker: Breaker, error: BaseException | None) -> None:
+    """Send one request that ends with this error."""
     if error is None:
         with breaker.guard():
             return
@@ -56,55 +57,55 @@ def meet(breaker: Breaker, error: BaseException | None) -> None:
 
 
 def state_of(breaker: Breaker) -> str:
-    """Read anew each time, which a type checker does not expect of a property."""
+    """The state, read again: the type checker assumes that a property does not change."""
     return breaker.state
 
 
 def open_up(breaker: Breaker) -> None:
     while breaker.state == "closed":
-        meet(breaker, ServerError("HTTP 503", status=503))
+        end_request(breaker, ServerError("HTTP 503", status=503))
 
 
-def test_failures_in_a_row_open_it(breaker: Breaker, told: Told) -> None:
-    """Of whatever kind among 5xx, timeouts and broken connections."""
-    meet(breaker, ServerError("HTTP 500"))
-    meet(breaker, QueryTimeoutError("late"))
+def test_consecutive_failures_open_it(breaker: Breaker, events: Events) -> None:
+    """5xx, timeouts and broken connections count together."""
+    end_request(breaker, ServerError("HTTP 500"))
+    end_request(breaker, QueryTimeoutError("late"))
     assert state_of(breaker) == "closed"
-    meet(breaker, ServerError("reset"))
+    end_request(breaker, ConnectionFailedError("reset"))
     assert state_of(breaker) == "open"
     assert breaker.opens_in == 30
-    with pytest.raises(CircuitOpenError, match="3 failures in a row, the last: reset") as raised:
+    with pytest.raises(CircuitOpenError, match="3 consecutive failures, the last: reset") as raised:
         breaker.check()
     assert raised.value.retry_after == 30
-    assert told == ["circuit_opened"]
+    assert events == ["circuit_opened"]
 
 
-@pytest.mark.parametrize("answer", [None, ForbiddenError("no"), PageError("odd")])
-def test_an_answer_ends_a_row_of_failures(breaker: Breaker, answer: BaseException | None) -> None:
-    """Whether it pleases or not."""
+@pytest.mark.parametrize("response", [None, ForbiddenError("no"), InvalidResponseError("odd")])
+def test_a_response_resets_the_count(breaker: Breaker, response: BaseException | None) -> None:
+    """Also an error response."""
     for _ in range(5):
-        meet(breaker, ServerError("HTTP 500"))
-        meet(breaker, ServerError("HTTP 500"))
-        meet(breaker, answer)
+        end_request(breaker, ServerError("HTTP 500"))
+        end_request(breaker, ServerError("HTTP 500"))
+        end_request(breaker, response)
     assert state_of(breaker) == "closed"
 
 
 @pytest.mark.parametrize(
     "end", [asyncio.CancelledError(), LeaseLostError(), RateLimitedError("429", retry_after=1)], ids=type
 )
-def test_what_says_nothing_of_the_server_changes_nothing(breaker: Breaker, end: BaseException) -> None:
-    """Cancelled, forbidden by the lease, or held back."""
-    meet(breaker, ServerError("HTTP 500"))
-    meet(breaker, ServerError("HTTP 500"))
+def test_results_that_do_not_show_the_servers_health_do_not_count(breaker: Breaker, end: BaseException) -> None:
+    """A cancelled request, a lost lease, a 429."""
+    end_request(breaker, ServerError("HTTP 500"))
+    end_request(breaker, ServerError("HTTP 500"))
     for _ in range(5):
-        meet(breaker, end)
+        end_request(breaker, end)
     assert state_of(breaker) == "closed"
-    meet(breaker, ServerError("HTTP 500"))
+    end_request(breaker, ServerError("HTTP 500"))
     assert state_of(breaker) == "open"
 
 
-def test_its_time_over_one_probe_passes(breaker: Breaker, clock: FakeClock, told: Told) -> None:
-    """The others are refused until it is back."""
+def test_after_the_open_time_one_probe_passes(breaker: Breaker, clock: FakeClock, events: Events) -> None:
+    """Other requests are rejected until it has ended."""
     open_up(breaker)
     clock.advance(timedelta(seconds=30))
     with breaker.guard():
@@ -113,37 +114,37 @@ def test_its_time_over_one_probe_passes(breaker: Breaker, clock: FakeClock, told
             with pytest.raises(CircuitOpenError), breaker.guard():
                 raise AssertionError
     assert state_of(breaker) == "closed"
-    assert told == ["circuit_opened", "circuit_half_open", "circuit_closed"]
+    assert events == ["circuit_opened", "circuit_half_open", "circuit_closed"]
 
 
-def test_a_cancelled_probe_makes_room_for_the_next(breaker: Breaker, clock: FakeClock) -> None:
-    """Or nothing would ever be asked again."""
+def test_a_cancelled_probe_admits_the_next(breaker: Breaker, clock: FakeClock) -> None:
+    """Otherwise no request would ever be sent again."""
     open_up(breaker)
     clock.advance(timedelta(seconds=30))
-    meet(breaker, asyncio.CancelledError())
+    end_request(breaker, asyncio.CancelledError())
     assert state_of(breaker) == "half-open"
-    meet(breaker, None)
+    end_request(breaker, None)
     assert state_of(breaker) == "closed"
 
 
 def test_the_open_time_doubles_up_to_ten_minutes(breaker: Breaker, clock: FakeClock) -> None:
-    """And is the first one again after it has closed."""
+    """After the breaker has closed, it starts at the configured time again."""
     open_up(breaker)
     times = []
     for _ in range(1200):
         times.append(breaker.opens_in)
         clock.advance(timedelta(seconds=breaker.opens_in))
-        meet(breaker, ServerError("HTTP 500"))
+        end_request(breaker, ServerError("HTTP 500"))
     assert times[:7] == [30, 60, 120, 240, 480, 600, 600]
     assert set(times[7:]) == {600}
     clock.advance(timedelta(minutes=10))
-    meet(breaker, None)
+    end_request(breaker, None)
     open_up(breaker)
     assert breaker.opens_in == 30
 
 
-def test_what_was_sent_before_it_opened_is_judged_already(breaker: Breaker, clock: FakeClock) -> None:
-    """Neither does its failure prolong the time, nor its success close it."""
+def test_requests_sent_before_it_opened_do_not_count(breaker: Breaker, clock: FakeClock) -> None:
+    """Their failures do not extend the open time, and their successes do not close it."""
     late_failure, late_success = breaker.guard(), breaker.guard()
     late_failure.__enter__()
     late_success.__enter__()
@@ -155,21 +156,35 @@ def test_what_was_sent_before_it_opened_is_judged_already(breaker: Breaker, cloc
     assert breaker.opens_in == 20
 
 
+def test_each_change_of_state_is_reported(clock: FakeClock, events: Events) -> None:
+    """The callback receives the state, and the open time with ``open``."""
+    changes: list[tuple[str, float | None]] = []
+    breaker = Breaker(
+        1, timedelta(seconds=30), clock, events, lambda state, open_for: changes.append((state, open_for))
+    )
+    end_request(breaker, ServerError("HTTP 500"))
+    clock.advance(timedelta(seconds=30))
+    end_request(breaker, ServerError("HTTP 500"))
+    clock.advance(timedelta(seconds=60))
+    end_request(breaker, None)
+    assert changes == [("open", 30), ("half-open", None), ("open", 60), ("half-open", None), ("closed", None)]
+
+
 def _leave(guard: AbstractContextManager[None], error: BaseException | None) -> None:
     assert not guard.__exit__(type(error) if error else None, error, None)
 
 
-@given(st.lists(st.one_of(st.sampled_from(["begin", "fail", "succeed", "cancel"]), st.floats(0, 100))))
-def test_open_nothing_passes_and_half_open_one_at_a_time(steps: list[str | float]) -> None:
-    """Whatever is begun, ended and waited for, in whatever order."""
-    clock, told = FakeClock(), Told()
-    breaker = Breaker(2, timedelta(seconds=30), clock, told)
+@given(st.lists(st.one_of(st.sampled_from(["start", "fail", "succeed", "cancel"]), st.floats(0, 100))))
+def test_open_admits_nothing_and_half_open_one_request(steps: list[str | float]) -> None:
+    """For any order of starts, ends and waits."""
+    clock, events = FakeClock(), Events()
+    breaker = Breaker(2, timedelta(seconds=30), clock, events)
     guard: AbstractContextManager[None]
     out: list[tuple[AbstractContextManager[None], bool]] = []
     for step in steps:
         if isinstance(step, float):
             clock.advance(timedelta(seconds=step))
-        elif step == "begin":
+        elif step == "start":
             guard, wait = breaker.guard(), breaker.opens_in
             probing = any(probe for _, probe in out)
             if wait > 0 or probing:
@@ -188,5 +203,5 @@ def test_open_nothing_passes_and_half_open_one_at_a_time(steps: list[str | float
             }
             _leave(guard, ends[step])
         assert breaker.state in ("closed", "half-open", "open")
-    moves = [event for event in told if event != "circuit_half_open"]
+    moves = [event for event in events if event != "circuit_half_open"]
     assert all(a != "circuit_closed" or b == "circuit_opened" for a, b in pairwise(moves))

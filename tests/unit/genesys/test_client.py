@@ -1,4 +1,4 @@
-"""The gates that every request passes, in their order."""
+"""What every request passes: token, limiter, lease check, breaker, retries."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from service.errors import (
     ServerError,
     UnauthorizedError,
 )
-from service.genesys import ApiRequest, GenesysClient, QueryBuilder
-from service.genesys.query_builder import PATH
+from service.genesys import GenesysClient
+from service.genesys.dialect import ApiRequest
+from service.genesys.query_builder import PATH, QueryBuilder
 from service.model import Granularity, Query, Span
 from tests.support.http_double import CallbackResult, aioresponses
 
@@ -30,12 +31,12 @@ LOGIN = "https://login.example"
 TOKEN = {"access_token": "token-1", "token_type": "bearer", "expires_in": 3600}
 DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
 QUERY = Query("acme", DAY, Granularity.DAILY, "UTC", (), 100, None, DAY)
-ASK = ApiRequest("POST", PATH, b"{}")
+REQUEST = ApiRequest("POST", PATH, b"{}")
 EMPTY: dict[str, Any] = {"nextPageToken": None, "data": []}
 
 
 class LoopClock:
-    """Virtual time, as the loop has it."""
+    """The loop's virtual time."""
 
     def now(self) -> datetime:
         return datetime(2024, 6, 1, tzinfo=UTC)
@@ -45,12 +46,12 @@ class LoopClock:
 
 
 class Org:
-    """A client, what it told, and a server that is not there."""
+    """A client with its events and pauses, and a simulated server."""
 
     def __init__(self, server: aioresponses) -> None:
         self.server = server
-        self.told: list[tuple[str, dict[str, Any]]] = []
-        self.held: list[float] = []
+        self.emitted: list[tuple[str, dict[str, Any]]] = []
+        self.pauses: list[float] = []
         self.lease_lost = False
         self.client = GenesysClient(
             "acme",
@@ -63,8 +64,8 @@ class Org:
             breaker_failures=5,
             breaker_open_for=timedelta(seconds=30),
             lease_check=self.check_lease,
-            on_hold=self.held.append,
-            emit=lambda event, **context: self.told.append((event, context)),
+            on_pause=self.pauses.append,
+            emit=lambda event, **context: self.emitted.append((event, context)),
             clock=LoopClock(),
         )
 
@@ -73,11 +74,11 @@ class Org:
             raise LeaseLostError
 
     def events(self) -> list[str]:
-        """What was told, without the bookkeeping of each request."""
-        return [event for event, _ in self.told if not event.startswith("request_")]
+        """The events, without those of each request."""
+        return [event for event, _ in self.emitted if not event.startswith("request_")]
 
     def sends(self) -> int:
-        return sum(event == "request_sent" for event, _ in self.told)
+        return sum(event == "request_sent" for event, _ in self.emitted)
 
     def login(self, status: int = 200, **changed: str) -> None:
         self.server.post(f"{LOGIN}/oauth/token", status=status, payload={**TOKEN, **changed})
@@ -90,7 +91,7 @@ class Org:
 
 @pytest.fixture
 def with_org(in_virtual_time: Run) -> Callable[[Callable[[Org], Coroutine[Any, Any, None]]], None]:
-    """Runs a coroutine function on an org, in virtual time, and closes the client after it."""
+    """Runs a coroutine function on an org in virtual time, then closes the client."""
 
     def run(main: Callable[[Org], Coroutine[Any, Any, None]]) -> None:
         async def guarded() -> None:
@@ -109,15 +110,15 @@ def with_org(in_virtual_time: Run) -> Callable[[Callable[[Org], Coroutine[Any, A
 WithOrg = Callable[[Callable[[Org], Coroutine[Any, Any, None]]], None]
 
 
-def test_a_scan_takes_its_token_and_its_pages(with_org: WithOrg) -> None:
-    """The events carry the org."""
+def test_a_scan_gets_a_token_and_all_pages(with_org: WithOrg) -> None:
+    """The events name the org."""
 
     async def main(org: Org) -> None:
         org.login()
         org.answer(payload={"nextPageToken": "a", "data": []})
         org.answer(payload=EMPTY)
         assert [page.more async for page in org.client.scan(QUERY)] == [True, False]
-        assert org.told[-1] == ("request_finished", {"org": "acme", "status": "ok", "seconds": 0})
+        assert org.emitted[-1] == ("request_finished", {"org": "acme", "status": "ok", "seconds": 0})
         assert org.events() == ["token_renewed"]
         bodies = [
             each.kwargs["data"]
@@ -131,13 +132,13 @@ def test_a_scan_takes_its_token_and_its_pages(with_org: WithOrg) -> None:
     with_org(main)
 
 
-def test_a_query_begins_only_where_it_may(with_org: WithOrg) -> None:
-    """Looked at when it goes out, each time that page one does; the pages after it are not held up."""
+def test_a_scan_starts_only_where_it_is_allowed(with_org: WithOrg) -> None:
+    """The check runs at each send of page one; later pages are not checked."""
 
     async def main(org: Org) -> None:
         open_until = 1200.0
 
-        def may_begin() -> None:
+        def check_allowed() -> None:
             if asyncio.get_running_loop().time() >= open_until:
                 raise HoursOverError
 
@@ -145,11 +146,11 @@ def test_a_query_begins_only_where_it_may(with_org: WithOrg) -> None:
         org.answer(payload={"nextPageToken": "a", "data": []})
         org.answer(status=429, headers={"Retry-After": "300"})
         org.answer(payload=EMPTY)
-        assert [page.more async for page in org.client.scan(QUERY, may_begin)] == [True, False]
+        assert [page.more async for page in org.client.scan(QUERY, check_allowed)] == [True, False]
         sent, open_until = org.sends(), asyncio.get_running_loop().time() + 100
         org.answer(status=429, headers={"Retry-After": "300"})
         with pytest.raises(HoursOverError):
-            _ = [page async for page in org.client.scan(QUERY, may_begin)]
+            _ = [page async for page in org.client.scan(QUERY, check_allowed)]
         assert org.sends() == sent + 1
         assert org.events().count("rate_limited") == 2
         assert org.client.breaker.state == "closed"
@@ -158,27 +159,27 @@ def test_a_query_begins_only_where_it_may(with_org: WithOrg) -> None:
 
 
 def test_a_401_renews_the_token_once(with_org: WithOrg) -> None:
-    """The second one is final."""
+    """A second 401 is final."""
 
     async def main(org: Org) -> None:
         org.login()
         org.login(access_token="token-2")
         org.answer(status=401)
         org.answer(payload=EMPTY)
-        assert json.loads(await org.client.call(ASK)) == EMPTY
+        assert json.loads((await org.client.call(REQUEST)).body) == EMPTY
         org.login()
         org.answer(status=401)
         org.answer(status=401)
         with pytest.raises(UnauthorizedError):
-            await org.client.call(ASK)
+            await org.client.call(REQUEST)
         assert org.events() == ["token_renewed"] * 3
         assert org.sends() == 7
 
     with_org(main)
 
 
-def test_a_429_holds_the_whole_org(with_org: WithOrg) -> None:
-    """It is told, kept for a restart, waited out, and no failure."""
+def test_a_429_pauses_the_whole_org(with_org: WithOrg) -> None:
+    """It is reported and kept for a restart; the requests wait, and it is no failure."""
 
     async def main(org: Org) -> None:
         org.login()
@@ -186,11 +187,11 @@ def test_a_429_holds_the_whole_org(with_org: WithOrg) -> None:
         org.answer(payload=EMPTY)
         org.answer(payload=EMPTY)
         began = asyncio.get_running_loop().time()
-        first = asyncio.create_task(org.client.call(ASK))
+        first = asyncio.create_task(org.client.call(REQUEST))
         await asyncio.sleep(20)
-        assert org.held == [120]
-        assert org.client.limiter.held_for > 90
-        await asyncio.gather(first, org.client.call(ASK))
+        assert org.pauses == [120]
+        assert org.client.limiter.pause_left > 90
+        await asyncio.gather(first, org.client.call(REQUEST))
         assert asyncio.get_running_loop().time() - began > 120
         assert org.events() == ["token_renewed", "rate_limited"]
         assert org.client.breaker.state == "closed"
@@ -198,57 +199,57 @@ def test_a_429_holds_the_whole_org(with_org: WithOrg) -> None:
     with_org(main)
 
 
-def test_a_hold_longer_than_may_be_waited_is_an_error(with_org: WithOrg) -> None:
-    """For ``--once``."""
+def test_a_pause_over_the_maximum_is_an_error(with_org: WithOrg) -> None:
+    """``--once`` sets the maximum."""
 
     async def main(org: Org) -> None:
-        org.client.max_hold = 300
+        org.client.max_pause = 300
         org.login()
         org.answer(status=429, headers={"Retry-After": "301"})
         with pytest.raises(RateLimitedError) as raised:
-            await org.client.call(ASK)
+            await org.client.call(REQUEST)
         assert raised.value.retry_after > 300
         assert asyncio.get_running_loop().time() < 1010
 
     with_org(main)
 
 
-def test_a_broken_server_is_retried_and_then_let_be(with_org: WithOrg) -> None:
-    """Five failures in a row open the breaker; what was the matter is told."""
+def test_a_failing_server_is_retried_until_the_breaker_opens(with_org: WithOrg) -> None:
+    """Five consecutive failures open the breaker; the error says why."""
 
     async def main(org: Org) -> None:
         org.login()
         for _ in range(5):
             org.answer(status=503, payload={"message": "busy: token-1"})
         with pytest.raises(ServerError, match=r"busy: \[redacted\]"):
-            await org.client.call(ASK)
+            await org.client.call(REQUEST)
         with pytest.raises(CircuitOpenError, match="busy") as raised:
-            await org.client.call(ASK)
+            await org.client.call(REQUEST)
         assert raised.value.retry_after == pytest.approx(30, abs=0.5)
         assert org.events() == ["token_renewed", *["retry_scheduled"] * 4, "circuit_opened"]
         await asyncio.sleep(30.5)
         org.answer(payload=EMPTY)
-        await org.client.call(ASK)
+        await org.client.call(REQUEST)
         assert org.events()[-2:] == ["circuit_half_open", "circuit_closed"]
-        assert "token-1" not in repr(org.told)
+        assert "token-1" not in repr(org.emitted)
 
     with_org(main)
 
 
-def test_a_token_between_failures_vouches_for_nothing(with_org: WithOrg) -> None:
-    """The queries' failures stand in a row all the same, and the probe is a query: the open time doubles."""
+def test_a_token_between_failures_does_not_reset_the_count(with_org: WithOrg) -> None:
+    """The failures of queries stay consecutive, and the probe is a query, so the open time doubles."""
 
     async def main(org: Org) -> None:
         for number in range(9):
             org.login(access_token=f"token-{number}", expires_in=0.1)  # type: ignore[arg-type]
             org.answer(status=503)
         with pytest.raises(ServerError):
-            await org.client.call(ASK)
+            await org.client.call(REQUEST)
         assert org.client.breaker.state == "open"
         await asyncio.sleep(30.5)
         with pytest.raises(ServerError):
-            await org.client.call(ASK)
-        opened = [context["open_for"] for event, context in org.told if event == "circuit_opened"]
+            await org.client.call(REQUEST)
+        opened = [context["open_for"] for event, context in org.emitted if event == "circuit_opened"]
         assert opened == [30, 60]
         assert org.events().count("token_renewed") == 6
         assert "circuit_closed" not in org.events()
@@ -256,8 +257,8 @@ def test_a_token_between_failures_vouches_for_nothing(with_org: WithOrg) -> None
     with_org(main)
 
 
-def test_a_token_that_was_refused_is_not_shown_again(with_org: WithOrg) -> None:
-    """Not even where the login server fails just then."""
+def test_a_rejected_token_is_not_used_again(with_org: WithOrg) -> None:
+    """Also where the login server fails at that moment."""
 
     async def main(org: Org) -> None:
         org.login()
@@ -265,67 +266,67 @@ def test_a_token_that_was_refused_is_not_shown_again(with_org: WithOrg) -> None:
         org.login(status=503)
         org.login(access_token="token-2")
         org.answer(payload=EMPTY)
-        assert json.loads(await org.client.call(ASK)) == EMPTY
+        assert json.loads((await org.client.call(REQUEST)).body) == EMPTY
         assert org.sends() == 5
 
     with_org(main)
 
 
-def test_a_broken_login_server_is_not_retried_twice_over(with_org: WithOrg) -> None:
-    """Its tries are those of the request that wants the token."""
+def test_retries_of_the_login_server_do_not_multiply(with_org: WithOrg) -> None:
+    """Its attempts are those of the request that needs the token."""
 
     async def main(org: Org) -> None:
         for _ in range(4):
             org.login(status=500)
         org.login()
         org.answer(payload=EMPTY)
-        await org.client.call(ASK)
+        await org.client.call(REQUEST)
         assert org.sends() == 6
 
     with_org(main)
 
 
-def test_a_403_is_asked_once(with_org: WithOrg) -> None:
-    """And says what is missing."""
+def test_a_403_is_not_retried(with_org: WithOrg) -> None:
+    """The error names the missing permission."""
 
     async def main(org: Org) -> None:
         org.login()
         org.answer(status=403, payload={"code": "missing.any.permissions"})
         with pytest.raises(ForbiddenError, match="Analytics > Query > Read"):
-            await org.client.call(ASK)
+            await org.client.call(REQUEST)
         assert org.sends() == 2
 
     with_org(main)
 
 
 def test_nothing_is_sent_without_the_lease(with_org: WithOrg) -> None:
-    """Looked at before every send, the token's among them; no failure of the server's."""
+    """It is checked before every send, that of a token included; a lost lease is no failure of the server."""
 
     async def main(org: Org) -> None:
         org.lease_lost = True
         for _ in range(9):
             with pytest.raises(LeaseLostError):
-                await org.client.call(ASK)
+                await org.client.call(REQUEST)
         assert org.sends() == 0
         assert org.client.breaker.state == "closed"
 
     with_org(main)
 
 
-def test_of_one_query_hash_one_request_is_in_flight(with_org: WithOrg) -> None:
-    """Of others as many as there are windows."""
+def test_one_request_of_a_query_hash_is_in_flight(with_org: WithOrg) -> None:
+    """Requests with other hashes run at the same time."""
 
     async def main(org: Org) -> None:
-        flying: dict[str, int] = {}
+        in_flight: dict[str, int] = {}
         most: dict[str, int] = {}
 
         async def slow(_url: object, *, data: bytes, **_sent: object) -> CallbackResult:
             key = data.decode()
-            flying[key] = flying.get(key, 0) + 1
-            most[key] = max(most.get(key, 0), flying[key])
-            most["all"] = max(most.get("all", 0), sum(flying.values()))
+            in_flight[key] = in_flight.get(key, 0) + 1
+            most[key] = max(most.get(key, 0), in_flight[key])
+            most["all"] = max(most.get("all", 0), sum(in_flight.values()))
             await asyncio.sleep(5)
-            flying[key] -= 1
+            in_flight[key] -= 1
             return CallbackResult(payload=EMPTY)
 
         org.login()
@@ -340,7 +341,7 @@ def test_of_one_query_hash_one_request_is_in_flight(with_org: WithOrg) -> None:
 
 
 def test_a_cancelled_request_leaves_nothing_behind(with_org: WithOrg) -> None:
-    """Neither its turn nor its hash is taken for ever."""
+    """Its turn and its hash become free."""
 
     async def main(org: Org) -> None:
         seconds = 100.0
@@ -351,13 +352,13 @@ def test_a_cancelled_request_leaves_nothing_behind(with_org: WithOrg) -> None:
 
         org.login()
         org.server.post(API + PATH, callback=slow, repeat=True)
-        task = asyncio.create_task(org.client.call(ASK, query_hash="h"))
+        task = asyncio.create_task(org.client.call(REQUEST, query_hash="h"))
         await asyncio.sleep(5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         seconds = 0
-        assert json.loads(await org.client.call(ASK, query_hash="h")) == EMPTY
+        assert json.loads((await org.client.call(REQUEST, query_hash="h")).body) == EMPTY
         assert org.client.breaker.state == "closed"
 
     with_org(main)

@@ -1,4 +1,4 @@
-"""What an error answer means, and what of it may be told."""
+"""The error for each response, and the redaction of its text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.errors import (
     ExtractionError,
     ForbiddenError,
     GranularityError,
-    PageError,
+    InvalidResponseError,
     QueryTooLargeError,
     RateLimitedError,
     RequestRejectedError,
@@ -29,9 +29,9 @@ from service.genesys.redaction import Redactor
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 
 
-def meaning(status: int, code: str = "", message: str = "") -> ExtractionError:
+def error_for(status: int, code: str = "", message: str = "") -> ExtractionError:
     body = json.dumps({"status": status, "code": code, "message": message, "contextId": "ctx-1"}).encode()
-    return error_from_response(status, body, None, NOW, Redactor().clean)
+    return error_from_response(status, body, None, NOW, Redactor().redact_message)
 
 
 @pytest.mark.parametrize(
@@ -60,36 +60,36 @@ def meaning(status: int, code: str = "", message: str = "") -> ExtractionError:
         (504, "request.timeout", "", ServerError),
         (599, "", "", ServerError),
         (429, "", "", RateLimitedError),
-        (307, "", "", PageError),
+        (307, "", "", InvalidResponseError),
         (418, "", "", RequestRejectedError),
         (799, "", "", ServerError),
     ],
 )
-def test_each_answer_has_its_error(status: int, code: str, message: str, kind: type[ExtractionError]) -> None:
-    """By status, and by code and message where several share one."""
-    error = meaning(status, code, message)
+def test_each_response_has_its_error(status: int, code: str, message: str, kind: type[ExtractionError]) -> None:
+    """By status, and by code and message where several errors share a status."""
+    error = error_for(status, code, message)
     assert type(error) is kind
     assert error.status == status
 
 
-def test_what_support_asks_for_is_kept() -> None:
-    """Code and context id."""
-    error = meaning(503, "service.unavailable", "busy")
+def test_code_and_context_id_are_kept() -> None:
+    """Genesys support needs them."""
+    error = error_for(503, "service.unavailable", "busy")
     assert (error.code, error.context_id) == ("service.unavailable", "ctx-1")
     assert str(error) == "HTTP 503 Service Unavailable: service.unavailable: busy [contextId ctx-1]"
 
 
 def test_a_403_names_permission_and_scope() -> None:
-    """In the words that an administrator finds in Genesys Cloud."""
-    told = str(meaning(403))
-    assert "Analytics > Query > Read" in told
-    assert "analytics:query:read" in told
+    """As Genesys Cloud's administration spells them."""
+    message = str(error_for(403))
+    assert "Analytics > Query > Read" in message
+    assert "analytics:query:read" in message
 
 
 @given(st.integers(300, 999), st.binary(max_size=40), st.one_of(st.none(), st.text(max_size=20)))
-def test_any_answer_means_something(status: int, body: bytes, header: str | None) -> None:
-    """Whatever stands in its body and its header."""
-    error = error_from_response(status, body, header, NOW, Redactor().clean)
+def test_any_response_has_an_error(status: int, body: bytes, header: str | None) -> None:
+    """Whatever its body and header contain."""
+    error = error_from_response(status, body, header, NOW, Redactor().redact_message)
     assert len(str(error)) < 800
     if isinstance(error, RateLimitedError):
         assert 1 <= error.retry_after <= 3600
@@ -118,13 +118,13 @@ def test_any_answer_means_something(status: int, body: bytes, header: str | None
         ("٣", RETRY_AFTER_DEFAULT),
     ],
 )
-def test_retry_after_is_read_strictly(header: str | None, seconds: float) -> None:
-    """A sane bound takes the place of whatever is none."""
+def test_an_invalid_retry_after_is_bounded(header: str | None, seconds: float) -> None:
+    """A default or a bound replaces an invalid value."""
     assert retry_after(header, NOW) == seconds
 
 
 class TestRedaction:
-    """No secret in any text."""
+    """No text has a secret."""
 
     SECRET = 's3cret/with+ödd"<characters'
     TOKEN = "eyJhbGciOiJIUzI1NiJ9.a-token"
@@ -136,8 +136,8 @@ class TestRedaction:
         redactor.add_token(self.TOKEN)
         return redactor
 
-    def test_every_spelling_is_found(self, redactor: Redactor) -> None:
-        """As it is, in a form, in JSON, in the Basic header, and cut short."""
+    def test_every_spelling_is_redacted(self, redactor: Redactor) -> None:
+        """Plain, in a form, in JSON, in the Basic header, and truncated."""
         encoded = base64.b64encode(f"client:{self.SECRET}".encode()).decode()
         for spelling in (
             self.SECRET,
@@ -155,47 +155,47 @@ class TestRedaction:
             base64.b64encode(self.SECRET.encode()).decode(),
             encoded.rstrip("=").replace("/", "_").replace("+", "-"),
         ):
-            told = redactor.clean(f"bad header {spelling}")
-            assert "[redacted]" in told
-            assert "s3cret" not in told
-            assert self.TOKEN[:12] not in told
-            assert encoded[:12] not in told
-            assert "characters" not in told
-            hidden = redactor.hide(f"bad header {spelling}")
-            assert "[redacted]" in hidden or spelling == self.TOKEN[:20]
+            message = redactor.redact_message(f"bad header {spelling}")
+            assert "[redacted]" in message
+            assert "s3cret" not in message
+            assert self.TOKEN[:12] not in message
+            assert encoded[:12] not in message
+            assert "characters" not in message
+            exact = redactor.redact(f"bad header {spelling}")
+            assert "[redacted]" in exact or spelling == self.TOKEN[:20]
 
-    def test_the_shortest_client_secret_is_hidden_everywhere(self) -> None:
-        """Eight characters: in an error, and in an entry that is kept to the letter otherwise."""
+    def test_the_shortest_client_secret_is_redacted_everywhere(self) -> None:
+        """Eight characters, in an error and in a rejected entry."""
         redactor = Redactor()
         redactor.add_credentials("client", "8-letter")
-        for redact in (redactor.clean, redactor.hide):
+        for redact in (redactor.redact_message, redactor.redact):
             assert redact("no 8-letter here") == "no [redacted] here"
 
-    def test_hidden_is_only_the_secret_itself(self, redactor: Redactor) -> None:
-        """An entry is kept to the letter otherwise, though it begin like a secret."""
+    def test_a_rejected_entry_loses_only_the_secret(self, redactor: Redactor) -> None:
+        """The rest of its text is unchanged, also a prefix of a secret."""
         kept = f"Basic questions: bearer of bad\nnews, {self.TOKEN[:20]}, client, "
-        assert redactor.hide(kept + json.dumps(self.SECRET) + self.TOKEN) == kept + '"[redacted]"[redacted]'
+        assert redactor.redact(kept + json.dumps(self.SECRET) + self.TOKEN) == kept + '"[redacted]"[redacted]'
 
-    def test_an_authorization_of_somebody_else_is_none_to_tell_either(self, redactor: Redactor) -> None:
-        """Whosever it is."""
-        assert redactor.clean("Authorization: Bearer abcdef123456") == "Authorization: Bearer [redacted]"
+    def test_an_unknown_authorization_header_is_redacted(self, redactor: Redactor) -> None:
+        """Also one with another client's credentials."""
+        assert redactor.redact_message("Authorization: Bearer abcdef123456") == "Authorization: Bearer [redacted]"
 
-    def test_many_renewals_do_not_make_it_forget_the_secret(self, redactor: Redactor) -> None:
-        """Tokens come and go."""
+    def test_renewed_tokens_do_not_displace_the_secret(self, redactor: Redactor) -> None:
+        """Only the latest tokens are kept."""
         for number in range(100):
             redactor.add_token(f"token-number-{number}")
-        assert "s3cret" not in redactor.clean(self.SECRET)
+        assert "s3cret" not in redactor.redact_message(self.SECRET)
 
-    def test_texts_are_cut_and_on_one_line(self, redactor: Redactor) -> None:
-        """A log line stays one."""
-        told = redactor.clean("a\nb\x00\ud800" + "x" * 1000)
-        assert told.startswith("a\\nb\\x00\\ud800")
-        assert len(told) == 500
+    def test_messages_are_bounded_and_on_one_line(self, redactor: Redactor) -> None:
+        """Control characters are escaped."""
+        message = redactor.redact_message("a\nb\x00\ud800" + "x" * 1000)
+        assert message.startswith("a\\nb\\x00\\ud800")
+        assert len(message) == 500
 
     @given(st.text(max_size=20), st.text(max_size=20), st.text(min_size=8, max_size=20))
     def test_a_secret_never_passes(self, before: str, after: str, secret: str) -> None:
-        """Wherever it stands."""
+        """Wherever it is in the text."""
         redactor = Redactor()
         redactor.add_token(secret)
-        told = redactor.clean(before + secret + after, limit=10_000)
-        assert secret not in told.replace("[redacted]", "\n")
+        message = redactor.redact_message(before + secret + after, limit=10_000)
+        assert secret not in message.replace("[redacted]", "\n")

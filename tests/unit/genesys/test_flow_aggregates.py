@@ -1,4 +1,4 @@
-"""How the flow-aggregates API is asked and read."""
+"""Requests and responses of the flow-aggregates API."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from typing import Any
 
 import pytest
 
-from service.errors import ForbiddenError, PageError, QueryTooLargeError, RequestRejectedError, ServerError
+from service.errors import (
+    ForbiddenError,
+    InvalidResponseError,
+    QueryTooLargeError,
+    RequestRejectedError,
+    ServerError,
+)
 from service.extraction.normalise import BucketGrid, normalise
 from service.genesys.error_mapping import error_from_response
-from service.genesys.flow_aggregates import ASKING, FlowAggregates, decode
+from service.genesys.flow_aggregates import POLICY, FlowAggregates, decode
 from service.genesys.redaction import Redactor
 from service.model import Entry, Figure, Granularity, Query, Span
 
@@ -38,15 +44,15 @@ def read(*results: object, **more: object) -> list[Entry]:
 
 
 def figures(*results: object) -> list[tuple[int | None, int | None, int | None]]:
-    """Count, successes and failures of each row that the judge lets through, or None where he does not."""
+    """Count, successes and failures of each row; None where normalisation rejects them."""
     frame = BucketGrid.of(QUERY, [DAY], lambda at: at == DAY.start)
     rows = normalise(read(*results), frame).rows
     return [(row.outcome_count, row.success, row.failure) for row in rows]
 
 
-class TestAsking:
-    def test_the_query_is_the_published_one(self) -> None:
-        """Interval in UTC, period, time zone, groups and both metrics; no filter where all flows are meant."""
+class TestRequests:
+    def test_the_body_follows_the_published_api(self) -> None:
+        """Interval in UTC, period, time zone, groups and both metrics; no filter for all flows."""
         assert FlowAggregates().body(QUERY) == {
             "interval": INTERVAL,
             "granularity": "P1D",
@@ -64,7 +70,7 @@ class TestAsking:
         assert FlowAggregates().body(replace(QUERY, granularity=granularity))["granularity"] == period
 
     def test_flows_are_predicates_of_one_value_each(self) -> None:
-        """Joined with or, in an order of their own."""
+        """Joined with or, and sorted."""
         assert FlowAggregates().body(replace(QUERY, flows=("b", "a")))["filter"] == {
             "type": "or",
             "predicates": [
@@ -72,8 +78,8 @@ class TestAsking:
             ],
         }
 
-    def test_it_asks_no_further_than_is_wanted(self) -> None:
-        """There is no delay to tell this engine, so nothing is to be made up for."""
+    def test_the_interval_is_the_querys_span(self) -> None:
+        """This API has no metricsDelay, so the span needs no extension."""
         further = replace(
             QUERY, metrics_delay=timedelta(hours=1), request_span=Span(DAY.start, DAY.end + DAY.duration)
         )
@@ -81,18 +87,18 @@ class TestAsking:
         assert FlowAggregates().query_hash(further) == FlowAggregates().query_hash(QUERY)
 
 
-class TestReading:
+class TestResponses:
     def test_a_group_in_a_bucket_is_an_entry(self) -> None:
-        """Known by the outcome's id; its text is the whole group as it came."""
+        """Under the outcome's id; its text is the complete group, unchanged."""
         result = {"group": group(), "data": [datum()]}
         [entry] = read(result)
         assert (entry.flow_id, entry.interval) == ("f1", tuple(INTERVAL.split("/")))
         assert entry.outcomes == {"o1": Figure(145, None, 145, 0)}
         assert json.loads(entry.raw) == result
 
-    def test_parts_are_told_apart_by_what_is_not_flow_or_outcome(self) -> None:
-        """In whatever order the dimensions stand; the slow way names them alike."""
-        one, other, again, slow = (
+    def test_a_part_is_identified_by_the_other_dimensions(self) -> None:
+        """In any order; the loose decoder gives the same part."""
+        one, other, reordered, loose = (
             read({"group": each, "data": [datum(count)]})[0].part
             for each, count in (
                 (group(mediaType="voice"), 1),
@@ -101,7 +107,7 @@ class TestReading:
                 (group(mediaType="voice"), 1.0),
             )
         )
-        assert one == again == slow != other
+        assert one == reordered == loose != other
 
     @pytest.mark.parametrize(
         ("value", "total", "failed", "expected"),
@@ -116,7 +122,7 @@ class TestReading:
             (None, 5, None, (5, 5, 0)),
             ("SUCCESS", 5.0, None, (5, 5, 0)),
             ("SUCCESS", 0, None, (0, 0, 0)),
-            # the engine counts in a way that is not understood: nothing is made of it
+            # the metrics contradict the value: all are rejected
             ("SUCCESS", 5, 1, (None, None, None)),
             ("FAILURE", 5, 3, (None, None, None)),
             ("UNKNOWN", 5, 5, (None, None, None)),
@@ -135,8 +141,8 @@ class TestReading:
         """The group's value splits; nFlowOutcomeFailed splits where the groups do not, and must agree."""
         assert figures({"group": group(value), "data": [datum(total, failed)]}) == [expected]
 
-    def test_silence_is_absence(self) -> None:
-        """A group without buckets, a bucket without the metric: no entry, so neither null nor zero."""
+    def test_absent_data_gives_no_entry(self) -> None:
+        """A group without buckets, a bucket without the metric: neither null nor zero."""
         other = {"metric": "nFlow", "stats": {"count": 9}}
         none = {"metric": "nFlowOutcomeFailed", "stats": {"count": 0}}
         assert read(
@@ -165,18 +171,18 @@ class TestReading:
             {"group": group(), "data": [datum(metrics=datum(0, 3)["metrics"][1:])]},
         ],
     )
-    def test_an_entry_at_fault_costs_itself_alone(self, result: object) -> None:
-        """It is refused, and its neighbour is read."""
+    def test_an_invalid_entry_affects_only_itself(self, result: object) -> None:
+        """It is rejected, and its neighbour is stored."""
         frame = BucketGrid.of(QUERY, [DAY], lambda at: at == DAY.start)
-        good = {"group": {**group(), "flowOutcomeId": "o2"}, "data": [datum(7)]}
-        found = normalise(read(result, good), frame)
+        valid = {"group": {**group(), "flowOutcomeId": "o2"}, "data": [datum(7)]}
+        found = normalise(read(result, valid), frame)
         assert len(found.rejects) == 1
         assert json.loads(found.rejects[0].raw) == result
         assert [row.outcome_count for row in found.rows if row.source_key == "o2"] == [7]
         assert all(row.rejected for row in found.rows if row.source_key != "o2")
 
     @pytest.mark.parametrize(
-        "answer",
+        "body",
         [
             b"{}",
             b"[]",
@@ -193,12 +199,12 @@ class TestReading:
             json.dumps({"results": [{"group": {"mediaType": "voice"}, "data": [datum()]}]}).encode(),
         ],
     )
-    def test_a_page_at_fault(self, answer: bytes) -> None:
-        """Nothing of it is believed; no results at all is a fault, not an empty answer."""
-        with pytest.raises(PageError):
-            decode(answer)
+    def test_an_invalid_page(self, body: bytes) -> None:
+        """It is rejected as a whole; absent results are invalid, not an empty page."""
+        with pytest.raises(InvalidResponseError):
+            decode(body)
 
-    def test_odd_json_costs_its_entry_alone(self) -> None:
+    def test_an_unusual_number_affects_only_its_entry(self) -> None:
         """A number past a double's range, a count that a double would round."""
         text = json.dumps({"results": [{"group": group(), "data": [datum(1), datum(2), datum(3)]}]})
         text = text.replace('"count": 2', '"count": 1e999').replace('"count": 3', '"count": 9007199254740993.0')
@@ -206,17 +212,17 @@ class TestReading:
         rows = normalise(decode(text.encode())[0], frame).rows
         assert [row.outcome_count for row in rows] == [1, None, 2**53 + 1]
 
-    def test_a_cursor_is_told(self) -> None:
-        """None where the scan ends here."""
+    def test_the_cursor_is_returned(self) -> None:
+        """None on the last page."""
         assert decode(b'{"results": []}') == ([], None)
         assert decode(b'{"results": [], "cursor": null}') == ([], None)
         assert decode(b'{"cursor": "a+/=", "results": []}') == ([], "a+/=")
         assert decode(b'{"cursor": "\\ud800", "results": []}')[1] == "\ud800"
 
 
-def meaning(status: int, code: str) -> Exception:
+def error_for(status: int, code: str) -> Exception:
     body = json.dumps({"code": code, "message": "m", "contextId": "c-1"}).encode()
-    return error_from_response(status, body, None, DAY.start, Redactor().clean, ASKING)
+    return error_from_response(status, body, None, DAY.start, Redactor().redact_message, POLICY)
 
 
 @pytest.mark.parametrize(
@@ -234,13 +240,13 @@ def meaning(status: int, code: str) -> Exception:
     ],
 )
 def test_each_error_of_this_api(status: int, code: str, kind: type[Exception]) -> None:
-    """A 504 is a query that is too large here, and is halved like one."""
-    assert type(meaning(status, code)) is kind
+    """On this API a 504 means that the query is too large."""
+    assert type(error_for(status, code)) is kind
 
 
 def test_a_403_names_what_is_missing() -> None:
-    """The permission of this API and its scopes, and what support asks for."""
-    told = str(meaning(403, "missing.any.permissions"))
-    assert "analytics:flowAggregate:view" in told
-    assert "analytics:readonly" in told
-    assert "contextId c-1" in told
+    """The permission and scope of this API, and the context id."""
+    message = str(error_for(403, "missing.any.permissions"))
+    assert "analytics:flowAggregate:view" in message
+    assert "analytics:readonly" in message
+    assert "contextId c-1" in message

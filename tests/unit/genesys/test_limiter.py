@@ -1,4 +1,4 @@
-"""The limit holds in every second, and is used."""
+"""The limit holds in every second, and a backlog uses it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RATES = st.sampled_from([0.2, 0.5, 1, 1.5, 2, 5, 10, 50])
 
 
 def _most_in_a_period(sent: list[float], period: float) -> int:
-    """The most in any half-open stretch of that length; it is enough to look where one begins."""
+    """The most requests in any half-open period; the maximum is found at the start of one of them."""
     return max((sum(at <= each < at + period for each in sent) for at in sent), default=0)
 
 
@@ -33,19 +33,19 @@ def _most_in_a_period(sent: list[float], period: float) -> int:
 def test_no_second_sees_more_than_the_limit(
     in_virtual_time: Run, rate: float, arrivals: list[tuple[float, float, bool]], overshoot: float
 ) -> None:
-    """However requests arrive, however long they take to connect, and where some are given up."""
+    """However requests arrive, however long they take to connect, and whichever are cancelled."""
     sent: list[float] = []
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         limiter = OrgLimiter(rate)
-        sent.extend([loop.time()] * max(1, math.floor(rate)))  # what a former process may have sent
+        sent.extend([loop.time()] * max(1, math.floor(rate)))  # what a previous process may have sent
 
-        async def one(after: float, connecting: float, given_up: bool) -> None:
+        async def one(after: float, connecting: float, cancelled: bool) -> None:
             await asyncio.sleep(after)
             permit = await limiter.acquire()
             await asyncio.sleep(connecting)
-            if given_up:
+            if cancelled:
                 permit.cancel()
             else:
                 permit.sent()
@@ -61,8 +61,8 @@ def test_no_second_sees_more_than_the_limit(
 @pytest.mark.parametrize(
     ("rate", "share"), [(0.5, 0.98), (1, 0.98), (3, 0.98), (10, 0.98), (50, 0.975), (200, 0.975)]
 )
-def test_a_backlog_keeps_the_limit_busy(in_virtual_time: Run, rate: float, share: float) -> None:
-    """Nearly all of the limit, though each sleep ends a millisecond late."""
+def test_a_backlog_uses_the_limit(in_virtual_time: Run, rate: float, share: float) -> None:
+    """Nearly all of it, although each sleep ends a millisecond late."""
 
     async def main() -> float:
         limiter = OrgLimiter(rate)
@@ -74,12 +74,12 @@ def test_a_backlog_keeps_the_limit_busy(in_virtual_time: Run, rate: float, share
             first = last if number == 0 else first
         return count / (last - first)
 
-    # The requests of the last, unfinished second stand closer: what is counted is whole periods.
+    # Only complete periods count: requests are closer together in the last, incomplete one.
     assert in_virtual_time(main(), overshoot=0.001) >= rate * share
 
 
-def test_what_was_spent_a_while_ago_is_waited_for_no_longer(in_virtual_time: Run) -> None:
-    """A second and the margin after it was."""
+def test_a_limit_used_up_earlier_shortens_the_first_wait(in_virtual_time: Run) -> None:
+    """The wait ends a second and the margin after the limit was used up."""
 
     async def main() -> float:
         limiter = OrgLimiter(10, spent_ago=0.6)
@@ -91,8 +91,8 @@ def test_what_was_spent_a_while_ago_is_waited_for_no_longer(in_virtual_time: Run
 
 
 @pytest.mark.parametrize("rate", [0.5, 1, 10])
-def test_a_new_limiter_begins_as_if_the_limit_were_spent(in_virtual_time: Run, rate: float) -> None:
-    """So that a process that follows another adds nothing to its last second."""
+def test_a_new_limiter_assumes_that_the_limit_is_used_up(in_virtual_time: Run, rate: float) -> None:
+    """A process that replaces another adds no request to the other's last second."""
 
     async def main() -> float:
         limiter = OrgLimiter(rate)
@@ -104,7 +104,7 @@ def test_a_new_limiter_begins_as_if_the_limit_were_spent(in_virtual_time: Run, r
 
 
 def test_requests_are_spaced(in_virtual_time: Run) -> None:
-    """No ten at once at ten a second."""
+    """At ten a second, ten requests are not sent at once."""
 
     async def main() -> list[float]:
         limiter = OrgLimiter(10, spent_ago=math.inf)
@@ -118,8 +118,8 @@ def test_requests_are_spaced(in_virtual_time: Run) -> None:
     assert min(b - a for a, b in pairwise(times)) > 0.09
 
 
-def test_a_hold_stops_those_who_already_wait(in_virtual_time: Run) -> None:
-    """Of two holds the longer one wins."""
+def test_a_pause_applies_to_requests_that_already_wait(in_virtual_time: Run) -> None:
+    """Of two pauses the longer one applies."""
 
     async def main() -> list[float]:
         limiter = OrgLimiter(10)
@@ -134,9 +134,9 @@ def test_a_hold_stops_those_who_already_wait(in_virtual_time: Run) -> None:
             for _ in range(3):
                 tasks.create_task(one())
             await asyncio.sleep(0.5)
-            limiter.hold(60)
-            limiter.hold(5)
-            assert limiter.held_for == pytest.approx(60)
+            limiter.pause(60)
+            limiter.pause(5)
+            assert limiter.pause_left == pytest.approx(60)
         return passed
 
     passed = in_virtual_time(main())
@@ -144,29 +144,29 @@ def test_a_hold_stops_those_who_already_wait(in_virtual_time: Run) -> None:
     assert min(passed) >= 60.5
 
 
-def test_no_hold_is_longer_than_an_hour(in_virtual_time: Run) -> None:
-    """Whatever a header says."""
+def test_no_pause_is_longer_than_an_hour(in_virtual_time: Run) -> None:
+    """Whatever the header's value is."""
 
     async def main() -> float:
         limiter = OrgLimiter(10)
-        limiter.hold(1e12)
-        limiter.hold(-5)
-        return limiter.held_for
+        limiter.pause(1e12)
+        limiter.pause(-5)
+        return limiter.pause_left
 
     assert in_virtual_time(main()) == 3600
 
 
-def test_who_may_not_wait_so_long_is_told_at_once(in_virtual_time: Run) -> None:
-    """Those who already wait too, and those behind them."""
+def test_a_pause_over_the_maximum_raises_at_once(in_virtual_time: Run) -> None:
+    """Also for requests that already wait for their turn."""
 
     async def main() -> float:
         limiter = OrgLimiter(10)
-        limiter.max_hold = 300
-        limiter.hold(200)
+        limiter.max_pause = 300
+        limiter.pause(200)
         waiters = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
         await asyncio.sleep(10)
         began = limiter.now()
-        limiter.hold(301)
+        limiter.pause(301)
         for waiter in waiters:
             with pytest.raises(RateLimitedError) as raised:
                 await waiter
@@ -177,7 +177,7 @@ def test_who_may_not_wait_so_long_is_told_at_once(in_virtual_time: Run) -> None:
     assert in_virtual_time(main()) < 1
 
 
-def test_those_who_wait_go_in_order_and_one_who_leaves_costs_nothing(in_virtual_time: Run) -> None:
+def test_requests_are_permitted_in_order_and_a_cancelled_one_takes_no_turn(in_virtual_time: Run) -> None:
     """First come, first served."""
 
     async def main() -> tuple[list[int], float]:
@@ -202,11 +202,11 @@ def test_those_who_wait_go_in_order_and_one_who_leaves_costs_nothing(in_virtual_
 
 
 def test_one_slow_connection_does_not_block_the_others(in_virtual_time: Run) -> None:
-    """It counts against every second until it is sent, and no more than that."""
+    """It counts against every second until it is sent, and blocks nothing else."""
 
     async def main() -> int:
         limiter = OrgLimiter(3, spent_ago=math.inf)
-        await limiter.acquire()  # and it never says that it was sent
+        await limiter.acquire()  # never sent
         deadline = limiter.now() + 10.5
         passed = 0
         while limiter.now() < deadline:
@@ -217,8 +217,8 @@ def test_one_slow_connection_does_not_block_the_others(in_virtual_time: Run) -> 
     assert 19 <= in_virtual_time(main()) <= 23
 
 
-def test_a_lower_limit_takes_hold_at_once(in_virtual_time: Run) -> None:
-    """What was sent under the old one counts under the new one."""
+def test_a_lower_limit_applies_at_once(in_virtual_time: Run) -> None:
+    """Requests sent under the old limit count under the new one."""
 
     async def main() -> list[float]:
         limiter = OrgLimiter(50, spent_ago=math.inf)

@@ -1,4 +1,4 @@
-"""The names of flows and outcomes, page by page."""
+"""The lists of flow and outcome names."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from service.errors import PageError
-from service.genesys.dialect import ApiRequest
-from service.genesys.names import FLOWS, OUTCOMES, listed
+from service.errors import InvalidResponseError
+from service.genesys.dialect import ApiRequest, Response
+from service.genesys.names import FLOW_NAMES, OUTCOME_NAMES, list_names
 
 
 def list_of(*pages: object) -> tuple[dict[str, str], list[str]]:
-    """What is listed, and the paths that were asked for."""
-    waiting, asked = list(pages), []
+    """The names, and the requested paths."""
+    waiting, requested = list(pages), []
 
-    async def call(request: ApiRequest) -> bytes:
+    async def call(request: ApiRequest) -> Response:
         assert (request.method, request.body) == ("GET", None)
-        asked.append(request.path)
+        requested.append(request.path)
         page = waiting.pop(0)
-        return page if isinstance(page, bytes) else json.dumps(page).encode()
+        return Response(page if isinstance(page, bytes) else json.dumps(page).encode())
 
-    return asyncio.run(listed(OUTCOMES, call)), asked
+    return asyncio.run(list_names(OUTCOME_NAMES, call)), requested
 
 
 def page(*entities: object, count: object = 1) -> dict[str, Any]:
@@ -31,22 +31,22 @@ def page(*entities: object, count: object = 1) -> dict[str, Any]:
 
 
 def test_every_page_is_read() -> None:
-    """Up to the page count, which may change on the way."""
-    names, asked = list_of(
+    """Up to the page count, which may change between pages."""
+    names, requested = list_of(
         page({"id": "a", "name": "A"}, count=2), page(count=3), page({"id": "b", "name": "B"}, count=3)
     )
     assert names == {"a": "A", "b": "B"}
-    assert asked == [f"/api/v2/flows/outcomes?pageNumber={number}&pageSize=100" for number in (1, 2, 3)]
+    assert requested == [f"/api/v2/flows/outcomes?pageNumber={number}&pageSize=100" for number in (1, 2, 3)]
 
 
-def test_none_at_all() -> None:
-    """An org without outcomes has one page without any."""
+def test_an_empty_list() -> None:
+    """An org without outcomes has one empty page."""
     assert list_of(page(count=0)) == ({}, ["/api/v2/flows/outcomes?pageNumber=1&pageSize=100"])
 
 
 @pytest.mark.parametrize("name", ["", None, 5, "a\0b", "\ud800", "é" * 257, ["A"]])
 def test_a_name_that_cannot_be_stored_is_left_out(name: object) -> None:
-    """The id serves."""
+    """The id is used instead."""
     names, _ = list_of(page({"id": "a", "name": name}, {"id": "b", "name": "B"}, {"id": "c"}, 17, {"name": "D"}))
     assert names == {"b": "B"}
 
@@ -55,13 +55,13 @@ def test_a_name_that_cannot_be_stored_is_left_out(name: object) -> None:
     "answer",
     [b"<html>", b"\xff", b"[]", {}, {"entities": {}}, {"entities": []}, page(count="1"), page(count=10**6)],
 )
-def test_a_page_at_fault(answer: object) -> None:
-    """The list cannot be believed."""
-    with pytest.raises(PageError):
+def test_an_invalid_page(answer: object) -> None:
+    """Nothing of the list is used."""
+    with pytest.raises(InvalidResponseError):
         list_of(answer)
 
 
 def test_each_list_names_its_permission() -> None:
-    """For a 403."""
-    assert "architect:flow:view" in FLOWS.rules.permission
-    assert "architect:flowOutcome:view" in OUTCOMES.rules.permission
+    """A 403 reports it."""
+    assert "architect:flow:view" in FLOW_NAMES.policy.permission
+    assert "architect:flowOutcome:view" in OUTCOME_NAMES.policy.permission

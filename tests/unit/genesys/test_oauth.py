@@ -1,4 +1,4 @@
-"""One token for all, renewed in time."""
+"""One token for all requests, renewed in time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from datetime import timedelta
 
 import pytest
 
-from service.errors import PageError, RequestRejectedError, ServerError, UnauthorizedError
+from service.errors import InvalidResponseError, RequestRejectedError, ServerError, UnauthorizedError
+from service.genesys.dialect import Response
 from service.genesys.oauth import LIFETIME_DEFAULT, TokenSource, lifetime_of
 from service.genesys.redaction import Redactor
 from service.genesys.transport import HttpRequest
@@ -17,33 +18,33 @@ from tests.support.fake_clock import FakeClock
 
 
 class Login:
-    """A token server that counts, and answers what it is told to."""
+    """A token server that records requests and returns a given body."""
 
     def __init__(self, expires_in: object = 3600) -> None:
         self.requests: list[HttpRequest] = []
-        self.answer: Callable[[int], bytes] = lambda number: json.dumps(
+        self.body: Callable[[int], bytes] = lambda number: json.dumps(
             {"access_token": f"token-{number}", "token_type": "bearer", "expires_in": expires_in}
         ).encode()
         self.secret = "hunter2hunter2"
         self.clock = FakeClock()
-        self.told: list[str] = []
+        self.events: list[str] = []
         self.source = TokenSource(
             "https://login.example/",
             credentials=lambda: ("id", self.secret),
             send=self.send,
             redactor=Redactor(),
             clock=self.clock,
-            emit=lambda event, **_: self.told.append(event),
+            emit=lambda event, **_: self.events.append(event),
         )
 
-    async def send(self, request: HttpRequest) -> bytes:
+    async def send(self, request: HttpRequest) -> Response:
         self.requests.append(request)
         await asyncio.sleep(0)
-        return self.answer(len(self.requests))
+        return Response(self.body(len(self.requests)))
 
 
-async def test_it_asks_as_the_login_server_expects() -> None:
-    """HTTP basic and a form; the secret in no repr."""
+async def test_the_request_follows_the_specification() -> None:
+    """HTTP basic authentication and a form; no repr has the secret."""
     login = Login()
     assert await login.source.get() == "token-1"
     (request,) = login.requests
@@ -52,11 +53,11 @@ async def test_it_asks_as_the_login_server_expects() -> None:
     assert request.headers["Authorization"] == "Basic aWQ6aHVudGVyMmh1bnRlcjI="
     assert "Basic" not in repr(request)
     assert "hunter2" not in repr(login.source)
-    assert login.told == ["token_renewed"]
+    assert login.events == ["token_renewed"]
 
 
-async def test_many_who_wait_share_one_renewal() -> None:
-    """One of them giving up is nothing to the others."""
+async def test_concurrent_requests_share_one_renewal() -> None:
+    """Cancelling one of them does not affect the others."""
     login = Login()
     waiters = [asyncio.create_task(login.source.get()) for _ in range(20)]
     await asyncio.sleep(0)
@@ -67,8 +68,8 @@ async def test_many_who_wait_share_one_renewal() -> None:
 
 
 @pytest.mark.parametrize(("lifetime", "kept"), [(3600, 3540), (100, 90), (2, 1), (0.5, 0.25)])
-async def test_it_is_renewed_before_it_runs_out(lifetime: float, kept: float) -> None:
-    """And used for at least half its life, however short that is."""
+async def test_it_is_renewed_before_it_expires(lifetime: float, kept: float) -> None:
+    """It is used for at least half its lifetime, however short that is."""
     login = Login(lifetime)
     await login.source.get()
     login.clock.advance(timedelta(seconds=kept - 0.01))
@@ -77,8 +78,8 @@ async def test_it_is_renewed_before_it_runs_out(lifetime: float, kept: float) ->
     assert await login.source.get() == "token-2"
 
 
-async def test_a_refused_token_is_renewed_once_for_all() -> None:
-    """Whoever still holds the old one gets the new one."""
+async def test_a_rejected_token_is_renewed_once() -> None:
+    """Every request that used the old token gets the new one."""
     login = Login()
     stale = await login.source.get()
     assert await asyncio.gather(*(login.source.renew(stale) for _ in range(5))) == ["token-2"] * 5
@@ -89,24 +90,26 @@ async def test_a_refused_token_is_renewed_once_for_all() -> None:
 @pytest.mark.parametrize(
     "expires_in", ["null", "-5", "0", '"soon"', "true", "NaN", "[]", "{}", '"3600"', "-1e999"]
 )
-async def test_an_odd_lifetime_does_not_cost_the_token(expires_in: str) -> None:
-    """The shortest that can be configured takes its place."""
+async def test_an_invalid_lifetime_keeps_the_token(expires_in: str) -> None:
+    """The shortest lifetime that can be configured is assumed."""
     login = Login()
-    login.answer = lambda _: b'{"access_token":"t","expires_in":' + expires_in.encode() + b"}"
+    login.body = lambda _: b'{"access_token":"t","expires_in":' + expires_in.encode() + b"}"
     assert await login.source.get() == "t"
     login.clock.advance(timedelta(seconds=LIFETIME_DEFAULT - 31))
     await login.source.get()
     assert len(login.requests) == 1
 
 
-@pytest.mark.parametrize(("given", "taken"), [(1e300, 172800), (float("inf"), 172800), (10**400, 172800), (2, 2)])
-def test_a_lifetime_has_bounds(given: object, taken: float) -> None:
-    """48 hours is the longest that can be configured."""
-    assert lifetime_of(given) == taken
+@pytest.mark.parametrize(
+    ("expires_in", "lifetime"), [(1e300, 172800), (float("inf"), 172800), (10**400, 172800), (2, 2)]
+)
+def test_a_lifetime_has_bounds(expires_in: object, lifetime: float) -> None:
+    """The maximum is 48 hours, the longest that can be configured."""
+    assert lifetime_of(expires_in) == lifetime
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "body",
     [
         b"",
         b"[]",
@@ -118,27 +121,27 @@ def test_a_lifetime_has_bounds(given: object, taken: float) -> None:
         b"[" * 99999,
     ],
 )
-async def test_an_answer_without_a_token_is_a_fault(answer: bytes) -> None:
-    """A token that would break a header is none."""
+async def test_a_response_without_a_token_is_invalid(body: bytes) -> None:
+    """Also one whose token cannot be in a header."""
     login = Login()
-    login.answer = lambda _: answer
-    with pytest.raises(PageError, match="no access_token"):
+    login.body = lambda _: body
+    with pytest.raises(InvalidResponseError, match="no access_token"):
         await login.source.get()
 
 
 @pytest.mark.parametrize(
-    "refusal", [RequestRejectedError("HTTP 400: invalid_client", status=400), UnauthorizedError("401")]
+    "error", [RequestRejectedError("HTTP 400: invalid_client", status=400), UnauthorizedError("401")]
 )
-async def test_refused_credentials_are_not_shown_over_and_over(refusal: Exception) -> None:
-    """Until they change, or some seconds have passed."""
+async def test_rejected_credentials_are_not_sent_again_at_once(error: Exception) -> None:
+    """They are sent again when they change, or after some seconds."""
     login = Login()
 
-    def refuse(_: int) -> bytes:
-        raise refusal
+    def reject(_: int) -> bytes:
+        raise error
 
-    login.answer = refuse
+    login.body = reject
     for _ in range(3):
-        with pytest.raises(UnauthorizedError, match="the login server refused the client"):
+        with pytest.raises(UnauthorizedError, match="the login server rejected the client credentials"):
             await login.source.get()
     assert len(login.requests) == 1
     login.secret = "rotated-secret"
@@ -151,32 +154,32 @@ async def test_refused_credentials_are_not_shown_over_and_over(refusal: Exceptio
     assert len(login.requests) == 3
 
 
-async def test_a_failed_renewal_is_tried_again_by_the_next() -> None:
-    """A broken login server is no refusal."""
+async def test_the_next_request_retries_a_failed_renewal() -> None:
+    """A failing login server does not reject the credentials."""
     login = Login()
-    good = login.answer
+    good = login.body
 
-    def break_once(number: int) -> bytes:
+    def fail_once(number: int) -> bytes:
         if number == 1:
             raise ServerError("HTTP 503")
         return good(number)
 
-    login.answer = break_once
+    login.body = fail_once
     with pytest.raises(ServerError):
         await login.source.get()
     assert await login.source.get() == "token-2"
 
 
-async def test_a_secret_file_that_is_gone_is_told() -> None:
-    """As what it is."""
+async def test_a_missing_secret_file_is_reported() -> None:
+    """The error names the file."""
 
-    def gone() -> tuple[str, str]:
+    def missing() -> tuple[str, str]:
         raise FileNotFoundError(2, "No such file", "/run/secrets/acme")
 
     login = Login()
     login.source = TokenSource(
         "https://login.example",
-        credentials=gone,
+        credentials=missing,
         send=login.send,
         redactor=Redactor(),
         clock=login.clock,
@@ -186,12 +189,12 @@ async def test_a_secret_file_that_is_gone_is_told() -> None:
         await login.source.get()
 
 
-async def test_closing_stops_a_renewal() -> None:
-    """Nothing is left behind."""
+async def test_close_stops_a_renewal() -> None:
+    """No token is fetched."""
     login = Login()
     waiter = asyncio.create_task(login.source.get())
     await asyncio.sleep(0)
     await login.source.close()
     with pytest.raises(asyncio.CancelledError):
         await waiter
-    assert login.told == []
+    assert login.events == []

@@ -1,4 +1,4 @@
-"""How the query-builder API is asked and read."""
+"""Requests and responses of the query-builder API."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import astuple
 
-from service.errors import PageError
+from service.errors import InvalidResponseError
 from service.extraction.json_values import whole_number
 from service.extraction.normalise import BucketGrid, normalise
-from service.genesys.dialect import ApiRequest
+from service.genesys.dialect import ApiRequest, Response
 from service.genesys.query_builder import PATH, QueryBuilder, decode
 from service.model import Entry, Figure, Granularity, Page, Query, Span
 from tests.support.rows import plain, rows_of
@@ -25,8 +25,8 @@ INTERVAL = "2024-01-01T00:00:00.000Z/2024-01-02T00:00:00.000Z"
 START, END = INTERVAL.split("/")
 
 
-def told(entry: Entry) -> dict[str, tuple[object, ...]]:
-    """An entry's figures, whatever struct they were decoded into."""
+def figures_of(entry: Entry) -> dict[str, tuple[object, ...]]:
+    """An entry's figures, whichever struct has them."""
     return {name: astuple(figure) for name, figure in (entry.outcomes or {}).items()}
 
 
@@ -57,11 +57,11 @@ def page(*elements: object, token: object = None) -> bytes:
     return json.dumps({"nextPageToken": token, "metrics": ["flow-outcomes"], "data": elements}).encode()
 
 
-class TestAsking:
-    """What goes out."""
+class TestRequests:
+    """The body of a request."""
 
-    def test_page_one_is_the_guides_payload(self) -> None:
-        """To the letter, without a token, without a delay."""
+    def test_page_one_follows_the_guide(self) -> None:
+        """Exactly its payload, without a token and without a delay."""
         assert QueryBuilder().body(query()) == {
             "queryBuilder": {
                 "queryType": "routing/engagement",
@@ -76,15 +76,15 @@ class TestAsking:
         }
 
     def test_flows_become_a_filter_and_a_delay_a_duration(self) -> None:
-        """In one order, so that one query has one hash."""
+        """Sorted, so that a query has one hash."""
         body = QueryBuilder().body(query(flows=("b", "a"), metrics_delay=timedelta(hours=1)))["queryBuilder"]
         assert body["metricsDelay"] == "PT1H"
         assert body["filters"] == [
             {"type": "dimension", "dimension": "flow-id", "operator": "eq", "values": ["a", "b"]}
         ]
 
-    def test_the_hash_tells_queries_and_orgs_apart(self) -> None:
-        """And is the same for the same."""
+    def test_different_queries_and_orgs_have_different_hashes(self) -> None:
+        """Equal queries have the same hash."""
         dialect = QueryBuilder()
         same = {dialect.query_hash(query(flows=flows)) for flows in (("a", "b"), ("b", "a"))}
         assert len(same) == 1
@@ -93,18 +93,18 @@ class TestAsking:
         assert len(dialect.query_hash(query())) == 64
 
 
-class TestScanning:
-    """From page one to the null."""
+class TestScans:
+    """From page one to the token null."""
 
-    def scan(self, *answers: bytes) -> tuple[list[Page], list[Any]]:
-        """The pages of a scan that meets these answers, and the bodies it sent."""
+    def scan(self, *bodies: bytes) -> tuple[list[Page], list[Any]]:
+        """The pages of a scan that receives these bodies, and the bodies that it sent."""
         sent: list[Any] = []
-        left = list(answers)
+        left = list(bodies)
 
-        async def call(request: ApiRequest) -> bytes:
+        async def call(request: ApiRequest) -> Response:
             assert request[:2] == ("POST", PATH)
             sent.append(request.body)
-            return left.pop(0)
+            return Response(left.pop(0))
 
         async def main() -> list[Page]:
             return [each async for each in QueryBuilder().scan(query(), call)]
@@ -114,50 +114,50 @@ class TestScanning:
     @pytest.mark.parametrize(
         "token", ['"a\\/b"', "7", '{"b": 1.50,  "a":[ ]}', "false", '""', "1e400", '"\\ud800"']
     )
-    def test_the_token_goes_back_as_it_came(self, token: str) -> None:
-        """To the letter, whatever JSON it is; only null ends the scan."""
+    def test_the_token_is_returned_unchanged(self, token: str) -> None:
+        """Whatever JSON it is; only null ends the scan."""
         first = b'{"nextPageToken": ' + token.encode() + b' ,"data":[]}'
         pages, sent = self.scan(first, page(element()))
         assert [each.more for each in pages] == [True, False]
         assert b"nextPageToken" not in sent[0]
         assert b'"nextPageToken":' + token.encode() + b"," in sent[1] + b","
 
-    def test_an_empty_page_with_a_token_goes_on(self) -> None:
-        """It says nothing of the next."""
+    def test_an_empty_page_with_a_token_continues_the_scan(self) -> None:
+        """The next page may have entries."""
         pages, _ = self.scan(page(token="a"), page(token="b"), page(element()))
         assert [len(each.entries) for each in pages] == [0, 0, 1]
 
-    def test_the_same_token_twice_ends_in_an_error(self) -> None:
-        """Not in a loop."""
-        with pytest.raises(PageError, match="twice"):
+    def test_a_repeated_token_is_invalid(self) -> None:
+        """The scan does not loop."""
+        with pytest.raises(InvalidResponseError, match="twice"):
             self.scan(page(token="a"), page(token="b"), page(token="a"))
 
 
-class TestReading:
+class TestPages:
     """From bytes to entries."""
 
     def one(self, value: object) -> Entry:
-        """The entry that this element becomes, the same by either way of reading."""
+        """The entry of this element, the same from the fast and the loose decoder."""
         entries, token = decode(page(value), query())
         others, _ = decode(page(value).replace(b'"data": [', b'"x": "\\ud800", "data": ['), query())
-        (fast,), (slow,) = plain(entries), plain(others)
+        (fast,), (loose,) = plain(entries), plain(others)
         assert token is None
-        assert (fast.flow_id, fast.interval, told(fast), fast.raw) == (
-            slow.flow_id,
-            slow.interval,
-            told(slow),
-            slow.raw,
+        assert (fast.flow_id, fast.interval, figures_of(fast), fast.raw) == (
+            loose.flow_id,
+            loose.interval,
+            figures_of(loose),
+            loose.raw,
         )
         return fast
 
-    def test_an_entry_has_its_parts_and_its_text(self) -> None:
-        """The text to the letter."""
+    def test_an_entry_has_its_fields_and_its_text(self) -> None:
+        """The text is unchanged."""
         entry = self.one(element())
         assert (entry.flow_id, entry.interval) == ("f1", (START, END))
-        assert told(entry) == {"Abandoned": (42, 0.18, None, None)}
+        assert figures_of(entry) == {"Abandoned": (42, 0.18, None, None)}
         assert entry.raw == json.dumps(element())
 
-    def test_the_other_spellings_are_read(self) -> None:
+    def test_other_forms_of_an_entry_are_read(self) -> None:
         """``flow-id`` beside ``metrics``, ``dateFrom`` and ``dateTo``, unknown fields."""
         value = element(**{"flow-id": "f1", "dateFrom": START, "dateTo": END, "extra": [1]})
         del value["group"], value["interval"]
@@ -168,14 +168,14 @@ class TestReading:
         "value",
         [None, 1, "x", [], {}, element(metrics=None), element(metrics={}), element(metrics={"flow-outcomes": 1})],
     )
-    def test_an_odd_entry_stays_one_entry(self, value: object) -> None:
-        """To be refused by itself."""
+    def test_an_entry_of_unknown_form_stays_one_entry(self, value: object) -> None:
+        """Normalisation rejects it alone."""
         entry = self.one(value)
         assert entry.outcomes is None
         assert entry.raw == json.dumps(value)
 
     @pytest.mark.parametrize(
-        ("literal", "read"),
+        ("literal", "value"),
         [
             ("145.0", 145),
             ("1e2", 100),
@@ -188,16 +188,16 @@ class TestReading:
             ("null", None),
         ],
     )
-    def test_a_count_is_read_exactly(self, literal: str, read: object) -> None:
-        """Or left for the judge."""
+    def test_a_count_is_read_exactly(self, literal: str, value: object) -> None:
+        """Any other value is left for normalisation to reject."""
         body = page(element()).replace(b'"count": 42', b'"count": ' + literal.encode())
         (entry,), _ = decode(body, query())
         assert entry.outcomes is not None
-        assert entry.outcomes["Abandoned"].outcome_count == read
+        assert entry.outcomes["Abandoned"].outcome_count == value
 
     @pytest.mark.parametrize("literal", ["1e-400", "-1e-400", "0.001e-999999999999999999999", "1e-5"])
-    def test_next_to_nothing_is_no_zero(self, literal: str) -> None:
-        """A double rounds it to a whole number that the API did not say."""
+    def test_a_number_next_to_zero_is_not_zero(self, literal: str) -> None:
+        """A double would round it to a whole number that the API did not report."""
         body = page(element()).replace(b'"count": 42', b'"count": ' + literal.encode())
         (entry,), _ = decode(body, query())
         assert entry.outcomes is not None
@@ -206,20 +206,20 @@ class TestReading:
     @pytest.mark.parametrize(
         "literal", ["1e999", "-1e999", "1" * 5000, "9" * 30, "1e-999999", "0.1e99999999999", "1" * 500 + ".0"]
     )
-    def test_a_huge_number_costs_its_entry_alone(self, literal: str) -> None:
-        """It is read as something that is no count."""
+    def test_a_huge_number_affects_only_its_entry(self, literal: str) -> None:
+        """It is not a count, and the next entry is read."""
         body = page(element(), element()).replace(b'"count": 42', b'"count": ' + literal.encode(), 1)
         entries = plain(decode(body, query())[0])
         assert [each.outcomes is not None for each in entries] == [True, True]
-        assert told(entries[1]) == {"Abandoned": (42, 0.18, None, None)}
+        assert figures_of(entries[1]) == {"Abandoned": (42, 0.18, None, None)}
 
-    def test_a_lone_surrogate_costs_its_entry_alone(self) -> None:
-        """Its text is kept as it came, escaped."""
+    def test_a_lone_surrogate_affects_only_its_entry(self) -> None:
+        """Its text is kept unchanged, escaped."""
         body = page(element(), element()).replace(b"Abandoned", b"A\\ud800", 1)
         entries = plain(decode(body, query())[0])
-        assert told(entries[0]) == {"A\ud800": (42, 0.18, None, None)}
+        assert figures_of(entries[0]) == {"A\ud800": (42, 0.18, None, None)}
         assert "\\ud800" in entries[0].raw
-        assert told(entries[1]) == {"Abandoned": (42, 0.18, None, None)}
+        assert figures_of(entries[1]) == {"Abandoned": (42, 0.18, None, None)}
 
     @pytest.mark.parametrize(
         ("body", "reason"),
@@ -235,28 +235,28 @@ class TestReading:
             (page(element()).replace(b"0.18", b"-Infinity"), "Infinity"),
             (b"\xef\xbb\xbf" + page(element()), "not JSON"),
             (page() + b"{}", "not JSON"),
-            (b"[]", "no JSON object"),
-            (b"null", "no JSON object"),
+            (b"[]", "not a JSON object"),
+            (b"null", "not a JSON object"),
             (b"{}", "no data"),
             (b'{"nextPageToken":null}', "no data"),
-            (b'{"nextPageToken":null,"data":null}', "no array"),
-            (b'{"nextPageToken":null,"data":{}}', "no array"),
-            (b'{"data":[]}', "cut short"),
+            (b'{"nextPageToken":null,"data":null}', "not an array"),
+            (b'{"nextPageToken":null,"data":{}}', "not an array"),
+            (b'{"data":[]}', "truncated"),
             (page(element(metrics={"flow-outcomes": []})), "array"),
             (b'{"metrics":{"flow-outcomes":{}}}', "neither flow nor bucket"),
             (b'{"nextPageToken":null,"data":[' + b"[" * 100_000 + b"]" * 100_000 + b"]}", "deep"),
             (b'{"nextPageToken":null,"data":[],"x":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001, "deep"),
         ],
     )
-    def test_a_page_at_fault_is_no_page(self, body: bytes, reason: str) -> None:
-        """With the reason in words."""
-        with pytest.raises(PageError, match=reason):
+    def test_an_invalid_page_is_rejected(self, body: bytes, reason: str) -> None:
+        """The error says why."""
+        with pytest.raises(InvalidResponseError, match=reason):
             decode(body, query())
 
     @settings(deadline=None)
     @given(st.data())
-    def test_mangled_bytes_raise_nothing_else(self, data: st.DataObject) -> None:
-        """Cut, patched and doubled anywhere."""
+    def test_corrupted_bytes_raise_no_other_error(self, data: st.DataObject) -> None:
+        """Truncated, replaced and repeated anywhere."""
         body = bytearray(page(element(), element(), token="t"))
         for _ in range(data.draw(st.integers(1, 4))):
             at = data.draw(st.integers(0, len(body)))
@@ -268,7 +268,7 @@ class TestReading:
             )
         try:
             entries, _ = decode(bytes(body), query(flows=("f1",)))
-        except PageError:
+        except InvalidResponseError:
             return
         assert all(isinstance(each.raw, str) for each in plain(entries))
 
@@ -294,15 +294,15 @@ class TestReading:
             max_size=4,
         )
     )
-    def test_what_is_sound_is_judged_as_if_it_were_not(self, elements: list[object]) -> None:
-        """The short way gives the rows and rejects of the long one."""
+    def test_valid_entries_are_normalised_as_all_others(self, elements: list[object]) -> None:
+        """The fast path gives the same rows and rejects as the general one."""
         entries, _ = decode(page(*elements), query())
         frame = BucketGrid(dict([DAY]), DAY, DAY, "UTC", lambda at: at == DAY.end)
         short, long = normalise(entries, frame), normalise(plain(entries), frame)
         assert sorted(rows_of(short), key=repr) == sorted(rows_of(long), key=repr)
         assert sorted(short.rejects, key=repr) == sorted(long.rejects, key=repr)
         assert short.shares_fit == long.shares_fit
-        assert all(outcomes for _, outcomes in short.valid)  # what says nothing is not kept for the packer
+        assert all(outcomes for _, outcomes in short.valid)  # entries without outcomes are dropped
 
 
 class TestBareShape:
@@ -310,8 +310,8 @@ class TestBareShape:
 
     BODY = b' {"metrics": {"flow-outcomes": {"Abandoned": {"count": 42}}}} '
 
-    def test_one_flow_and_one_bucket_name_it(self) -> None:
-        """There is nothing else that it can be."""
+    def test_one_flow_and_one_bucket_identify_it(self) -> None:
+        """A query for one flow over one bucket has no other entry."""
         (entry,), token = decode(self.BODY, query(flows=("f1",)))
         assert token is None
         assert entry == Entry("f1", (START, END), {"Abandoned": Figure(42)}, self.BODY.decode().strip())
@@ -327,17 +327,17 @@ class TestBareShape:
             (Granularity.MONTHLY, "UTC", "2024-02-01T00:00Z", "2024-04-01T00:00Z", False),
         ],
     )
-    def test_a_bucket_is_one_by_the_orgs_time_zone(
+    def test_a_bucket_follows_the_orgs_time_zone(
         self, granularity: Granularity, timezone: str, start: str, end: str, passes: bool
     ) -> None:
-        """A day of 23 hours is one."""
+        """A day may have 23 hours."""
         span = Span(datetime.fromisoformat(start), datetime.fromisoformat(end))
-        asked = query(granularity=granularity, timezone=timezone, span=span, request_span=span, flows=("f1",))
+        one = query(granularity=granularity, timezone=timezone, span=span, request_span=span, flows=("f1",))
         if passes:
-            assert len(decode(self.BODY, asked)[0]) == 1
+            assert len(decode(self.BODY, one)[0]) == 1
         else:
-            with pytest.raises(PageError, match="neither"):
-                decode(self.BODY, asked)
+            with pytest.raises(InvalidResponseError, match="neither"):
+                decode(self.BODY, one)
 
     @pytest.mark.parametrize(
         "changed",
@@ -347,12 +347,12 @@ class TestBareShape:
             {"flows": ("f1",), "request_span": Span(DAY.start, DAY.end + timedelta(1))},
         ],
     )
-    def test_anything_else_could_be_anyones(self, changed: dict[str, Any]) -> None:
-        """So it is refused."""
-        with pytest.raises(PageError, match="neither"):
+    def test_a_wider_query_does_not_identify_it(self, changed: dict[str, Any]) -> None:
+        """The page is rejected."""
+        with pytest.raises(InvalidResponseError, match="neither"):
             decode(self.BODY, query(**changed))
 
-    def test_with_a_token_it_is_no_known_shape(self) -> None:
-        """It has one page."""
-        with pytest.raises(PageError, match="no data"):
+    def test_with_a_token_its_form_is_unknown(self) -> None:
+        """The bare form has one page."""
+        with pytest.raises(InvalidResponseError, match="no data"):
             decode(b'{"nextPageToken":"a","metrics":{"flow-outcomes":{}}}', query(flows=("f1",)))

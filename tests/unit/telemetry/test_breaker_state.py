@@ -1,4 +1,4 @@
-"""How an org's breaker is noted for those who look from outside."""
+"""How the state of an org's breaker is stored for other processes."""
 
 from __future__ import annotations
 
@@ -8,61 +8,55 @@ import pytest
 
 from service.errors import DatabaseUnavailableError
 from service.telemetry import breaker_state
-from service.telemetry.breaker_state import BreakerNotes
+from service.telemetry.breaker_state import BreakerStateWriter
 
 
-class Book:
-    """Takes notes, each when it is let."""
+class Recorder:
+    """Records what is written; ``gate`` delays a write, and ``failures`` of them fail first."""
 
     def __init__(self) -> None:
         self.written: list[tuple[str, float | None]] = []
-        self.events: list[str] = []
-        self.away = 0
-        self.open = asyncio.Event()
-        self.open.set()
-        self.notes = BreakerNotes(self.write, lambda event, **_: self.events.append(event))
+        self.failures = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.writer = BreakerStateWriter(self.write)
 
     async def write(self, state: str, open_for: float | None) -> None:
-        await self.open.wait()
-        if self.away:
-            self.away -= 1
-            raise DatabaseUnavailableError("away")
+        await self.gate.wait()
+        if self.failures:
+            self.failures -= 1
+            raise DatabaseUnavailableError("unavailable")
         self.written.append((state, open_for))
 
 
-async def test_each_turn_is_noted() -> None:
-    """Open, half-open and closed are written as they come; other events only pass."""
-    book = Book()
-    for event, context in (
-        ("circuit_opened", {"open_for": 30.0}),
-        ("circuit_half_open", {}),
-        ("request_sent", {}),
-        ("circuit_closed", {}),
-    ):
-        book.notes.emit(event, org="acme", **context)
-        await book.notes.close()
-    assert book.written == [("open", 30.0), ("half-open", None), ("closed", None)]
-    assert book.events == ["circuit_opened", "circuit_half_open", "request_sent", "circuit_closed"]
+async def test_each_change_is_written() -> None:
+    """In order, the open time with ``open``."""
+    recorder = Recorder()
+    changes = [("open", 30.0), ("half-open", None), ("closed", None)]
+    for state, open_for in changes:
+        recorder.writer.record(state, open_for)
+        await recorder.writer.close()
+    assert recorder.written == changes
 
 
-async def test_the_last_one_wins() -> None:
-    """A turn that comes while an earlier one is being written is written after it."""
-    book = Book()
-    book.open.clear()
-    book.notes.emit("circuit_opened", open_for=30.0)
+async def test_the_last_pending_state_is_written() -> None:
+    """Of several changes during a write, only the last one follows it."""
+    recorder = Recorder()
+    recorder.gate.clear()
+    recorder.writer.record("open", 30.0)
     await asyncio.sleep(0)
-    book.notes.emit("circuit_half_open")
-    book.notes.emit("circuit_closed")
-    book.open.set()
-    await book.notes.close()
-    assert book.written == [("open", 30.0), ("closed", None)]
+    recorder.writer.record("half-open", None)
+    recorder.writer.record("closed", None)
+    recorder.gate.set()
+    await recorder.writer.close()
+    assert recorder.written == [("open", 30.0), ("closed", None)]
 
 
-async def test_it_waits_for_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be written is written when the database is back."""
-    monkeypatch.setattr(breaker_state, "AWAY_RETRY", 0)
-    book = Book()
-    book.away = 2
-    book.notes.emit("circuit_opened", open_for=30.0)
-    await book.notes.close()
-    assert book.written == [("open", 30.0)]
+async def test_it_retries_until_the_database_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state that could not be written is written later."""
+    monkeypatch.setattr(breaker_state, "RETRY_DELAY", 0)
+    recorder = Recorder()
+    recorder.failures = 2
+    recorder.writer.record("open", 30.0)
+    await recorder.writer.close()
+    assert recorder.written == [("open", 30.0)]
