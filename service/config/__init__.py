@@ -1,14 +1,14 @@
-"""One validated, frozen configuration out of a YAML file and the environment.
+"""One validated, immutable configuration from a YAML file and the environment.
 
 ::
 
+    loading       the configuration, or every fault at once
     document      the file as a tree
-    environment   variables laid over it
-    rules         what holds between keys
+    environment   variables that override the file
     sections      each section's keys, bounds and defaults
     values        durations, dates, hours, URLs
-    dsn           the database's DSN: its faults and its secrets
-    loading       all of it, and every fault at once
+    rules         conditions that involve several keys
+    dsn           faults and secrets of the database's DSN
 """
 
 from service.config.loading import config_from, load_config

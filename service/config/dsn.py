@@ -1,9 +1,9 @@
-"""What is wrong with a DSN, and which parts of it are secret.
+"""The faults of a DSN, and its secrets.
 
-libpq is the judge, since libpq reads the DSN in the end; but its messages quote the DSN with the password, so none
-of them is passed on. libpq also accepts a DSN that it reads otherwise than meant: after an unescaped ``@`` or
-``/`` the rest of a password is a host, a port or a database, and every message about a connection names these. No
-sentence here repeats any part of a DSN.
+libpq parses the DSN, as it does when it connects. Its messages quote the DSN with the password, so none is passed
+on. libpq also accepts a DSN with an unescaped ``@`` or ``/`` in the password: what follows becomes a host, a port
+or a database, which every message about a connection names. So such a DSN is a fault. No fault repeats a part of
+the DSN.
 """
 
 from __future__ import annotations
@@ -28,33 +28,35 @@ _IN_QUERY = re.compile(rf"[?&](?:{'|'.join(_SECRETS)})=([^&]*)")
 
 _KINDS = "must be a URL such as postgresql://USER@HOST/NAME, or KEY=VALUE pairs"
 _ESCAPES = "in USER and PASSWORD write @ as %40, % as %25, : as %3A, / as %2F, ? as %3F, # as %23, a space as %20"
-_QUOTES = "a value with a space or a quote stands in single quotes, with \\' for a quote and \\\\ for a backslash"
+_QUOTES = "put a value with a space or a quote in single quotes, with \\' for a quote and \\\\ for a backslash"
 
 
 def fault_in(dsn: str) -> str:
-    """Why the DSN cannot be used and how to write it, or nothing."""
+    """The DSN's fault and how to correct it; empty for a valid DSN."""
     is_url = dsn.startswith(_SCHEMES)
     if not is_url and ("=" not in dsn or "://" in dsn.partition("=")[0]):
         return _KINDS
     if "\0" in dsn or (is_url and _CONTROL.search(dsn)):
-        return "must not hold line breaks or other control characters"
+        return "must not contain line breaks or other control characters"
     if is_url and _is_misread(dsn):
-        return f"holds an @ or / that is not percent-encoded; {_ESCAPES}"
+        return f"contains an @ or / that is not percent-encoded; {_ESCAPES}"
     options = _options(dsn)
     hint = _ESCAPES if is_url else _QUOTES
     if options is None:
         form = "URL" if is_url else "list of KEY=VALUE pairs"
-        return f"is no valid {form}, or has a parameter that PostgreSQL's client library does not know; {hint}"
+        return (
+            f"is not a valid {form}, or has a parameter that PostgreSQL's client library does not support; {hint}"
+        )
     if not all(_is_port(port) for port in options.get("port", "").split(",")):
-        return f"has a port that is no whole number from 1 to {_PORT_MAX}; {hint}"
+        return f"has a port that is not a whole number from 1 to {_PORT_MAX}; {hint}"
     wrong = next((key for key in _NUMBERS if not _is_number(options.get(key, "0"))), None)
-    return f"has a {wrong} that is no whole number" if wrong else ""
+    return f"has a {wrong} that is not a whole number" if wrong else ""
 
 
 def secrets_in(dsn: str) -> frozenset[str]:
-    """The DSN's secrets, as written and as decoded, and the pieces that a wrong reading makes of them.
+    """The DSN's secrets, as written and decoded, and the pieces into which a wrong parse would split them.
 
-    What stands after ``//`` from its first ``:`` to the last ``@`` counts as one.
+    After ``//``, everything from the first ``:`` to the last ``@`` counts as a secret.
     """
     secrets = {value for key, value in (_options(dsn) or {}).items() if key in _SECRETS}
     secrets.update(_IN_QUERY.findall(dsn))
@@ -64,7 +66,7 @@ def secrets_in(dsn: str) -> frozenset[str]:
 
 
 def _options(dsn: str) -> dict[str, str] | None:
-    """What libpq reads in the DSN; None where it refuses it."""
+    """The options that libpq reads from the DSN; None where it rejects it."""
     try:
         return {
             option.keyword.decode(): option.val.decode()
@@ -76,9 +78,9 @@ def _options(dsn: str) -> dict[str, str] | None:
 
 
 def _is_misread(url: str) -> bool:
-    """Whether an ``@`` stands where libpq reads a host, or a database of a URL that may hold a password.
+    """Whether an ``@`` is in what libpq reads as a host, or as the database of a URL that may have a password.
 
-    libpq looks for the first ``@`` before the first ``/``.
+    libpq ends user and password at the first ``@`` before the first ``/``.
     """
     rest = url.partition("://")[2]
     before, _, after = rest.partition("/")

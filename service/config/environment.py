@@ -1,9 +1,9 @@
-"""Environment variables laid over the tree of the file.
+"""Environment variables, which override the file.
 
 ``FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE`` is ``orgs.acme.page_size``: a prefix, then the keys, joined by two
-underscores. A name that the file already holds is recognised whole, whatever underscores and dashes are in it.
-Sections and lists are written as JSON. pydantic-settings is not used for this: it gives up at the first value that
-is no JSON, reads a secret made of figures as a number, and passes over names that it does not know.
+underscores. An org, job or ad hoc entry of the file is found by its complete name, whatever underscores and dashes
+it has. Sections and lists are JSON. pydantic-settings is not used: it stops at the first value that is not JSON,
+reads a numeric secret as a number, and ignores unknown names.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from service.errors import Fault
 
 PREFIX = "FLOW_OUTCOMES_"
 
-# What Kubernetes sets in every pod beside a service that is called flow-outcomes.
+# Kubernetes sets these in every pod of a namespace with a service named flow-outcomes.
 _SERVICE_LINK = re.compile(r"(SERVICE_(HOST|PORT)(_\w+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 
-# The environment wins: naming one of a pair takes the place of the other in the file.
+# A variable for one key of a pair removes the other key of the file.
 _PAIRS = (("client_secret", "client_secret_file"), ("dsn", "embedded"))
 
 Path = tuple[str, ...]
@@ -33,29 +33,29 @@ Path = tuple[str, ...]
 
 @dataclass
 class Overlay:
-    """What the environment says.
+    """The values of the environment.
 
     Attributes:
         values: by path, shortest path first.
-        origin: the variable that each path came from.
-        faults: variables that name no setting, or are no JSON where JSON is wanted.
+        origin: the variable of each path.
+        faults: variables that name no setting, or are not JSON where JSON is expected.
     """
 
     values: dict[Path, Any] = field(default_factory=dict)
     origin: dict[Path, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
-    def upon(self, tree: Tree) -> Tree:
-        """A new tree: the file's, with the environment's values in place of its own."""
+    def apply(self, tree: Tree) -> Tree:
+        """A copy of the file's tree with the environment's values."""
         merged: Tree = dict(tree)
         for path, value in self.values.items():
             at = merged
             for key in path[:-1]:
-                below = at.get(key)
-                at[key] = dict(below) if isinstance(below, dict) else {}
+                child = at.get(key)
+                at[key] = dict(child) if isinstance(child, dict) else {}
                 at = at[key]
             last = path[-1]
-            at[last] = _deep(at.get(last), value)
+            at[last] = _merge(at.get(last), value)
             for pair in _PAIRS:
                 other = pair[last == pair[0]]
                 if last in pair and (*path[:-1], other) not in self.values:
@@ -64,21 +64,25 @@ class Overlay:
 
 
 def read_environment(environ: Mapping[str, str], root: type[BaseModel], tree: Tree) -> Overlay:
-    """Every variable with the program's prefix, as values of ``root``'s keys; ``tree`` gives the known names."""
+    """Every variable with the program's prefix, as values of the configuration's keys.
+
+    Args:
+        environ: the environment variables.
+        root: the model of the configuration.
+        tree: the file, for the names of its orgs, jobs and ad hoc entries.
+    """
     overlay = Overlay()
-    found: list[tuple[Path, str, bool]] = []
+    settings: list[tuple[Path, str, bool]] = []
     for variable in sorted(environ):
         rest = variable.removeprefix(PREFIX)
         if rest == variable or _SERVICE_LINK.fullmatch(rest):
             continue
-        path, section, known = _path(rest.lower(), root, tree)
+        path, section, known = _resolve(rest.lower(), root, tree)
         if path is None:
-            overlay.faults.append(
-                Fault(variable, f"names no setting; here it could go on with {', '.join(known)}")
-            )
+            overlay.faults.append(Fault(variable, f"is not a setting; known at this level: {', '.join(known)}"))
         else:
-            found.append((path, variable, section))
-    for path, variable, section in sorted(found, key=lambda each: (len(each[0]), each[1])):
+            settings.append((path, variable, section))
+    for path, variable, section in sorted(settings, key=lambda each: (len(each[0]), each[1])):
         value: object = FromEnvironment(environ[variable])
         if section:
             try:
@@ -93,11 +97,11 @@ def read_environment(environ: Mapping[str, str], root: type[BaseModel], tree: Tr
     return overlay
 
 
-def _path(rest: str, wanted: object, tree: object) -> tuple[Path | None, bool, list[str]]:
-    """The keys that ``rest`` spells, whether they lead to a section, and what else would have been known."""
-    keys = _keys(wanted)
+def _resolve(rest: str, model: object, tree: object) -> tuple[Path | None, bool, list[str]]:
+    """The path that ``rest`` names, or None; whether it is a section; the keys known where ``rest`` has none."""
+    keys = _keys(model)
     if keys is None:
-        return (None if rest else ()), False, ["nothing"]
+        return (None if rest else ()), False, ["none"]
     if not rest:
         return (), True, []
     names = [str(key) for key in tree] if isinstance(tree, dict) else []
@@ -106,30 +110,30 @@ def _path(rest: str, wanted: object, tree: object) -> tuple[Path | None, bool, l
         spelled = name.replace("-", "_")
         for spelling in (name, spelled):
             if rest == spelling or rest.startswith(f"{spelling}__"):
-                below = tree.get(name) if isinstance(tree, dict) else None
-                return _under(name, rest[len(spelling) + 2 :], keys.get(name, keys.get("*")), below)
+                child = tree.get(name) if isinstance(tree, dict) else None
+                return _resolve_under(name, rest[len(spelling) + 2 :], keys.get(name, keys.get("*")), child)
     if keys.get("*"):
-        name, _, left = rest.partition("__")
-        return _under(name, left, keys["*"], None)
-    return None, False, [f"{key.upper()}" for key in keys]
+        name, _, rest = rest.partition("__")
+        return _resolve_under(name, rest, keys["*"], None)
+    return None, False, [key.upper() for key in keys]
 
 
-def _under(name: str, rest: str, wanted: object, tree: object) -> tuple[Path | None, bool, list[str]]:
-    path, section, known = _path(rest, wanted, tree)
+def _resolve_under(name: str, rest: str, model: object, tree: object) -> tuple[Path | None, bool, list[str]]:
+    path, section, known = _resolve(rest, model, tree)
     return (None if path is None else (name, *path)), section, known
 
 
-def _keys(wanted: object) -> dict[str, Any] | None:
-    """The keys of a section with what each leads to, ``*`` for any name; None where ``wanted`` is a value."""
-    if isinstance(wanted, type) and issubclass(wanted, BaseModel):
-        return {info.alias or name: info.annotation for name, info in wanted.model_fields.items()}
-    if get_origin(wanted) is Mapping:
-        return {"*": get_args(wanted)[1]}
+def _keys(model: object) -> dict[str, Any] | None:
+    """The keys of a section with their models, ``*`` for any name; None where the model is a value."""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+    if get_origin(model) is Mapping:
+        return {"*": get_args(model)[1]}
     return None
 
 
-def _deep(old: object, new: object) -> object:
-    """``new`` over ``old``; two sections are merged key by key."""
+def _merge(old: object, new: object) -> object:
+    """``new`` instead of ``old``; two sections are merged key by key."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    return {**old, **{key: _deep(old.get(key), value) for key, value in new.items()}}
+    return {**old, **{key: _merge(old.get(key), value) for key, value in new.items()}}

@@ -1,4 +1,4 @@
-"""From a file and the environment to a ``Config``, or to every fault there is."""
+"""Loads the configuration, or reports every fault of it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from service.config.rules import faults_between
 from service.config.sections import AdHoc, Breaker, Config, Job, Org
 from service.errors import ConfigError, Fault
 
-_SAYS = {
+_MESSAGES = {
     "missing": "is required",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
-    "string_type": "must be text; put figures, dates and yes or no in quotes",
-    "string_too_long": "must be shorter: at most 63 characters",
+    "string_type": "must be text; put numbers, dates, yes and no in quotes",
+    "string_too_long": "must have at most 63 characters",
     "tuple_type": "must be a list",
     "model_type": "must be a section of keys",
     "model_attributes_type": "must be a section of keys",
@@ -39,47 +39,51 @@ _BOUNDS = {
 
 
 def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
-    """Read the configuration; the environment (``os.environ`` unless given) wins over the file.
+    """Load the configuration; environment variables override the file.
 
-    Relative paths in the file start from the file's folder, those of the environment from the working folder.
+    Relative paths are relative to the file's folder, those in environment variables to the current directory.
+
+    Args:
+        path: the YAML file.
+        environ: the environment variables; ``os.environ`` by default.
 
     Raises:
-        ConfigError: with every fault at once; no fault repeats a value that may be a secret.
+        ConfigError: with every fault; no fault repeats a value, which may be a secret.
     """
     tree, faults = read_document(path)
     if faults and not tree:
         raise ConfigError(faults)
-    _anchor(tree, path.parent)
+    _resolve_paths(tree, path.parent)
     overlay = read_environment(os.environ if environ is None else environ, Config, tree)
-    return _config(overlay.upon(tree), [*faults, *overlay.faults], overlay)
+    return _validate(overlay.apply(tree), [*faults, *overlay.faults], overlay)
 
 
 def config_from(tree: Tree) -> Config:
-    """A configuration from a tree as YAML would give it, without the environment.
+    """The configuration of a tree, without the environment.
 
     Raises:
-        ConfigError: with every fault at once.
+        ConfigError: with every fault.
     """
-    return _config(tree, [], Overlay())
+    return _validate(tree, [], Overlay())
 
 
-def _config(tree: Tree, faults: list[Fault], overlay: Overlay) -> Config:
-    tree = _without_empty(tree)
+def _validate(tree: Tree, faults: list[Fault], overlay: Overlay) -> Config:
+    tree = _fill_empty_sections(tree)
     config: Config | None = None
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        # Without their input: it may be a secret.
-        wrong = error.errors(include_url=False, include_input=False)
-        faults += [_fault(each) for each in wrong if each["type"] != "default_factory_not_called"]
+        # The input may be a secret.
+        errors = error.errors(include_url=False, include_input=False)
+        faults += [_fault(each) for each in errors if each["type"] != "default_factory_not_called"]
     faults += faults_between(tree)
     if config is None or faults:
-        raise ConfigError(_tidy(faults, overlay))
+        raise ConfigError(_sort(faults, overlay))
     return config
 
 
-def _anchor(tree: Tree, folder: Path) -> None:
-    """Let the file's relative paths start from its folder."""
+def _resolve_paths(tree: Tree, folder: Path) -> None:
+    """Make the file's relative paths relative to its folder."""
     orgs = tree.get("orgs")
     sections = [(tree.get("database"), "embedded")]
     sections += [(org, "client_secret_file") for org in (orgs.values() if isinstance(orgs, dict) else ())]
@@ -89,8 +93,8 @@ def _anchor(tree: Tree, folder: Path) -> None:
             section[key] = given if given.startswith("~") else str(folder / given)
 
 
-def _without_empty(tree: Tree) -> Tree:
-    """A section that is written with nothing under it has its defaults."""
+def _fill_empty_sections(tree: Tree) -> Tree:
+    """A copy of the tree in which a section without keys has its defaults."""
     tree = {key: {} if value is None else value for key, value in tree.items()}
     tree.setdefault("database", {})
     tree.setdefault("orgs", {})
@@ -106,36 +110,36 @@ def _without_empty(tree: Tree) -> Tree:
 
 
 def _fault(error: Mapping[str, Any]) -> Fault:
-    """What pydantic found, in the words of this project."""
+    """A validation error as a fault."""
     where = [str(part) for part in error["loc"]]
     if where and where[-1] == "[key]":
-        return Fault(".".join(where[:-1]), _name_wanted(error["type"], where))
+        return Fault(".".join(where[:-1]), _name_fault(error["type"], where))
     return Fault(".".join(where), _message(error, where))
 
 
 def _message(error: Mapping[str, Any], where: list[str]) -> str:
     kind: str = error["type"]
-    about: Mapping[str, Any] = error.get("ctx", {})
-    message = _SAYS.get(kind, str(error["msg"]))
+    context: Mapping[str, Any] = error.get("ctx", {})
+    message = _MESSAGES.get(kind, str(error["msg"]))
     if kind == "extra_forbidden":
-        message = _unknown(where)
+        message = _unknown_key(where)
     elif kind == "value_error":
-        message = str(about["error"])
+        message = str(context["error"])
     elif kind == "literal_error":
-        message = f"must be {about['expected']}"
+        message = f"must be {context['expected']}"
     elif kind in _BOUNDS:
-        message = f"must be {_BOUNDS[kind]} {next(iter(about.values()))}"
+        message = f"must be {_BOUNDS[kind]} {next(iter(context.values()))}"
     return message
 
 
-def _name_wanted(kind: str, where: list[str]) -> str:
+def _name_fault(kind: str, where: list[str]) -> str:
     if kind in {"string_type", "string_too_long"}:
-        return _SAYS[kind]
-    dash = "" if where[0] != "ad_hoc" else ", dashes"
-    return f"a name must begin with a small letter and go on with small letters, figures{dash} and underscores"
+        return _MESSAGES[kind]
+    dashes = "" if where[0] != "ad_hoc" else ", dashes"
+    return f"a name must start with a lowercase letter; then lowercase letters, digits{dashes} and underscores"
 
 
-def _unknown(where: list[str]) -> str:
+def _unknown_key(where: list[str]) -> str:
     section: type[BaseModel] = Config
     named: dict[str, type[BaseModel]] = {"orgs": Org, "jobs": Job, "ad_hoc": AdHoc}
     if len(where) > 1:
@@ -144,20 +148,20 @@ def _unknown(where: list[str]) -> str:
         if where[2:3] == ["breaker"] and len(where) > 3:  # noqa: PLR2004 - orgs.NAME.breaker.KEY
             section = Breaker
     known = [info.alias or name for name, info in section.model_fields.items()]
-    near = get_close_matches(where[-1], known, n=1)
+    similar = get_close_matches(where[-1], known, n=1)
     return (
-        f"is no known key; did you mean {near[0]}?" if near else f"is no known key; known are {', '.join(known)}"
+        f"unknown key; did you mean {similar[0]}?" if similar else f"unknown key; known keys: {', '.join(known)}"
     )
 
 
-def _tidy(faults: list[Fault], overlay: Overlay) -> list[Fault]:
-    """Each fault once, on one line, in the order of its keys, with the variable it came from."""
-    tidy: dict[Fault, None] = {}
+def _sort(faults: list[Fault], overlay: Overlay) -> list[Fault]:
+    """Each fault once, on one line, ordered by key, with the variable that set the value."""
+    unique: dict[Fault, None] = {}
     for key, message in faults:
         source = overlay.origin.get(tuple(key.split(".")))
-        told = f"{message} (set by {source})" if source and source not in message else message
-        tidy[Fault(_line(key), _line(told))] = None
-    return sorted(tidy)
+        text = f"{message} (set by {source})" if source and source not in message else message
+        unique[Fault(_line(key), _line(text))] = None
+    return sorted(unique)
 
 
 def _line(text: str) -> str:

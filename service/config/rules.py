@@ -1,7 +1,7 @@
-"""What holds between keys: one of two, known names, an order.
+"""Conditions that involve several keys: exactly one of two, references to names, an order.
 
-The rules read the raw tree, not the validated one, so that a fault elsewhere hides none of these: a user is told
-everything at once. A value that is at fault by itself is passed over here.
+The rules read the raw tree, so that they report their faults together with those of validation. They skip values
+that are invalid by themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from service.config.dsn import fault_in
 from service.config.sections import read_secret
 from service.errors import Fault
 
-_FINER_OR_SAME = {
+_GRANULARITIES = {
     "hour": ("hourly",),
     "day": ("hourly", "daily"),
     "week": ("hourly", "daily"),
@@ -24,11 +24,11 @@ _FINER_OR_SAME = {
 
 
 def faults_between(tree: Tree) -> Iterator[Fault]:
-    """Every fault that needs more than one key to be seen."""
+    """The faults of all rules."""
     orgs = _sections(tree, "orgs")
     yield from _database(_mapping(tree.get("database")))
     if tree.get("orgs") in ({}, None):
-        yield Fault("orgs", "needs at least one org")
+        yield Fault("orgs", "must have at least one org")
     for name, org in orgs.items():
         yield from _org(f"orgs.{name}", org)
     for name, job in _sections(tree, "jobs").items():
@@ -50,14 +50,14 @@ def _one_of(key: str, section: Mapping[str, object], one: str, other: str) -> It
     if not given:
         yield Fault(f"{key}.{one}", f"is required, or {other}")
     elif len(given) > 1:
-        yield Fault(f"{key}.{other}", f"must not stand beside {one}; give exactly one of them")
+        yield Fault(f"{key}.{other}", f"conflicts with {one}; give exactly one of them")
 
 
 def _database(database: Mapping[str, object]) -> Iterator[Fault]:
     yield from _one_of("database", database, "dsn", "embedded")
     dsn = database.get("dsn")
-    if isinstance(dsn, str) and (wrong := fault_in(str(dsn))):
-        yield Fault("database.dsn", wrong)
+    if isinstance(dsn, str) and (fault := fault_in(str(dsn))):
+        yield Fault("database.dsn", fault)
 
 
 def _org(key: str, org: Mapping[str, object]) -> Iterator[Fault]:
@@ -70,48 +70,48 @@ def _org(key: str, org: Mapping[str, object]) -> Iterator[Fault]:
             yield Fault(f"{key}.client_secret", str(error))
     if org.get("client_secret_file") is not None and secret is None:
         with suppress(ValueError):
-            _, trouble = read_secret(values.path(org["client_secret_file"]))
-            if trouble:
-                yield Fault(f"{key}.client_secret_file", trouble)
+            _, fault = read_secret(values.path(org["client_secret_file"]))
+            if fault:
+                yield Fault(f"{key}.client_secret_file", fault)
     yield from _urls(key, org)
     if org.get("aggregates") is not None and org.get("api") != "flow-aggregates":
-        yield Fault(f"{key}.aggregates", "belongs to api: flow-aggregates alone; leave it out")
+        yield Fault(f"{key}.aggregates", "applies only to api: flow-aggregates; remove it")
     client_id = org.get("client_id")
     if isinstance(client_id, str) and ":" in client_id:
-        yield Fault(f"{key}.client_id", "must not hold a colon")
+        yield Fault(f"{key}.client_id", "must not contain a colon")
 
 
 def _urls(key: str, org: Mapping[str, object]) -> Iterator[Fault]:
     if org.get("region") is None:
         if org.get("base_url") is None:
-            yield Fault(f"{key}.region", "is required (mypurecloud.com, for one), or base_url and login_url")
+            yield Fault(f"{key}.region", "is required (such as mypurecloud.com), or base_url and login_url")
         elif org.get("login_url") is None:
-            yield Fault(f"{key}.login_url", "is required beside base_url, unless region is given")
+            yield Fault(f"{key}.login_url", "is required with base_url, unless region is given")
 
 
 def _job(key: str, job: Mapping[str, object], orgs: Mapping[str, object]) -> Iterator[Fault]:
-    named = values.from_text(job.get("orgs"))
-    for name in named if isinstance(named, list) else ():
+    names = values.from_text(job.get("orgs"))
+    for name in names if isinstance(names, list) else ():
         if isinstance(name, str) and name not in orgs:
-            yield Fault(f"{key}.orgs", f"{name!r} is none of the orgs; known are {_listed(orgs)}")
+            yield Fault(f"{key}.orgs", f"unknown org {name!r}; known orgs: {_listed(orgs)}")
     window, granularity = job.get("window", "day"), job.get("granularity", "daily")
-    if granularity in {"hourly", "daily", "monthly"} and isinstance(window, str) and window in _FINER_OR_SAME:
-        allowed = _FINER_OR_SAME[window]
+    if granularity in {"hourly", "daily", "monthly"} and isinstance(window, str) and window in _GRANULARITIES:
+        allowed = _GRANULARITIES[window]
         if granularity not in allowed:
-            given = "is daily unless told, and" if "granularity" not in job else "is"
+            fault = "is" if "granularity" in job else "is daily by default,"
             yield Fault(
                 f"{key}.granularity",
-                f"{given} coarser than the window; with window: {window} use {_or(*allowed, 'auto')}",
+                f"{fault} coarser than the window; with window: {window} use {_or(*allowed, 'auto')}",
             )
 
 
 def _ad_hoc(key: str, entry: Mapping[str, object], orgs: Mapping[str, object]) -> Iterator[Fault]:
     org = entry.get("org")
     if isinstance(org, str) and org not in orgs:
-        yield Fault(f"{key}.org", f"{str(org)!r} is none of the orgs; known are {_listed(orgs)}")
+        yield Fault(f"{key}.org", f"unknown org {str(org)!r}; known orgs: {_listed(orgs)}")
     with suppress(ValueError):
         if values.day(entry.get("from")) >= values.day(entry.get("to")):
-            yield Fault(f"{key}.to", "must be later than from; it is exclusive")
+            yield Fault(f"{key}.to", "must be later than from; the end is exclusive")
 
 
 def _listed(orgs: Mapping[str, object]) -> str:

@@ -1,6 +1,6 @@
-"""The sections of the configuration, each key with its bounds and its default; all frozen.
+"""The sections of the configuration: each key with its bounds and its default.
 
-What one value can be judged by alone is judged here. What needs two keys side by side stands in ``rules``.
+Validation here covers single values; ``rules`` covers conditions that involve several keys.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelt
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*\z", max_length=63)]
 AdHocName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*\z", max_length=63)]
-Filled = Annotated[str, BeforeValidator(values.plain), AfterValidator(values.filled)]
-Secret = Annotated[SecretStr, BeforeValidator(values.plain)]
-Whole = Annotated[int, BeforeValidator(values.from_text)]
+NonEmpty = Annotated[str, BeforeValidator(values.as_text), AfterValidator(values.non_empty)]
+Secret = Annotated[SecretStr, BeforeValidator(values.as_text)]
+WholeNumber = Annotated[int, BeforeValidator(values.from_text)]
 FilePath = Annotated[Path, BeforeValidator(values.path)]
 Url = Annotated[str, BeforeValidator(values.url)]
 TextList = Annotated[
-    tuple[Filled, ...],
+    tuple[NonEmpty, ...],
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
     BeforeValidator(values.from_text),
     AfterValidator(values.distinct),
@@ -48,11 +48,11 @@ TextList = Annotated[
 GranularityOrAuto = Literal["hourly", "daily", "monthly", "auto"]
 Positive = Annotated[timedelta, BeforeValidator(values.duration(above=True, most=DAY))]
 Delay = Annotated[timedelta, BeforeValidator(values.duration(HOUR, 366 * DAY))]
-Longish = Annotated[timedelta, BeforeValidator(values.duration())]
+Duration = Annotated[timedelta, BeforeValidator(values.duration())]
 
 
 class Section(BaseModel):
-    """A mapping of known keys that cannot be changed once it was read."""
+    """An immutable mapping of known keys."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, validate_default=False
@@ -60,59 +60,59 @@ class Section(BaseModel):
 
 
 class Named(Section):
-    """A section that stands under a name of the user's choice."""
+    """A section under a name that the user chooses."""
 
     _name: str = PrivateAttr("")
 
     @property
     def name(self) -> str:
-        """The name it stands under."""
+        """The section's name."""
         return self._name
 
 
 class Database(Section):
-    """Where the figures are kept: a server's ``dsn``, or the folder of an ``embedded`` one."""
+    """Where figures are stored: a server's ``dsn``, or the folder of an ``embedded`` server."""
 
     dsn: Secret | None = None
     embedded: FilePath | None = None
-    pool_size: Annotated[Whole, Field(ge=2, le=200)] = 8
+    pool_size: Annotated[WholeNumber, Field(ge=2, le=200)] = 8
 
     @property
     def secrets(self) -> frozenset[str]:
-        """What of the DSN must not be shown."""
+        """The secrets of the DSN."""
         return frozenset() if self.dsn is None else secrets_in(self.dsn.get_secret_value())
 
 
 class Http(Section):
-    """Where health, metrics and the page are served; port 0 is any free one."""
+    """Where health, metrics and the page are served; port 0 is any free port."""
 
-    host: Filled = "127.0.0.1"
-    port: Annotated[Whole, Field(ge=0, le=65535)] = 8080
+    host: NonEmpty = "127.0.0.1"
+    port: Annotated[WholeNumber, Field(ge=0, le=65535)] = 8080
 
 
 class Log(Section):
-    """How much is logged, and in what form."""
+    """The level and the format of the log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "console"] = "json"
 
 
 class Breaker(Section):
-    """When an org is left alone: after so many failures in a row, for so long."""
+    """The org's circuit breaker: consecutive failures that open it, and how long it stays open the first time."""
 
-    failures: Annotated[Whole, Field(ge=1, le=1000)] = 5
+    failures: Annotated[WholeNumber, Field(ge=1, le=1000)] = 5
     open_for: Annotated[timedelta, BeforeValidator(values.duration(above=True, most=10 * MINUTE))] = 30 * SECOND
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An OAuth client; the secret stays out of every ``repr``."""
+    """An OAuth client; its ``repr`` does not have the secret."""
 
     client_id: str
     client_secret: str = field(repr=False)
 
 
-def _usual_rate(given: dict[str, Any]) -> float:
+def _default_rate(given: dict[str, Any]) -> float:
     return 5.0 if given.get("api") == "flow-aggregates" else 10.0
 
 
@@ -123,14 +123,14 @@ class Org(Named):
     region: Annotated[str, BeforeValidator(values.region)] | None = None
     base_url: Url | None = None
     login_url: Url | None = None
-    client_id: Filled
+    client_id: NonEmpty
     client_secret: Secret | None = None
     client_secret_file: FilePath | None = None
     requests_per_second: Annotated[
         float, BeforeValidator(values.from_text), Field(gt=0, le=100_000, allow_inf_nan=False)
-    ] = Field(default_factory=_usual_rate)
-    concurrency: Annotated[Whole, Field(ge=1, le=64)] = 4
-    page_size: Annotated[Whole, Field(ge=1, le=1000)] = 100
+    ] = Field(default_factory=_default_rate)
+    concurrency: Annotated[WholeNumber, Field(ge=1, le=64)] = 4
+    page_size: Annotated[WholeNumber, Field(ge=1, le=1000)] = 100
     query_timeout: Annotated[timedelta, BeforeValidator(values.duration(above=True, most=HOUR))] = 120 * SECOND
     job_timeout: Positive = 10 * MINUTE
     breaker: Breaker = Breaker()
@@ -150,75 +150,75 @@ class Org(Named):
 
     @property
     def tz(self) -> ZoneInfo:
-        """Where this org's days and months begin."""
+        """The zone in which this org's days and months begin."""
         return ZoneInfo(self.timezone)
 
     def credentials(self) -> Credentials:
-        """The client's id and secret; a secret's file is read anew, so that a rotated one is seen.
+        """The client's id and secret; a secret's file is read again each time, since the secret may be rotated.
 
         Raises:
-            ConfigError: the file cannot be read, or is empty.
+            ConfigError: the file cannot be read, or has no valid secret.
         """
         if self.client_secret is not None:
             return Credentials(self.client_id, self.client_secret.get_secret_value())
-        secret, trouble = read_secret(self.client_secret_file)
-        if trouble:
-            raise ConfigError([Fault(f"orgs.{self.name}.client_secret_file", trouble)])
+        secret, fault = read_secret(self.client_secret_file)
+        if fault:
+            raise ConfigError([Fault(f"orgs.{self.name}.client_secret_file", fault)])
         return Credentials(self.client_id, secret)
 
 
 def read_secret(file: Path | None) -> tuple[str, str]:
-    """The secret that a file holds, without its trailing line break, and what is wrong with it, or nothing."""
+    """The secret in a file, without its trailing line break, and its fault; one of the two is empty."""
     if file is None:
         return "", "is required, or client_secret"
     try:
         secret = file.read_text(encoding="utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
-        return "", "the file must hold text in UTF-8"
+        return "", "the file must be UTF-8 text"
     except OSError as error:
         return "", f"the file cannot be read: {error.strerror or type(error).__name__}"
-    trouble = ""
+    fault = ""
     if not secret.strip():
-        trouble = "the file is empty; it must hold the secret"
+        fault = "the file is empty; it must contain the secret"
     elif not secret.isprintable():
-        trouble = "the file must hold the secret alone, on one line"
+        fault = "the file must contain only the secret, on one line"
     elif len(secret) < values.SECRET_MIN:
-        trouble = f"the file must hold a secret of at least {values.SECRET_MIN} characters"
-    return ("" if trouble else secret), trouble
+        fault = f"the secret in the file must have at least {values.SECRET_MIN} characters"
+    return ("" if fault else secret), fault
 
 
 class Job(Named):
-    """A rule that cuts time into windows and says when each is due."""
+    """A rule that divides time into windows and says when each is due."""
 
     orgs: TextList = ()
     window: Literal["hour", "day", "week", "month"] = "day"
     granularity: GranularityOrAuto = "daily"
     since: Annotated[values.Since, BeforeValidator(values.since)]
     delay: Delay = HOUR
-    lookback: Longish = 3 * DAY
+    lookback: Duration = 3 * DAY
     off_peak: Annotated[values.OffPeak | None, BeforeValidator(values.off_peak)] = values.off_peak("02:00-05:00")
     retry_every: Positive = 15 * MINUTE
     metrics_delay: Literal["auto", "always", "never"] = "auto"
-    expect_for: Longish = 31 * DAY
+    expect_for: Duration = 31 * DAY
 
 
 class AdHoc(Named):
-    """A span that is extracted once for its name and content; ``end`` is exclusive."""
+    """A span that is extracted once for each name and content; ``end`` is exclusive."""
 
-    org: Filled
+    org: NonEmpty
     start: Annotated[date, BeforeValidator(values.day), Field(alias="from")]
     end: Annotated[date, BeforeValidator(values.day), Field(alias="to")]
     granularity: GranularityOrAuto = "auto"
 
     @cached_property
     def content_hash(self) -> str:
-        """A digest of what is asked for; another content is another piece of work."""
+        """A digest of the content; an entry with another content is extracted again."""
         content = [self.org, self.start.isoformat(), self.end.isoformat(), self.granularity]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 class Config(Section):
-    """The whole configuration."""
+    """The complete configuration."""
 
     database: Database
     http: Http = Http()
@@ -228,20 +228,19 @@ class Config(Section):
     ad_hoc: Mapping[AdHocName, AdHoc] = Field(default_factory=dict)
 
     def model_post_init(self, context: object, /) -> None:
-        """Tell each named section its name."""
+        """Set the name of each named section."""
         super().model_post_init(context)
-        named: list[Mapping[str, Named]] = [self.orgs, self.jobs, self.ad_hoc]
-        for sections in named:
+        groups: list[Mapping[str, Named]] = [self.orgs, self.jobs, self.ad_hoc]
+        for sections in groups:
             for name, section in sections.items():
-                section._name = name  # noqa: SLF001 - a section is told its name once, here
+                section._name = name  # noqa: SLF001 - set once, here
 
     def orgs_of(self, job: str) -> tuple[Org, ...]:
-        """The orgs that a job works for; all of them where it names none."""
-        wanted = self.jobs[job].orgs or tuple(self.orgs)
-        return tuple(self.orgs[name] for name in wanted)
+        """The orgs of a job; all orgs where it names none."""
+        return tuple(self.orgs[name] for name in self.jobs[job].orgs or self.orgs)
 
     def restart_needed(self, other: Config) -> list[str]:
-        """The keys that differ in ``other`` and cannot change while the program runs."""
+        """The keys that differ in ``other`` and need a restart to change."""
         return [
             f"{section}.{key}"
             for section, mine, theirs in (

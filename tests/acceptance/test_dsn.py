@@ -1,4 +1,4 @@
-"""A DSN's password is found nowhere: not where the DSN is broken, not where nothing answers there."""
+"""A DSN's password is never shown: not for an invalid DSN, and not while the database is unavailable."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ORG = {"region": "mypurecloud.com", "client_id": "me", "client_secret": SECRET}
 SPAN = ("--org", "acme", "--from", "2024-01-01", "--to", "2024-02-01")
 UNESCAPED = "postgresql://outcomes:p@canary-one%two@127.0.0.1:1/outcomes"
 
-BROKEN = {
+INVALID = {
     UNESCAPED: "@ as %40",
     "postgresql://outcomes:canary%zztwo@127.0.0.1:1/outcomes": "% as %25",
     "postgresql://outcomes:canary/two@127.0.0.1:1/outcomes": "/ as %2F",
     "postgresql://outcomes:canary two@127.0.0.1:1/outcomes": "a space as %20",
     "postgresql://outcomes:canary-two": "a port",
-    "postgresql://127.0.0.1:1/outcomes?password=canary&two-one": "is no valid URL",
-    "postgresql://127.0.0.1:1/outcomes?canary-two=x": "is no valid URL",
+    "postgresql://127.0.0.1:1/outcomes?password=canary&two-one": "is not a valid URL",
+    "postgresql://127.0.0.1:1/outcomes?canary-two=x": "is not a valid URL",
     "postgresql://127.0.0.1:1,127.0.0.1:canary/outcomes": "a port",
     "host=127.0.0.1 port=1 password='canary two": "single quotes",
     "host=127.0.0.1 port=1 password=canary two": "single quotes",
@@ -53,47 +53,47 @@ def configure(program: Program, dsn: str, **other: Any) -> None:  # noqa: ANN401
     program.config.write_text(yaml.safe_dump(tree | other))
 
 
-def refused(ended: Ended, says: str) -> None:
-    """Exit code 2 and one line, which begins with the key and repeats nothing of the DSN."""
+def assert_rejected(ended: Ended, message: str) -> None:
+    """Exit code 2 and one line, which starts with the key and repeats no part of the DSN."""
     assert (ended.code, ended.out) == (2, ""), ended
     [line] = ended.err.splitlines()
     assert line.startswith("database.dsn: ")
-    assert says in line
+    assert message in line
     for piece in ("canary", "two", "one"):
         assert piece not in line
 
 
-@pytest.mark.parametrize("dsn", BROKEN)
-async def test_a_broken_dsn_stops_the_daemon_before_it_begins(tmp_path: Path, dsn: str) -> None:
+@pytest.mark.parametrize("dsn", INVALID)
+async def test_the_daemon_does_not_start_with_an_invalid_dsn(tmp_path: Path, dsn: str) -> None:
     """Whether the file or the environment gives it; nothing listens."""
     async with Program(tmp_path, "") as program:
         configure(program, dsn)
         of_file = program.run("run")
         of_environment = program.run("run", "--once", environment={VARIABLE: dsn})
         for ended, variable in zip(await asyncio.gather(of_file, of_environment), ("", VARIABLE), strict=True):
-            refused(ended, BROKEN[dsn])
+            assert_rejected(ended, INVALID[dsn])
             assert (f"(set by {VARIABLE})" in ended.err) == bool(variable)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-async def test_a_broken_dsn_stops_every_command(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """In the same words."""
+async def test_an_invalid_dsn_stops_every_command(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """With the same message."""
     async with Program(tmp_path, "") as program:
         configure(program, UNESCAPED)
-        refused(await program.run(*command), "@ as %40")
+        assert_rejected(await program.run(*command), "@ as %40")
 
 
-async def test_a_reload_with_a_broken_dsn_is_rejected(program: Program) -> None:
-    """The daemon keeps the old configuration, and the log says what to escape without the password."""
+async def test_a_reload_with_an_invalid_dsn_is_rejected(program: Program) -> None:
+    """The daemon keeps the old configuration; the log says what to escape, without the password."""
     configure(program, program.dsn)
     daemon = await Daemon.start(program)
-    for times, (dsn, says) in enumerate(BROKEN.items(), start=1):
+    for times, (dsn, message) in enumerate(INVALID.items(), start=1):
         configure(program, dsn)
         daemon.send(signal.SIGHUP)
         rejected = await daemon.told("config_rejected", times)
         [fault] = rejected["faults"]
         assert fault.startswith("database.dsn: ")
-        assert says in fault
+        assert message in fault
     await daemon.until(lambda: daemon.count("org_acquired") > 0, "org")
     assert (await daemon.get("/readyz"))[0] == 200
     shown = "".join([(await daemon.get(path))[1] for path in PAGES])
@@ -113,10 +113,10 @@ async def test_a_reload_with_a_broken_dsn_is_rejected(program: Program) -> None:
         ("postgresql://me@127.0.0.1:1/outcomes?sslmode=canary-one", {"PGPASSWORD": "canary-two"}),
     ],
 )
-async def test_a_password_is_not_shown_while_nothing_answers(
+async def test_a_password_is_not_shown_while_the_database_is_unavailable(
     tmp_path: Path, dsn: str, environment: dict[str, str]
 ) -> None:
-    """At the level debug, on every page, and by the commands that look at the database."""
+    """In the log at level debug, on every page, and by the commands that use the database."""
     async with Program(tmp_path, "") as program:
         configure(program, dsn)
         daemon = Daemon(program, await program.start("run", environment=environment))
@@ -133,8 +133,8 @@ async def test_a_password_is_not_shown_while_nothing_answers(
     assert not [text for text in shown if "canary" in text or "two-" in text]
 
 
-async def test_a_short_password_is_accepted_and_hides_nothing_else(tmp_path: Path) -> None:
-    """A letter stands in every word: only the DSN itself would be hidden."""
+async def test_a_short_password_is_not_redacted_elsewhere(tmp_path: Path) -> None:
+    """A one-letter password occurs in every message; only the DSN is redacted."""
     async with Program(tmp_path, "") as program:
         configure(program, "postgresql://outcomes:e@127.0.0.1:1/outcomes")
         ended = await program.run("status")
@@ -143,8 +143,8 @@ async def test_a_short_password_is_accepted_and_hides_nothing_else(tmp_path: Pat
     assert "***" not in ended.err
 
 
-async def test_a_refused_password_is_not_shown(program: Program) -> None:
-    """By the server that refuses it."""
+async def test_a_wrong_password_is_not_shown(program: Program) -> None:
+    """In the message of the server that rejects it."""
     with psycopg.connect(program.dsn) as connection:
         port, name = connection.info.port, connection.info.dbname
     configure(program, f"postgresql://flow_outcomes:canary%40one%25two-%2Fthree@127.0.0.1:{port}/{name}")
@@ -157,7 +157,7 @@ async def test_a_refused_password_is_not_shown(program: Program) -> None:
 
 
 async def test_a_password_with_every_special_character_works_escaped(program: Program) -> None:
-    """As the fault says to write it."""
+    """Escaped as the fault of an invalid DSN says."""
     password = "p@%:/?#[]&= ü'\\one-two"
     with psycopg.connect(program.dsn, autocommit=True) as connection:
         port, name = connection.info.port, connection.info.dbname
@@ -176,7 +176,7 @@ async def test_a_password_with_every_special_character_works_escaped(program: Pr
 
 
 async def test_a_dsn_in_the_wrong_place_is_not_shown(tmp_path: Path) -> None:
-    """A key, a name or a host that is a DSN is repeated without its password."""
+    """A DSN as a key, a name or a host is shown without its password."""
     dsn = "postgresql://outcomes:canary one@two/three@127.0.0.1/outcomes"
     async with Program(tmp_path, "") as program:
         for other in (

@@ -1,4 +1,4 @@
-"""The configuration: what is taken, what is refused, and that no secret is told."""
+"""The configuration: valid and invalid values, and the secrecy of secrets."""
 
 import os
 import traceback
@@ -19,7 +19,7 @@ from service.errors import ConfigError
 EXAMPLE = Path(__file__).parents[3] / "config" / "flow-outcomes.example.yaml"
 SECRET = "hunter2-very-secret"
 
-LEAST = f"""
+MINIMAL = f"""
 database: {{dsn: postgresql://outcomes@db/outcomes}}
 orgs:
   acme: {{region: mypurecloud.com, client_id: me, client_secret: {SECRET}}}
@@ -35,15 +35,15 @@ def written(folder: Path, text: str) -> Path:
 
 
 def tree(**changes: Any) -> dict[str, Any]:  # noqa: ANN401
-    """The least configuration, with ``orgs__acme__page_size=1`` laid over it."""
-    least: dict[str, Any] = yaml.safe_load(LEAST)
+    """The minimal configuration with changes, given as ``orgs__acme__page_size=1``."""
+    minimal: dict[str, Any] = yaml.safe_load(MINIMAL)
     for key, value in changes.items():
         *path, last = key.split("__")
-        at = least
+        at = minimal
         for name in path:
             at = at.setdefault(name, {})
         at[last] = value
-    return least
+    return minimal
 
 
 def faults_of(config: dict[str, Any]) -> dict[str, str]:
@@ -53,19 +53,19 @@ def faults_of(config: dict[str, Any]) -> dict[str, str]:
 
 
 def test_example_is_valid_and_holds_the_defaults() -> None:
-    """The example loads, and what it shows as defaults are the defaults."""
+    """The example loads, and the values that it shows are the defaults."""
     shown = load_config(EXAMPLE, {})
-    least = config_from(tree())
-    assert shown.jobs["daily"] == least.jobs["daily"]
-    assert shown.http == least.http
-    assert shown.log == least.log
+    minimal = config_from(tree())
+    assert shown.jobs["daily"] == minimal.jobs["daily"]
+    assert shown.http == minimal.http
+    assert shown.log == minimal.log
     different = {"client_id", "client_secret"}
-    assert shown.orgs["acme"].model_dump(exclude=different) == least.orgs["acme"].model_dump(exclude=different)
+    assert shown.orgs["acme"].model_dump(exclude=different) == minimal.orgs["acme"].model_dump(exclude=different)
     assert shown.ad_hoc["recount-march"].granularity == "auto"
 
 
 def test_example_has_every_key() -> None:
-    """Each key of each section stands in the example, be it in a comment."""
+    """Each key of each section is in the example, possibly in a comment."""
     text = EXAMPLE.read_text()
     config = load_config(EXAMPLE, {})
     sections = [config, config.database, config.http, config.log, config.orgs["acme"], config.jobs["daily"]]
@@ -76,8 +76,8 @@ def test_example_has_every_key() -> None:
 
 
 def test_defaults(tmp_path: Path) -> None:
-    """What is not given is as the documentation says."""
-    config = load_config(written(tmp_path, LEAST), {})
+    """A missing key has the documented default."""
+    config = load_config(written(tmp_path, MINIMAL), {})
     acme, daily = config.orgs["acme"], config.jobs["daily"]
     assert (acme.api_url, acme.token_url) == ("https://api.mypurecloud.com", "https://login.mypurecloud.com")
     assert (acme.requests_per_second, acme.concurrency, acme.page_size) == (10, 4, 100)
@@ -93,7 +93,7 @@ def test_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "key", "says"),
+    ("changes", "key", "message"),
     [
         ({"orgs__acme__page_size": True}, "orgs.acme.page_size", "whole number"),
         ({"orgs__acme__page_size": "10"}, "orgs.acme.page_size", "whole number"),
@@ -113,10 +113,10 @@ def test_defaults(tmp_path: Path) -> None:
         ({"orgs__acme__client_secret": ""}, "orgs.acme.client_secret", "empty"),
         ({"orgs__acme__client_secret": "7-chars"}, "orgs.acme.client_secret", "at least 8 characters"),
         ({"orgs__acme__client_secret_file": "/nowhere"}, "orgs.acme.client_secret_file", "exactly one"),
-        ({"orgs__acme__flows": ["a", "a"]}, "orgs.acme.flows", "twice"),
+        ({"orgs__acme__flows": ["a", "a"]}, "orgs.acme.flows", "duplicate item"),
         ({"orgs__acme__flows": ["a", " "]}, "orgs.acme.flows.1", "empty"),
-        ({"orgs__acme__aggregates": "jobs"}, "orgs.acme.aggregates", "flow-aggregates alone"),
-        ({"orgs__Acme": yaml.safe_load(LEAST)["orgs"]["acme"]}, "orgs.Acme", "small letter"),
+        ({"orgs__acme__aggregates": "jobs"}, "orgs.acme.aggregates", "only to api: flow-aggregates"),
+        ({"orgs__Acme": yaml.safe_load(MINIMAL)["orgs"]["acme"]}, "orgs.Acme", "lowercase letter"),
         ({"orgs": {}}, "orgs", "at least one"),
         ({"orgs": []}, "orgs", "section of names"),
         ({"jobs__daily__delay": "PT59M"}, "jobs.daily.delay", "at least PT1H"),
@@ -132,7 +132,7 @@ def test_defaults(tmp_path: Path) -> None:
         ({"jobs__daily__granularity": "monthly"}, "jobs.daily.granularity", "coarser"),
         ({"jobs__daily__window": "hour"}, "jobs.daily.granularity", "hourly or auto"),
         ({"jobs__daily__window": "year"}, "jobs.daily.window", "'hour'"),
-        ({"jobs__daily__orgs": ["umbrella"]}, "jobs.daily.orgs", "known are acme"),
+        ({"jobs__daily__orgs": ["umbrella"]}, "jobs.daily.orgs", "known orgs: acme"),
         ({"ad_hoc__a-b": {"org": "x", "from": "2024-01-01", "to": "2024-01-02"}}, "ad_hoc.a-b.org", "known"),
         (
             {"ad_hoc__x": {"org": "acme", "from": date(2024, 1, 2), "to": date(2024, 1, 2)}},
@@ -150,15 +150,15 @@ def test_defaults(tmp_path: Path) -> None:
         ({"http": 8080}, "http", "section"),
     ],
 )
-def test_refused(changes: dict[str, Any], key: str, says: str) -> None:
-    """Each bad value is named by its key, with what would be right."""
+def test_invalid_value(changes: dict[str, Any], key: str, message: str) -> None:
+    """The fault names the key and describes a valid value."""
     faults = faults_of(tree(**changes))
-    assert says in faults[key]
+    assert message in faults[key]
     assert list(faults) == [key]
 
 
 def test_all_faults_at_once() -> None:
-    """Faults of single values hide none between them."""
+    """Faults of single values and of rules are reported together."""
     faults = faults_of(
         tree(
             orgs__acme__page_size="x",
@@ -182,7 +182,7 @@ def test_all_faults_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("- a\n- b\n", "mapping"),
         ("orgs: {acme: [}\n", "line 1"),
@@ -190,34 +190,34 @@ def test_all_faults_at_once() -> None:
         (f"orgs: {{acme: {{client_secret: !{SECRET} x}}}}", "line 1"),
         ("a: \x01", "UTF-8"),
         ("[" * 5000, "nested"),
-        ("orgs: &all {acme: *all}", "contains itself"),
-        ("orgs: {acme: {client_id: x, flows: &all [a, *all]}}", "contains itself"),
+        ("orgs: &all {acme: *all}", "section that contains it"),
+        ("orgs: {acme: {client_id: x, flows: &all [a, *all]}}", "section that contains it"),
     ],
 )
-def test_file_that_is_no_yaml(tmp_path: Path, text: str, says: str) -> None:
-    """A syntax error is told by its line and without quoting the file."""
+def test_invalid_yaml(tmp_path: Path, text: str, message: str) -> None:
+    """The fault names the line and quotes nothing of the file."""
     path = written(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load_config(path, {})
     (fault,) = caught.value.faults
     assert fault.key == str(path)
-    assert says in fault.message
+    assert message in fault.message
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_sections_written_once_and_used_often(tmp_path: Path) -> None:
-    """Through an alias, as deep as it may be: a variable for one of its places leaves the others alone."""
-    text = LEAST.replace("acme:", "acme: &usual").replace("jobs:", "  other: *usual\njobs:")
+def test_aliases_of_sections(tmp_path: Path) -> None:
+    """Aliases may be nested; a variable for one use of a section leaves the other uses unchanged."""
+    text = MINIMAL.replace("acme:", "acme: &usual").replace("jobs:", "  other: *usual\njobs:")
     config = load_config(written(tmp_path, text), {"FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE": "7"})
     assert {name: org.page_size for name, org in config.orgs.items()} == {"acme": 7, "other": 100}
-    often = "".join(f"x{n}: &x{n} {{a: *x{n - 1}, b: *x{n - 1}}}\n" for n in range(1, 60))
+    nested = "".join(f"x{n}: &x{n} {{a: *x{n - 1}, b: *x{n - 1}}}\n" for n in range(1, 60))
     with pytest.raises(ConfigError) as caught:
-        load_config(written(tmp_path, f"{LEAST}x0: &x0 {{a: 1}}\n{often}"), {})
+        load_config(written(tmp_path, f"{MINIMAL}x0: &x0 {{a: 1}}\n{nested}"), {})
     assert len(caught.value.faults) == 60
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """A file that is not there is one fault, not a traceback; nor is a folder."""
+    """A missing file, or a folder, is one fault and no traceback."""
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(ConfigError) as caught:
             load_config(path, {})
@@ -225,27 +225,27 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_duplicate_keys(tmp_path: Path) -> None:
-    """A key given twice is told with both lines, beside all other faults."""
-    path = written(tmp_path, LEAST + "  daily: {since: 2024-01-01, delay: PT1S}\nhttp: {port: 1, port: 2}\n")
+    """A duplicate key is reported with both lines, together with all other faults."""
+    path = written(tmp_path, MINIMAL + "  daily: {since: 2024-01-01, delay: PT1S}\nhttp: {port: 1, port: 2}\n")
     with pytest.raises(ConfigError) as caught:
         load_config(path, {})
     faults = dict(caught.value.faults)
-    assert faults["jobs.daily"] == "is given twice, in lines 6 and 7; keep one"
-    assert "twice" in faults["http.port"]
+    assert faults["jobs.daily"] == "duplicate key in lines 6 and 7; keep one"
+    assert "duplicate key" in faults["http.port"]
     assert "at least PT1H" in faults["jobs.daily.delay"]
 
 
 def test_impossible_date_is_a_fault(tmp_path: Path) -> None:
-    """A date that the calendar does not have is told by its key."""
+    """A date that the calendar does not have is reported under its key."""
     with pytest.raises(ConfigError) as caught:
-        load_config(written(tmp_path, LEAST.replace("2024-01-01", "2024-02-31")), {})
+        load_config(written(tmp_path, MINIMAL.replace("2024-01-01", "2024-02-31")), {})
     assert [fault.key for fault in caught.value.faults] == ["jobs.daily.since"]
 
 
 def test_environment_wins(tmp_path: Path) -> None:
-    """Variables take the place of the file's values; numbers, lists and sections are read from their text."""
+    """Variables override the file; numbers, lists and sections are parsed from their text."""
     config = load_config(
-        written(tmp_path, LEAST + "ad_hoc: {a-b: {org: acme, from: 2024-01-01, to: 2024-02-01}}\n"),
+        written(tmp_path, MINIMAL + "ad_hoc: {a-b: {org: acme, from: 2024-01-01, to: 2024-02-01}}\n"),
         {
             "FLOW_OUTCOMES_ORGS__ACME__CLIENT_SECRET": "0123456789",
             "FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE": "50",
@@ -276,7 +276,7 @@ def test_environment_wins(tmp_path: Path) -> None:
 
 
 def test_environment_faults(tmp_path: Path) -> None:
-    """A variable that names no setting is a fault, and a bad value is told with its variable."""
+    """A variable that names no setting is a fault; the fault of an invalid value names its variable."""
     environ = {
         "FLOW_OUTCOMES_NONSENSE": SECRET,
         "FLOW_OUTCOMES_DATABASE_DSN": SECRET,
@@ -286,7 +286,7 @@ def test_environment_faults(tmp_path: Path) -> None:
         "FLOW_OUTCOMES_HTTP": SECRET,
     }
     with pytest.raises(ConfigError) as caught:
-        load_config(written(tmp_path, LEAST), environ)
+        load_config(written(tmp_path, MINIMAL), environ)
     faults = dict(caught.value.faults)
     page_size = faults.pop("orgs.acme.page_size")
     assert page_size == "must be a whole number (set by FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE)"
@@ -296,11 +296,11 @@ def test_environment_faults(tmp_path: Path) -> None:
 
 
 def test_real_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an environment of its own the process's is read."""
+    """Without the argument, the environment of the process is used."""
     for name in [name for name in os.environ if name.startswith("FLOW_OUTCOMES_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FLOW_OUTCOMES_HTTP__PORT", "0")
-    assert load_config(written(tmp_path, LEAST)).http.port == 0
+    assert load_config(written(tmp_path, MINIMAL)).http.port == 0
 
 
 @pytest.mark.parametrize(
@@ -323,26 +323,26 @@ def test_real_environment_is_the_default(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_no_secret_in_a_fault(changes: dict[str, Any]) -> None:
-    """What was written is not repeated, in whatever place a secret was put by mistake."""
+    """No fault repeats the value, under whichever key a secret was written by mistake."""
     with pytest.raises(ConfigError) as caught:
         config_from(tree(**changes))
     error = caught.value
-    told = "".join(traceback.format_exception(error)) + str(error) + repr(error.__context__)
-    assert SECRET not in told
+    shown = "".join(traceback.format_exception(error)) + str(error) + repr(error.__context__)
+    assert SECRET not in shown
 
 
 def test_no_secret_in_repr() -> None:
-    """Neither the configuration nor the credentials show a secret when they are printed."""
+    """Printing the configuration or the credentials shows no secret."""
     config = config_from(tree(database__dsn=f"postgresql://me:{SECRET}@db/x"))
-    told = f"{config!r} {config} {config.orgs['acme'].credentials()!r} {config.model_dump()}"
-    assert SECRET not in told
+    shown = f"{config!r} {config} {config.orgs['acme'].credentials()!r} {config.model_dump()}"
+    assert SECRET not in shown
 
 
-def test_secret_file_is_read_anew(tmp_path: Path) -> None:
-    """A rotated secret is seen at the next token; a file that is gone or empty is a fault with its key."""
+def test_secret_file_is_read_again(tmp_path: Path) -> None:
+    """A rotated secret applies at the next token; a missing or empty file is a fault under its key."""
     file = tmp_path / "secret"
     file.write_text("the-first\n")
-    text = LEAST.replace(f"client_secret: {SECRET}", "client_secret_file: secret")
+    text = MINIMAL.replace(f"client_secret: {SECRET}", "client_secret_file: secret")
     acme = load_config(written(tmp_path, text), {}).orgs["acme"]
     assert acme.credentials().client_secret == "the-first"
     file.write_text("a-second\r\n")
@@ -360,7 +360,7 @@ def test_secret_file_is_read_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9000", "127.8.9.1", "[::1]:9000", "localhost:1"])
 def test_plain_http_for_loopback(host: str) -> None:
-    """Plain http is taken for this machine, and a trailing slash is dropped."""
+    """Plain http is accepted for this machine, and a trailing slash is removed."""
     assert url(f"http://{host}/") == f"http://{host}"
 
 
@@ -381,27 +381,27 @@ def test_plain_http_for_loopback(host: str) -> None:
         "",
     ],
 )
-def test_urls_refused(text: str) -> None:
-    """A URL that only looks like this machine, or is none, is refused."""
+def test_invalid_urls(text: str) -> None:
+    """An invalid URL, or one that only resembles this machine, is rejected."""
     with pytest.raises(ValueError, match="must"):
         url(text)
 
 
 def test_restart_needed() -> None:
-    """Only the database and the HTTP address cannot change while the program runs."""
+    """Only the database and the HTTP address need a restart to change."""
     config = config_from(tree())
     other = config_from(tree(http__port=1, database__pool_size=9, log__level="debug", orgs__acme__page_size=9))
     assert config.restart_needed(other) == ["database.pool_size", "http.port"]
     assert config.restart_needed(config) == []
 
 
-def test_sections_with_nothing_under_them() -> None:
-    """A section whose keys are all commented out has its defaults."""
+def test_empty_sections() -> None:
+    """A section without keys has its defaults."""
     assert config_from(tree(http=None, log=None, ad_hoc=None, orgs__acme__breaker=None)) == config_from(tree())
 
 
 def test_content_hash() -> None:
-    """A digest follows the content, not the name or the way it was written."""
+    """The digest depends on the content, not on the name or the notation."""
 
     def entry(**content: object) -> Config:
         plain = {"org": "acme", "from": date(2024, 3, 1), "to": "2024-04-01"}
@@ -414,7 +414,7 @@ def test_content_hash() -> None:
 
 
 def test_since_resolves() -> None:
-    """A date begins where the org's day does; months and years go back by the calendar."""
+    """A date starts with the org's day; months and years are calendar months and years."""
     berlin, now = ZoneInfo("Europe/Berlin"), datetime(2024, 3, 31, 12, tzinfo=UTC)
     assert since("2024-01-01").resolve(now, berlin) == datetime(2023, 12, 31, 23, tzinfo=UTC)
     assert since("P30D").resolve(now, berlin) == datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -429,7 +429,7 @@ times = st.times().map(lambda at: at.replace(second=0, microsecond=0))
 
 @given(times, times, st.datetimes(datetime(1990, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
 def test_next_open(start: Any, end: Any, at: datetime) -> None:  # noqa: ANN401
-    """The next opening is within the hours, less than a day on, and it is the first such moment."""
+    """The result is within the hours, less than a day later, and the first such instant."""
     if start == end:
         return
     hours = OffPeak(start, end)
@@ -443,7 +443,7 @@ def test_next_open(start: Any, end: Any, at: datetime) -> None:  # noqa: ANN401
 
 
 def test_off_peak_past_midnight() -> None:
-    """Hours may pass midnight; the end is not among them."""
+    """Hours may pass midnight; the end is exclusive."""
     hours = off_peak("22:00-02:00")
     assert hours is not None
     assert [hours.contains(datetime(2024, 1, 1, hour, tzinfo=UTC)) for hour in (21, 22, 0, 1, 2)] == [

@@ -1,4 +1,4 @@
-"""A DSN's faults and secrets: what libpq cannot read, or reads otherwise than meant, and what must be hidden."""
+"""A DSN's faults and secrets."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from psycopg.conninfo import conninfo_to_dict
 from service.config.dsn import fault_in, secrets_in
 
 ESCAPES = "@ as %40, % as %25"
-PORT = "a port that is no whole number"
+PORT = "a port that is not a whole number"
 PAIRS = "single quotes"
 
-BROKEN = {
+INVALID = {
     "postgresql://u:p@canary-one@host/db": ESCAPES,
     "postgresql://u:canary-one@canary-two@host/db": ESCAPES,
     "postgresql://u:canary%one@host/db": ESCAPES,
@@ -58,7 +58,7 @@ BROKEN = {
     "u:canary-one@host/db": "postgresql://USER@HOST/NAME",
 }
 
-SOUND = {
+VALID = {
     "postgresql://": set(),
     "postgresql://outcomes@db/outcomes": set(),
     "postgresql://u:@host/db": set(),
@@ -80,21 +80,21 @@ SOUND = {
 }
 
 
-@pytest.mark.parametrize("dsn", BROKEN)
-def test_a_broken_dsn_is_a_fault_that_repeats_none_of_it(dsn: str) -> None:
-    """What libpq refuses, and what it takes apart otherwise than meant; the fault says what to escape."""
+@pytest.mark.parametrize("dsn", INVALID)
+def test_the_fault_of_an_invalid_dsn_repeats_no_part_of_it(dsn: str) -> None:
+    """What libpq rejects, or splits in an unintended way; the fault says what to escape."""
     fault = fault_in(dsn)
-    assert BROKEN[dsn] in fault
+    assert INVALID[dsn] in fault
     assert fault.isprintable()
     assert not re.search("canary|one|two", fault)
 
 
-@pytest.mark.parametrize("dsn", SOUND)
-def test_a_sound_dsn_is_accepted(dsn: str) -> None:
-    """Whatever its form, and however short its password; its secrets are known as written and as decoded."""
+@pytest.mark.parametrize("dsn", VALID)
+def test_a_valid_dsn_is_accepted(dsn: str) -> None:
+    """In any form, and with a password of any length; its secrets are found as written and as decoded."""
     assert fault_in(dsn) == ""
-    assert secrets_in(dsn) >= SOUND[dsn]
-    assert bool(secrets_in(dsn) - {""}) == bool(SOUND[dsn])
+    assert secrets_in(dsn) >= VALID[dsn]
+    assert bool(secrets_in(dsn) - {""}) == bool(VALID[dsn])
 
 
 @given(
@@ -106,13 +106,13 @@ def test_a_sound_dsn_is_accepted(dsn: str) -> None:
 @example("pa/ssword")
 @example("5432/canary?password=x")
 @example("1,canary:2@3/4@five-six")
-def test_no_part_of_a_password_is_shown_as_anything_else(password: str) -> None:
-    """Written without escapes it is a fault, is read as the password, or its pieces are among the secrets."""
+def test_no_part_of_a_password_is_read_as_another_option(password: str) -> None:
+    """An unescaped password is a fault, is read as the password, or its pieces are secrets."""
     dsn = f"postgresql://outcomes:{password}@db.example:5432/outcomes"
     fault = fault_in(dsn)
     pieces = [piece for piece in re.split(r"[@%:/?&=,]", password) if len(piece) >= 6]
     if fault:
-        assert fault in {fault_in(broken) for broken in BROKEN}
+        assert fault in {fault_in(invalid) for invalid in INVALID}
         return
     read = conninfo_to_dict(dsn)
     shown = " ".join(str(value) for key, value in read.items() if key not in {"user", "password"})
