@@ -52,7 +52,7 @@ def as_text(value: object) -> object:
 
 def _text(value: object, expected: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"must be {expected}")  # noqa: TRY004 - pydantic collects only ValueError
+        raise ValueError(expected)  # noqa: TRY004 - pydantic collects only ValueError
     return value.strip()
 
 
@@ -79,15 +79,15 @@ def duration(
     """A parser of ISO 8601 durations from ``least`` to ``most``; with ``above``, longer than ``least``."""
     lower = "more than" if above else "at least"
     bounds = f"{lower} {isodate.duration_isoformat(least)} and at most {isodate.duration_isoformat(most)}"
-    expected = f"an ISO 8601 duration such as PT15M or P3D, {bounds}"
+    expected = f"must be an ISO 8601 duration such as PT15M or P3D, {bounds}"
 
     def parse(value: object) -> timedelta:
         parsed = (0, value) if isinstance(value, timedelta) else _parse_duration(_text(value, expected))
         if parsed is None:
-            raise ValueError(f"must be {expected}")
+            raise ValueError(expected)
         months, rest = parsed
         if months:
-            raise ValueError(f"must be {expected}; years and months have no fixed length, use days")
+            raise ValueError(f"{expected}; years and months have no fixed length, use days")
         if rest < least or rest > most or (above and rest == least):
             raise ValueError(f"must be {bounds}")
         return rest
@@ -123,7 +123,7 @@ class Since:
         return at.astimezone(UTC)
 
 
-_SINCE = "a date (2024-01-01), an ISO 8601 instant, or a duration back from now (P30D)"
+_SINCE = "must be a date (2024-01-01), an ISO 8601 instant, or a duration back from now (P30D)"
 
 
 def since(value: object) -> Since:
@@ -137,14 +137,14 @@ def since(value: object) -> Since:
         if text.startswith("P"):
             back = _parse_duration(text)
             if back is None or back[0] > 40 * 12 or back[1] > _LONGEST_BACK:
-                raise ValueError(f"must be {_SINCE}, at most forty years back")
+                raise ValueError(f"{_SINCE}, at most forty years back")
             return Since(months=back[0], rest=back[1])
         try:
             fixed = datetime.fromisoformat(text) if ":" in text or "T" in text else date.fromisoformat(text)
         except ValueError:
-            raise ValueError(f"must be {_SINCE}") from None
+            raise ValueError(_SINCE) from None
     if not _FIRST_YEAR <= fixed.year <= _LAST_YEAR:
-        raise ValueError(f"must be {_SINCE}, from {_FIRST_YEAR} to {_LAST_YEAR}")
+        raise ValueError(f"{_SINCE}, from {_FIRST_YEAR} to {_LAST_YEAR}")
     return Since(fixed)
 
 
@@ -208,7 +208,7 @@ def off_peak(value: object) -> OffPeak | None:
 def url(value: object) -> str:
     """Parse the root of an API: https, or plain http on this machine; the trailing slash is removed."""
     expected = "must be an https URL such as https://api.mypurecloud.com"
-    text = _text(value, expected[8:])
+    text = _text(value, expected)
     if not text.isprintable() or " " in text or "\\" in text or not text.isascii():
         raise ValueError(expected)
     try:
@@ -240,7 +240,7 @@ def is_loopback(host: str) -> bool:
 def region(value: object) -> str:
     """Parse the domain of a Genesys Cloud region."""
     expected = "must be the region's domain such as mypurecloud.com or usw2.pure.cloud, without https://"
-    text = _text(value, expected[8:]).lower()
+    text = _text(value, expected).lower()
     if not _HOST.fullmatch(text) or _is_numeric(text):
         raise ValueError(expected)
     return text
@@ -254,7 +254,7 @@ def _is_numeric(host: str) -> bool:
 def timezone(value: object) -> str:
     """Parse the name of an IANA time zone."""
     expected = "must be an IANA time zone such as UTC or Europe/Berlin"
-    text = _text(value, expected[8:])
+    text = _text(value, expected)
     if text not in available_timezones() or text == "localtime":
         raise ValueError(expected)
     return text
@@ -284,7 +284,7 @@ def path(value: object) -> Path:
     if isinstance(value, Path):
         return value
     expected = "must be a path"
-    text = _text(value, expected[8:])
+    text = _text(value, expected)
     if not text or "\0" in text:
         raise ValueError(expected)
     try:

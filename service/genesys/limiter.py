@@ -34,15 +34,16 @@ BURST = 1 / 40
 class Permit:
     """Permission to send one request; its holder reports when the request was sent."""
 
-    __slots__ = ("_limiter", "sent_at")
+    __slots__ = ("_now", "_wake", "sent_at")
 
-    def __init__(self, limiter: OrgLimiter) -> None:
-        self._limiter = limiter
+    def __init__(self, now: Callable[[], float], wake: Callable[[], None]) -> None:
+        self._now = now
+        self._wake = wake
         self.sent_at: float | None = None
 
     def sent(self) -> None:
         """Record that the request is sent now; until then it counts against every second."""
-        self._record(self._limiter.now())
+        self._record(self._now())
 
     def cancel(self) -> None:
         """Give the permit back unused; no effect once the request was sent."""
@@ -51,7 +52,7 @@ class Permit:
     def _record(self, at: float) -> None:
         if self.sent_at is None:
             self.sent_at = at
-            self._limiter._wake()  # noqa: SLF001 - a permit is a part of its limiter
+            self._wake()
 
 
 class OrgLimiter:
@@ -90,7 +91,7 @@ class OrgLimiter:
         self.requests_per_second = requests_per_second
         if spent_ago < self._period:
             for _ in range(self._count):
-                permit = Permit(self)
+                permit = Permit(self.now, self._wake)
                 permit.sent_at = self.now() - spent_ago
                 self._recent.append(permit)
 
@@ -134,7 +135,7 @@ class OrgLimiter:
                         await self._changed.wait()
                 except TimeoutError:
                     continue
-            permit = Permit(self)
+            permit = Permit(self.now, self._wake)
             self._recent.append(permit)
             return permit
 

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration or with the usage is said in one line each, and nothing else."""
+"""Each fault of the configuration or the usage is one line on standard error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from tests.support.program import SECRET, Program
 
 ORG: dict[str, Any] = {"region": "mypurecloud.com", "client_id": "me", "client_secret": SECRET}
-GOOD: dict[str, Any] = {
+VALID: dict[str, Any] = {
     "database": {"dsn": "postgresql://nobody@127.0.0.1:1/none"},
     "orgs": {"acme": ORG},
     "jobs": {"daily": {"since": "2024-01-01"}},
@@ -20,19 +20,19 @@ GOOD: dict[str, Any] = {
 
 
 def with_org(**changes: object) -> dict[str, Any]:
-    return {**GOOD, "orgs": {"acme": {**ORG, **changes}}}
+    return {**VALID, "orgs": {"acme": {**ORG, **changes}}}
 
 
 def with_job(**changes: object) -> dict[str, Any]:
-    return {**GOOD, "jobs": {"daily": {"since": "2024-01-01", **changes}}}
+    return {**VALID, "jobs": {"daily": {"since": "2024-01-01", **changes}}}
 
 
-BAD: dict[str, tuple[Any, list[str]]] = {
-    "no database": ({key: GOOD[key] for key in ("orgs", "jobs")}, ["database.dsn"]),
-    "no orgs": ({**GOOD, "orgs": {}}, ["orgs"]),
-    "unknown key": ({**GOOD, "databse": {}}, ["databse"]),
+INVALID: dict[str, tuple[Any, list[str]]] = {
+    "no database": ({key: VALID[key] for key in ("orgs", "jobs")}, ["database.dsn"]),
+    "no orgs": ({**VALID, "orgs": {}}, ["orgs"]),
+    "unknown key": ({**VALID, "databse": {}}, ["databse"]),
     "no secret": (with_org(client_secret=None), ["orgs.acme.client_secret"]),
-    "secret file away": (
+    "secret file missing": (
         with_org(client_secret=None, client_secret_file="/nowhere/at/all"),
         ["orgs.acme.client_secret_file"],
     ),
@@ -43,8 +43,8 @@ BAD: dict[str, tuple[Any, list[str]]] = {
     "no such zone": (with_org(timezone="Europe/Nowhere"), ["orgs.acme.timezone"]),
     "too coarse": (with_job(granularity="monthly"), ["jobs.daily.granularity"]),
     "delay too short": (with_job(delay="PT59M"), ["jobs.daily.delay"]),
-    "no duration": (with_job(lookback="three days"), ["jobs.daily.lookback"]),
-    "bad name": ({**GOOD, "orgs": {"Acme-1": ORG}}, ["orgs"]),
+    "invalid duration": (with_job(lookback="three days"), ["jobs.daily.lookback"]),
+    "invalid name": ({**VALID, "orgs": {"Acme-1": ORG}}, ["orgs"]),
     "three at once": (
         with_org(requests_per_second=0, page_size="many", concurrency=-1),
         ["orgs.acme.concurrency", "orgs.acme.page_size", "orgs.acme.requests_per_second"],
@@ -54,8 +54,8 @@ BAD: dict[str, tuple[Any, list[str]]] = {
 }
 
 
-async def test_bad_configuration(tmp_path: Path) -> None:
-    """Exit code 2, a line for each fault that begins with its key, no traceback, no secret, nothing on stdout."""
+async def test_invalid_configuration(tmp_path: Path) -> None:
+    """Exit code 2, a line for each fault that starts with its key, no traceback, no secret, nothing on stdout."""
     async with Program(tmp_path, "") as program:
         commands = [
             ("run", "--once"),
@@ -64,19 +64,19 @@ async def test_bad_configuration(tmp_path: Path) -> None:
             ("backfill", "--org", "acme", "--from", "2024-01-01", "--to", "2024-02-01"),
         ]
 
-        async def try_out(number: int, name: str, tree: object) -> tuple[str, int, str, str]:
+        async def run_with(number: int, name: str, tree: object) -> tuple[str, int, str, str]:
             file = tmp_path / f"{number}.yaml"
             file.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
             ended = await program.run(*commands[number % len(commands)], "--config", str(file))
             return name, ended.code, ended.out, ended.err
 
-        cases = list(enumerate(BAD.items()))
+        cases = list(enumerate(INVALID.items()))
         for start in range(0, len(cases), 3):
             done = await asyncio.gather(
-                *(try_out(number, name, tree) for number, (name, (tree, _)) in cases[start : start + 3])
+                *(run_with(number, name, tree) for number, (name, (tree, _)) in cases[start : start + 3])
             )
             for name, code, out, err in done:
-                keys = BAD[name][1]
+                keys = INVALID[name][1]
                 assert (code, out) == (2, ""), (name, code, out, err)
                 assert "Traceback" not in err
                 assert SECRET not in err
@@ -87,7 +87,7 @@ async def test_bad_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "name"),
     [
         ([], "COMMAND"),
         (["rum"], "rum"),
@@ -97,18 +97,18 @@ async def test_bad_configuration(tmp_path: Path) -> None:
         (["simulate", "--port", "65536"], "--port"),
     ],
 )
-async def test_bad_usage(tmp_path: Path, arguments: list[str], named: str) -> None:
-    """Exit code 2 and one line on standard error that names what is wrong."""
+async def test_invalid_usage(tmp_path: Path, arguments: list[str], name: str) -> None:
+    """Exit code 2 and one line on standard error that names the argument."""
     async with Program(tmp_path, "") as program:
         ended = await (await program.start_bare(*arguments)).end()
     assert (ended.code, ended.out) == (2, "")
     assert len(ended.err.splitlines()) == 1
-    assert named in ended.err
+    assert name in ended.err
 
 
-async def test_bad_values_of_a_usage_are_told_all_at_once(program: Program) -> None:
-    """Exit code 2, and a line for each that names its argument."""
-    program.config.write_text(yaml.safe_dump(GOOD))
+async def test_all_invalid_arguments_are_reported_at_once(program: Program) -> None:
+    """Exit code 2, and a line for each that names the argument."""
+    program.config.write_text(yaml.safe_dump(VALID))
     ended = await program.run("backfill", "--org", "other", "--from", "P3D", "--to", "2024-13-01")
     assert (ended.code, ended.out) == (2, "")
     assert [line.partition(":")[0] for line in ended.err.splitlines()] == ["--org", "--from", "--to"]
@@ -116,9 +116,9 @@ async def test_bad_values_of_a_usage_are_told_all_at_once(program: Program) -> N
     assert (ended.code, ended.out, ended.err) == (2, "", "--to: must be later than --from 2024-02-01\n")
 
 
-async def test_the_environment_wins(program: Program) -> None:
-    """A value of the environment wins over the file's, and what is wrong with it is told under its variable."""
-    program.config.write_text(yaml.safe_dump(GOOD))
+async def test_the_environment_overrides_the_file(program: Program) -> None:
+    """A fault of its value names the variable."""
+    program.config.write_text(yaml.safe_dump(VALID))
     ended = await program.run("migrate", environment={"FLOW_OUTCOMES_DATABASE__DSN": program.dsn})
     assert (ended.code, ended.out, ended.err) == (0, "the schema is up to date\n", "")
     ended = await program.run("migrate", environment={"FLOW_OUTCOMES_ORGS__ACME__PAGE_SIZE": "none"})

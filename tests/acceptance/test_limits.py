@@ -1,4 +1,4 @@
-"""The org's limit and the server's refusals: what is waited out, what is given up, what is remembered."""
+"""The org's limit, and failures of the server: which are waited out, which end the run, which are kept."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ OPEN = SimulatedOrg(requests_per_second=None, centre=GeneratedCentre(seed=2, flo
 
 @pytest.mark.alone
 async def test_the_limit_is_kept_and_used(program: Program) -> None:
-    """In no second more than ten requests, tokens and the next process included; 97 % of them used by a backlog.
+    """No second has more than ten requests, tokens and the next process included; a backlog uses 97 % of them.
 
-    Meanwhile an org that another process holds is waited for, thirty seconds, and then left to that one.
+    Meanwhile another run waits 30 s for an org that another process holds, and then skips it.
     """
     orgs = {
         "acme": SimulatedOrg(centre=GeneratedCentre(seed=4, flows=60, outcomes=3), requests_per_second=10),
@@ -39,9 +39,9 @@ async def test_the_limit_is_kept_and_used(program: Program) -> None:
             orgs={"held": {}},
             ad_hoc={"one": {"org": "held", "from": FIRST, "to": FIRST + timedelta(days=2)}},
         )
-        left = await other.start("run", "--once")
+        skipping = await other.start("run", "--once")
         program.configure(simulator, orgs={"acme": {"page_size": 20, "requests_per_second": 10}})
-        # a machine that stalls delays what the server stamps: of three tries one has to be undisturbed
+        # a busy machine delays the server's time stamps: one of three attempts has to meet the limit
         for span in (("2024-01-01", "2024-02-22"), ("2024-04-01", "2024-05-23"), ("2024-07-01", "2024-08-22")):
             simulator.arrivals.clear()
             ended = await program.run("backfill", "--org", "acme", "--from", span[0], "--to", span[1])
@@ -58,7 +58,7 @@ async def test_the_limit_is_kept_and_used(program: Program) -> None:
                 break
         assert kept
         assert rate >= 9.7
-        ended = await left.end()
+        ended = await skipping.end()
         assert (ended.code, ended.err) == (1, "")
         assert len(ended.told("org_locked_elsewhere", org="held")) == 1
         assert not [each for each in simulator.arrivals if each.org == "held"]
@@ -66,7 +66,7 @@ async def test_the_limit_is_kept_and_used(program: Program) -> None:
 
 
 async def test_two_processes_at_once(program: Program) -> None:
-    """Two runs on one database share the orgs: never over the limit, no query twice in flight, all stored."""
+    """Two runs on one database share the orgs: the limit holds, no query is in flight twice, all is stored."""
     orgs = {
         name: SimulatedOrg(centre=GeneratedCentre(seed=seed, flows=5), requests_per_second=10, latency=0.05)
         for seed, name in enumerate(("acme", "beta"))
@@ -91,8 +91,8 @@ async def test_two_processes_at_once(program: Program) -> None:
     assert len(windows) in (28, 30)
 
 
-async def test_refusals_that_pass_and_some_that_do_not(program: Program) -> None:
-    """A short Retry-After is waited out, a long one remembered; what is broken is given up, and harms no other."""
+async def test_transient_and_lasting_failures(program: Program) -> None:
+    """A short Retry-After is waited out, a long one is kept; an org that fails is skipped and affects no other."""
     faults = {
         "short": Faults(throttled=Fault("2", page=2, times=1)),
         "long": Faults(throttled=Fault("600", page=2, times=1)),
@@ -143,8 +143,8 @@ async def test_refusals_that_pass_and_some_that_do_not(program: Program) -> None
             name: [each["last_error"] for each in program.windows(name) if each["state"] != "complete"]
             for name in orgs
         }
-        whole = {"short", "absent", "odd", "gateway", "resets", "renewed", "login_slow", "lifetime", "fine"}
-        assert {name for name, found in errors.items() if not found} == whole
+        complete = {"short", "absent", "odd", "gateway", "resets", "renewed", "login_slow", "lifetime", "fine"}
+        assert {name for name, found in errors.items() if not found} == complete
         assert len(errors["slow"]) == len(errors["drips"]) == len(errors["stale"]) == len(errors["login_odd"]) == 1
         assert "within 1 s" in str(errors["slow"])
         assert "within 1 s" in str(errors["drips"])
@@ -157,44 +157,44 @@ async def test_refusals_that_pass_and_some_that_do_not(program: Program) -> None
         assert "503" in str(errors["broken"])
         assert len(ended.told("circuit_opened", org="broken")) == 1
         assert simulator.hold_violations == 0
-        asked = {name: [each for each in simulator.arrivals if each.org == name] for name in orgs}
-        assert len([each for each in asked["forbidden"] if each.status == 403]) == 2
-        assert len([each for each in asked["locked_out"] if each.kind == "token"]) == 1
-        assert len([each for each in asked["broken"] if each.kind == "query"]) == 4
-        assert len([each for each in asked["stale"] if each.status == 401]) == 2
+        requests = {name: [each for each in simulator.arrivals if each.org == name] for name in orgs}
+        assert len([each for each in requests["forbidden"] if each.status == 403]) == 2
+        assert len([each for each in requests["locked_out"] if each.kind == "token"]) == 1
+        assert len([each for each in requests["broken"] if each.kind == "query"]) == 4
+        assert len([each for each in requests["stale"] if each.status == 401]) == 2
         for name in orgs:
             for fault in Faults.__dataclass_fields__:
                 simulator.switch(fault, None, org=name)
-        simulator.orgs["long"].hold.tell(asked["long"][-1].at, 600)
-        held = len(asked["long"])
+        simulator.orgs["long"].hold.tell(requests["long"][-1].at, 600)
+        before = len(requests["long"])
         ended = await program.run("run", "--once")
         assert ended.code == 1
-        assert len([each for each in simulator.arrivals if each.org == "long"]) == held
+        assert len([each for each in simulator.arrivals if each.org == "long"]) == before
         failed = {each["org"] for each in program.windows() if each["state"] != "complete"}
         assert failed == {"long", "forbidden", "locked_out"}
         assert simulator.in_flight_violations == 0
 
 
-async def test_a_long_hold_is_told(program: Program) -> None:
-    """A job that is held back for long says so where a reader of the table looks."""
+async def test_a_long_pause_is_reported(program: Program) -> None:
+    """The windows of a rate-limited job have the reason in ``last_error``."""
     orgs = {"acme": replace(OPEN, faults=Faults(throttled=Fault("900", request=1)))}
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
         program.configure(simulator, jobs={"daily": {"since": "P3D", "off_peak": None}})
         ended = await program.run("run", "--once")
         assert (ended.code, simulator.orgs["acme"].fired["throttled"]) == (1, 1)
         assert len(ended.told("rate_limited", org="acme", retry_after=900)) == 1
-        hold = program.rows(
+        pause = program.rows(
             "SELECT extract(epoch FROM held_until - now())::float8 AS s FROM flow_outcomes.org_lease"
         )
-        assert 880 < hold[0]["s"] <= 900
+        assert 880 < pause[0]["s"] <= 900
         assert len(simulator.arrivals) == 2
     windows = program.windows()
     assert "900 s" in " ".join(str(each["last_error"]) for each in windows)
     assert all(each["window_end"] <= today() and each["state"] != "complete" for each in windows)
 
 
-async def test_what_took_too_long_together_is_asked_for_one_by_one(program: Program) -> None:
-    """It is dropped until the next cycle, as a query is that is late, and then no window waits for the others."""
+async def test_windows_whose_query_timed_out_are_requested_one_by_one(program: Program) -> None:
+    """The query is dropped until the next cycle, which sends one query for each window."""
     orgs = {"acme": replace(OPEN, faults=Faults(slow=Fault(30, request=2, times=1)))}
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
         program.configure(
@@ -217,6 +217,5 @@ async def test_what_took_too_long_together_is_asked_for_one_by_one(program: Prog
         assert {each["state"] for each in program.windows("acme")} == {"complete"}
         simulator.arrivals.clear()
         ended = await program.run("run", "--once")
-        assert (
-            len([each for each in simulator.arrivals if each.kind == "query"]) == 1
-        )  # the lookback, together again
+        queries = [each for each in simulator.arrivals if each.kind == "query"]
+        assert len(queries) == 1, "the lookback is one query again"

@@ -1,4 +1,4 @@
-"""Refusals that have a way round: too fine, too large, a cursor that has gone."""
+"""Rejected queries that can be requested differently: too fine, too large, an expired cursor."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ ORGS = {
 DAYS = dict.fromkeys(ORGS, 10) | {"coarser": 2, "coarser_once": 2}
 
 
-async def test_ways_round_a_refusal(program: Program) -> None:
-    """Halved and remembered, begun again twice at most, coarser once: as the source has it, or a reason."""
+async def test_a_rejected_query_is_split_restarted_or_coarsened(program: Program) -> None:
+    """Split, restarted twice at most, coarser once: the figures are complete, or a reason is given."""
     async with Simulator(SimulatorConfig(orgs=ORGS)) as simulator:
         program.configure(
             simulator,
@@ -71,26 +71,28 @@ async def test_ways_round_a_refusal(program: Program) -> None:
         assert len(ended.told("window_restarted", org="expires_thrice")) == 2
         adjusted = {line["org"]: line["granularity"] for line in ended.told("granularity_adjusted")}
         assert adjusted == {"coarser": "daily", "coarser_once": "daily", "coarser_month": "monthly"}
-        refused = _refused(simulator, "halved"), _refused(simulator, "by_flows")
-        assert refused == (5, 3)
-        asked = len(simulator.arrivals)
+        rejected = _rejected(simulator, "halved"), _rejected(simulator, "by_flows")
+        assert rejected == (5, 3)
+        requests = len(simulator.arrivals)
         for name in ("halved", "by_flows"):
             again = await program.run(
                 "backfill", "--org", name, "--from", "2024-01-01", "--to", "2024-01-11", "--granularity", "daily"
             )
             assert again.code == 0
-        assert len(simulator.arrivals) > asked
-        assert (_refused(simulator, "halved"), _refused(simulator, "by_flows")) == refused, "learned"
+        assert len(simulator.arrivals) > requests
+        assert (_rejected(simulator, "halved"), _rejected(simulator, "by_flows")) == rejected, (
+            "the split was not remembered"
+        )
         for name in set(ORGS) - set(failed):
             (window,) = program.windows(name)
             step = window["granularity"]
-            found = simulator.truth(window["window_start"], window["window_end"], step, org=name)
+            truth = simulator.truth(window["window_start"], window["window_end"], step, org=name)
             stored = {
                 key: row["outcome_count"]
                 for key, row in program.stored(name, step).items()
                 if row["outcome_count"] is not None
             }
-            assert stored == {key: count for key, (count, _) in found.items()}, name
+            assert stored == {key: count for key, (count, _) in truth.items()}, name
             assert window["state"] == "complete"
         for name in failed:
             assert program.rows("SELECT 1 FROM flow_outcomes.flow_outcome WHERE org = %s", name) == []
@@ -103,23 +105,23 @@ async def test_ways_round_a_refusal(program: Program) -> None:
     assert (month["window_end"] - month["window_start"]).days == 31
 
 
-def _refused(simulator: Simulator, org: str) -> int:
+def _rejected(simulator: Simulator, org: str) -> int:
     return sum(each.org == org and each.status == 400 for each in simulator.arrivals)
 
 
 class BusyCentre(StaticCentre):
-    """One day of it is too large to be told, by itself or with others."""
+    """A centre of which one day is too large for a response."""
 
-    refused = 0
+    rejected = 0
 
     def snapshot(self) -> BusyCentre:
-        """Itself: nothing changes while it is read."""
+        """The centre itself, which does not change."""
         return self
 
     def tally(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
-        """What was reported; a refusal where the day is in it."""
+        """What was reported; an error where the span includes the day."""
         if start <= round(BUSY.timestamp() * 1000) < end:
-            self.refused += 1
+            self.rejected += 1
             raise cardinality_exceeded(100_000, 1)
         return super().tally(flow_id, start, end, at)
 
@@ -127,8 +129,8 @@ class BusyCentre(StaticCentre):
 BUSY = today() - timedelta(days=3)
 
 
-async def test_a_job_whose_days_are_too_many_or_one_too_large(program: Program) -> None:
-    """What passes is learned for windows joined another way; a day too large by itself fails alone."""
+async def test_a_job_with_too_many_days_or_one_day_too_large(program: Program) -> None:
+    """The size that passes applies to other groups of windows; a day that is too large by itself fails alone."""
     figures = {(f"f{flow}", today() - timedelta(days=back)): {"A": 1} for back in range(1, 9) for flow in range(3)}
     busy = BusyCentre(figures)
     orgs = {
@@ -142,31 +144,34 @@ async def test_a_job_whose_days_are_too_many_or_one_too_large(program: Program) 
             simulator.arrivals.clear()
             ended = await program.run("run", "--once")
             assert (ended.code, ended.err) == (1, "")
-            assert bool(_refused(simulator, "many")) is not again
+            assert bool(_rejected(simulator, "many")) is not again
             assert {each["state"] for each in program.windows("many")} == {"complete"}
             failed = [each for each in program.windows("busy") if each["state"] != "complete"]
             assert [each["window_start"] for each in failed] == [BUSY]
             assert "cardinality" in failed[0]["last_error"].lower()
             assert len(ended.told("window_failed")) == 1
-            assert busy.refused
-        assert _refused(simulator, "busy") == 1, "asked alone"
+            assert busy.rejected
+        assert _rejected(simulator, "busy") == 1, "requested alone"
 
 
-async def test_a_job_keeps_to_its_windows(program: Program) -> None:
-    """Joined windows that are refused are asked one by one; a job's window refused alone fails with the reason."""
+async def test_a_job_keeps_its_windows(program: Program) -> None:
+    """Rejected groups of windows are requested one by one; a window rejected alone fails with the reason."""
     now = today()
 
     def centre() -> RecordingCentre:
-        found = RecordingCentre()
+        filled = RecordingCentre()
         for back in range(1, 9):
             for flow in range(4):
                 hours = {now - timedelta(days=back, hours=-hour): hour for hour in range(0, 24, 5)}
                 for hour, number in hours.items():
-                    found.put(f"flow-{flow}", hour, {"A": 3 + number, "B": 2 * back, f"only {back}": 1})
-        return found
+                    filled.put(f"flow-{flow}", hour, {"A": 3 + number, "B": 2 * back, f"only {back}": 1})
+        return filled
 
     centres = {name: centre() for name in ("joined", "alone", "never_daily", "auto", "always", "never")}
-    orgs = {name: SimulatedOrg(centre=found, requests_per_second=None) for name, found in centres.items()}
+    orgs = {
+        name: SimulatedOrg(centre=centre_of_org, requests_per_second=None)
+        for name, centre_of_org in centres.items()
+    }
     orgs["alone"] = replace(orgs["alone"], granularity_limits=(7, 1, 7))
     orgs["never_daily"] = replace(orgs["never_daily"], faults=Faults(granularity_refused=Fault("daily")))
     modes = {"auto": "auto", "always": "always", "never": "never"}
@@ -187,7 +192,7 @@ async def test_a_job_keeps_to_its_windows(program: Program) -> None:
         rows = {}
         for name in orgs:
             windows = program.windows(name)
-            assert len(windows) in (8, 9), name  # the ninth, where the day before yesterday's hour has not rested
+            assert len(windows) in (8, 9), name  # nine, where the newest window has not settled at the first run
             states = {each["state"] for each in windows}
             if name == "never_daily":
                 assert states == {"failed"}
@@ -206,11 +211,11 @@ async def test_a_job_keeps_to_its_windows(program: Program) -> None:
             assert rows[name] == {key: count for key, (count, _) in truth.items()}, name
             assert len(rows[name]) == 4 * 3 * 8
         assert simulator.orgs["alone"].fired["granularity_refused"] == 0
-        asked = {
+        queries = {
             name: sum(each.org == name and each.kind == "query" for each in simulator.arrivals) for name in orgs
         }
-        assert asked["joined"] == 2  # one to learn the size of an answer, one for all the others
-        assert asked["alone"] >= 9
+        assert queries["joined"] == 2  # one to learn the size of a response, one for all other windows
+        assert queries["alone"] >= 9
         hashes = {each["query_hash"] for each in program.windows("joined")}
         assert len(hashes) == 2
         assert rows["auto"] == rows["always"] == rows["never"]

@@ -1,4 +1,4 @@
-"""A client's secret is changed while the daemon runs."""
+"""Rotation of a client secret while the daemon runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = "the-new-secret"
 
 @pytest.mark.parametrize("from_file", [True, False], ids=["a file", "the configuration"])
 async def test_a_secret_is_rotated(program: Program, tmp_path: Path, *, from_file: bool) -> None:
-    """A secret in a file is seen without a signal, one in the configuration at the reload."""
+    """A secret in a file applies without a signal, one in the configuration at the reload."""
     simulator = Simulator(SimulatorConfig(orgs={"acme": SimulatedOrg(client_secret=SECRET, flows=2)}))
     file = tmp_path / "secret"
     file.write_text("the-old-secret\n")

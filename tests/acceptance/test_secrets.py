@@ -1,4 +1,4 @@
-"""A secret is found nowhere, not even where a server's error text repeats it."""
+"""No secret is logged or stored, also where a server's error text repeats it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simu
 from tests.support.program import SECRET, Program
 
 FAULTS = {
-    **{f"says_{status}": Faults(hostile_error=Fault(status, page=2)) for status in (400, 401, 403, 404, 500, 503)},
-    "says_410": Faults(hostile_error=Fault(410, page=1)),
+    **{
+        f"repeats_{status}": Faults(hostile_error=Fault(status, page=2))
+        for status in (400, 401, 403, 404, 500, 503)
+    },
+    "repeats_410": Faults(hostile_error=Fault(410, page=1)),
     "login": Faults(token_hostile=Fault()),
 }
 
@@ -67,10 +70,10 @@ async def test_no_secret_is_repeated(program: Program) -> None:
 
 
 class Echo:
-    """An API that knows no better than to say in its pages what it was sent."""
+    """An API whose pages repeat the secrets that it received."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.secrets: list[str] = []
         app = web.Application()
         app.router.add_post("/oauth/token", self._token)
         app.router.add_post("/api/v2/analytics/query-builder/query", self._query)
@@ -78,28 +81,32 @@ class Echo:
 
     async def _token(self, request: web.Request) -> web.Response:
         basic = request.headers["Authorization"].split()[1]
-        self.said += [basic, base64.b64decode(basic).decode().split(":")[1], "canary-token-77aa01f3c9"]
-        return web.json_response({"access_token": self.said[-1], "expires_in": 3600})
+        self.secrets += [basic, base64.b64decode(basic).decode().split(":")[1], "canary-token-77aa01f3c9"]
+        return web.json_response({"access_token": self.secrets[-1], "expires_in": 3600})
 
     async def _query(self, request: web.Request) -> web.Response:
         builder = json.loads(await request.text())["queryBuilder"]
-        start, said = builder["dateFrom"], " ".join(self.said)
-        refused = {"group": {"flow-id": "f"}, "interval": said, "metrics": {"flow-outcomes": {"A": {"count": 1}}}}
-        twice: list[dict[str, Any]] = [
+        start, secrets = builder["dateFrom"], " ".join(self.secrets)
+        rejected = {
+            "group": {"flow-id": "f"},
+            "interval": secrets,
+            "metrics": {"flow-outcomes": {"A": {"count": 1}}},
+        }
+        conflicting: list[dict[str, Any]] = [
             {
-                "group": {"flow-id": said},
+                "group": {"flow-id": secrets},
                 "interval": f"{start}/{builder['dateTo']}",
-                "metrics": {"flow-outcomes": {said: {"count": count}}},
+                "metrics": {"flow-outcomes": {secrets: {"count": count}}},
             }
             for count in (1, 2)
         ]
         return web.json_response(
-            {"nextPageToken": None, "data": twice if start.startswith("2024-01-01") else [refused]}
+            {"nextPageToken": None, "data": conflicting if start.startswith("2024-01-01") else [rejected]}
         )
 
 
 async def test_no_secret_is_repeated_from_a_page(program: Program) -> None:
-    """Not in the reason why it cannot be believed, nor in an entry that is kept as it came."""
+    """Neither in the reason of a failure nor in a rejected entry."""
     echo = Echo()
     async with echo.server:
         url = str(echo.server.make_url("")).rstrip("/")
@@ -109,18 +116,18 @@ async def test_no_secret_is_repeated_from_a_page(program: Program) -> None:
             "database": {"dsn": program.dsn},
             "orgs": {"acme": org},
             "ad_hoc": {
-                "twice": {**span, "from": "2024-01-01", "to": "2024-01-02"},
-                "refused": {**span, "from": "2024-03-01", "to": "2024-03-02"},
+                "conflicting": {**span, "from": "2024-01-01", "to": "2024-01-02"},
+                "rejected": {**span, "from": "2024-03-01", "to": "2024-03-02"},
             },
         }
         program.config.write_text(yaml.safe_dump(tree))
         ended = await program.run("run", "--once")
-    assert len(echo.said) == 3
-    twice, refused = program.windows()
-    assert (twice["state"], "[redacted]" in twice["last_error"]) == ("failed", True)
-    assert (refused["state"], refused["rejected"]) == ("complete", 1)
+    assert len(echo.secrets) == 3
+    conflicting, rejected = program.windows()
+    assert (conflicting["state"], "[redacted]" in conflicting["last_error"]) == ("failed", True)
+    assert (rejected["state"], rejected["rejected"]) == ("complete", 1)
     (entry,) = program.rows("SELECT entry, reason FROM flow_outcomes.rejected_entry")
     assert "[redacted] [redacted] [redacted]" in entry["entry"]
-    assert len(ended.told("entry_rejected", org="acme", query_hash=refused["query_hash"])) == 1
-    for said in echo.said:
-        assert said not in ended.out + str(twice) + str(entry)
+    assert len(ended.told("entry_rejected", org="acme", query_hash=rejected["query_hash"])) == 1
+    for secret in echo.secrets:
+        assert secret not in ended.out + str(conflicting) + str(entry)

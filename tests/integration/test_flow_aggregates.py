@@ -1,4 +1,4 @@
-"""An org reached through the public API: the same figures, the same guarantees."""
+"""An org on the flow-aggregates API: the same figures, the same guarantees."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ Row = dict[str, Any]
 Key = tuple[str, str, datetime, str]
 
 
-class Desk:
-    """Runs what is due with one configuration, and reads what is stored."""
+class Installation:
+    """One configuration and database: runs what is due, and reads what is stored."""
 
     def __init__(self, folder: Path, dsn: str) -> None:
         self.file = folder / "flow-outcomes.yaml"
         self.dsn = dsn
-        self.told: list[tuple[str, Row]] = []
+        self.emitted: list[tuple[str, Row]] = []
 
     def configure(
         self, simulator: Simulator, orgs: Mapping[str, Mapping[str, object]], **ad_hoc: Mapping[str, object]
     ) -> Config:
-        """Write the configuration, and read it."""
+        """Write the configuration, and load it."""
         tree = {
             "database": {"dsn": self.dsn},
             "orgs": {
@@ -78,14 +78,14 @@ class Desk:
         name: str = "span",
         first: date = date(2024, 5, 6),
     ) -> int:
-        """One catch-up of an ad hoc span for each org; the exit code."""
+        """Run an ad hoc span for each org; the exit code."""
         span = {"from": first, "to": first + timedelta(days=days), "granularity": granularity}
         config = self.configure(simulator, orgs, **{f"{name}_{org}": {"org": org, **span} for org in orgs})
-        self.told = []
-        return await run_once(config, lambda event, **context: self.told.append((event, context)))
+        self.emitted = []
+        return await run_once(config, lambda event, **context: self.emitted.append((event, context)))
 
     def events(self, event: str) -> list[Row]:
-        return [context for told, context in self.told if told == event]
+        return [context for name, context in self.emitted if name == event]
 
     def rows(self, query: str, *parameters: object) -> list[Row]:
         with psycopg.connect(self.dsn, row_factory=dict_row, options="-c timezone=UTC") as connection:
@@ -98,7 +98,7 @@ class Desk:
         }
 
     def counts(self, org: str) -> dict[Key, int]:
-        """What was counted, zeros left out: one API tells them and the other does not."""
+        """The counts without zeros, which only one of the APIs reports."""
         return {key: row["outcome_count"] for key, row in self.stored(org).items() if row["outcome_count"]}
 
     def commit(self, statement: str) -> None:
@@ -107,14 +107,14 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, database: str) -> Desk:
-    return Desk(tmp_path, database)
+def installation(tmp_path: Path, database: str) -> Installation:
+    return Installation(tmp_path, database)
 
 
-async def test_either_api_gives_the_same_counts(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Query, jobs with small pages, groups split by what was not asked for, and the query builder.
+async def test_both_apis_give_the_same_counts(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries, jobs with small pages, groups split by an unrequested dimension, and the query builder.
 
-    However much of it is held in memory.
+    Also where little is held in memory.
     """
     monkeypatch.setattr(staging, "MEMORY", 100)
     org = replace(OPEN, centre=GeneratedCentre(seed=5, flows=20, outcomes=2))
@@ -126,7 +126,7 @@ async def test_either_api_gives_the_same_counts(desk: Desk, monkeypatch: pytest.
         "media_jobs": replace(org, extra_dimension=True),
     }
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
-        code = await desk.run(
+        code = await installation.run(
             simulator,
             {
                 "builder": {"api": "query-builder"},
@@ -136,15 +136,15 @@ async def test_either_api_gives_the_same_counts(desk: Desk, monkeypatch: pytest.
                 "media_jobs": {"aggregates": "jobs", "page_size": 70},
             },
         )
-        assert (code, desk.events("window_failed")) == (0, [])
+        assert (code, installation.events("window_failed")) == (0, [])
         jobs = simulator.public.jobs["media_jobs"]
         assert (jobs.begun, jobs.deleted, len(jobs.known)) == (1, 1, 0)
-    expected = desk.counts("builder")
+    expected = installation.counts("builder")
     assert len(expected) > 300
     for name in ("query", "jobs", "media", "media_jobs"):
-        assert desk.counts(name) == expected, name
-    by_part = desk.stored("media_jobs")
-    for key, row in desk.stored("query").items():
+        assert installation.counts(name) == expected, name
+    by_part = installation.stored("media_jobs")
+    for key, row in installation.stored("query").items():
         other = by_part[key]
         for column in ("success_count", "failure_count", "outcome_id", "outcome_share", "outcome_percentage"):
             assert row[column] == other[column], (key, column)
@@ -154,11 +154,11 @@ async def test_either_api_gives_the_same_counts(desk: Desk, monkeypatch: pytest.
             values.get("SUCCESS", 0),
             values.get("FAILURE", 0),
         )
-    assert {row["outcome_id"] for row in desk.stored("builder").values()} == {None}
+    assert {row["outcome_id"] for row in installation.stored("builder").values()} == {None}
 
 
-async def test_hours_and_months_of_a_time_zone(desk: Desk) -> None:
-    """Cut where the org's time zone does, over a change of the clocks, flows named or not."""
+async def test_hours_and_months_of_a_time_zone(installation: Installation) -> None:
+    """Buckets follow the org's time zone across a change of daylight saving time."""
     centre = GeneratedCentre(seed=6, flows=4, outcomes=2)
     org = replace(OPEN, centre=centre, timezone="Europe/Berlin")
     orgs = {"builder": org, "query": org, "jobs": org}
@@ -166,7 +166,7 @@ async def test_hours_and_months_of_a_time_zone(desk: Desk) -> None:
     shape = {"timezone": "Europe/Berlin", "flows": flows}
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
         for granularity, days in (("hourly", 3), ("daily", 20), ("monthly", 60)):
-            code = await desk.run(
+            code = await installation.run(
                 simulator,
                 {
                     "builder": {**shape, "api": "query-builder"},
@@ -178,14 +178,14 @@ async def test_hours_and_months_of_a_time_zone(desk: Desk) -> None:
                 name=granularity,
                 first=date(2024, 3, 30),
             )
-            assert (code, desk.events("window_failed")) == (0, [])
-    expected = desk.counts("builder")
+            assert (code, installation.events("window_failed")) == (0, [])
+    expected = installation.counts("builder")
     assert {key[0] for key in expected} == set(flows)
-    assert desk.counts("query") == desk.counts("jobs") == expected
+    assert installation.counts("query") == installation.counts("jobs") == expected
 
 
-async def test_what_is_too_large_is_halved_and_remembered(desk: Desk) -> None:
-    """Down to single buckets, for 413 and 504 alike; the next cycle does not ask the whole again."""
+async def test_a_query_that_is_too_large_is_split_and_the_split_remembered(installation: Installation) -> None:
+    """Down to single buckets, for 413 and 504 alike; the next cycle starts with the halves."""
     centre = GeneratedCentre(seed=7, flows=3, outcomes=2)
     orgs = {
         "bound": replace(OPEN, centre=centre, cardinality=3),
@@ -197,41 +197,41 @@ async def test_what_is_too_large_is_halved_and_remembered(desk: Desk) -> None:
     settings: dict[str, dict[str, object]] = {name: {"flows": []} for name in orgs}
     settings["jobs"] = settings["slow_jobs"] = {"aggregates": "jobs"}
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
-        assert await desk.run(simulator, settings, days=4) == 0
-        asked = {name: [a for a in simulator.arrivals if a.org == name] for name in orgs}
-        queries = {name: [a.status for a in asked[name] if a.kind == "aggregates"] for name in orgs}
+        assert await installation.run(simulator, settings, days=4) == 0
+        requests = {name: [a for a in simulator.arrivals if a.org == name] for name in orgs}
+        queries = {name: [a.status for a in requests[name] if a.kind == "aggregates"] for name in orgs}
         assert queries["bound"] == [400, 400, 200, 200, 400, 200, 200]
         assert queries["slow"] == [504, 200, 200]
         assert queries["large"] == [413, 200, 200]
         assert simulator.public.jobs["jobs"].begun == simulator.public.jobs["slow_jobs"].begun == 2
         assert simulator.fired == {"server_error": 2, "cardinality_refused": 1}
-        assert not desk.events("retry_scheduled")
+        assert not installation.events("retry_scheduled")
         simulator.arrivals.clear()
-        desk.commit("UPDATE flow_outcomes.extraction_window SET requests = requests + 1")
-        assert await desk.run(simulator, settings, days=4) == 0
+        installation.commit("UPDATE flow_outcomes.extraction_window SET requests = requests + 1")
+        assert await installation.run(simulator, settings, days=4) == 0
         assert {a.status for a in simulator.arrivals if a.kind == "aggregates"} == {200}
-    assert len({tuple(sorted(desk.counts(name).items())) for name in orgs}) == 1
+    assert len({tuple(sorted(installation.counts(name).items())) for name in orgs}) == 1
 
 
-async def test_a_bad_hour_of_the_servers_is_not_remembered(desk: Desk) -> None:
-    """A 504 down to a single bucket fails the window; the next cycle asks the whole again."""
+async def test_a_split_after_an_outage_is_not_remembered(installation: Installation) -> None:
+    """A 504 down to a single bucket fails the window; the next cycle starts with the complete query."""
     org = replace(OPEN, faults=Faults(server_error=Fault(504)))
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
-        assert await desk.run(simulator, {"acme": {}}, days=4) == 1
-        assert desk.rows("SELECT * FROM flow_outcomes.query_cut") == []
+        assert await installation.run(simulator, {"acme": {}}, days=4) == 1
+        assert installation.rows("SELECT * FROM flow_outcomes.query_cut") == []
         simulator.switch("server_error", None)
         simulator.arrivals.clear()
-        assert await desk.run(simulator, {"acme": {}}, days=4) == 0
+        assert await installation.run(simulator, {"acme": {}}, days=4) == 0
         assert [a.status for a in simulator.arrivals if a.kind == "aggregates"] == [200]
 
 
-async def test_one_bucket_that_is_too_large_fails_with_the_reason(desk: Desk) -> None:
-    """With what support asks for in last_error and in the log."""
+async def test_one_bucket_that_is_too_large_fails_with_the_reason(installation: Installation) -> None:
+    """``last_error`` and the log have the context id that Genesys support needs."""
     orgs = {"acme": replace(OPEN, centre=GeneratedCentre(seed=7, flows=3, outcomes=2), cardinality=1)}
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
-        assert await desk.run(simulator, {"acme": {}}, days=2) == 1
-    [window] = desk.rows("SELECT * FROM flow_outcomes.extraction_window")
-    [failed] = desk.events("window_failed")
+        assert await installation.run(simulator, {"acme": {}}, days=2) == 1
+    [window] = installation.rows("SELECT * FROM flow_outcomes.extraction_window")
+    [failed] = installation.events("window_failed")
     assert window["state"] == "failed"
     assert "response.entity.too.large" in window["last_error"]
     assert f"[contextId {failed['context_id']}]" in window["last_error"]
@@ -245,25 +245,27 @@ async def test_one_bucket_that_is_too_large_fails_with_the_reason(desk: Desk) ->
         ({"client_secret": "another-secret"}, "client_secret"),
     ],
 )
-async def test_who_may_not_ask_is_told_what_is_missing(desk: Desk, settings: dict[str, Any], reason: str) -> None:
-    """In plain words."""
+async def test_a_missing_permission_or_wrong_secret_is_reported(
+    installation: Installation, settings: dict[str, Any], reason: str
+) -> None:
+    """``last_error`` names it."""
     async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, **settings)})) as simulator:
-        code = await desk.run(simulator, {"acme": {"client_secret": "simulated-secret"}}, days=1)
+        code = await installation.run(simulator, {"acme": {"client_secret": "simulated-secret"}}, days=1)
     assert code == 1
-    [window] = desk.rows("SELECT * FROM flow_outcomes.extraction_window")
+    [window] = installation.rows("SELECT * FROM flow_outcomes.extraction_window")
     assert reason in window["last_error"]
 
 
-async def test_a_job_whose_answer_was_lost_is_begun_once(desk: Desk) -> None:
-    """It is not sent again blindly; the window fails with the reason, and a later run brings it in."""
+async def test_a_lost_submission_is_sent_once(installation: Installation) -> None:
+    """It is not retried; the window fails with the reason, and a later run completes it."""
     org = replace(OPEN, faults=Faults(job_lost=Fault(times=1)))
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
         jobs = simulator.public.jobs["acme"]
-        assert await desk.run(simulator, {"acme": {"aggregates": "jobs"}}, days=1) == 1
+        assert await installation.run(simulator, {"acme": {"aggregates": "jobs"}}, days=1) == 1
         assert simulator.fired["job_lost"] == jobs.begun == jobs.most_alike == 1
-        [failed] = desk.events("window_failed")
+        [failed] = installation.events("window_failed")
         assert "submission was lost" in failed["reason"]
-        assert await desk.run(simulator, {"acme": {"aggregates": "jobs"}}, days=1) == 0
+        assert await installation.run(simulator, {"acme": {"aggregates": "jobs"}}, days=1) == 0
         assert (jobs.begun, jobs.deleted) == (2, 1)
 
 
@@ -278,26 +280,26 @@ JOB_FAULTS = {
     "unavailable": (Faults(server_error=Fault(503, page=2, times=2)), 1, True),
     "broken": (Faults(connection_reset=Fault(page=2, times=1)), 1, True),
 }
-"""What befalls a job, how many are begun for it, and whether it ends well."""
+"""Faults of a job, the jobs submitted because of each, and whether the window completes."""
 
 
-async def test_jobs_that_end_otherwise(desk: Desk) -> None:
-    """Begun again, twice at most; nothing is stored in part, and every job is deleted."""
+async def test_jobs_that_are_not_fulfilled(installation: Installation) -> None:
+    """Restarted twice at most; no partial result is stored, and every job is deleted."""
     plain = replace(OPEN, centre=GeneratedCentre(seed=8, flows=6, outcomes=2))
     orgs = {name: replace(plain, faults=faults) for name, (faults, _, _) in JOB_FAULTS.items()}
     async with Simulator(SimulatorConfig(orgs={**orgs, "plain": plain})) as simulator:
         shape = {"aggregates": "jobs", "page_size": 10}
-        assert await desk.run(simulator, {**dict.fromkeys(orgs, shape), "plain": {}}, days=2) == 1
+        assert await installation.run(simulator, {**dict.fromkeys(orgs, shape), "plain": {}}, days=2) == 1
         assert simulator.in_flight_violations == 0
-        for name, (_, begun, ends_well) in JOB_FAULTS.items():
+        for name, (_, begun, completes) in JOB_FAULTS.items():
             jobs = simulator.public.jobs[name]
             assert (jobs.begun, len(jobs.known), jobs.most_alike) == (begun, 0, 1), name
             assert simulator.orgs[name].fired.total() >= 1, name
-            assert desk.counts(name) == (desk.counts("plain") if ends_well else {}), name
+            assert installation.counts(name) == (installation.counts("plain") if completes else {}), name
 
 
-async def test_a_page_at_fault_stores_nothing(desk: Desk) -> None:
-    """The window fails, and is not believed in part."""
+async def test_an_invalid_page_stores_nothing(installation: Installation) -> None:
+    """The window fails, and no part of it is stored."""
     elsewhere = "2024-05-06T01:00:00.000Z/2024-05-07T01:00:00.000Z"
     orgs = {
         name: replace(OPEN, faults=faults)
@@ -310,15 +312,17 @@ async def test_a_page_at_fault_stores_nothing(desk: Desk) -> None:
         }.items()
     }
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
-        assert await desk.run(simulator, {name: {} for name in orgs}, days=1) == 1
+        assert await installation.run(simulator, {name: {} for name in orgs}, days=1) == 1
         for name in orgs:
             assert simulator.orgs[name].fired.total() >= 1, name
-            assert desk.stored(name) == {}, name
-    assert {row["state"] for row in desk.rows("SELECT state FROM flow_outcomes.extraction_window")} == {"failed"}
+            assert installation.stored(name) == {}, name
+    assert {row["state"] for row in installation.rows("SELECT state FROM flow_outcomes.extraction_window")} == {
+        "failed"
+    }
 
 
-async def test_an_entry_at_fault_costs_its_figure_alone(desk: Desk) -> None:
-    """It is kept as it came, what lacks it is null (a sum without a part is no figure), the rest is stored."""
+async def test_an_invalid_entry_affects_only_its_figure(installation: Installation) -> None:
+    """It is kept unchanged, its figure is null (a sum without a part would be wrong), the rest is stored."""
     plain = replace(OPEN, centre=GeneratedCentre(seed=8, flows=6, outcomes=2))
     orgs = {
         name: replace(plain, faults=Faults(**{fault: Fault(value, times=1)}))
@@ -334,107 +338,109 @@ async def test_an_entry_at_fault_costs_its_figure_alone(desk: Desk) -> None:
         )
     }
     async with Simulator(SimulatorConfig(orgs={**orgs, "plain": plain})) as simulator:
-        assert await desk.run(simulator, {name: {} for name in [*orgs, "plain"]}, days=1) == 0
+        assert await installation.run(simulator, {name: {} for name in [*orgs, "plain"]}, days=1) == 0
         assert [simulator.orgs[name].fired.total() for name in orgs] == [1] * len(orgs)
-    whole = desk.counts("plain")
+    complete = installation.counts("plain")
     for name in orgs:
-        kept = desk.counts(name)
-        assert len(whole) - len(kept) == 1, name
-        assert kept.items() <= whole.items(), name
-        assert len(desk.rows("SELECT * FROM flow_outcomes.rejected_entry WHERE org = %s", name)) == 1, name
-        assert [event["org"] for event in desk.events("entry_rejected")].count(name) == 1, name
+        kept = installation.counts(name)
+        assert len(complete) - len(kept) == 1, name
+        assert kept.items() <= complete.items(), name
+        assert len(installation.rows("SELECT * FROM flow_outcomes.rejected_entry WHERE org = %s", name)) == 1, name
+        assert [event["org"] for event in installation.events("entry_rejected")].count(name) == 1, name
 
 
-async def test_equal_groups_count_once(desk: Desk) -> None:
-    """The same part twice is no second part; fields that nobody knows do no harm."""
+async def test_equal_groups_count_once(installation: Installation) -> None:
+    """A repeated part is not a second part; unknown fields are ignored."""
     org = replace(OPEN, centre=GeneratedCentre(seed=8, flows=6, outcomes=2))
     twice = replace(org, faults=Faults(duplicate_equal=Fault(), extra_fields=Fault()), extra_dimension=True)
     async with Simulator(SimulatorConfig(orgs={"plain": org, "twice": twice})) as simulator:
-        assert await desk.run(simulator, {"plain": {}, "twice": {}}, days=2) == 0
+        assert await installation.run(simulator, {"plain": {}, "twice": {}}, days=2) == 0
         assert simulator.fired["duplicate_equal"] == simulator.fired["extra_fields"] == 1
-    assert desk.counts("plain") == desk.counts("twice") != {}
+    assert installation.counts("plain") == installation.counts("twice") != {}
 
 
-async def test_a_rename_takes_hold_of_the_whole_series(desk: Desk) -> None:
-    """By id, without an alias; back again is no circle; aliases apply after; an old name may be taken anew."""
+async def test_a_rename_applies_to_the_complete_series(installation: Installation) -> None:
+    """By id, without an alias; it can be reverted; aliases apply afterwards; an old name can be used again."""
     centre = StaticCentre({("f", FIRST + day * DAY): {"o1": 3, "o2": 1} for day in range(2)})
     centre.entitle("o1", "Paid")
     async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, centre=centre)})) as simulator:
 
-        async def again(**names: str) -> set[tuple[str, int]]:
+        async def extract(**names: str) -> set[tuple[str, int]]:
             for outcome, name in names.items():
                 centre.entitle(outcome, name)
-            desk.commit("UPDATE flow_outcomes.extraction_window SET requests = requests + 1")
-            assert await desk.run(simulator, {"acme": {}}, days=2) == 0
-            return {(key[3], count) for key, count in desk.counts("acme").items()}
+            installation.commit("UPDATE flow_outcomes.extraction_window SET requests = requests + 1")
+            assert await installation.run(simulator, {"acme": {}}, days=2) == 0
+            return {(key[3], count) for key, count in installation.counts("acme").items()}
 
-        assert await again() == {("Paid", 3), ("o2", 1)}
-        assert desk.rows("SELECT flow_id, name FROM flow_outcomes.flow") == [{"flow_id": "f", "name": "f"}]
-        [before] = desk.rows("SELECT clock_timestamp() AS at")
-        assert await again(o1="Settled") == {("Settled", 3), ("o2", 1)}
-        assert desk.events("outcomes_renamed") == [{"org": "acme", "outcomes": 1}]
-        then = desk.rows("SELECT DISTINCT outcome_name FROM flow_outcomes.flow_outcome_as_of(%s)", before["at"])
+        assert await extract() == {("Paid", 3), ("o2", 1)}
+        assert installation.rows("SELECT flow_id, name FROM flow_outcomes.flow") == [{"flow_id": "f", "name": "f"}]
+        [before] = installation.rows("SELECT clock_timestamp() AS at")
+        assert await extract(o1="Settled") == {("Settled", 3), ("o2", 1)}
+        assert installation.events("outcomes_renamed") == [{"org": "acme", "outcomes": 1}]
+        then = installation.rows(
+            "SELECT DISTINCT outcome_name FROM flow_outcomes.flow_outcome_as_of(%s)", before["at"]
+        )
         assert {row["outcome_name"] for row in then} == {"Paid", "o2"}
-        assert await again(o1="Paid") == {("Paid", 3), ("o2", 1)}
-        assert await again(o1="Settled", o2="Paid") == {("Settled", 3), ("Paid", 1)}
-        assert await again(o1="Paid") == {("Paid", 4)}
-        desk.commit("INSERT INTO flow_outcomes.outcome_alias VALUES ('acme', NULL, 'Settled', 'Done')")
-        assert await again(o1="Settled", o2="Other") == {("Done", 3), ("Other", 1)}
+        assert await extract(o1="Paid") == {("Paid", 3), ("o2", 1)}
+        assert await extract(o1="Settled", o2="Paid") == {("Settled", 3), ("Paid", 1)}
+        assert await extract(o1="Paid") == {("Paid", 4)}
+        installation.commit("INSERT INTO flow_outcomes.outcome_alias VALUES ('acme', NULL, 'Settled', 'Done')")
+        assert await extract(o1="Settled", o2="Other") == {("Done", 3), ("Other", 1)}
         centre.put("f", FIRST + DAY, {"o1": 3, "o2": 1, "o3": 9})
-        assert await again(o3="Settled") == {("Done", 3), ("Done", 12), ("Other", 1)}
-    assert desk.rows("SELECT * FROM flow_outcomes.restatement WHERE outcome_name <> 'Done'") == []
-    ids = desk.rows("SELECT DISTINCT outcome_id FROM flow_outcomes.outcome ORDER BY 1")
+        assert await extract(o3="Settled") == {("Done", 3), ("Done", 12), ("Other", 1)}
+    assert installation.rows("SELECT * FROM flow_outcomes.restatement WHERE outcome_name <> 'Done'") == []
+    ids = installation.rows("SELECT DISTINCT outcome_id FROM flow_outcomes.outcome ORDER BY 1")
     assert [row["outcome_id"] for row in ids] == ["o1", "o2", "o3"]
 
 
-async def test_without_permission_the_ids_serve(desk: Desk) -> None:
-    """One warning that names both permissions, and nothing fails; with it, later, the names take hold."""
+async def test_without_permission_the_ids_serve_as_names(installation: Installation) -> None:
+    """One warning names both permissions, and nothing fails; once permitted, the names apply."""
     centre = StaticCentre({("f", FIRST): {"o1": 3}})
     centre.entitle("o1", "Paid")
     org = replace(OPEN, centre=centre)
     async with Simulator(SimulatorConfig(orgs={"acme": replace(org, names_permitted=False)})) as simulator:
-        assert await desk.run(simulator, {"acme": {}}, days=1) == 0
-    assert {key[3] for key in desk.counts("acme")} == {"o1"}
-    [warning] = desk.events("names_unavailable")
+        assert await installation.run(simulator, {"acme": {}}, days=1) == 0
+    assert {key[3] for key in installation.counts("acme")} == {"o1"}
+    [warning] = installation.events("names_unavailable")
     assert "architect:flow:view" in warning["reason"]
     assert "architect:flowOutcome:view" in warning["reason"]
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
-        desk.commit("UPDATE flow_outcomes.extraction_window SET requests = requests + 1")
-        assert await desk.run(simulator, {"acme": {}}, days=1) == 0
-    assert {key[3] for key in desk.counts("acme")} == {"Paid"}
-    assert desk.events("names_unavailable") == []
+        installation.commit("UPDATE flow_outcomes.extraction_window SET requests = requests + 1")
+        assert await installation.run(simulator, {"acme": {}}, days=1) == 0
+    assert {key[3] for key in installation.counts("acme")} == {"Paid"}
+    assert installation.events("names_unavailable") == []
 
 
-async def test_what_the_answers_say_of_the_limit_rules(desk: Desk) -> None:
-    """For the org as a whole: no 429 comes of a limit that is far below the configured one."""
+async def test_the_limit_in_the_headers_applies(installation: Installation) -> None:
+    """No 429 follows where it is far below the configured limit."""
     org = replace(
         OPEN, requests_per_minute=120, cardinality=1, centre=GeneratedCentre(seed=1, flows=1, outcomes=2)
     )
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
-        assert await desk.run(simulator, {"acme": {}}, days=4) == 0
-        assert [event["requests_per_second"] for event in desk.events("rate_limit_changed")] == [2]
-        assert desk.events("rate_limited") == []
-        told = [a.at for a in simulator.arrivals if a.kind != "token"][1:]
-        assert len(told) == 8
-        assert all(after - before > 1 for before, after in zip(told, told[2:], strict=False))
+        assert await installation.run(simulator, {"acme": {}}, days=4) == 0
+        assert [event["requests_per_second"] for event in installation.events("rate_limit_changed")] == [2]
+        assert installation.events("rate_limited") == []
+        times = [a.at for a in simulator.arrivals if a.kind != "token"][1:]
+        assert len(times) == 8
+        assert all(after - before > 1 for before, after in zip(times, times[2:], strict=False))
 
 
-async def test_headers_that_make_no_sense_are_ignored(desk: Desk) -> None:
-    """They neither stop nor hasten anything."""
-    junk = {"inin-ratelimit-allowed": "many", "inin-ratelimit-count": "-5", "inin-ratelimit-reset": "1e9"}
-    org = replace(OPEN, faults=Faults(rate_headers=Fault(junk)))
+async def test_invalid_limit_headers_are_ignored(installation: Installation) -> None:
+    """They change neither the limit nor the pace."""
+    invalid = {"inin-ratelimit-allowed": "many", "inin-ratelimit-count": "-5", "inin-ratelimit-reset": "1e9"}
+    org = replace(OPEN, faults=Faults(rate_headers=Fault(invalid)))
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
-        assert await desk.run(simulator, {"acme": {}}, days=1) == 0
+        assert await installation.run(simulator, {"acme": {}}, days=1) == 0
         assert simulator.fired["rate_headers"] > 1
-    assert desk.events("rate_limit_changed") == desk.events("rate_limit_exhausted") == []
+    assert installation.events("rate_limit_changed") == installation.events("rate_limit_exhausted") == []
 
 
 @pytest.mark.parametrize("aggregates", ["query", "jobs"])
-async def test_check_says_what_is_missing(desk: Desk, aggregates: str) -> None:
-    """The same lines as for the other API, with this one's permission; a job that was begun for it is deleted."""
+async def test_check_reports_what_is_missing(installation: Installation, aggregates: str) -> None:
+    """The lines of the other API with this API's permission; a job submitted for it is deleted."""
     orgs = {"acme": OPEN, "forbidden": replace(OPEN, permitted=False)}
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
-        config = desk.configure(simulator, {name: {"aggregates": aggregates} for name in orgs})
+        config = installation.configure(simulator, {name: {"aggregates": aggregates} for name in orgs})
         found = [
             finding for org in config.orgs.values() for finding in await ask_alone(org, SystemClock(), Steps())
         ]
