@@ -18,7 +18,6 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import aiohttp  # the page is asked as a browser would
 import psycopg
@@ -27,8 +26,8 @@ from psycopg.conninfo import make_conninfo
 from service.config import Config, config_from
 from service.postgres.embedded.server import Embedded
 from service.postgres.migrate import migrate
-from service.telemetry.events import Reporter
 from service.web import WebServer
+from tests.support.fake_daemon import FakeDaemon
 
 ROUNDS = 5
 OUTCOMES = 5
@@ -128,13 +127,13 @@ async def measure(dsn: str, config: Config) -> None:
             return (time.perf_counter() - began) * 1000
 
         for _ in range(ROUNDS):
-            site = WebServer(Reporter().registry, lambda: SimpleNamespace(dsn=dsn), lambda: config)
+            site = WebServer(FakeDaemon(config, dsn))
             address = await site.start("127.0.0.1", 0)
             for path in paths:
                 cold[path].append(await ask(address, path))
                 warm[path].append(await ask(address, path))
             await site.stop()
-            site = WebServer(Reporter().registry, lambda: SimpleNamespace(dsn=dsn), lambda: config)
+            site = WebServer(FakeDaemon(config, dsn))
             address = await site.start("127.0.0.1", 0)
             began = time.perf_counter()
             await ask(address, "/")

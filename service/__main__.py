@@ -1,4 +1,4 @@
-"""``python -m service``: the same as ``flow-outcomes``."""
+"""``python -m service`` is the same as ``flow-outcomes``."""
 
 from service.cli import main
 

@@ -1,71 +1,81 @@
-"""The front door: commands, their results and exit codes.
+"""The command line: commands, their results and exit codes.
 
-0 all done, 1 something due could not be done, 2 bad configuration or usage.
+::
+
+    parser         every command with its arguments
+    early_signals  signals outside the daemon's main loop
+    configuration  the configuration and logging of a command
+    tables         tables for people
+    …              a module for each command, with ``run(arguments) -> int``
+
+A command's module is imported when the command line names it, so ``--version``, ``--help`` and usage errors need
+the standard library alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from enum import IntEnum
 from importlib import import_module
-from typing import NoReturn
 
-from service import __version__
 from service.cli.early_signals import handle_early_signals
+from service.cli.parser import parse
 from service.errors import ConfigError, FlowOutcomesError
 
-DONE, UNDONE, BAD_USAGE = 0, 1, 2
 
-# Each is a module of this package; only the one that was asked for is imported, or all of them for the help.
-_COMMANDS = (
-    "demo",
-    "run",
-    "backfill",
-    "status",
-    "check",
-    "plan",
-    "alias",
-    "rejected",
-    "export",
-    "migrate",
-    "simulate",
-)
+class ExitCode(IntEnum):
+    """What a command reports to its caller."""
 
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the usage in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def parser(wanted: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
-    """The command line, with the wanted commands."""
-    top = _Parser(
-        prog="flow-outcomes",
-        description="Brings Genesys Cloud flow-outcome figures into PostgreSQL, complete and right.",
-    )
-    top.add_argument("--version", action="version", version=f"flow-outcomes {__version__}")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for name in wanted:
-        import_module(f"{__name__}.{name}").add_to(commands)
-    return top
+    DONE = 0
+    INCOMPLETE = 1  # something that was due could not be done
+    USAGE = 2  # invalid configuration or usage
+    INTERRUPTED = 130  # SIGINT, as a shell reports it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command; returns the exit code.
+
+    Raises:
+        SystemExit: after ``--version``, ``--help`` or a usage error.
+    """
     argv = sys.argv[1:] if argv is None else argv
     with handle_early_signals() if argv[:1] == ["run"] else nullcontext():
-        return _main(argv)
+        return _run(argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    arguments = parse(argv)
+    try:
+        with _excluded_from_collection():
+            command = import_module(f"{__name__}.{arguments.command}")
+        code: int = command.run(arguments)
+    except ConfigError as error:
+        for fault in error.faults:
+            _print_error(f"{fault.key}: {fault.message}")
+        return ExitCode.USAGE
+    except FlowOutcomesError as error:
+        hint = getattr(error, "hint", "")
+        _print_error(f"flow-outcomes: {error}{f' ({hint})' if hint else ''}")
+        return ExitCode.INCOMPLETE
+    except BrokenPipeError:
+        sys.stderr.close()
+        return ExitCode.INCOMPLETE
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except Exception:  # noqa: BLE001 - the interpreter would print secrets that a library's error quotes
+        import traceback
+
+        _print_error(traceback.format_exc().rstrip())
+        return ExitCode.INCOMPLETE
+    return code
 
 
 @contextmanager
-def _here_to_stay() -> Iterator[None]:
-    """What is made meanwhile, such as modules, is never looked through for garbage: there is none among it."""
+def _excluded_from_collection() -> Iterator[None]:
+    """Exclude the objects created meanwhile from garbage collection: modules stay until the process ends."""
     gc.disable()
     try:
         yield
@@ -74,33 +84,8 @@ def _here_to_stay() -> Iterator[None]:
         gc.enable()
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     """Write to standard error, without secrets."""
     from service.telemetry import redacted
 
     sys.stderr.write(f"{redacted(text)}\n")
-
-
-def _main(argv: Sequence[str]) -> int:
-    with _here_to_stay():
-        command_line = parser(argv[:1] if argv[:1] and argv[0] in _COMMANDS else _COMMANDS)
-    arguments = command_line.parse_args(argv)
-    try:
-        code: int = arguments.command(arguments)
-    except ConfigError as error:
-        for fault in error.faults:
-            _complain(f"{fault.key}: {fault.message}")
-        return BAD_USAGE
-    except FlowOutcomesError as error:
-        hint = getattr(error, "hint", "")
-        _complain(f"flow-outcomes: {error}{f' ({hint})' if hint else ''}")
-        return UNDONE
-    except BrokenPipeError:
-        sys.stderr.close()
-        return UNDONE
-    except Exception:  # noqa: BLE001 - a traceback quotes what libraries say, secrets among it
-        _complain(traceback.format_exc().rstrip())
-        return UNDONE
-    except KeyboardInterrupt:
-        return 130
-    return code

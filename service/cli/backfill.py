@@ -1,4 +1,4 @@
-"""``flow-outcomes backfill``: a span by hand, here or by the daemon that holds the org."""
+"""``flow-outcomes backfill``: extracts a span, here or in the daemon that holds the org."""
 
 from __future__ import annotations
 
@@ -7,57 +7,42 @@ import asyncio
 import contextlib
 import sys
 
-from service.cli import DONE, UNDONE
-from service.cli.arguments import configured, declare
+from service.cli import ExitCode, configuration
 from service.config import AdHoc, Config, Org, values
 from service.errors import ConfigError, DatabaseUnavailableError, Fault, GivenUpError, LeaseLostError
 from service.extraction import ad_hoc_windows
-from service.model import Granularity, Window
+from service.model import Window
 from service.postgres.lease import Lease
 from service.postgres.windows import Ledger, ask, progress
 from service.runtime import DATABASE_PATIENCE, Runtime, ensure_migrated, open_database
-from service.telemetry import Emit, Reporter
+from service.telemetry import Emit, Reporter, counted
 from service.telemetry.progress_bar import ProgressBar
 
-TAKE_WITHIN = 3.0  # seconds in which an org that nobody holds is ours
-POLL = 1.0
-
-
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
-    command = declare(
-        commands,
-        "backfill",
-        run,
-        "extract a span, here or by the daemon that holds the org",
-        example="flow-outcomes backfill --config flow-outcomes.yaml --org acme --from 2024-01-01 --to 2024-04-01",
-    )
-    command.add_argument("--org", required=True, help="the org's name")
-    command.add_argument("--from", required=True, dest="start", metavar="DATE", help="first day")
-    command.add_argument("--to", required=True, dest="end", metavar="DATE", help="the day after the last")
-    command.add_argument(
-        "--granularity", default="auto", choices=["auto", *(step.value for step in Granularity)], help="auto"
-    )
+LEASE_TIMEOUT = 3.0
+"""Seconds in which a lease that no process holds is acquired."""
+POLL_INTERVAL = 1.0  # seconds
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; the exit code."""
-    config = configured(arguments)
-    org, entry = _asked(config, arguments)
+    """Run the command; returns the exit code."""
+    config = configuration.load(arguments)
+    org, entry = _span(config, arguments)
+    reporter = Reporter()
     with ProgressBar(sys.stderr) as bar:
-        return asyncio.run(_backfill(config, org, entry, bar.watch(Reporter().emit), bar))
+        reporter.subscribe(bar.on_event)
+        return asyncio.run(_backfill(config, org, entry, reporter.emit, bar))
 
 
-def _asked(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
+def _span(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
     """The org and the span that the arguments name.
 
     Raises:
-        ConfigError: all that is wrong with them.
+        ConfigError: everything that is wrong with the arguments.
     """
     faults = []
     org = config.orgs.get(arguments.org)
     if org is None:
-        faults.append(Fault("--org", f"no org {arguments.org!r}; there are {', '.join(config.orgs)}"))
+        faults.append(configuration.unknown_org(config, arguments.org))
     days = []
     for key, text in (("--from", arguments.start), ("--to", arguments.end)):
         try:
@@ -73,54 +58,64 @@ def _asked(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
     return org, AdHoc.model_validate(entry)
 
 
-async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: ProgressBar) -> int:
+async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: ProgressBar) -> ExitCode:
     async with open_database(config.database, long_lived=True, patience=DATABASE_PATIENCE) as dsn:
         await ensure_migrated(dsn, emit, patience=DATABASE_PATIENCE)
         async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
             found = ad_hoc_windows(org, entry, runtime.clock.now())
             if not found.windows:
-                print(f"nothing of {entry.start} to {entry.end} has settled yet: a bucket rests for an hour")
-                return UNDONE
-            taking = asyncio.create_task(runtime.lease(org.name))
-            await asyncio.wait({taking}, timeout=TAKE_WITHIN)
-            if not taking.done():
-                over = await _handed_over(runtime, org, list(found.windows), bar, taking)
-                if over is not None:
-                    return over
-            return await _here(runtime, org, entry, taking.result())
+                print(
+                    f"nothing to extract: no bucket from {entry.start} to {entry.end} has settled;"
+                    " a bucket settles an hour after its end"
+                )
+                return ExitCode.INCOMPLETE
+            acquiring = asyncio.create_task(runtime.lease(org.name))
+            await asyncio.wait({acquiring}, timeout=LEASE_TIMEOUT)
+            if not acquiring.done():
+                code = await _hand_over(runtime, org, list(found.windows), bar, acquiring)
+                if code is not None:
+                    return code
+            return await _extract_here(runtime, org, entry, acquiring.result())
 
 
-async def _here(runtime: Runtime, org: Org, entry: AdHoc, lease: Lease) -> int:
-    """Extract it in this process."""
+async def _extract_here(runtime: Runtime, org: Org, entry: AdHoc, lease: Lease) -> ExitCode:
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
             windows = await worker.enqueue(entry, again=True)
-            tally = await worker.run_ad_hoc(only=windows)
+            result = await worker.run_ad_hoc(only=windows)
             stored = (await progress(runtime.database, windows)).read
     except (DatabaseUnavailableError, LeaseLostError, GivenUpError) as error:
-        sys.stderr.write(f"flow-outcomes: {error}; what is not stored yet goes on when this is run again\n")
-        return UNDONE
-    print(f"{stored} of {len(windows)} windows stored")
-    return DONE if tally.unfinished == 0 else UNDONE
+        sys.stderr.write(f"flow-outcomes: {error}; run the command again to extract the remaining windows\n")
+        return ExitCode.INCOMPLETE
+    _print_result(stored, len(windows))
+    return ExitCode.DONE if result.unfinished == 0 else ExitCode.INCOMPLETE
 
 
-async def _handed_over(
-    runtime: Runtime, org: Org, windows: list[Window], bar: ProgressBar, taking: asyncio.Task[Lease]
-) -> int | None:
-    """Ask the process that holds the org, and follow it; None once the org is ours: that one has ended."""
+async def _hand_over(
+    runtime: Runtime, org: Org, windows: list[Window], bar: ProgressBar, acquiring: asyncio.Task[Lease]
+) -> ExitCode | None:
+    """Hand the windows to the process that holds the org, and follow them.
+
+    Returns:
+        the exit code, or None once this process holds the org because the other one has ended.
+    """
     settled = await Ledger(runtime.database, org.name, epoch=-1).all_settled(windows, org.flows)
     await ask(runtime.database, windows, again=settled)
-    bar.say(f"{org.name} is worked by another process; it was handed the span")
-    while not taking.done():
+    bar.print(f"{org.name} is held by another process, which now extracts the span")
+    while not acquiring.done():
         with contextlib.suppress(DatabaseUnavailableError):
             now = await progress(runtime.database, windows)
-            bar.at(now.read, len(windows))
+            bar.set_progress(now.read, len(windows))
             if now.over:
-                taking.cancel()
+                acquiring.cancel()
                 runtime.keeper.release(org.name)
                 for error in now.errors:
                     sys.stderr.write(f"flow-outcomes: {error}\n")
-                print(f"{now.read} of {len(windows)} windows stored")
-                return DONE if now.failed == 0 else UNDONE
-        await asyncio.wait({taking}, timeout=POLL)
+                _print_result(now.read, len(windows))
+                return ExitCode.DONE if now.failed == 0 else ExitCode.INCOMPLETE
+        await asyncio.wait({acquiring}, timeout=POLL_INTERVAL)
     return None
+
+
+def _print_result(stored: int, total: int) -> None:
+    print(f"stored {stored} of {counted(total, 'window')}")

@@ -1,4 +1,4 @@
-"""``flow-outcomes check``: is everything set up, and if not, how to mend it."""
+"""``flow-outcomes check``: checks the setup and reports how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -6,79 +6,75 @@ import argparse
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-from service.cli.arguments import configured, declare
+from service.cli import ExitCode, configuration
 from service.clock import SystemClock
 from service.config import Config, Org
 from service.errors import ConfigError, DatabaseUnavailableError, SchemaError
 from service.postgres.probe import Facts
 from service.runtime import Runtime, open_database, preflight
-from service.runtime.preflight import Finding, Steps
-from service.telemetry import printable
+from service.runtime.preflight import Finding, TokenRecorder
+from service.telemetry import counted, printable
 
-AT_ONCE = 16  # orgs that are asked at the same time
+CONCURRENT_ORGS = 16
 POOL_SIZE = 4
-_NOT_ASKED = Finding("orgs", False, "not asked: that goes under an org's lease, which needs the database")
-
-
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
-    declare(
-        commands,
-        "check",
-        run,
-        "is everything set up, and if not, how to mend it",
-        example="flow-outcomes check --config /etc/flow-outcomes.yaml",
-    )
+_ORGS_NOT_CHECKED = Finding(
+    "orgs",
+    False,
+    "not checked: an org's queries need its lease, which is in the database",
+    "fix the database first",
+)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; the exit code."""
-    config = configured(arguments)
-    good = _show([Finding("configuration", True, f"{len(config.orgs)} orgs, {len(config.jobs)} jobs")])
-    return 0 if asyncio.run(_check(config)) and good else 1
+    """Run the command; returns the exit code."""
+    config = configuration.load(arguments)
+    detail = f"{counted(len(config.orgs), 'org')}, {counted(len(config.jobs), 'job')}"
+    _print([Finding("configuration", True, detail)])
+    return ExitCode.DONE if asyncio.run(_check(config)) else ExitCode.INCOMPLETE
 
 
 async def _check(config: Config) -> bool:
-    """Whether all is as it has to be."""
+    """Check the database, then the orgs; whether everything is in order."""
     try:
         async with open_database(config.database) as dsn:
-            found = await preflight.look(dsn)
-            good = _show(preflight.of_database(found))
-            return await _orgs(config, dsn, found) and good
+            facts = await preflight.inspect_database(dsn)
+            database_ok = _print(preflight.database_findings(facts))
+            return await _check_orgs(config, dsn, facts) and database_ok
     except (DatabaseUnavailableError, SchemaError) as error:
-        mend = "look at database.dsn, and that PostgreSQL runs there and lets this role in"
-        return _show([Finding("database", False, str(error), mend), _NOT_ASKED])
+        fix = "check database.dsn, that PostgreSQL runs there, and that it accepts this role"
+        return _print([Finding("database", False, str(error), fix), _ORGS_NOT_CHECKED])
     except ConfigError as error:
-        return _show(Finding("database", False, f"{fault.key}: {fault.message}") for fault in error.faults)
+        return _print(Finding("database", False, f"{fault.key}: {fault.message}") for fault in error.faults)
 
 
-async def _orgs(config: Config, dsn: str, found: Facts) -> bool:
-    """Whether every org could be asked, or is worked by another process; told in their order."""
-    steps, clock = Steps(), SystemClock()
-    if found.trouble or not found.writable or found.missing_privileges or (found.there and found.pending):
-        return _show([_NOT_ASKED])
-    if not found.there:
-        return await _each(config, lambda org: preflight.ask_alone(org, clock, steps))
-    async with Runtime(dsn, POOL_SIZE, steps.emit).running() as runtime:
-        return await _each(config, lambda org: preflight.ask(runtime, org, steps))
+async def _check_orgs(config: Config, dsn: str, facts: Facts) -> bool:
+    """Check every org and print the findings in the configuration's order."""
+    tokens, clock = TokenRecorder(), SystemClock()
+    if facts.trouble or not facts.writable or facts.missing_privileges or (facts.there and facts.pending):
+        return _print([_ORGS_NOT_CHECKED])
+    if not facts.there:
+        return await _check_each(config, lambda org: preflight.check_org_without_lease(org, clock, tokens))
+    async with Runtime(dsn, POOL_SIZE, tokens.emit).running() as runtime:
+        return await _check_each(config, lambda org: preflight.check_org(runtime, org, tokens))
 
 
-async def _each(config: Config, ask: Callable[[Org], Awaitable[list[Finding]]]) -> bool:
-    turn = asyncio.Semaphore(AT_ONCE)
+async def _check_each(config: Config, check: Callable[[Org], Awaitable[list[Finding]]]) -> bool:
+    slots = asyncio.Semaphore(CONCURRENT_ORGS)
 
-    async def one(org: Org) -> list[Finding]:
-        async with turn:
-            return await ask(org)
+    async def limited(org: Org) -> list[Finding]:
+        async with slots:
+            return await check(org)
 
-    asked = [asyncio.create_task(one(org)) for org in config.orgs.values()]
-    return all([_show(await each) for each in asked])
+    tasks = [asyncio.create_task(limited(org)) for org in config.orgs.values()]
+    return all([_print(await task) for task in tasks])
 
 
-def _show(findings: Iterable[Finding]) -> bool:
-    """Print a line each; whether all of them are good."""
-    good = True
-    for each in findings:
-        good = good and each.good
-        mend = f" -> {each.mend}" if each.mend else ""
-        print(printable(f"{'ok  ' if each.good else 'FAIL'} {each.about}: {each.said}{mend}"), flush=True)
-    return good
+def _print(findings: Iterable[Finding]) -> bool:
+    """Print a line for each finding; whether all are in order."""
+    all_ok = True
+    for finding in findings:
+        all_ok = all_ok and finding.ok
+        fix = f" -> {finding.fix}" if finding.fix else ""
+        line = f"{'ok  ' if finding.ok else 'FAIL'} {finding.subject}: {finding.detail}{fix}"
+        print(printable(line), flush=True)
+    return all_ok

@@ -1,6 +1,6 @@
-"""Signals while nobody hears them: before the daemon does, and after its end.
+"""Signals before the daemon has installed its handlers, and after it has removed them.
 
-It imports next to nothing, so that it holds while everything else is imported, which takes most of a start.
+This module imports the standard library alone: importing the rest of the program takes most of a start.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_ENDING = (signal.SIGTERM, signal.SIGINT)
-_ASKING = (signal.SIGHUP, signal.SIGUSR1)
+_STOP = (signal.SIGTERM, signal.SIGINT)
+_RELOAD_AND_RUN_NOW = (signal.SIGHUP, signal.SIGUSR1)
 
 
 @contextmanager
 def handle_early_signals() -> Iterator[None]:
-    """Around all of a process's work: while signals are not heard yet, or no more, each is answered all the same.
+    """Handle signals around the whole process, wherever the daemon's own handlers are not installed.
 
-    SIGTERM and SIGINT end it at once, in order since nothing is in flight; the others are ignored. Past the
-    context all are: the interpreter's own end would let them kill.
+    SIGTERM and SIGINT end the process with exit code 0, since nothing is in flight. SIGHUP and SIGUSR1 are
+    ignored. After the context all four are ignored: their default action would kill the interpreter as it exits.
     """
-    for number in _ENDING:
+    for number in _STOP:
         signal.signal(number, lambda *_: os._exit(0))
-    for number in _ASKING:
+    for number in _RELOAD_AND_RUN_NOW:
         signal.signal(number, signal.SIG_IGN)
     try:
         yield
     finally:
-        for number in (*_ENDING, *_ASKING):
+        for number in (*_STOP, *_RELOAD_AND_RUN_NOW):
             signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""``flow-outcomes plan``: a dry run, what would be asked now and how long that takes."""
+"""``flow-outcomes plan``: a dry run of what would be requested now, and how long it would take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.arguments import configured, declare
+from service.cli import configuration
+from service.cli.tables import console, short_instant
 from service.clock import SystemClock
 from service.config import Config
 from service.errors import DatabaseUnavailableError, SchemaError
@@ -19,42 +20,29 @@ from service.postgres.probe import looking
 from service.postgres.queries.status import readable
 from service.runtime import open_database
 from service.status import JobPlan, Plan, dry_run
-from service.telemetry import printable
+from service.telemetry import counted, printable
 
 NAME = "flow-outcomes plan"
-LOOK_WITHIN = 10.0
+DATABASE_TIMEOUT = 10.0  # seconds
 POOL_SIZE = 1
-WIDTH = 160  # where the table goes into a file
-
-
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
-    command = declare(
-        commands,
-        "plan",
-        run,
-        "a dry run: what would be asked now, and how long that takes",
-        example="flow-outcomes plan --config /etc/flow-outcomes.yaml",
-    )
-    command.add_argument("--json", action="store_true", help="one JSON document, and nothing else")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; the exit code."""
-    found = asyncio.run(_read(configured(arguments)))
+    """Run the command; returns the exit code."""
+    plan = asyncio.run(_read(configuration.load(arguments)))
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(plan, indent=2))
     else:
-        show(found, Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else WIDTH))
+        show(plan, console())
     return 0
 
 
 async def _read(config: Config) -> Plan:
-    """The plan, reckoned without the ledger where that cannot be read."""
+    """The plan; computed without the ledger where the database cannot be read."""
     now = SystemClock().now()
     try:
         async with open_database(config.database, make=False) as dsn:
-            async with looking(dsn, NAME, within=LOOK_WITHIN) as connection:
+            async with looking(dsn, NAME, within=DATABASE_TIMEOUT) as connection:
                 await readable(connection)
             database = Database(dsn, size=POOL_SIZE, application_name=NAME, read_only=True)
             await database.open()
@@ -63,13 +51,13 @@ async def _read(config: Config) -> Plan:
             finally:
                 await database.close()
     except (DatabaseUnavailableError, SchemaError) as error:
-        sys.stderr.write(f"flow-outcomes: {printable(str(error))}; reckoned as if nothing were stored yet\n")
+        sys.stderr.write(f"flow-outcomes: {printable(str(error))}; computed as if nothing were stored\n")
         return await dry_run(config, None, now)
 
 
-def show(plan: Plan, console: Console) -> None:
+def show(plan: Plan, output: Console) -> None:
     """Print the plan for people."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False)
     for heading in ("org", "job"):
         table.add_column(heading, no_wrap=True)
     for heading in ("windows", "new", "lookback", "backlog", "scans", "queries", "pages"):
@@ -81,33 +69,35 @@ def show(plan: Plan, console: Console) -> None:
             table.add_row(name, job, *_cells(each, plan["at"]))
         if org["ad_hoc"]["windows"]:
             table.add_row(name, "ad hoc", *_cells(org["ad_hoc"], plan["at"]))
-    console.print(table)
-    guessed = False
+    output.print(table)
+    any_guess = False
     for name, org in plan["orgs"].items():
-        every = [*org["jobs"].values(), org["ad_hoc"]]
-        about = "about " if any(each["guess"] for each in every if each["windows"]) else ""
-        guessed = guessed or bool(about)
-        console.print(
-            f"{name}: {about}{org['requests']} requests, {about}{_time(org['seconds'])}"
+        guess = any(each["guess"] and each["windows"] for each in (*org["jobs"].values(), org["ad_hoc"]))
+        any_guess = any_guess or guess
+        about = "about " if guess else ""
+        output.print(
+            f"{name}: {about}{counted(org['requests'], 'request')}, {about}{_duration(org['seconds'])}"
             f" at {org['requests_per_second']:g} a second",
             soft_wrap=True,
         )
-    if guessed:
-        console.print("about: no answer was read yet, so the pages of a window are a guess", soft_wrap=True)
+    if any_guess:
+        output.print("about: no response was read yet, so pages per window are an estimate", soft_wrap=True)
 
 
 def _cells(each: JobPlan, at: str) -> list[str]:
     counts = (each["windows"], each["new"], each["lookback"], each["backlog"], each["scans"], each["queries"])
-    begins = "now" if each["begins"] == at else _short(each["begins"])
+    begins = "now" if each["begins"] == at else short_instant(each["begins"])
     pages = f"{each['pages']}{'?' if each['guess'] else ''}"
-    return [*map(str, counts), pages, _short(each["first"] or ""), _short(each["last"] or ""), begins]
+    return [
+        *map(str, counts),
+        pages,
+        short_instant(each["first"] or ""),
+        short_instant(each["last"] or ""),
+        begins,
+    ]
 
 
-def _short(at: str) -> str:
-    return at.replace(":00.000Z", "Z").replace("T00:00Z", "")
-
-
-def _time(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,30 +1,22 @@
-"""``flow-outcomes run``: the daemon, or one run over everything that is due."""
+"""``flow-outcomes run``: the daemon, or with ``--once`` one run of everything that is due."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+from functools import partial
 
-from service.cli.arguments import configured, declare, read_config
+from service.cli import configuration
 from service.runtime import run_once
 from service.telemetry import Reporter
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
-    command = declare(
-        commands, "run", run, "run the daemon", example="flow-outcomes run --config /etc/flow-outcomes.yaml"
-    )
-    command.add_argument("--once", action="store_true", help="run every due window now, and exit")
-
-
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; the exit code."""
-    config = configured(arguments, logs_to="stdout")
+    """Run the command; returns the exit code."""
+    config = configuration.load(arguments, logs_to="stdout")
     if arguments.once:
         return asyncio.run(run_once(config, Reporter().emit))
     from service.runtime import Daemon
 
-    daemon = Daemon(config, lambda: read_config(arguments.config), Reporter())
-    asyncio.run(daemon.serve())
+    asyncio.run(Daemon(config, partial(configuration.read, arguments.config), Reporter()).serve())
     return 0

@@ -1,11 +1,10 @@
-"""``flow-outcomes status``: what is stored, what is missing and why, per org and job."""
+"""``flow-outcomes status``: what is stored, what is missing and why, by org and job."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
-import sys
 from datetime import datetime, timedelta
 from itertools import groupby
 
@@ -13,143 +12,123 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.arguments import configured, declare
+from service.cli import configuration
+from service.cli.tables import console, short_instant
 from service.clock import SystemClock
 from service.config import Config
 from service.postgres.probe import looking
 from service.runtime import open_database
-from service.status import Gap, OrgStatus, Status, read_status
-from service.telemetry import printable
+from service.status import Gap, OrgStatus, Status, Windows, read_status
+from service.telemetry import counted, printable
 
-PATIENCE = 30.0  # seconds that the database gets
-MOST_LINES = 20  # of one job's gaps, those that follow one another for one reason in one line
-WIDTH = 160  # where the table goes into a file
-
-
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
-    command = declare(
-        commands,
-        "status",
-        run,
-        "what is stored, what is missing and why",
-        example="flow-outcomes status --config /etc/flow-outcomes.yaml --json",
-    )
-    command.add_argument("--json", action="store_true", help="one JSON document, and nothing else")
+DATABASE_TIMEOUT = 30.0  # seconds
+MAX_GAP_LINES = 20
+"""Lines for the gaps of one job; adjacent gaps with one state and reason share a line."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; the exit code."""
-    found = asyncio.run(_read(configured(arguments)))
+    """Run the command; returns the exit code."""
+    status = asyncio.run(_read(configuration.load(arguments)))
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(status, indent=2))
     else:
-        show(found, Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else WIDTH))
+        show(status, console())
     return 0
 
 
 async def _read(config: Config) -> Status:
     async with (
         open_database(config.database, make=False) as dsn,
-        looking(dsn, "flow-outcomes status", within=PATIENCE) as connection,
+        looking(dsn, "flow-outcomes status", within=DATABASE_TIMEOUT) as connection,
     ):
         return await read_status(connection, config, SystemClock().now())
 
 
-def show(found: Status, console: Console) -> None:
-    """Print the document for people; whatever text it holds comes out as text."""
-    now = datetime.fromisoformat(found["at"])
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def show(status: Status, output: Console) -> None:
+    """Print the document for people; markup and control characters in it are printed as text."""
+    now = datetime.fromisoformat(status["at"])
+    table = Table(box=None, pad_edge=False)
     for heading in ("org", "job"):
         table.add_column(heading, no_wrap=True)
     for heading in ("complete", "pending", "running", "failed", "gaps"):
         table.add_column(heading, justify="right")
     for heading in ("newest complete", "age"):
         table.add_column(heading, no_wrap=True)
-    for name, org in found["orgs"].items():
+    for name, org in status["orgs"].items():
         for job, each in org["jobs"].items():
-            counts, newest = each["windows"], each["newest_complete"]
-            table.add_row(
-                name,
-                job,
-                str(counts["complete"]),
-                str(counts["pending"]),
-                str(counts["running"]),
-                _red(counts["failed"]),
-                _red(len(each["gaps"])),
-                _short(newest) if newest else "none",
-                _age(now - datetime.fromisoformat(newest)) if newest else "",
-            )
-        counts = org["ad_hoc"]["windows"]
-        if sum((counts["complete"], counts["pending"], counts["running"], counts["failed"])):
-            table.add_row(
-                name,
-                Text("ad hoc", "italic"),
-                str(counts["complete"]),
-                str(counts["pending"]),
-                str(counts["running"]),
-                _red(counts["failed"]),
-                _red(len(org["ad_hoc"]["gaps"])),
-            )
-    console.print(table)
-    for name, org in found["orgs"].items():
-        for line in (*_held(name, org), *_missing(name, org)):
-            console.print(line, soft_wrap=True)
+            newest = each["newest_complete"]
+            age = _age(now - datetime.fromisoformat(newest)) if newest else ""
+            counts = _counts(each["windows"], each["gaps"])
+            table.add_row(name, job, *counts, short_instant(newest) if newest else "none", age)
+        ad_hoc = org["ad_hoc"]["windows"]
+        if any((ad_hoc["complete"], ad_hoc["pending"], ad_hoc["running"], ad_hoc["failed"])):
+            table.add_row(name, Text("ad hoc", "italic"), *_counts(ad_hoc, org["ad_hoc"]["gaps"]))
+    output.print(table)
+    for name, org in status["orgs"].items():
+        for line in (*_blockers(name, org), *_gaps(name, org), *_last_errors(name, org)):
+            output.print(line, soft_wrap=True)
 
 
-def _held(name: str, org: OrgStatus) -> list[Text]:
-    """What holds an org back."""
+def _counts(windows: Windows, gaps: list[Gap]) -> list[Text]:
+    plain = (windows["complete"], windows["pending"], windows["running"])
+    return [*(Text(str(count)) for count in plain), _red(windows["failed"]), _red(len(gaps))]
+
+
+def _blockers(name: str, org: OrgStatus) -> list[Text]:
+    """What keeps the org's windows waiting."""
     lines = []
     if org["owner"] is None:
-        lines.append(Text(f"{name}: no process works it now"))
+        lines.append(Text(f"{name}: no daemon currently holds this org"))
     if org["breaker"] != "closed":
-        until = f" until {_short(org['breaker_until'])}" if org["breaker_until"] else ""
-        lines.append(Text(f"{name}: its breaker is {org['breaker']}{until}", "red"))
+        until = f" until {short_instant(org['breaker_until'])}" if org["breaker_until"] else ""
+        lines.append(Text(f"{name}: circuit breaker is {org['breaker']}{until}", "red"))
     if org["held_for"]:
-        lines.append(Text(f"{name}: the API asked to wait, for {org['held_for']:.0f} s more", "yellow"))
+        lines.append(Text(f"{name}: rate-limited by the API for {org['held_for']:.0f} s more", "yellow"))
     return lines
 
 
-def _missing(name: str, org: OrgStatus) -> list[Text]:
-    """An org's gaps, and the errors of what is stored all the same."""
+def _gaps(name: str, org: OrgStatus) -> list[Text]:
     lines = []
-    work = {job: each["gaps"] for job, each in org["jobs"].items()} | {"ad hoc": org["ad_hoc"]["gaps"]}
-    for job, gaps in work.items():
-        runs = _runs(gaps)
-        for first, last, count in runs[:MOST_LINES]:
-            windows = f" ({count} windows)" if count > 1 else ""
-            span = f"{_short(first['window_start'])} to {_short(last['window_end'])}{windows}"
-            lines.append(Text(f"{name} {job}: {span} {first['state']}: {printable(first['reason'])}"))
-        if len(runs) > MOST_LINES:
-            lines.append(Text(f"{name} {job}: and {sum(run[2] for run in runs[MOST_LINES:])} more windows"))
-    for each in org["last_errors"]:
-        span = f"{_short(each['window_start'])} to {_short(each['window_end'])}"
-        lines.append(Text(f"{name} {each['job'] or 'ad hoc'}: {span} complete, but: {printable(each['reason'])}"))
+    gaps_by_job = {job: each["gaps"] for job, each in org["jobs"].items()} | {"ad hoc": org["ad_hoc"]["gaps"]}
+    for job, gaps in gaps_by_job.items():
+        runs = _adjacent(gaps)
+        for run in runs[:MAX_GAP_LINES]:
+            count = f" ({len(run)} windows)" if len(run) > 1 else ""
+            span = f"{short_instant(run[0]['window_start'])} to {short_instant(run[-1]['window_end'])}{count}"
+            lines.append(Text(f"{name} {job}: {span} {run[0]['state']}: {printable(run[0]['reason'])}"))
+        if more := sum(len(run) for run in runs[MAX_GAP_LINES:]):
+            lines.append(Text(f"{name} {job}: {counted(more, 'more window')}"))
     return lines
 
 
-def _runs(gaps: list[Gap]) -> list[tuple[Gap, Gap, int]]:
-    """Gaps that follow one another in one state for one reason: the first, the last and how many."""
-    found = []
+def _last_errors(name: str, org: OrgStatus) -> list[Text]:
+    """Errors of windows that stay complete."""
+    lines = []
+    for error in org["last_errors"]:
+        span = f"{short_instant(error['window_start'])} to {short_instant(error['window_end'])}"
+        reason = printable(error["reason"])
+        lines.append(Text(f"{name} {error['job'] or 'ad hoc'}: {span} complete; last extraction: {reason}"))
+    return lines
+
+
+def _adjacent(gaps: list[Gap]) -> list[list[Gap]]:
+    """Group gaps that follow one another with one state and reason."""
+    runs: list[list[Gap]] = []
     for _, group in groupby(gaps, key=lambda gap: (gap["state"], gap["reason"])):
         run: list[Gap] = []
         for gap in group:
             if run and run[-1]["window_end"] != gap["window_start"]:
-                found.append((run[0], run[-1], len(run)))
+                runs.append(run)
                 run = []
             run.append(gap)
-        found.append((run[0], run[-1], len(run)))
-    return found
+        runs.append(run)
+    return runs
 
 
 def _red(count: int) -> Text:
     return Text(str(count), "bold red" if count else "")
 
 
-def _short(at: str) -> str:
-    return at.replace(":00.000Z", "Z").replace("T00:00Z", "")
-
-
 def _age(span: timedelta) -> str:
-    hours = max(0, int(span.total_seconds() // 3600))
-    return f"{hours // 24} d {hours % 24} h" if hours >= 24 else f"{hours} h"  # noqa: PLR2004 - hours of a day
+    days, hours = divmod(max(0, span // timedelta(hours=1)), 24)
+    return f"{days} d {hours} h" if days else f"{hours} h"

@@ -12,14 +12,13 @@
     timers     APScheduler as a clock
     signals    signals as events
 
-An importer gets a name's module when it first uses the name: most commands need neither the web server nor the
-timers.
+A name's module is imported when the name is first used: most commands need neither the web server nor the timers.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from service.runtime.daemon import Daemon
@@ -36,18 +35,18 @@ __all__ = [
     "run_once",
 ]
 
-_HOMES = {
+_MODULES = {
     "DATABASE_PATIENCE": "service.runtime.once",
     "Daemon": "service.runtime.daemon",
     "Runtime": "service.runtime.process",
-    "open_database": "service.runtime.database",
     "ensure_migrated": "service.runtime.database",
+    "open_database": "service.runtime.database",
     "run_once": "service.runtime.once",
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever bears the name
-    """Import the module of a name when the name is first used."""
-    if name not in _HOMES:
+def __getattr__(name: str) -> object:
+    """Import the module of a name of ``__all__``."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

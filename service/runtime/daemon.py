@@ -1,10 +1,12 @@
-"""The daemon: start, main loop, shutdown; and between them, whatever the signals ask for."""
+"""The daemon: start, main loop, shutdown, and reload on SIGHUP."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+
+from prometheus_client import CollectorRegistry
 
 from service.clock import SystemClock
 from service.config import Config
@@ -15,29 +17,29 @@ from service.runtime.database import ensure_migrated, open_database
 from service.runtime.org_loop import OrgLoop
 from service.runtime.process import GRACE, Runtime
 from service.runtime.signals import Signals
-from service.runtime.timers import Scheduler
-from service.telemetry import Reporter, logs
+from service.runtime.timers import Timers
+from service.telemetry import Event, Reporter, Warned, logs
 from service.web import Load, WebServer
 
-ENDING = 5.0  # seconds for giving back the orgs and closing the connections
-ASKED_EVERY = 2.0  # seconds between two looks for ad hoc spans that somebody asked for
-ALIASES_EVERY = 10.0  # and for edited aliases
+SHUTDOWN_TIMEOUT = 5.0  # seconds to release the orgs and close the connections
+REQUEST_POLL_INTERVAL = 2.0  # seconds
+ALIAS_POLL_INTERVAL = 10.0  # seconds
 
-# What an org's client is made of; another one needs another client.
-_OTHER_CLIENT = (
+# A client is built from these keys of an org: where one changes, the org gets a new client.
+_CLIENT_KEYS = (
     *("api", "base_url", "login_url", "region", "aggregates", "job_timeout"),
     *("client_id", "client_secret", "client_secret_file"),
 )
 
 
 class Daemon:
-    """Works its orgs until it is told to stop.
+    """Runs its orgs' jobs until it is stopped. It is the ``DaemonView`` of the web server.
 
     Args:
-        config: what to do.
-        read_config: reads the configuration anew for a reload.
-        reporter: told every event.
-        signals: what was asked for from outside.
+        config: the configuration at the start.
+        read_config: reads the configuration at a reload.
+        reporter: receives every event.
+        signals: the signals to act on.
     """
 
     def __init__(
@@ -49,54 +51,75 @@ class Daemon:
     ) -> None:
         self._config = config
         self._read_config = read_config
-        self._emit = reporter.emit
         self._reporter = reporter
+        self._emit = reporter.emit
         self.signals = signals or Signals()
-        self._scheduler = Scheduler(SystemClock(), self._clock_stepped)
+        self._timers = Timers(SystemClock(), self._clock_stepped)
         self._runtime: Runtime | None = None
         self._loops: dict[str, tuple[OrgLoop, asyncio.Task[None]]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._draining: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
         """Startup, main loop, shutdown.
 
         Raises:
-            ConfigError: the database cannot be used as it is configured.
+            ConfigError: the port or the embedded database cannot be used as configured.
         """
         with self.signals.installed():
             async with AsyncExitStack() as stack:
                 await self._start(stack)
                 await self._main_loop()
                 await self._drain()
-        self._emit("daemon_stopped")
+        self._emit(Event.DAEMON_STOPPED)
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._config
+
+    @property
+    def dsn(self) -> str | None:
+        """The database; None until an embedded one has started."""
+        if self._runtime is not None:
+            return self._runtime.dsn
+        configured = self._config.database.dsn
+        return None if configured is None else configured.get_secret_value()
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The metrics of this process's events."""
+        return self._reporter.registry
+
+    @property
+    def warned(self) -> Sequence[Warned]:
+        """The last warnings and errors, oldest first."""
+        return self._reporter.warned
+
+    def load(self) -> Mapping[str, Load]:
+        """The scans in flight and waiting of each org that this process holds."""
+        return {name: Load(*loop.worker.load()) for name, (loop, _) in self._loops.items() if loop.worker}
 
     async def _start(self, stack: AsyncExitStack) -> None:
-        web = WebServer(
-            self._reporter.registry,
-            lambda: self._runtime,
-            lambda: self._config,
-            self._load,
-            lambda: self._reporter.warned,
-        )
+        web = WebServer(self)
         address = await web.start(self._config.http.host, self._config.http.port)
         stack.push_async_callback(web.stop)
-        await stack.enter_async_context(self._scheduler.running())
-        self._emit("daemon_started", http_address=address, orgs=list(self._config.orgs))
+        await stack.enter_async_context(self._timers.running())
+        self._emit(Event.DAEMON_STARTED, http_address=address, orgs=list(self._config.orgs))
         await stack.enter_async_context(self._background(self._work()))
 
     async def _work(self) -> None:
-        """Everything that needs the database; it waits for it as long as it takes."""
+        """Run everything that needs the database; waits for it without a limit."""
         async with open_database(self._config.database, long_lived=True, patience=None) as dsn:
             await ensure_migrated(dsn, self._emit, patience=None)
             async with Runtime(dsn, self._config.database.pool_size, self._emit).running() as runtime:
                 self._runtime = runtime
                 runtime.keeper.on_asked = self._drain_org
                 try:
-                    self._open()
-                    self.signals.any.set()  # what was asked for before there was anybody to do it
+                    self._apply_config()
+                    self.signals.any.set()  # act on signals that came before there was a database
                     await asyncio.gather(
-                        self._look(ASKED_EVERY, lambda: self._look_for_asked(runtime)),
-                        self._look(ALIASES_EVERY, lambda: self._look_for_aliases(runtime)),
+                        self._poll(REQUEST_POLL_INTERVAL, lambda: self._poll_requests(runtime)),
+                        self._poll(ALIAS_POLL_INTERVAL, lambda: self._poll_aliases(runtime)),
                     )
                 finally:
                     for _, task in self._loops.values():
@@ -112,17 +135,13 @@ class Daemon:
             yield
         finally:
             self._working.cancel()
-            # Its own waits have ends; together they may be longer than anybody waits for a process to end.
-            await asyncio.wait({self._working}, timeout=ENDING)
+            # each of its waits is bounded, their sum may still be too long
+            await asyncio.wait({self._working}, timeout=SHUTDOWN_TIMEOUT)
 
     def _clock_stepped(self, seconds: float) -> None:
-        self._emit("clock_stepped", seconds=round(seconds, 3))
+        self._emit(Event.CLOCK_STEPPED, seconds=round(seconds, 3))
         for loop, _ in self._loops.values():
             loop.clock_stepped()
-
-    def _load(self) -> dict[str, Load]:
-        """What each org that this process holds is at."""
-        return {name: Load(*loop.worker.load()) for name, (loop, _) in self._loops.items() if loop.worker}
 
     async def _main_loop(self) -> None:
         signals = self.signals
@@ -130,7 +149,7 @@ class Daemon:
             await signals.any.wait()
             signals.any.clear()
             if self._working.done():
-                self._working.result()  # raises what ended it
+                self._working.result()  # raises the error that ended it
             if signals.reload.is_set():
                 signals.reload.clear()
                 await self._reload()
@@ -140,82 +159,81 @@ class Daemon:
                     loop.run_now()
 
     async def _drain(self) -> None:
-        """Begin nothing new, and give what is in flight its time; a second signal takes it away."""
+        """Start nothing new and wait for what is in flight, up to ``GRACE`` seconds or a second stop signal."""
         for loop, _ in self._loops.values():
             loop.close()
-        ending = [task for _, task in self._loops.values()] + list(self._leaving)
-        at_once = asyncio.create_task(self.signals.stop_at_once.wait())
+        tasks = [task for _, task in self._loops.values()] + list(self._draining)
+        stop_at_once = asyncio.create_task(self.signals.stop_at_once.wait())
         try:
-            if ending:
-                everything = asyncio.ensure_future(asyncio.wait(ending))
-                await asyncio.wait({everything, at_once}, timeout=GRACE, return_when=asyncio.FIRST_COMPLETED)
-                everything.cancel()
+            if tasks:
+                all_done = asyncio.ensure_future(asyncio.wait(tasks))
+                await asyncio.wait({all_done, stop_at_once}, timeout=GRACE, return_when=asyncio.FIRST_COMPLETED)
+                all_done.cancel()
         finally:
-            at_once.cancel()
+            stop_at_once.cancel()
 
     async def _reload(self) -> None:
         try:
             config = await asyncio.to_thread(self._read_config)
         except ConfigError as error:
-            self._emit("config_rejected", faults=[f"{fault.key}: {fault.message}" for fault in error.faults])
+            self._emit(Event.CONFIG_REJECTED, faults=[f"{fault.key}: {fault.message}" for fault in error.faults])
             return
-        restart = self._config.restart_needed(config)
-        old, self._config = (
-            self._config,
-            config.model_copy(update={"database": self._config.database, "http": self._config.http}),
-        )
+        old, restart_needed = self._config, self._config.restart_needed(config)
+        self._config = config.model_copy(update={"database": old.database, "http": old.http})
         if config.log != old.log:
             logs.configure(config.log.level, config.log.format)
-        self._open()
-        self._emit("config_reloaded", restart_needed=restart)
+        self._apply_config()
+        self._emit(Event.CONFIG_RELOADED, restart_needed=restart_needed)
 
-    def _open(self) -> None:
-        """Have a loop for each configured org, and for no other; change those that have changed."""
+    def _apply_config(self) -> None:
+        """Run one loop for each configured org; reconfigure those that run, drain those that are gone."""
         runtime = self._runtime
         if runtime is None:
             return
         config = self._config
         for name, (loop, _) in list(self._loops.items()):
             org = config.orgs.get(name)
-            if org is not None and all(getattr(org, key) == getattr(loop.org, key) for key in _OTHER_CLIENT):
+            if org is not None and all(getattr(org, key) == getattr(loop.org, key) for key in _CLIENT_KEYS):
                 loop.configure(config, org)
             else:
                 self._drain_org(name)
         for name, org in config.orgs.items():
-            # an org whose client has to be another one begins again when the old one has ended
-            if name not in self._loops and not any(task.get_name() == name for task in self._leaving):
-                loop = OrgLoop(config, org, runtime, self._scheduler, self._emit)
+            # an org that needs a new client starts again when its former loop has ended
+            if name not in self._loops and not any(task.get_name() == name for task in self._draining):
+                loop = OrgLoop(config, org, runtime, self._timers, self._emit)
                 self._loops[name] = loop, asyncio.create_task(loop.run(), name=name)
 
     def _drain_org(self, org: str) -> None:
-        """Begin nothing new in the org, and give it back when what is in flight has ended."""
+        """Start nothing new in the org, and release it when what is in flight has ended."""
         if org in self._loops:
             loop, task = self._loops.pop(org)
             loop.close()
-            self._leaving.add(task)
-            task.add_done_callback(self._left)
+            self._draining.add(task)
+            task.add_done_callback(self._org_drained)
 
-    def _left(self, task: asyncio.Task[None]) -> None:
-        self._leaving.discard(task)
+    def _org_drained(self, task: asyncio.Task[None]) -> None:
+        self._draining.discard(task)
         if not self.signals.stop.is_set():
-            self._open()
+            self._apply_config()
 
-    async def _look(self, every: float, look: Callable[[], Coroutine[None, None, None]]) -> None:
+    async def _poll(self, interval: float, poll: Callable[[], Coroutine[None, None, None]]) -> None:
         while True:
-            await asyncio.sleep(every)
+            await asyncio.sleep(interval)
             try:
-                await look()
+                await poll()
             except DatabaseUnavailableError:
                 continue
-            except Exception:  # noqa: BLE001 - what nobody thought of must not end the daemon
-                self._emit("unexpected_error", org=None, job=None, exc_info=True)
+            except Exception:  # noqa: BLE001 - an unexpected error must not end the daemon
+                self._emit(Event.UNEXPECTED_ERROR, org=None, job=None, exc_info=True)
 
-    async def _look_for_asked(self, runtime: Runtime) -> None:
+    async def _poll_requests(self, runtime: Runtime) -> None:
+        """Wake the orgs with ad hoc windows that were requested since they last ran any."""
         for org in await requests.orgs_asked(runtime.database):
             if org in self._loops:
                 self._loops[org][0].run_ad_hoc()
 
-    async def _look_for_aliases(self, runtime: Runtime) -> None:
+    async def _poll_aliases(self, runtime: Runtime) -> None:
+        """Apply edited aliases in the orgs that this process holds."""
         for org in await aliases.stale(runtime.database):
             if org in self._loops:
                 await self._loops[org][0].apply_aliases()

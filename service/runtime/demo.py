@@ -1,4 +1,4 @@
-"""The whole thing with nothing to set up: PostgreSQL, a simulated Genesys Cloud, the daemon and its page."""
+"""The demo: an embedded PostgreSQL, a simulated Genesys Cloud, the daemon and its page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,46 +30,54 @@ from service.postgres.queries.summary import Summary, summary
 from service.runtime.daemon import Daemon
 from service.runtime.once import run_once
 from service.simulator import CorrectedCentre, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
-from service.telemetry import Emit, Reporter, logs
+from service.telemetry import Event, Reporter, logs
 from service.telemetry.progress_bar import ProgressBar
 
+CONFIG_FILE = "flow-outcomes.yaml"
 ORGS = {"acme": "UTC", "globex": "Europe/Berlin"}
 FLOWS = 40
-SECRET = "simulated-secret"  # noqa: S105 - opens a simulator on loopback
+SECRET = "simulated-secret"  # noqa: S105 - of a simulator on loopback
 DAYS = 90
+USUAL_PORT = 8080
 JOBS: dict[str, dict[str, object]] = {
     "daily": {"since": f"P{DAYS}D", "off_peak": None, "retry_every": "PT1M"},
     "hourly": {"since": "P7D", "window": "hour", "granularity": "hourly", "off_peak": None},
 }
-SHOWN_AFTER = 6.0  # seconds from one thing that happens before one's eyes to the next
-CORRECTED, MORE = "Abandoned", 25
+STEP_PAUSE = 6.0
+"""Seconds between two changes that the demo makes."""
+CORRECTED, CORRECTION = "Abandoned", 25
 OLD_NAME, NEW_NAME = "Self Service Completed", "Solved without an agent"
 
 
-@dataclass
-class _CaughtUp:
-    """Sees when each job of each org has been through its backlog once."""
+class _DemoProgress:
+    """Follows the daemon's events: its address, and the first complete cycle of each job of each org.
 
-    left: set[tuple[str, str | None]] = field(default_factory=lambda: {(org, job) for org in ORGS for job in JOBS})
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+    Attributes:
+        address: ``host:port`` of the page, once the daemon has started.
+        caught_up: set when every job has had a complete cycle.
+    """
 
-    def watch(self, emit: Emit) -> Emit:
-        def watched(event: str, **context: Any) -> None:  # noqa: ANN401 - a context holds anything
-            emit(event, **context)
-            if event == "cycle_finished" and context["complete"]:
-                self.left.discard((context["org"], context["job"]))
-                if not self.left:
-                    self.done.set()
+    def __init__(self) -> None:
+        self.address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.caught_up = asyncio.Event()
+        self._behind: set[tuple[str, str | None]] = {(org, job) for org in ORGS for job in JOBS}
 
-        return watched
+    def on_event(self, event: str, context: Mapping[str, Any]) -> None:
+        """Follow an event; to be subscribed to the reporter."""
+        if event == Event.DAEMON_STARTED:
+            self.address.set_result(context["http_address"])
+        elif event == Event.CYCLE_FINISHED and context["complete"]:
+            self._behind.discard((context["org"], context["job"]))
+            if not self._behind:
+                self.caught_up.set()
 
 
 async def demo(*, port: int | None, once: bool) -> int:
-    """Run it: until the first catch-up with ``once``, else until it is stopped. The exit code.
+    """Run the demo until it is stopped, or with ``once`` until the first full catch-up; returns the exit code.
 
     Args:
-        port: of the page; None is 8080, or any free one where that is taken.
-        once: end after the first full catch-up, with a table of what was stored.
+        port: port of the page; None is 8080, or any free one where that is in use.
+        once: exit after the first full catch-up, with a table of what was stored.
     """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     folder = _folder()
@@ -89,7 +96,7 @@ async def demo(*, port: int | None, once: bool) -> int:
 
 def _folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-demo-"))
-    folder.chmod(0o755)  # the database's own user has to pass; its data folder is closed to others
+    folder.chmod(0o755)  # the database's own user needs access; its data folder is private
     return folder
 
 
@@ -103,12 +110,12 @@ async def _simulator(centre: CorrectedCentre) -> AsyncIterator[Simulator]:
 
 
 def _configuration(folder: Path, url: str, port: int | None) -> Config:
-    """Written to a file, so that every other command works with it too."""
-    file = folder / "flow-outcomes.yaml"
+    """The demo's configuration, in a file that the other commands can read."""
+    file = folder / CONFIG_FILE
     org = {"base_url": url, "login_url": url, "client_secret": SECRET, "requests_per_second": 10}
     document = {
         "database": {"embedded": str(folder / "postgresql")},
-        "http": {"port": _port(port)},
+        "http": {"port": _usual_port() if port is None else port},
         "log": {"level": "error", "format": "console"},
         "orgs": {name: {**org, "client_id": name, "timezone": zone} for name, zone in ORGS.items()},
         "jobs": JOBS,
@@ -117,72 +124,72 @@ def _configuration(folder: Path, url: str, port: int | None) -> Config:
     return load_config(file, {})
 
 
-def _port(wanted: int | None) -> int:
-    if wanted is not None:
-        return wanted
+def _usual_port() -> int:
+    """8080, or 0 for any free one where that is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", 8080))
+            probe.bind(("127.0.0.1", USUAL_PORT))
         except OSError:
             return 0
-    return 8080
+    return USUAL_PORT
 
 
 async def _once(config: Config, console: Console) -> int:
     server = embedded.Embedded(config.database.embedded or Path())
     dsn = await asyncio.to_thread(server.start)
+    reporter = Reporter()
     try:
         with ProgressBar(sys.stderr) as bar:
-            code = await run_once(config, bar.watch(Reporter().emit))
-        _print(console, await summary(dsn))
+            reporter.subscribe(bar.on_event)
+            code = await run_once(config, reporter.emit)
+        _print_summary(console, await summary(dsn))
     finally:
         await asyncio.to_thread(server.stop)
     return code
 
 
 async def _until_stopped(config: Config, folder: Path, centre: CorrectedCentre, console: Console) -> int:
-    reporter, caught_up = Reporter(), _CaughtUp()
-    bar = ProgressBar(sys.stderr)
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    reporter.emit = _noting(address, caught_up.watch(bar.watch(reporter.emit)))  # type: ignore[method-assign]
-    daemon = Daemon(config, lambda: load_config(folder / "flow-outcomes.yaml", {}), reporter)
+    reporter, progress, bar = Reporter(), _DemoProgress(), ProgressBar(sys.stderr)
+    reporter.subscribe(bar.on_event)
+    reporter.subscribe(progress.on_event)
+    daemon = Daemon(config, lambda: load_config(folder / CONFIG_FILE, {}), reporter)
 
-    async def tell() -> None:
-        page = f"http://{await address}/"
+    async def guide() -> None:
+        page = f"http://{await progress.address}/"
         console.print(f"Open {page} in a browser and watch the calendar fill.", markup=False, soft_wrap=True)
         with bar:
-            await caught_up.done.wait()
+            await progress.caught_up.wait()
         dsn = await asyncio.to_thread(embedded_folder.running, config.database.embedded or Path())
         if dsn is not None:
-            _print(console, await summary(dsn))
-            _what_next(console, page, dsn, folder)
-            await _show(daemon, dsn, centre, console)
+            _print_summary(console, await summary(dsn))
+            _print_next_steps(console, page, dsn, folder)
+            await _show_changes(daemon, dsn, centre, console)
 
-    telling = asyncio.create_task(tell())
+    guiding = asyncio.create_task(guide())
     try:
         await daemon.serve()
     finally:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
+        guiding.cancel()
+        await asyncio.gather(guiding, return_exceptions=True)
     return 0
 
 
-async def _show(daemon: Daemon, dsn: str, centre: CorrectedCentre, console: Console) -> None:
-    """A correction and a rename, as they come about in real life, for who watches the page."""
+async def _show_changes(daemon: Daemon, dsn: str, centre: CorrectedCentre, console: Console) -> None:
+    """Correct figures in the source, then add an alias, so that the page shows both."""
     org = next(iter(ORGS))
-    await asyncio.sleep(SHOWN_AFTER)
+    await asyncio.sleep(STEP_PAUSE)
     yesterday = datetime.now(UTC).replace(hour=12, minute=0) - timedelta(days=1)
     for flow in centre.flows()[:3]:
-        centre.correct(flow.id, yesterday, CORRECTED, MORE)
-    daemon.signals.ask(daemon.signals.run_now)
+        centre.correct(flow.id, yesterday, CORRECTED, CORRECTION)
+    daemon.signals.deliver(daemon.signals.run_now)
     console.print(
-        f"Just now {org} corrected yesterday: {MORE} more {CORRECTED!r} in three flows. The daemon reads the last"
-        " days again; see the R in the calendar and 'Changed lately'.",
+        f"The source of {org} just corrected yesterday: {CORRECTION} more {CORRECTED!r} in three flows. The daemon"
+        " extracts the last days again; see the R in the calendar, and 'Recent changes'.",
         markup=False,
         soft_wrap=True,
     )
-    await asyncio.sleep(SHOWN_AFTER)
+    await asyncio.sleep(STEP_PAUSE)
     database = Database(dsn, size=1, application_name="flow-outcomes demo")
     await database.open()
     try:
@@ -190,23 +197,14 @@ async def _show(daemon: Daemon, dsn: str, centre: CorrectedCentre, console: Cons
     finally:
         await database.close()
     console.print(
-        f"And {OLD_NAME!r} is called {NEW_NAME!r} from now on, in all that is stored: an alias. Watch the chart.",
+        f"An alias now shows {OLD_NAME!r} as {NEW_NAME!r}, also in stored figures. Watch the chart.",
         markup=False,
         soft_wrap=True,
     )
 
 
-def _noting(address: asyncio.Future[str], emit: Emit) -> Emit:
-    def noted(event: str, **context: Any) -> None:  # noqa: ANN401 - a context holds anything
-        if event == "daemon_started":
-            address.set_result(context["http_address"])
-        emit(event, **context)
-
-    return noted
-
-
-def _print(console: Console, stored: list[Summary]) -> None:
-    table = Table("org", "granularity", "flows", "from", "to", "rows", "of them null", "sum of counts")
+def _print_summary(console: Console, stored: list[Summary]) -> None:
+    table = Table("org", "granularity", "flows", "from", "to", "rows", "nulls", "sum of counts")
     for each in stored:
         table.add_row(
             each.org,
@@ -221,14 +219,14 @@ def _print(console: Console, stored: list[Summary]) -> None:
     console.print(table)
 
 
-def _what_next(console: Console, page: str, dsn: str, folder: Path) -> None:
+def _print_next_steps(console: Console, page: str, dsn: str, folder: Path) -> None:
     program = shlex.quote(str(Path(sys.argv[0])))
     psql = shlex.quote(str(binaries.installed() / "psql"))
     for line in (
-        f"Look at it:        {page}",
-        f"Ask how it is:     {program} status --config {folder}/flow-outcomes.yaml",
+        f"Open the page:     {page}",
+        f"Show the status:   {program} status --config {folder}/flow-outcomes.yaml",
         f"Connect:           {dsn}",
-        f"See figures:       {psql} '{dsn}' -c 'SELECT * FROM flow_outcomes.flow_outcome LIMIT 20'",  # noqa: S608 - to be read
-        "It goes on as a daemon; Ctrl-C ends it and takes everything away again.",
+        f"Read figures:      {psql} '{dsn}' -c 'SELECT * FROM flow_outcomes.flow_outcome LIMIT 20'",  # noqa: S608 - printed only
+        "The daemon keeps running. Ctrl-C ends it and deletes everything that the demo created.",
     ):
         console.print(line, markup=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from service.plan import windows
 from service.postgres.lease import Lease
 from service.runtime.database import AWAY_RETRY
 from service.runtime.process import Runtime
-from service.runtime.timers import Scheduler
+from service.runtime.timers import Timers
 from service.telemetry import Emit
 
 ERROR_RETRY = 60.0
@@ -32,11 +32,11 @@ RETRY = CycleRequest(Scope.OPEN)
 class JobLoop:
     """Runs one job's cycles for one org, one at a time, as they are triggered."""
 
-    def __init__(self, org: str, job: Job, scheduler: Scheduler, clock: Clock, emit: Emit) -> None:
+    def __init__(self, org: str, job: Job, timers: Timers, clock: Clock, emit: Emit) -> None:
         self.job = job
         self._name = f"{org}/{job.name}"
         self._org = org
-        self._scheduler = scheduler
+        self._timers = timers
         self._clock = clock
         self._emit = emit
         self._triggered = asyncio.Event()
@@ -135,21 +135,21 @@ class JobLoop:
 
     def _at(self, timer: str, at: datetime, callback: Callable[[], None]) -> None:
         if not self._closed:
-            self._scheduler.ring_at(f"{self._name}/{timer}", at, callback)
+            self._timers.call_at(f"{self._name}/{timer}", at, callback)
 
     def _cancel_timers(self) -> None:
-        self._scheduler.forget(f"{self._name}/due")
-        self._scheduler.forget(f"{self._name}/retry")
+        self._timers.cancel(f"{self._name}/due")
+        self._timers.cancel(f"{self._name}/retry")
 
 
 class OrgLoop:
     """One org in the daemon."""
 
-    def __init__(self, config: Config, org: Org, runtime: Runtime, scheduler: Scheduler, emit: Emit) -> None:
+    def __init__(self, config: Config, org: Org, runtime: Runtime, timers: Timers, emit: Emit) -> None:
         self.org = org
         self.worker: OrgWorker | None = None
         self._runtime = runtime
-        self._scheduler = scheduler
+        self._timers = timers
         self._emit = emit
         self._jobs: dict[str, JobLoop] = {}
         self._entries: dict[str, AdHoc] = {}
@@ -170,7 +170,7 @@ class OrgLoop:
             self._jobs.pop(name).close()
         for name, job in jobs.items():
             if name not in self._jobs:
-                self._jobs[name] = JobLoop(org.name, job, self._scheduler, self._runtime.clock, self._emit)
+                self._jobs[name] = JobLoop(org.name, job, self._timers, self._runtime.clock, self._emit)
                 self._start(self._jobs[name])
             elif self._jobs[name].job != job or due_changed:
                 self._jobs[name].job = job

@@ -1,7 +1,7 @@
-"""Whether everything is set up: the database, and for each org its token, its permission and one tiny query.
+"""Checks of the setup: the database, and for each org its token, its permission and one small query.
 
-Each finding says in plain words what is wrong and how to mend it. The query goes the way of all queries: under the
-org's lease, within its limit. Where another process holds the org, that one's state is told instead.
+The query is sent as every other: under the org's lease and within its limit. Where another process holds the org,
+its state is reported instead.
 """
 
 from __future__ import annotations
@@ -32,153 +32,162 @@ from service.plan import buckets
 from service.postgres.probe import Facts, inspect, looking
 from service.postgres.queries.status import NO_HOLD, holds
 from service.runtime.process import Runtime
+from service.telemetry import Event, counted
 
-TAKE_WITHIN = 3.0  # seconds in which an org that nobody holds is ours
-ANSWER_WITHIN = 30.0  # seconds for token and query together, the limit's spacing and retries included
-HOLD_MOST = 5.0  # seconds: a longer wait that a 429 asks for is told, not waited out
-DATABASE_WITHIN = 10.0
-LONG_PAST = timedelta(days=30)
+LEASE_TIMEOUT = 3.0
+"""Seconds in which a lease that no process holds is acquired."""
+ORG_TIMEOUT = 30.0
+"""Seconds for an org's token and query together, with the waits for the limit and the retries."""
+RATE_LIMIT_WAIT_MAX = 5.0
+"""Seconds of a 429's wait that are waited for; a longer wait is reported."""
+DATABASE_TIMEOUT = 10.0  # seconds
+QUERY_AGE = timedelta(days=30)
+PRIVILEGES_SHOWN = 5
 
-_CERTIFICATE = (
-    "its certificate is not trusted here: a proxy may open the connection, or the URL names another host;"
-    " have its certificate authority installed on this machine"
-)
-_TLS = "it speaks no TLS that this machine does: look at the URL, and at proxies on the way"
-_NAME = "the host's name is not known here: look at region (or base_url and login_url) and at this machine's DNS"
-_NOBODY = "nothing answers there: look at region (or base_url and login_url), and at firewalls on the way"
-_CONNECTION = {
-    re.compile(r"(?i)certificate"): _CERTIFICATE,
-    re.compile(r"(?i)dns|name or service|nodename|name resolution|getaddrinfo"): _NAME,
-    re.compile(r"(?i)refused|connect call failed|unreachable|timed? ?out"): _NOBODY,
-    re.compile(r"(?i)ssl|tls"): _TLS,
+_CONNECTION_FIXES = {
+    re.compile(r"(?i)certificate"): (
+        "the certificate is not trusted: a proxy may intercept the connection, or the URL has another host name;"
+        " install the certificate authority on this machine"
+    ),
+    re.compile(r"(?i)dns|name or service|nodename|name resolution|getaddrinfo"): (
+        "the host name does not resolve: check region (or base_url and login_url) and this machine's DNS"
+    ),
+    re.compile(r"(?i)refused|connect call failed|unreachable|timed? ?out"): (
+        "the host does not respond: check region (or base_url and login_url), and firewalls between"
+    ),
+    re.compile(r"(?i)ssl|tls"): "the TLS handshake failed: check the URL, and proxies between",
 }
 
 
 class Finding(NamedTuple):
-    """One line of the result.
+    """The result of one check.
 
     Attributes:
-        about: what was looked at.
-        good: whether it is as it has to be.
-        said: what was found.
-        mend: what to do about it, or nothing.
+        subject: what was checked.
+        ok: whether it is in order.
+        detail: what was found.
+        fix: what to do about it; empty where nothing is to be done.
     """
 
-    about: str
-    good: bool
-    said: str
-    mend: str = ""
+    subject: str
+    ok: bool
+    detail: str
+    fix: str = ""
 
 
-class Steps:
-    """Which orgs got as far as a token, by the events that their clients tell; nothing of these is logged."""
+class TokenRecorder:
+    """An ``emit`` that records which orgs received a token, and logs nothing."""
 
     def __init__(self) -> None:
-        self.tokens: set[str] = set()
+        self.orgs: set[str] = set()
 
-    def emit(self, event: str, **context: Any) -> None:  # noqa: ANN401 - a context holds anything
-        """See what is told."""
-        if event == "token_renewed":
-            self.tokens.add(context["org"])
+    def emit(self, event: str, **context: Any) -> None:  # noqa: ANN401 - a context holds any value
+        """Record the org of a ``token_renewed``."""
+        if event == Event.TOKEN_RENEWED:
+            self.orgs.add(context["org"])
 
 
-async def look(dsn: str) -> Facts:
-    """What the database is like.
+async def inspect_database(dsn: str) -> Facts:
+    """Connect to the database and inspect it.
 
     Raises:
-        DatabaseUnavailableError, SchemaError: it cannot be looked at.
+        DatabaseUnavailableError, SchemaError: it cannot be inspected.
     """
-    async with looking(dsn, "flow-outcomes check", within=DATABASE_WITHIN, read_only=False) as connection:
+    async with looking(dsn, "flow-outcomes check", within=DATABASE_TIMEOUT, read_only=False) as connection:
         return await inspect(connection)
 
 
-def of_database(found: Facts) -> list[Finding]:
-    """What the database is like, for people."""
-    reached = f"reachable, PostgreSQL {found.version}"
-    if found.trouble:
-        return [Finding("database", False, f"{reached}: {found.trouble}", "give another one in database.dsn")]
-    if not found.writable:
-        mend = "give the primary in database.dsn, or target_session_attrs=read-write with all hosts"
-        return [Finding("database", False, f"{reached}, takes no writes: it is a standby, or read-only", mend)]
-    if found.missing_privileges:
-        some = ", ".join(found.missing_privileges[:5]) + (", …" if len(found.missing_privileges) > 5 else "")  # noqa: PLR2004
-        mend = (
+def database_findings(facts: Facts) -> list[Finding]:
+    """What the facts mean for the daemon."""
+    version = f"PostgreSQL {facts.version}"
+    if facts.trouble:
+        return [Finding("database", False, f"{version}: {facts.trouble}", "set database.dsn to another server")]
+    if not facts.writable:
+        fix = "set database.dsn to the primary, or list all hosts with target_session_attrs=read-write"
+        return [Finding("database", False, f"{version}, read-only: a standby, or set to read-only", fix)]
+    if facts.missing_privileges:
+        missing = ", ".join(facts.missing_privileges[:PRIVILEGES_SHOWN])
+        if len(facts.missing_privileges) > PRIVILEGES_SHOWN:
+            missing += ", …"
+        fix = (
             "grant the role USAGE on the schema flow_outcomes, and SELECT, INSERT, UPDATE and DELETE on its tables"
         )
-        return [Finding("database", False, f"{reached}, but the role lacks {some}", mend)]
-    return [Finding("database", True, f"{reached}, writable"), _of_schema(found)]
+        return [Finding("database", False, f"{version}, the role lacks {missing}", fix)]
+    return [Finding("database", True, f"{version}, writable"), _schema_finding(facts)]
 
 
-def _of_schema(found: Facts) -> Finding:
-    if not found.pending:
-        return Finding("schema", True, "current")
-    said = f"lacks {', '.join(found.pending)}" if found.there else "not there yet"
-    if found.may_migrate:
-        return Finding(
-            "schema", not found.there, said, "run 'flow-outcomes migrate'; the daemon's start does it too"
-        )
+def _schema_finding(facts: Facts) -> Finding:
+    if not facts.pending:
+        return Finding("schema", True, "up to date")
+    detail = f"lacks {', '.join(facts.pending)}" if facts.there else "does not exist yet"
+    if facts.may_migrate:
+        return Finding("schema", not facts.there, detail, "run 'flow-outcomes migrate', or start the daemon")
     return Finding(
-        "schema", False, f"{said}, and this role may not make it", "run 'flow-outcomes migrate' as its owner"
+        "schema",
+        False,
+        f"{detail}, and this role may not create it",
+        "run 'flow-outcomes migrate' as the schema's owner",
     )
 
 
-async def ask(runtime: Runtime, org: Org, steps: Steps) -> list[Finding]:
-    """Token, permission and a tiny query of one org; or who holds it."""
+async def check_org(runtime: Runtime, org: Org, tokens: TokenRecorder) -> list[Finding]:
+    """Check an org's token, permission and a small query; where another process holds the org, report that."""
     try:
-        async with asyncio.timeout(TAKE_WITHIN):
+        async with asyncio.timeout(LEASE_TIMEOUT):
             lease = await runtime.lease(org.name)
     except TimeoutError:
         runtime.keeper.release(org.name)
-        return [await _held(runtime, org)]
+        return [await _holder_finding(runtime, org)]
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
-            return await _asked(org, worker.client, runtime.clock, steps)
+            return await _query(org, worker.client, runtime.clock, tokens)
     except (DatabaseUnavailableError, LeaseLostError) as error:
-        return [Finding(org.name, False, f"not asked to the end: {error}", "check again")]
+        return [Finding(org.name, False, f"check interrupted: {error}", "run the check again")]
     finally:
         runtime.keeper.release(org.name)
 
 
-async def ask_alone(org: Org, clock: Clock, steps: Steps) -> list[Finding]:
-    """The same where there is no schema yet, and so nobody who could hold the org."""
-    client = make_client(org, steps.emit, clock, lambda: None, lambda _seconds: None, lambda _date: None)
+async def check_org_without_lease(org: Org, clock: Clock, tokens: TokenRecorder) -> list[Finding]:
+    """Check an org where there is no schema, so that no process can hold the org."""
+    client = make_client(org, tokens.emit, clock, lambda: None, lambda _seconds: None, lambda _date: None)
     try:
-        return await _asked(org, client, clock, steps)
+        return await _query(org, client, clock, tokens)
     finally:
         await client.close()
 
 
-async def _asked(org: Org, client: GenesysClient, clock: Clock, steps: Steps) -> list[Finding]:
-    client.max_pause = HOLD_MOST
-    client.query_timeout = min(client.query_timeout, timedelta(seconds=ANSWER_WITHIN / 2))
-    answer: int | Exception
-    patience = ANSWER_WITHIN + 3 / org.requests_per_second  # a slow org's turns come slowly
+async def _query(org: Org, client: GenesysClient, clock: Clock, tokens: TokenRecorder) -> list[Finding]:
+    client.max_pause = RATE_LIMIT_WAIT_MAX
+    client.query_timeout = min(client.query_timeout, timedelta(seconds=ORG_TIMEOUT / 2))
+    result: int | Exception
+    timeout = ORG_TIMEOUT + 3 / org.requests_per_second  # the limit delays up to three requests
     try:
-        async with asyncio.timeout(patience):
-            answer = await _first_page(client, org, clock.now())
+        async with asyncio.timeout(timeout):
+            result = await _first_page(client, org, clock.now())
     except TimeoutError:
-        answer = QueryTimeoutError(f"no answer within {patience:.0f} s")
+        result = QueryTimeoutError(f"no response within {timeout:.0f} s")
     except ExtractionError as error:
-        answer = error
-    if org.name not in steps.tokens and isinstance(answer, ExtractionError):
-        return [Finding(f"{org.name} token", False, f"{org.token_url}: {answer}", _mend_token(org, answer))]
-    found = [Finding(f"{org.name} token", True, f"given by {org.token_url}")]
+        result = error
+    if org.name not in tokens.orgs and isinstance(result, ExtractionError):
+        return [Finding(f"{org.name} token", False, f"{org.token_url}: {result}", _token_fix(org, result))]
+    token = Finding(f"{org.name} token", True, f"issued by {org.token_url}")
     policy = client.dialect.policy
-    match answer:
+    match result:
         case ForbiddenError():
-            mend = f"give the OAuth client's role {policy.requirements}"
-            return [*found, Finding(f"{org.name} permission", False, str(answer), mend)]
+            fix = f"give the OAuth client's role {policy.requirements}"
+            return [token, Finding(f"{org.name} permission", False, str(result), fix)]
         case ExtractionError():
-            return [*found, Finding(f"{org.name} query", False, f"{org.api_url}: {answer}", _mend_query(answer))]
-        case _:
-            said = f"answered by {org.api_url}, {answer} entries on its first page of one"
-            permitted = Finding(f"{org.name} permission", True, policy.permission)
-            return [*found, permitted, Finding(f"{org.name} query", True, said)]
+            return [token, Finding(f"{org.name} query", False, f"{org.api_url}: {result}", _query_fix(result))]
+        case int():
+            entries = counted(result, "entry", "entries")
+            query = Finding(f"{org.name} query", True, f"{org.api_url} answered; first page has {entries}")
+            return [token, Finding(f"{org.name} permission", True, policy.permission), query]
+    raise result
 
 
 async def _first_page(client: GenesysClient, org: Org, now: datetime) -> int:
-    """How many entries the first answer holds; what would follow it is left."""
-    start = buckets.floor(now - LONG_PAST, Granularity.HOURLY, org.tz)
+    """Query one hour long past; returns the number of entries on the first page."""
+    start = buckets.floor(now - QUERY_AGE, Granularity.HOURLY, org.tz)
     span = Span(start, buckets.following(start, Granularity.HOURLY, org.tz))
     query = Query(org.name, span, Granularity.HOURLY, org.timezone, org.flows, 1, None, span)
     pages = client.scan(query)
@@ -191,51 +200,50 @@ async def _first_page(client: GenesysClient, org: Org, now: datetime) -> int:
     return 0
 
 
-async def _held(runtime: Runtime, org: Org) -> Finding:
-    """Who holds the org."""
+async def _holder_finding(runtime: Runtime, org: Org) -> Finding:
+    """Report the process that holds the org."""
     try:
-        async with runtime.database.connection(limit=DATABASE_WITHIN) as connection:
+        async with runtime.database.connection(limit=DATABASE_TIMEOUT) as connection:
             hold = (await holds(connection, [org.name])).get(org.name, NO_HOLD)
     except DatabaseUnavailableError as error:
-        return Finding(org.name, False, f"not asked: {error}", "check again")
+        return Finding(org.name, False, f"not checked: {error}", "run the check again")
     if hold.owner is None:
-        mend = "another process was just taking or leaving it: check again"
-        return Finding(org.name, False, f"not asked: it could not be had within {TAKE_WITHIN:g} s", mend)
-    since = "" if hold.since is None else f" since {instant(hold.since)}"
-    waits = f", held back by a 429 for {hold.held_for:.0f} s more" if hold.held_for else ""
-    said = f"worked by {hold.owner}{since}, its breaker {hold.breaker}{waits}; so it was not asked"
-    if hold.breaker == "closed":
-        return Finding(org.name, True, said)
-    return Finding(org.name, False, said, "'flow-outcomes status' has the last errors")
-
-
-def _mend_token(org: Org, error: ExtractionError) -> str:
-    if isinstance(error, UnauthorizedError):
-        if error.status is None:  # the secret's file
-            return f"give orgs.{org.name}.client_secret, or a file in client_secret_file that this user may read"
-        return (
-            f"look at orgs.{org.name}.client_id and its secret, that the OAuth client is active and its grant type"
-            " client credentials, and that region is the org's"
+        detail = f"not checked: its lease was not acquired within {LEASE_TIMEOUT:g} s"
+        return Finding(
+            org.name, False, detail, "another process was acquiring or releasing it: run the check again"
         )
-    return _mend_query(error)
+    since = "" if hold.since is None else f" since {instant(hold.since)}"
+    waits = f", rate-limited for {hold.held_for:.0f} s more" if hold.held_for else ""
+    detail = f"held by {hold.owner}{since}, circuit breaker {hold.breaker}{waits}; no query was sent"
+    if hold.breaker == "closed":
+        return Finding(org.name, True, detail)
+    return Finding(org.name, False, detail, "see 'flow-outcomes status' for the last errors")
 
 
-def _mend_query(error: ExtractionError) -> str:
+def _token_fix(org: Org, error: ExtractionError) -> str:
+    if isinstance(error, UnauthorizedError):
+        if error.status is None:  # client_secret_file
+            return f"set orgs.{org.name}.client_secret, or make client_secret_file readable for this user"
+        return (
+            f"check orgs.{org.name}.client_id and its secret, that the OAuth client is active, that its grant type"
+            " is client credentials, and that region is the org's"
+        )
+    return _query_fix(error)
+
+
+def _query_fix(error: ExtractionError) -> str:
     match error:
         case UnauthorizedError():
-            return (
-                "the API refuses the token that the login server gave: base_url and login_url are of two regions"
-            )
+            return "the API rejected the login server's token: base_url and login_url must be of one region"
         case RateLimitedError():
             return error.hint
         case ConnectionFailedError():
-            told = str(error)
-            return next(
-                (mend for pattern, mend in _CONNECTION.items() if pattern.search(told)), "look at the network"
-            )
+            message = str(error)
+            fixes = (fix for pattern, fix in _CONNECTION_FIXES.items() if pattern.search(message))
+            return next(fixes, "check the network")
         case ServerError() | QueryTimeoutError():
-            return "the service itself is in trouble: try later, and see its status page"
+            return "the service is failing: try again later, and see its status page"
         case InvalidResponseError():
-            return "look at base_url and login_url: what answers there does not speak this API"
+            return "check base_url and login_url: the server there does not speak this API"
         case _:
-            return "see what the API says; its developer centre knows the code"
+            return "see the API's message; its developer centre explains the code"

@@ -1,4 +1,4 @@
-"""Signals to events: safe at any moment, as many as come."""
+"""Signals as events of the event loop."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Signals:
-    """What was asked for from outside; whoever acts on a request clears it first.
+    """The signals received so far; the consumer of an event clears it before acting on it.
 
     Attributes:
         reload: SIGHUP.
         run_now: SIGUSR1.
         stop: SIGTERM or SIGINT.
-        stop_at_once: another of these.
-        any: one of them came.
+        stop_at_once: a second SIGTERM or SIGINT.
+        any: any of these.
     """
 
     reload: asyncio.Event = field(default_factory=asyncio.Event)
@@ -27,8 +27,8 @@ class Signals:
     stop_at_once: asyncio.Event = field(default_factory=asyncio.Event)
     any: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def ask(self, event: asyncio.Event) -> None:
-        """Note a request, as its signal does."""
+    def deliver(self, event: asyncio.Event) -> None:
+        """Set an event of this object, as its signal does."""
         if event is self.stop and self.stop.is_set():
             self.stop_at_once.set()
         event.set()
@@ -36,7 +36,7 @@ class Signals:
 
     @contextmanager
     def installed(self) -> Iterator[Signals]:
-        """While the context lasts, signals are noted here and do nothing else; then they are as they were."""
+        """Handle the signals within the context, then restore the former handlers."""
         loop = asyncio.get_running_loop()
         events = {
             signal.SIGHUP: self.reload,
@@ -46,11 +46,12 @@ class Signals:
         }
         before = {number: signal.getsignal(number) for number in events}
         for number, event in events.items():
-            loop.add_signal_handler(number, self.ask, event)
+            loop.add_signal_handler(number, self.deliver, event)
         try:
             yield self
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, events)  # asyncio leaves the default, which kills
+            # remove_signal_handler sets the default action, which kills: block the signals until ours are back
+            signal.pthread_sigmask(signal.SIG_BLOCK, events)
             for number in events:
                 loop.remove_signal_handler(number)
                 signal.signal(number, before[number])

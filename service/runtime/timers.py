@@ -1,7 +1,7 @@
-"""The clock: says when something is due, and nothing more.
+"""Timers: APScheduler as a clock.
 
-APScheduler's jobs only ring; who is rung owns its tasks, their grace and their end. A job of APScheduler that did
-the work itself would be cancelled by its shutdown.
+A timer only calls a short function, which wakes the loop that owns the work. Work in a job of APScheduler would be
+cancelled by the scheduler's shutdown.
 """
 
 from __future__ import annotations
@@ -18,61 +18,60 @@ from apscheduler.triggers.date import DateTrigger
 
 from service.clock import Clock
 
-# Seconds between two looks at the wall clock: it may have been set, or the machine may have slept, and the timers
-# below count neither.
-LOOK_EVERY = 5.0
+CLOCK_CHECK_INTERVAL = 5.0
+"""Seconds between two comparisons of the wall clock with the monotonic one."""
 STEP = 2.0
-"""Seconds by which the wall clock and the monotonic one part between two looks where one of them was set."""
+"""Seconds between the two clocks from which the wall clock counts as stepped: it was set, or the machine slept."""
 
 
-class Scheduler:
-    """Rings each name once at its time; a time that has passed rings at once, however late.
+class Timers:
+    """Calls functions at wall-clock times, each under a name; a time in the past is due at once.
 
     Args:
-        clock: the process's.
-        on_step: called with the seconds by which the wall clock was set, or the machine slept.
+        clock: the process's clock.
+        clock_stepped: called with the seconds by which the wall clock stepped.
     """
 
-    def __init__(self, clock: Clock, on_step: Callable[[float], None]) -> None:
+    def __init__(self, clock: Clock, clock_stepped: Callable[[float], None]) -> None:
         self._clock = clock
-        self._on_step = on_step
+        self._clock_stepped = clock_stepped
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         )
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Scheduler]:
-        """While the context lasts, the clock goes."""
+    async def running(self) -> AsyncIterator[Timers]:
+        """Run the timers within the context."""
         self._scheduler.start()
-        looking = asyncio.create_task(self._look(), name="wall clock")
+        watching = asyncio.create_task(self._watch_clock(), name="wall clock")
         try:
             yield self
         finally:
-            looking.cancel()
+            watching.cancel()
             self._scheduler.shutdown(wait=False)
 
-    async def _look(self) -> None:
-        apart = self._apart()
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            self._scheduler.wakeup()
-            before, apart = apart, self._apart()
-            if abs(apart - before) >= STEP:
-                self._on_step(apart - before)
+    def call_at(self, name: str, at: datetime, callback: Callable[[], None]) -> None:
+        """Call a function once at this time; replaces the name's former timer."""
 
-    def _apart(self) -> float:
-        """Seconds by which the wall clock is ahead of the monotonic one."""
-        return self._clock.now().timestamp() - self._clock.monotonic()
+        async def call() -> None:  # APScheduler runs a plain function in a thread
+            callback()
 
-    def ring_at(self, name: str, at: datetime, ring: Callable[[], None]) -> None:
-        """Ring at this time, instead of the time that the name had before."""
+        self._scheduler.add_job(call, DateTrigger(at), id=name, replace_existing=True)
 
-        async def rung() -> None:  # a plain function would be called in another thread
-            ring()
-
-        self._scheduler.add_job(rung, DateTrigger(at), id=name, replace_existing=True)
-
-    def forget(self, name: str) -> None:
-        """Do not ring this name any more."""
+    def cancel(self, name: str) -> None:
+        """Cancel the name's timer, if it has one."""
         with contextlib.suppress(JobLookupError):
             self._scheduler.remove_job(name)
+
+    async def _watch_clock(self) -> None:
+        offset = self._offset()
+        while True:
+            await asyncio.sleep(CLOCK_CHECK_INTERVAL)
+            self._scheduler.wakeup()  # APScheduler computed its sleep from the wall clock
+            before, offset = offset, self._offset()
+            if abs(offset - before) >= STEP:
+                self._clock_stepped(offset - before)
+
+    def _offset(self) -> float:
+        """Seconds by which the wall clock is ahead of the monotonic one."""
+        return self._clock.now().timestamp() - self._clock.monotonic()

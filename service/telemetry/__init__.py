@@ -1,24 +1,32 @@
-"""What is reported of the program: its log, its metrics, its progress.
+"""What the program reports of itself: its log, its metrics, its progress.
 
 ::
 
-    events         every event: its level, and the metrics that it counts in
+    events         every event with its level; how one is reported
+    reporter       hands events to the metrics, other subscribers and the log
+    metrics        what events add to the metrics
     logs           the form of a log line; bounds and redaction
     progress_bar   the progress of a command
     breaker_state  an org's breaker, stored where other processes can read it
+    text           text for people
 """
 
 from service.telemetry.breaker_state import BreakerStateWriter
-from service.telemetry.events import Emit, Reporter, Warned
-from service.telemetry.logs import REDACTED, configure, printable, redacted, register_secret, spellings
+from service.telemetry.events import Emit, Event
+from service.telemetry.logs import REDACTED, configure, redacted, register_secret, spellings
+from service.telemetry.reporter import Reporter, Subscriber, Warned
+from service.telemetry.text import counted, printable
 
 __all__ = [
     "REDACTED",
     "BreakerStateWriter",
     "Emit",
+    "Event",
     "Reporter",
+    "Subscriber",
     "Warned",
     "configure",
+    "counted",
     "printable",
     "redacted",
     "register_secret",

@@ -1,7 +1,7 @@
-"""The log: one object a line, whatever goes into it, and never a secret.
+"""Log lines: one object or one line an event, bounded, without secrets.
 
-What servers and users name things is hostile until shown otherwise. So every value is made plain, rid of secrets
-and cut to a bound before it is written, and nothing that goes wrong with the writing reaches who logged.
+Names and messages from servers and users are hostile input: every value is converted to plain JSON types, redacted
+and bounded before structlog's renderer sees it. An error in logging never reaches the caller.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import os
 import re
 import sys
 import threading
-import traceback
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Mapping, MutableMapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import date, datetime, time, timedelta
 from enum import Enum
 from html import escape
@@ -23,111 +23,118 @@ from typing import Any, Literal, TextIO
 from urllib.parse import quote, quote_plus
 
 import structlog
+from structlog.dev import ConsoleRenderer
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import Processor
 
 from service.clock import SystemClock
 from service.model import instant
+from service.telemetry.text import printable
 
 SECRET_MIN = 6
+"""Characters of the shortest secret that is looked for."""
 REDACTED = "***"
 TEXT_MAX = 32_768
+"""Characters of one string in a log line."""
 DEPTH_MAX = 8
 ITEMS_MAX = 1000
-DIGITS_BITS_MAX = 4096
+INTEGER_BITS_MAX = 4096
 
 _clock = SystemClock()
-_header = re.compile(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9._~+/=-]{16,}")
-_dsn = re.compile(r"(?i)postgres(?:ql)?(?:\+[a-z0-9]{1,20})?://[^:\s]{0,300}:")
-_password = re.compile(r"(?i)\b((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'?|\S+)")
-_percent = re.compile(r"%[0-9A-F]{2}")
-_GO = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+_AUTHORIZATION = re.compile(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9._~+/=-]{16,}")
+_DSN = re.compile(r"(?i)postgres(?:ql)?(?:\+[a-z0-9]{1,20})?://[^:\s]{0,300}:")
+_PASSWORD = re.compile(r"(?i)\b((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'?|\S+)")
+_PERCENT = re.compile(r"%[0-9A-F]{2}")
+_GO_ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 _secrets: frozenset[str] = frozenset()
 
 Plain = str | int | float | bool | list["Plain"] | dict[str, "Plain"] | None
 
 
 def configure(level: str, format: Literal["json", "console"], stream: TextIO | None = None) -> None:  # noqa: A002
-    """Send what the program and its libraries log to the stream; again at a reload, for what changed.
+    """Send the log lines of the program and its libraries to a stream; called again when a reload changes them.
 
     Args:
-        level: debug, info, warning, error or critical. Libraries speak from warning on, but for debug.
+        level: debug, info, warning, error or critical. Libraries log from warning on, and everything at debug.
         format: a JSON object a line, or a line for people.
         stream: standard output where it is not given.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     sink = _Sink(stream or sys.stdout)
-    render = _render(_json if format == "json" else _console)
+    render: list[Processor] = [structlog.processors.format_exc_info, _sanitize]
+    if format == "json":
+        render += [structlog.processors.JSONRenderer(allow_nan=False)]
+    else:
+        level_styles = defaultdict(str, ConsoleRenderer.get_default_level_styles(colors=False))
+        render += [_escape, ConsoleRenderer(colors=False, sort_keys=False, level_styles=level_styles)]
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, render],
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, *render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,
     )
     logging.captureWarnings(capture=True)
-    logging.root.handlers[:] = [_Libraries(sink, render)]
+    logging.root.handlers[:] = [_LibraryHandler(sink, render)]
     logging.root.setLevel(threshold if threshold == logging.DEBUG else max(threshold, logging.WARNING))
 
 
 def register_secret(value: str) -> None:
-    """Write ``***`` in its place from now on, in whichever spelling it travels; too short a value is left."""
-    global _secrets  # noqa: PLW0603 - one process, one log
+    """Replace a value by ``***`` in everything logged from now on, in each of its spellings.
+
+    Values of fewer than ``SECRET_MIN`` characters are not registered: they would hide unrelated text.
+    """
+    global _secrets  # noqa: PLW0603 - one log for the process
     if len(value) >= SECRET_MIN:
         _secrets |= spellings(value)
 
 
-def forget_secret(value: str) -> None:
-    """Keep a value no longer, such as a token that has run out."""
-    global _secrets  # noqa: PLW0603 - one process, one log
-    _secrets -= spellings(value)
-
-
 def redacted(text: str) -> str:
-    """The text without the secrets that were registered, an authorization header's value, or a DSN's password."""
-    found = [secret for secret in _secrets if secret in text]
-    for secret in sorted(found, key=len, reverse=True):
+    """Replace registered secrets, the values of authorization headers and passwords in DSNs."""
+    contained = [secret for secret in _secrets if secret in text]
+    for secret in sorted(contained, key=len, reverse=True):
         text = text.replace(secret, REDACTED)
-    if _dsn.search(text):
+    if _DSN.search(text):
         text = "".join(map(_without_password, text.splitlines(keepends=True)))
-    text = _password.sub(rf"\1{REDACTED}", text)
-    return _header.sub(rf"\1\2{REDACTED}", text)
+    text = _PASSWORD.sub(rf"\1{REDACTED}", text)
+    return _AUTHORIZATION.sub(rf"\1\2{REDACTED}", text)
 
 
 def _without_password(line: str) -> str:
-    """The line without what stands in a DSN after ``//``, from its first ``:`` to the line's last ``@``."""
-    found = _dsn.search(line)
+    """Replace what follows ``//`` in a DSN, from its first ``:`` to the last ``@`` of the line."""
+    match = _DSN.search(line)
     last = line.rfind("@")
-    return f"{line[: found.end()]}{REDACTED}{line[last:]}" if found and found.end() <= last else line
+    return f"{line[: match.end()]}{REDACTED}{line[last:]}" if match and match.end() <= last else line
 
 
 def spellings(secret: str) -> frozenset[str]:
-    """A secret as it may travel: in a URL, in a form, in JSON, in HTML, in Base64, in a library's error.
+    """The encodings of a secret in URLs, forms, JSON, HTML, Base64 and Python's ``repr``.
 
-    Libraries differ in what they encode: JavaScript's URLs leave ``!'()*`` alone, PHP's JSON escapes the slash,
-    Go's JSON the characters of HTML.
+    Libraries differ: JavaScript's URL encoding leaves ``!'()*`` alone, PHP's JSON escapes the slash, Go's JSON the
+    characters of HTML.
     """
     encoded = secret.encode("utf-8", "replace")
     as_url = {quote(encoded, safe=""), quote(encoded, safe="!'()*"), quote_plus(encoded)}
-    as_url |= {_percent.sub(lambda found: found[0].lower(), each) for each in as_url}
+    as_url |= {_PERCENT.sub(lambda match: match[0].lower(), each) for each in as_url}
     as_json = {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
-    as_json |= {each.replace("/", "\\/") for each in as_json} | {each.translate(_GO) for each in as_json}
+    as_json |= {each.replace("/", "\\/") for each in as_json} | {each.translate(_GO_ESCAPES) for each in as_json}
     as_html = {escape(secret), escape(secret).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")}
     as_base64 = {encode(encoded).decode() for encode in (b64encode, urlsafe_b64encode)}
     as_base64 |= {each.rstrip("=") for each in as_base64}
     return frozenset({secret, repr(encoded)[2:-1]} | as_url | as_json | as_html | as_base64)
 
 
-def plain(value: object, depth: int = 0) -> Plain:  # noqa: C901, PLR0911, PLR0912 - one case for each kind
-    """The value as JSON can say it, its strings without secrets and bounded; never raises."""
+def to_plain(value: object, depth: int = 0) -> Plain:  # noqa: C901, PLR0911, PLR0912 - one case for each type
+    """Convert to JSON's types, with strings redacted and bounded; never raises."""
     match value:
         case None | bool():
             return value
         case str():
             return _text(value)
         case Enum():
-            return plain(value.value, depth)
+            return to_plain(value.value, depth)
         case int():
-            return (
-                int(value) if value.bit_length() <= DIGITS_BITS_MAX else f"an integer of {value.bit_length()} bits"
-            )
+            bits = value.bit_length()
+            return int(value) if bits <= INTEGER_BITS_MAX else f"an integer of {bits} bits"
         case float():
             return float(value) if math.isfinite(value) else str(float(value))
         case datetime() if value.tzinfo is not None:
@@ -142,17 +149,17 @@ def plain(value: object, depth: int = 0) -> Plain:  # noqa: C901, PLR0911, PLR09
             return _text(f"{type(value).__name__}: {_printed(value)}")
         case Mapping() if depth < DEPTH_MAX:
             pairs = list(value.items())[:ITEMS_MAX]
-            return {_text(_printed(key)): plain(item, depth + 1) for key, item in pairs}
+            return {_text(_printed(key)): to_plain(item, depth + 1) for key, item in pairs}
         case list() | tuple() | set() | frozenset() if depth < DEPTH_MAX and not hasattr(value, "_fields"):
-            return [plain(item, depth + 1) for item in list(value)[:ITEMS_MAX]]
+            return [to_plain(item, depth + 1) for item in list(value)[:ITEMS_MAX]]
         case _:
             return _text(_printed(value))
 
 
-def _printed(value: Any, how: Callable[[Any], str] = str) -> str:  # noqa: ANN401
+def _printed(value: Any, how: Callable[[Any], str] = str) -> str:  # noqa: ANN401 - any value is printed
     try:
         return how(value)
-    except Exception:  # noqa: BLE001 - a value may refuse to be printed
+    except Exception:  # noqa: BLE001 - a value's own code
         return f"<{type(value).__name__}>"
 
 
@@ -161,74 +168,46 @@ def _text(text: str) -> str:
     return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…"
 
 
-def _render(write: Callable[[dict[str, Plain]], str]) -> structlog.typing.Processor:
-    def render(_logger: object, _method: str, given: MutableMapping[str, Any]) -> str:
-        raised = _exception(given.pop("exc_info", None))
-        given.pop("stack_info", None)
-        line: dict[str, Plain] = {
-            "event": plain(given.pop("event", "")),
-            "level": plain(given.pop("level", "info")),
-            "timestamp": instant(_clock.now()),
-        }
-        for key, value in given.items():
-            line.setdefault(_text(key), plain(value))
-        if raised is not None:
-            # format_exception keeps out the frames' variables, and with them the secrets among those
-            line["exception"] = _text(_printed(raised, lambda error: "".join(traceback.format_exception(error))))
-        return write(line)
-
-    return render
+def _sanitize(_logger: object, _method: str, event_dict: MutableMapping[str, Any]) -> dict[str, Plain]:
+    """Turn an event into plain, redacted, bounded values; event, level and timestamp come first."""
+    event_dict.pop("stack_info", None)
+    line: dict[str, Plain] = {
+        "event": to_plain(event_dict.pop("event", "")),
+        "level": to_plain(event_dict.pop("level", "info")),
+        "timestamp": instant(_clock.now()),
+    }
+    for key, value in event_dict.items():
+        line.setdefault(_text(key), to_plain(value))
+    return line
 
 
-def _exception(given: object) -> BaseException | None:
-    match given:
-        case BaseException():
-            return given
-        case (_, BaseException() as error, _):
-            return error
-        case None | False | tuple():
-            return None
-        case _:
-            return sys.exc_info()[1]
+def _escape(_logger: object, _method: str, line: MutableMapping[str, Any]) -> dict[str, str]:
+    """Turn each value into one printable line; the lines of a traceback start with a bar."""
+    trace = line.pop("exception", None)
+    escaped = {printable(key): _one_line(value) for key, value in line.items()}
+    if trace is not None:
+        escaped["exception"] = "\n".join(f"  | {_one_line(each)}" for each in str(trace).splitlines())
+    return escaped
 
 
-def _json(line: dict[str, Plain]) -> str:
-    return json.dumps(line, allow_nan=False)
-
-
-def _console(line: dict[str, Plain]) -> str:
-    raised = str(line.pop("exception", ""))
-    head = f"{line.pop('timestamp')} {line.pop('level'):<8} {_visible(line.pop('event'))}"
-    pairs = "".join(f" {_visible(key)}={_visible(value)}" for key, value in line.items())
-    return "\n  | ".join([head + pairs, *map(_visible, raised.splitlines())])
-
-
-def _visible(value: Plain) -> str:
-    """The value on one line, with nothing in it that a terminal would obey."""
+def _one_line(value: Plain) -> str:
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def printable(text: str) -> str:
-    """The text with what a terminal would obey, or could not show, spelled out."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
 class _Sink:
-    """Where lines go; what cannot be written is dropped, for the work is worth more than its log."""
+    """Writes lines to a stream; drops what cannot be written, since the work goes on without its log."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lock = threading.Lock()
-        self._torn = False
+        self._partial_line = False
         try:
             self._descriptor: int | None = stream.fileno()
         except (OSError, ValueError, AttributeError):
             self._descriptor = None
 
     def write(self, line: str) -> None:
-        """Write a line, whole or not at all as far as it lies with us."""
+        """Write one line."""
         with self._lock:
             try:
                 if self._descriptor is None:
@@ -240,32 +219,33 @@ class _Sink:
                 return
 
     def _write(self, data: bytes, descriptor: int) -> None:
-        """Write past the stream's buffer: what a full disk leaves there would spoil the process's end."""
+        """Write past the stream's buffer: data left there by a full disk would fail again at interpreter exit."""
         self._stream.flush()
-        rest = b"\n" + data if self._torn else data
+        rest = b"\n" + data if self._partial_line else data
         while rest:
             written = os.write(descriptor, rest)
-            self._torn = written < len(rest)
+            self._partial_line = written < len(rest)
             rest = rest[written:]
 
     debug = info = warning = warn = error = critical = exception = log = msg = write
 
 
-class _Libraries(logging.Handler):
-    """What aiohttp, APScheduler, psycopg and the others log, in our form."""
+class _LibraryHandler(logging.Handler):
+    """Writes what aiohttp, APScheduler, psycopg and other libraries log."""
 
-    def __init__(self, sink: _Sink, render: structlog.typing.Processor) -> None:
+    def __init__(self, sink: _Sink, render: Sequence[Processor]) -> None:
         super().__init__()
         self._sink = sink
-        self._render = render
+        self.formatter = ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name],
+            processors=[ProcessorFormatter.remove_processors_meta, *render],
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; called under the handler's own lock."""
-        level = record.levelname.lower()
-        line = {
-            "event": _printed(record, logging.LogRecord.getMessage),
-            "level": level,
-            "logger": record.name,
-            "exc_info": record.exc_info,
-        }
-        self._sink.write(str(self._render(None, level, line)))
+        """Write a record; one whose arguments do not fit its message is written without them."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - a library's own arguments
+            record.msg, record.args = _printed(record.msg), None
+            line = self.format(record)
+        self._sink.write(line)

@@ -1,26 +1,28 @@
-"""Health, metrics, the status and the page over HTTP. Nothing here writes.
+"""Health, metrics, the status and the page over HTTP; read-only.
 
 ::
 
     server          the paths, their headers and limits
+    daemon_view     what the server reads of the daemon
     connection      a client's connection, its memory bounded
-    outbox          large bodies, piece by piece
+    outbox          large bodies, sent in pieces
     endpoints       what the page's script requests
-    parameters      what a request may contain
+    parameters      the query string of a request, validated
     status_cache    the status, read from the database at most every few seconds
-    response_cache  responses kept for a moment
+    response_cache  responses of the endpoints, kept for a moment
     gauges          the status as metrics
-    page            the status as a table, which the page's script replaces
-    coverage        a letter for each day of a job
-    figures         a day, a flow over time, what changed
-    overview        limits, queues, what is still to come
+    page            the page with the status as a table, which its script replaces
+    coverage        the calendar: a letter for each day of a job
+    details         one day, a flow over time, recent changes
+    overview        limits in use, queues, progress, warnings
     assets          the page's own files
 """
 
-from service.web.gauges import Load
+from service.web.daemon_view import DaemonView, Load
 from service.web.server import WebServer
 
 __all__ = [
+    "DaemonView",
     "Load",
     "WebServer",
 ]

@@ -1,4 +1,4 @@
-"""The page's own files: read once, sent as they are, and the only ones there are."""
+"""The page's own files, read once into memory; no other file is served."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TYPES = {
 
 
 class Asset(NamedTuple):
-    """A file, what it is, and a digest of what is in it."""
+    """A file's content, its MIME type and its digest."""
 
     body: bytes
     content_type: str
@@ -37,5 +37,5 @@ def assets() -> dict[str, Asset]:
 
 
 def etag_of(body: bytes) -> str:
-    """What stands in the ETag header for these bytes."""
+    """The digest for the ETag header."""
     return hashlib.blake2b(body, digest_size=12).hexdigest()

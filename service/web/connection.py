@@ -1,7 +1,7 @@
-"""One client's connection: what it may send before it is answered, and how long it may leave an answer unread.
+"""One client's connection, its memory bounded in bytes.
 
-aiohttp bounds a header, the number of headers and the number of requests that wait; together that is many
-megabytes a connection. Here the bytes are bounded.
+aiohttp bounds a header, the number of headers and the number of queued requests; together that is many megabytes a
+connection.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from typing import Any, cast
 
 from aiohttp import web
 
-LARGEST_REQUEST = 32 * 1024
-"""Bytes of one request, its headers together; what follows a request that takes no body counts too."""
-READ_AT_ONCE = 16 * 1024
-"""Bytes that are read from the socket at a time; asyncio itself would take 256 KiB."""
-WAITING_REQUESTS = 2
-"""Requests of one connection past which nothing more is read until one is answered."""
-UNREAD_FOR = 30.0
-"""Seconds after which a client that does not take what was written, 96 KiB at most, is disconnected."""
+REQUEST_SIZE_MAX = 32 * 1024
+"""Bytes of one request: all its headers, and data after a request that has no body."""
+READ_SIZE = 16 * 1024
+"""Bytes per read from the socket; asyncio's default is 256 KiB."""
+QUEUED_REQUESTS_MAX = 2
+"""Requests of one connection that are queued before reading pauses."""
+UNREAD_TIMEOUT = 30.0
+"""Seconds after which a client that does not read is disconnected; at most 96 KiB are buffered for it."""
 KEEP_ALIVE = 15.0
-"""Seconds that a connection without a complete request is kept."""
+"""Seconds that a connection is kept without a complete request."""
 LINGER = 1.0
-"""Seconds that a client has to read its answer where it goes on to send a body."""
+"""Seconds in which a client that still sends a body can read its response."""
 
 SERVER = "flow-outcomes"
-"""What the server calls itself, in place of aiohttp and its version."""
+"""The ``Server`` header, in place of aiohttp's name and version."""
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nServer: %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 ) % SERVER.encode()
 _SETTINGS: dict[str, Any] = {
     "access_log": None,
-    "auto_decompress": False,  # no request has a body, and a packed one would be unpacked
+    "auto_decompress": False,  # requests have no body; a compressed one would be decompressed
     "keepalive_timeout": KEEP_ALIVE,
-    "lingering_time": 0,  # `finish_response` does it: aiohttp logs a traceback where the client leaves meanwhile
+    "lingering_time": 0,  # see finish_response: aiohttp logs a traceback if the client disconnects meanwhile
 }
 
 
@@ -44,61 +44,61 @@ class Connection(web.RequestHandler):
     """A connection whose memory is bounded, whatever its client sends or does not read.
 
     Args:
-        server: hands the requests to the application.
+        server: passes the requests to the application.
         loop: the event loop.
     """
 
-    __slots__ = ("_incomplete", "_sending", "_unread")
+    __slots__ = ("_incomplete", "_transport", "_unread_timer")
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(server, loop=loop, **_SETTINGS)
-        self._max_msg_queue_size = WAITING_REQUESTS
-        self._msg_queue_resume_size = WAITING_REQUESTS - 1
+        self._max_msg_queue_size = QUEUED_REQUESTS_MAX
+        self._msg_queue_resume_size = QUEUED_REQUESTS_MAX - 1
         self._incomplete = 0
-        self._sending: asyncio.Transport | None = None
-        self._unread: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Bound what the transport reads at a time, and be notified of whatever it cannot write at once."""
-        self._sending = cast("asyncio.Transport", transport)
-        self._sending.set_write_buffer_limits(high=0)
-        vars(transport)["max_size"] = READ_AT_ONCE
+        """Bound the size of a read, and be notified of every write that the socket does not take at once."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=0)
+        vars(transport)["max_size"] = READ_SIZE
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the transport."""
-        self._read()
-        self._sending = None
+        """Stop the timer and drop the transport."""
+        self._stop_unread_timer()
+        self._transport = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; a request that is too large ends the connection."""
+        """Process received data; a request that is too large ends the connection."""
         complete = self._request_count
         super().data_received(data)
         if self._request_count > complete:
             self._incomplete = 0
         elif not self._buffer_paused:
             self._incomplete += len(data)
-        if self._incomplete > LARGEST_REQUEST and self._sending is not None:
+        if self._incomplete > REQUEST_SIZE_MAX and self._transport is not None:
             if not (self._messages or self._request_in_progress):
-                self._sending.write(_TOO_LARGE)
+                self._transport.write(_TOO_LARGE)
             self.force_close()
 
     def pause_writing(self) -> None:
-        """Give the client some time to read."""
+        """Disconnect the client unless it reads in time."""
         super().pause_writing()
-        if self._sending is not None:
-            self._unread = self._loop.call_later(UNREAD_FOR, self._sending.abort)
+        if self._transport is not None:
+            self._unread_timer = self._loop.call_later(UNREAD_TIMEOUT, self._transport.abort)
 
     def resume_writing(self) -> None:
-        """It has read all of it."""
+        """Stop the timer: the client has read everything."""
         super().resume_writing()
-        self._read()
+        self._stop_unread_timer()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Answer, then take what still comes of a body: who is sending it may read the answer only after it."""
+        """Send the response, then discard the rest of a body: a client may read only after it has sent it."""
         finished = await super().finish_response(request, resp, start_time)
         with suppress(TimeoutError, ConnectionError, RuntimeError, web.RequestPayloadError):
             async with asyncio.timeout(LINGER):
@@ -113,14 +113,14 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to a request that failed; a client's own mistake is not logged, or it could fill the log."""
+        """The response to a failed request; client errors are not logged, since they could fill the log."""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return super().handle_error(request, status, exc, message)
         response = web.Response(status=status, text=message, headers={"Server": SERVER})
         response.force_close()
         return response
 
-    def _read(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None

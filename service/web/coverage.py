@@ -1,20 +1,18 @@
-"""The coverage calendar: of each local day, whether a job's windows are all there, and if not, why not.
+"""The coverage calendar: for each local day of a job one letter, so that a year is a short string.
 
-A day is one letter, so that a year of a job is a short string:
-
-====  ==================================================================
+====  ===================================================================================
 C     complete
 R     complete, and a figure was restated since
-D     complete, and a later reading failed or is not believed
-W     waiting: the day is not over, rests for its delay, or for the off-peak hours
-A     being asked for now
-L     late: due and entered in the ledger, and not there
-N     never asked: due, and the ledger does not know it
+D     complete, and a later extraction failed or is unconfirmed
+W     waiting: the day is not over, or waits for its delay or the off-peak hours
+A     active: being extracted now
+L     late: due and listed in the ledger, but not stored
+N     not requested: due, but not listed in the ledger
 F     failed
-.     nothing is owed
-====  ==================================================================
+.     no window
+====  ===================================================================================
 
-Of a day with several windows the worst one is told: F N L A D W R C.
+A day with several windows shows the worst of them, in the order F N L A D W R C.
 """
 
 from __future__ import annotations
@@ -35,17 +33,18 @@ from service.plan import calendar as edges
 from service.plan import windows
 from service.plan.calendar import Step
 from service.postgres.pool import Connection
-from service.postgres.queries import dashboard as stored
+from service.postgres.queries import dashboard
 from service.postgres.queries.dashboard import DayCount, Listed, Work
 from service.postgres.queries.status import snapshot
 from service.postgres.windows import work_of
 
 _TICK = timedelta(microseconds=1)
-_NOTED = {"F", "N", "L", "A", "D", "W"}
+_WITH_NOTE = {"F", "N", "L", "A", "D", "W"}
+_LONGEST_WINDOW = timedelta(days=31)
 
 
 class JobDays(TypedDict):
-    """One job: a letter a day, and of days that are not simply complete how many windows are in which state."""
+    """One job: a letter for each day, and for days that are not simply complete the number of windows by state."""
 
     window: str
     days: str
@@ -64,186 +63,204 @@ class Calendar(TypedDict):
 
 @dataclass
 class Day:
-    """The windows of one local day by how they stand."""
+    """The windows of one local day by state."""
 
     complete: int = 0
     failed: int = 0
-    never: int = 0
+    not_requested: int = 0
     late: int = 0
-    asking: int = 0
+    running: int = 0
     waiting: int = 0
     doubted: int = 0
     restated: bool = False
 
     @property
-    def owed(self) -> int:
-        """How many windows it has."""
-        return self.complete + self.failed + self.never + self.late + self.asking + self.waiting
-
-    @property
     def letter(self) -> str:
-        """The worst that is to be told of it."""
-        found = (
+        """The letter of the worst state."""
+        counts = (
             (self.failed, "F"),
-            (self.never, "N"),
+            (self.not_requested, "N"),
             (self.late, "L"),
-            (self.asking, "A"),
+            (self.running, "A"),
             (self.doubted, "D"),
             (self.waiting, "W"),
             (self.restated, "R"),
             (self.complete, "C"),
         )
-        return next((letter for count, letter in found if count), ".")
+        return next((letter for count, letter in counts if count), ".")
 
     def note(self) -> str:
-        """How many windows are in which state, in words."""
-        words = (
+        """The number of windows by state, in words."""
+        counts = (
             (self.complete, "complete"),
             (self.failed, "failed"),
-            (self.never, "never asked"),
+            (self.not_requested, "not requested"),
             (self.late, "late"),
-            (self.asking, "being asked"),
+            (self.running, "running"),
             (self.waiting, "waiting"),
-            (self.doubted, "in doubt"),
+            (self.doubted, "unconfirmed"),
         )
-        return ", ".join(f"{count} {word}" for count, word in words if count)
+        return ", ".join(f"{count} {state}" for count, state in counts if count)
 
     def add(self, other: Day) -> None:
-        """Take a window along that lasts longer than this day."""
-        for name in ("complete", "failed", "never", "late", "asking", "waiting", "doubted"):
+        """Add the windows of another date that extend into this day."""
+        for name in ("complete", "failed", "not_requested", "late", "running", "waiting", "doubted"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.restated = self.restated or other.restated
 
 
 @dataclass
-class _Group:
-    """The windows that begin on one local date."""
+class DayWindows:
+    """The windows of a job that begin on one local date.
+
+    Attributes:
+        spans: their spans in order.
+        edges: the sums of their starts and of their ends, in seconds since the epoch: windows that are counted
+            in the database are these exactly where both sums agree.
+    """
 
     spans: list[Span] = field(default_factory=list)
     edges: tuple[float, float] = (0.0, 0.0)
 
 
+@dataclass
+class StoredDays:
+    """What the ledger holds of one job.
+
+    Attributes:
+        counts: days that hold exactly the job's windows, as counts.
+        listed: the windows of all other days, one by one.
+        restated: days with a restated figure.
+    """
+
+    counts: Mapping[date, DayCount]
+    listed: Mapping[Span, Listed]
+    restated: set[date]
+
+
 async def calendar(
-    connection: Connection, org: Org, jobs: Sequence[Job], first: date, past: date, now: datetime
+    connection: Connection, org: Org, jobs: Sequence[Job], first: date, end: date, now: datetime
 ) -> Calendar:
-    """The days from ``first`` to before ``past`` of these jobs of an org.
+    """The calendar of some of an org's jobs, from ``first`` to before ``end``.
 
     Raises:
-        DatabaseUnavailableError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection.
     """
-    whole = windows.days(first - timedelta(days=31), past, org.tz)
+    within = windows.days(first - _LONGEST_WINDOW, end, org.tz)
     works = [Work(work_of(job.name), job.granularity) for job in jobs]
-    counts: dict[str, dict[date, DayCount]] = {each.work: {} for each in works}
-    singly: dict[str, dict[Span, Listed]] = {each.work: {} for each in works}
-    groups = {job.name: grouped(job, org, whole, now) for job in jobs}
+    counts: dict[str, dict[date, DayCount]] = {work.work: {} for work in works}
+    listed: dict[str, dict[Span, Listed]] = {work.work: {} for work in works}
+    planned = {job.name: windows_by_day(job, org, within, now) for job in jobs}
     async with snapshot(connection):
-        for each in await stored.days(connection, org.name, works, whole, org.timezone):
+        for each in await dashboard.days(connection, org.name, works, within, org.timezone):
             counts[each.work][each.day] = each
-        asked_at = {
-            work: {name for day in days.values() for name in day.granularities} for work, days in counts.items()
+        granularities = {
+            work: {name for count in days.values() for name in count.granularities}
+            for work, days in counts.items()
         }
-        restated = await stored.restated_days(
-            connection, org.name, set().union(*asked_at.values()), whole.start.date(), past, org.timezone
+        restated = await dashboard.restated_days(
+            connection, org.name, set().union(*granularities.values()), within.start.date(), end, org.timezone
         )
         for job, work in zip(jobs, works, strict=True):
-            known, owed = counts[work.work], groups[job.name]
-            if dates := [day for day, count in known.items() if day in owed and not _whole(owed[day], count)]:
-                rows = await stored.listed(connection, org.name, work, dates, org.timezone)
-                singly[work.work] = {row.span: row for row in rows}
-                for day in dates:
+            known, expected = counts[work.work], planned[job.name]
+            if odd := [
+                day for day, count in known.items() if day in expected and not _agree(expected[day], count)
+            ]:
+                rows = await dashboard.listed(connection, org.name, work, odd, org.timezone)
+                listed[work.work] = {row.span: row for row in rows}
+                for day in odd:
                     del known[day]
-    told: dict[str, JobDays] = {}
+    jobs_days: dict[str, JobDays] = {}
     for job, work in zip(jobs, works, strict=True):
-        dates_restated = set().union(*(restated[name] for name in asked_at[work.work]))
-        ledger = Ledger(counts[work.work], singly[work.work], dates_restated)
-        told[job.name] = await asyncio.to_thread(_told, job, org, groups[job.name], ledger, first, past, now)
+        restated_days = set().union(*(restated[name] for name in granularities[work.work]))
+        stored = StoredDays(counts[work.work], listed[work.work], restated_days)
+        jobs_days[job.name] = await asyncio.to_thread(
+            _job_days, job, org, planned[job.name], stored, first, end, now
+        )
     return Calendar(
         org=org.name,
         timezone=org.timezone,
         first=first.isoformat(),
         today=now.astimezone(org.tz).date().isoformat(),
-        jobs=told,
+        jobs=jobs_days,
     )
 
 
-@dataclass
-class Ledger:
-    """What the ledger says of one job: days that hold just the owed windows by count, others window by window."""
-
-    counts: Mapping[date, DayCount]
-    singly: Mapping[Span, Listed]
-    restated: set[date]
-
-
-def grouped(job: Job, org: Org, whole: Span, now: datetime) -> dict[date, _Group]:
-    """A job's windows that begin within ``whole``, up to the one that holds ``now``, by the local date of it."""
+def windows_by_day(job: Job, org: Org, within: Span, now: datetime) -> dict[date, DayWindows]:
+    """A job's windows that start within a span, up to the one that contains ``now``, by local date."""
     step = Step(job.window)
     since = edges.at_or_before(job.since.resolve(now, org.tz), step, org.tz)
-    start = max(since, edges.at_or_after(whole.start, step, org.tz))
-    end = min(edges.after(now, step, org.tz), edges.at_or_after(whole.end, step, org.tz))
-    return _grouped(step, start, end, org.timezone) if start < end else {}
+    start = max(since, edges.at_or_after(within.start, step, org.tz))
+    end = min(edges.after(now, step, org.tz), edges.at_or_after(within.end, step, org.tz))
+    return _windows_by_day(step, start, end, org.timezone) if start < end else {}
 
 
 @lru_cache(maxsize=16)
-def _grouped(step: Step, start: datetime, end: datetime, timezone: str) -> dict[date, _Group]:
+def _windows_by_day(step: Step, start: datetime, end: datetime, timezone: str) -> dict[date, DayWindows]:
     tz = ZoneInfo(timezone)
-    found: dict[date, _Group] = {}
+    days: dict[date, DayWindows] = {}
     for low, high in pairwise(edges.until(start, end, step, tz)):
-        group = found.setdefault(low.astimezone(tz).date(), _Group())
-        group.spans.append(Span(low, high))
-        group.edges = group.edges[0] + low.timestamp(), group.edges[1] + high.timestamp()
-    return found
+        day = days.setdefault(low.astimezone(tz).date(), DayWindows())
+        day.spans.append(Span(low, high))
+        day.edges = day.edges[0] + low.timestamp(), day.edges[1] + high.timestamp()
+    return days
 
 
-def _whole(group: _Group, count: DayCount) -> bool:
-    return count.listed == len(group.spans) and count.edges == group.edges
+def _agree(day: DayWindows, count: DayCount) -> bool:
+    return count.listed == len(day.spans) and count.edges == day.edges
 
 
-def _told(
-    job: Job, org: Org, groups: Mapping[date, _Group], ledger: Ledger, first: date, past: date, now: datetime
+def _job_days(
+    job: Job,
+    org: Org,
+    planned: Mapping[date, DayWindows],
+    stored: StoredDays,
+    first: date,
+    end: date,
+    now: datetime,
 ) -> JobDays:
-    tz, days = org.tz, {first + timedelta(days=place): Day() for place in range((past - first).days)}
-    for begun, group in groups.items():
+    tz, days = org.tz, {first + timedelta(days=offset): Day() for offset in range((end - first).days)}
+    for begins, group in planned.items():
         due = bisect_right(group.spans, now, key=lambda span: windows.due_at(span, job.delay, job.off_peak))
-        stood = _stood(begun, group, ledger, due)
-        until = (group.spans[-1].end - _TICK).astimezone(tz).date()
-        covered = [begun + timedelta(days=place) for place in range((until - begun).days + 1)]
-        stood.restated = any(day in ledger.restated for day in covered)
+        states = _states(begins, group, stored, due)
+        last = (group.spans[-1].end - _TICK).astimezone(tz).date()
+        covered = [begins + timedelta(days=offset) for offset in range((last - begins).days + 1)]
+        states.restated = any(day in stored.restated for day in covered)
         for day in covered:
             if day in days:
-                days[day].add(stood)
-    notes = {day.isoformat(): each.note() for day, each in days.items() if each.letter in _NOTED}
+                days[day].add(states)
+    notes = {day.isoformat(): each.note() for day, each in days.items() if each.letter in _WITH_NOTE}
     return JobDays(window=job.window, days="".join(each.letter for each in days.values()), notes=notes)
 
 
-def _stood(begun: date, group: _Group, ledger: Ledger, due: int) -> Day:
-    """How the windows stand that begin on one date; the first ``due`` of them are due."""
-    total, count = len(group.spans), ledger.counts.get(begun)
+def _states(begins: date, group: DayWindows, stored: StoredDays, due: int) -> Day:
+    """The states of the windows that begin on one date; the first ``due`` of them are due."""
+    total, count = len(group.spans), stored.counts.get(begins)
     if count is not None:
-        day = Day(complete=count.complete, failed=count.failed, asking=count.running, doubted=count.doubted)
+        day = Day(complete=count.complete, failed=count.failed, running=count.running, doubted=count.doubted)
         rest = total - count.complete - count.failed - count.running
         day.late = min(rest, max(0, due - count.complete - count.failed - count.running))
         day.waiting = rest - day.late
         return day
     day = Day()
     for place, span in enumerate(group.spans):
-        listed = ledger.singly.get(span)
+        listed = stored.listed.get(span)
         match None if listed is None else listed.state:
             case "complete":
                 day.complete += 1
             case "failed":
                 day.failed += 1
             case "running":
-                day.asking += 1
+                day.running += 1
             case state:
                 day.waiting += place >= due
                 day.late += place < due and state is not None
-                day.never += place < due and state is None
+                day.not_requested += place < due and state is None
         day.doubted += listed is not None and listed.doubted
     return day
 
 
 def local_day(day: date, org: Org) -> Span:
-    """A local date's span in UTC."""
+    """The span of a local date, in UTC."""
     span = windows.days(day, day + timedelta(days=1), org.tz)
     return Span(span.start.astimezone(UTC), span.end.astimezone(UTC))

@@ -1,4 +1,4 @@
-"""How it stands at this moment: limits in use, queues, breakers, what is still to come and when."""
+"""The overview: limits in use, queues, circuit breakers, progress, gaps and warnings."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from prometheus_client import CollectorRegistry
 
 from service.clock import Clock
 from service.config import Config
-from service.postgres.pool import Connection
-from service.postgres.queries import dashboard as stored
 from service.postgres.queries.dashboard import Pace
 from service.postgres.windows import AD_HOC, work_of
 from service.status import NEVER_ASKED, AdHocStatus, Gap, JobStatus, OrgStatus, Status
 from service.telemetry import Warned
-from service.web.gauges import Load
+from service.web.daemon_view import Load
 
-MOST_GAPS = 40  # that are told one by one
-MOST_WARNINGS = 12
-MEASURED_OVER = 15.0  # seconds
+MAX_GAPS = 40
+MAX_WARNINGS = 12
+RATE_PERIOD = 15.0
+"""Seconds over which requests a second are averaged."""
 _REQUESTS = "flow_outcomes_request_seconds_count"
 
 Document = dict[str, Any]
 
 
-class Rates:
-    """How many requests a second this process sends for each org, from what it counts.
+class RequestRates:
+    """Requests a second that this process sends for each org, from its metrics.
 
     Args:
-        registry: what the process counts.
-        clock: the time.
+        registry: the process's metrics.
+        clock: measures the time between two readings.
     """
 
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
@@ -39,11 +38,11 @@ class Rates:
         self._clock = clock
         self._samples: deque[tuple[float, dict[str, float]]] = deque()
 
-    def measured(self, orgs: Iterable[str]) -> dict[str, float | None]:
-        """Requests a second lately; None where this has not looked for long enough."""
+    def measure(self, orgs: Iterable[str]) -> dict[str, float | None]:
+        """Requests a second since the reading ``RATE_PERIOD`` ago; None less than a second after the first."""
         now = self._clock.monotonic()
         counts = {org: self._registry.get_sample_value(_REQUESTS, {"org": org}) or 0.0 for org in orgs}
-        while self._samples and now - self._samples[0][0] > MEASURED_OVER:
+        while self._samples and now - self._samples[0][0] > RATE_PERIOD:
             self._samples.popleft()
         self._samples.append((now, counts))
         then, before = self._samples[0]
@@ -53,82 +52,74 @@ class Rates:
 
 
 class LocalState(NamedTuple):
-    """What this process alone knows."""
+    """State that only this process has."""
 
     load: Mapping[str, Load]
     rates: Mapping[str, float | None]
     warned: Sequence[Warned]
 
 
-async def paces(connection: Connection, config: Config) -> list[Pace]:
-    """How fast windows are coming in.
-
-    Raises:
-        DatabaseUnavailableError, SchemaError: as the connection says.
-    """
-    return await stored.pace(connection, list(config.orgs))
-
-
-def now(status: Status, config: Config, found: Sequence[Pace], here: LocalState) -> Document:
+def overview(status: Status, config: Config, paces: Sequence[Pace], local: LocalState) -> Document:
     """The document of ``/api/now``."""
-    speeds = {(each.org, each.work): each.windows / each.seconds for each in found}
+    rates = {(each.org, each.work): each.windows / each.seconds for each in paces}
     orgs = {
-        name: _org(name, org, config, speeds, here) for name, org in status["orgs"].items() if name in config.orgs
+        name: _org(name, org, config, rates, local) for name, org in status["orgs"].items() if name in config.orgs
     }
+    works = [work for org in orgs.values() for work in (*org["jobs"].values(), org["ad_hoc"])]
     return {
         "at": status["at"],
         "orgs": orgs,
-        "missing": sum(job["missing"] for org in orgs.values() for job in org["jobs"].values())
-        + sum(org["ad_hoc"]["missing"] for org in orgs.values()),
+        "missing": sum(work["missing"] for work in works),
         "gaps": _gaps(status),
-        "warnings": _warnings(here.warned),
+        "warnings": _warnings(local.warned),
     }
 
 
 def _warnings(warned: Sequence[Warned]) -> list[Document]:
-    """The last of each kind, org and job, the newest first, and how often the like was kept."""
-    found: dict[tuple[str, str | None, str | None], Document] = {}
+    """The last warning of each event, org and job, newest first, with how many were kept."""
+    last: dict[tuple[str, str | None, str | None], Document] = {}
     for each in reversed(warned):
-        told = found.setdefault((each.event, each.org, each.job), {**each._asdict(), "times": 0})
-        told["times"] += 1
-    return list(found.values())[:MOST_WARNINGS]
+        warning = last.setdefault((each.event, each.org, each.job), {**each._asdict(), "times": 0})
+        warning["times"] += 1
+    return list(last.values())[:MAX_WARNINGS]
 
 
 def _org(
-    name: str, org: OrgStatus, config: Config, speeds: Mapping[tuple[str, str], float], here: LocalState
+    name: str, org: OrgStatus, config: Config, rates: Mapping[tuple[str, str], float], local: LocalState
 ) -> Document:
-    load = here.load.get(name)
+    load = local.load.get(name)
     jobs = {
-        job: _work(each, speeds.get((name, work_of(job)))) | _newest(each) for job, each in org["jobs"].items()
+        job: _progress(each, rates.get((name, work_of(job)))) | _newest(each) for job, each in org["jobs"].items()
     }
     return {
         "timezone": config.orgs[name].timezone,
         "owner": org["owner"],
-        "here": load is not None,
+        "held_here": load is not None,
         "breaker": org["breaker"],
         "breaker_until": org["breaker_until"],
         "held_for": org["held_for"],
         "limit": config.orgs[name].requests_per_second,
-        "rate": here.rates.get(name) if load is not None else None,
+        "rate": local.rates.get(name) if load is not None else None,
         "in_flight": load.in_flight if load else None,
         "waiting": load.waiting if load else None,
         "restated_lately": org["restated_lately"],
         "jobs": jobs,
-        "ad_hoc": _work(org["ad_hoc"], speeds.get((name, AD_HOC))),
+        "ad_hoc": _progress(org["ad_hoc"], rates.get((name, AD_HOC))),
     }
 
 
-def _work(work: JobStatus | AdHocStatus, speed: float | None) -> Document:
+def _progress(work: JobStatus | AdHocStatus, rate: float | None) -> Document:
+    """Progress of a job or of ad hoc work; ``rate`` is in windows a second."""
     counts, gaps = work["windows"], work["gaps"]
-    to_come = sum(gap["state"] != "failed" for gap in gaps)
+    remaining = sum(gap["state"] != "failed" for gap in gaps)
     return {
         "windows": counts,
         "missing": len(gaps),
-        "to_come": to_come,
-        "done": counts["complete"],
-        "owed": counts["complete"] + len(gaps),
-        "a_minute": None if speed is None else round(speed * 60, 1),
-        "seconds_left": None if not to_come or not speed else round(to_come / speed),
+        "remaining": remaining,
+        "complete": counts["complete"],
+        "due": counts["complete"] + len(gaps),
+        "per_minute": None if rate is None else round(rate * 60, 1),
+        "seconds_left": None if not remaining or not rate else round(remaining / rate),
     }
 
 
@@ -137,30 +128,31 @@ def _newest(job: JobStatus) -> Document:
 
 
 def _gaps(status: Status) -> list[Document]:
-    """What is missing and why, and what is in doubt: the worst first; neighbours that say the same told as one."""
-    found: list[Document] = []
+    """Missing windows and doubted ones with their reasons, worst first."""
+    gaps: list[Document] = []
     for name, org in status["orgs"].items():
         for job, work in org["jobs"].items():
-            found += _told(name, job, work["gaps"])
-        found += _told(name, None, org["ad_hoc"]["gaps"])
-        found += [{"org": name, **told, "state": "doubted", "windows": 1} for told in org["last_errors"]]
-    found.sort(key=lambda gap: (_RANK[gap["state"]], gap["window_start"]))
-    return found[:MOST_GAPS]
+            gaps += _merged(name, job, work["gaps"])
+        gaps += _merged(name, None, org["ad_hoc"]["gaps"])
+        gaps += [{"org": name, **error, "state": "doubted", "windows": 1} for error in org["last_errors"]]
+    gaps.sort(key=lambda gap: (_RANK[gap["state"]], gap["window_start"]))
+    return gaps[:MAX_GAPS]
 
 
-def _told(org: str, job: str | None, gaps: Sequence[Gap]) -> list[Document]:
-    found: list[Document] = []
+def _merged(org: str, job: str | None, gaps: Sequence[Gap]) -> list[Document]:
+    """Merge adjacent gaps with one state and reason."""
+    merged: list[Document] = []
     for gap in gaps:
         reason = gap["reason"].removeprefix(NEVER_ASKED)
-        state = _WORDS[gap["state"]] if reason == gap["reason"] else "never asked"
-        last = found[-1] if found else Document(window_end=None)
+        state = _STATES[gap["state"]] if reason == gap["reason"] else "not requested"
+        last = merged[-1] if merged else Document(window_end=None)
         if last["window_end"] == gap["window_start"] and (last["state"], last["reason"]) == (state, reason):
             last["window_end"] = gap["window_end"]
             last["windows"] += 1
         else:
-            found.append({"org": org, "job": job, **gap, "state": state, "reason": reason, "windows": 1})
-    return found
+            merged.append({"org": org, "job": job, **gap, "state": state, "reason": reason, "windows": 1})
+    return merged
 
 
-_WORDS = {"failed": "failed", "pending": "late", "running": "being asked"}
-_RANK = {"failed": 0, "never asked": 1, "late": 2, "doubted": 3, "being asked": 4}
+_STATES = {"failed": "failed", "pending": "late", "running": "running"}
+_RANK = {"failed": 0, "not requested": 1, "late": 2, "doubted": 3, "running": 4}

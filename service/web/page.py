@@ -1,4 +1,4 @@
-"""The page as it is sent: the status as a table, so that it tells the essential where no script runs."""
+"""The page with the status as a table, so that it is useful without a script."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from service.status import Status
 from service.telemetry import printable
 from service.web.assets import assets
 
-MOST_GAPS = 20  # of one job
+MAX_GAPS = 20
+"""Gaps shown for one job."""
 _STATES = ("complete", "pending", "running", "failed")
-_HEADINGS = ("org", "job", "breaker", *_STATES, "newest complete", "missing, and why")
+_HEADINGS = ("org", "job", "breaker", *_STATES, "newest complete", "missing windows")
 
 
-def page(status: Status | None, trouble: str | None) -> str:
-    """The page; ``trouble`` says why the status cannot be told, or that it is an old one."""
-    table = "".join(_orgs(status)) if status is not None else ""
-    warning = f'<p class="trouble">{_safe(trouble)}</p>' if trouble else ""
+def render_page(status: Status | None, problem: str | None) -> str:
+    """Render the page.
+
+    Args:
+        status: the last known status, or None.
+        problem: why the current status could not be read, or None.
+    """
+    table = "".join(_table(status)) if status is not None else ""
+    warning = f'<p class="trouble">{_safe(problem)}</p>' if problem else ""
     head, _, foot = assets()["index.html"].body.decode().partition("<!--status-->")
     return f"{head}{warning}{table}{foot}"
 
 
-def _orgs(status: Status) -> Iterator[str]:
+def _table(status: Status) -> Iterator[str]:
     yield f"<p>As of {_safe(status['at'])}</p>"
     yield '<div class="scroll" tabindex="0" role="region" aria-label="Status table"><table><thead><tr>'
     for heading in _HEADINGS:
@@ -35,11 +41,11 @@ def _orgs(status: Status) -> Iterator[str]:
             for count in (counts["complete"], counts["pending"], counts["running"], counts["failed"]):
                 yield f'<td class="number">{count}</td>'
             yield f"<td>{_safe(each['newest_complete'] or 'none')}</td><td>"
-            for gap in each["gaps"][:MOST_GAPS]:
-                told = f"{gap['window_start']} {gap['state']}: {gap['reason']}"
-                yield f'<div class="trouble">{_safe(told)}</div>'
-            if len(each["gaps"]) > MOST_GAPS:
-                yield f"<div>and {len(each['gaps']) - MOST_GAPS} more</div>"
+            for gap in each["gaps"][:MAX_GAPS]:
+                text = f"{gap['window_start']} {gap['state']}: {gap['reason']}"
+                yield f'<div class="trouble">{_safe(text)}</div>'
+            if len(each["gaps"]) > MAX_GAPS:
+                yield f"<div>and {len(each['gaps']) - MAX_GAPS} more</div>"
             yield "</td></tr>"
     yield "</tbody></table></div>"
 

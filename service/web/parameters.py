@@ -1,4 +1,4 @@
-"""What a request asks for, held against the configuration and its bounds before the database hears of it."""
+"""The query string of a request, validated before it reaches the database."""
 
 from __future__ import annotations
 
@@ -9,57 +9,59 @@ from service.clock import Clock
 from service.config import Config, Job, Org
 from service.model import Granularity
 
-MOST_DAYS = {Granularity.HOURLY: 31, Granularity.DAILY: 1100, Granularity.MONTHLY: 366 * 20}
-MOST_CALENDAR_DAYS = 400
-USUAL_CALENDAR_DAYS = 371  # 53 weeks
-LONGEST_TEXT = 512
-_FIRST, _PAST = date(1990, 1, 1), date(2200, 1, 1)
+CHART_DAYS_MAX = {Granularity.HOURLY: 31, Granularity.DAILY: 1100, Granularity.MONTHLY: 366 * 20}
+CALENDAR_DAYS_MAX = 400
+CALENDAR_DAYS = 371
+"""Days of a calendar without ``from``: 53 weeks."""
+CHART_DAYS = {Granularity.HOURLY: 7, Granularity.DAILY: 90, Granularity.MONTHLY: 3 * 366}
+"""Days of a chart without ``from``."""
+TEXT_MAX = 512
+LIMIT_DIGITS = 6
+_FIRST, _END = date(1990, 1, 1), date(2200, 1, 1)
 
 
 class ParameterError(ValueError):
-    """A request that cannot be answered; its message says what would be right."""
+    """An invalid request; the message says what is valid."""
 
 
 class Parameters:
-    """The query string of one request.
+    """The parameters of one request.
 
     Args:
-        given: its parameters.
-        known: those that the path takes; any other is a mistake worth telling.
-        config: which orgs and jobs there are.
-        clock: which day it is.
+        given: the parameters as sent.
+        known: the names that the path accepts.
+        config: the configured orgs and jobs.
+        clock: gives the current day.
 
     Raises:
-        ParameterError: from here and from each method.
+        ParameterError: from the constructor and from each method.
     """
 
     def __init__(self, given: Mapping[str, str], known: frozenset[str], config: Config, clock: Clock) -> None:
         if unknown := sorted(set(given) - known):
-            taken = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
-            raise ParameterError(f"unknown parameter {unknown[0][:40]!r}: {taken}")
+            accepted = f"accepted: {', '.join(sorted(known))}" if known else "this path accepts none"
+            raise ParameterError(f"unknown parameter {unknown[0][:40]!r}; {accepted}")
         self._given = given
         self._config = config
         self._clock = clock
 
     def org(self) -> Org:
-        """The org, which has to be named."""
+        """The org; required."""
         name = self._given.get("org", "")
         if name not in self._config.orgs:
-            raise ParameterError(
-                f"org: must be one of those configured, as {next(iter(self._config.orgs), 'acme')}"
-            )
+            raise ParameterError(f"org: must be a configured org, such as {next(iter(self._config.orgs), 'acme')}")
         return self._config.orgs[name]
 
     def orgs(self) -> list[str]:
-        """The named org alone, or all."""
+        """The given org, or all."""
         return [self.org().name] if "org" in self._given else list(self._config.orgs)
 
     def jobs(self, org: Org) -> list[Job]:
-        """Every job that works for the org."""
+        """The org's jobs."""
         return [job for job in self._config.jobs.values() if org in self._config.orgs_of(job.name)]
 
     def job(self, org: Org) -> Job:
-        """The job, which has to be named."""
+        """The job; required."""
         found = {job.name: job for job in self.jobs(org)}
         name = self._given.get("job", "")
         if name not in found:
@@ -67,46 +69,46 @@ class Parameters:
         return found[name]
 
     def day(self) -> date:
-        """One local date, which has to be given."""
+        """A local date; required."""
         if (found := self._date("day")) is None:
-            raise ParameterError("day: is required, as 2024-01-31")
+            raise ParameterError("day: is required, such as 2024-01-31")
         return found
 
     def calendar(self, org: Org) -> tuple[date, date]:
-        """The local dates of a calendar, the second exclusive; the last year where none are given."""
-        past = self._date("to") or self._today(org) + timedelta(days=1)
-        first = self._date("from") or past - timedelta(days=USUAL_CALENDAR_DAYS)
-        return self._ordered(first, past, MOST_CALENDAR_DAYS)
+        """The local dates of a calendar, the second exclusive; the last 53 weeks by default."""
+        end = self._date("to") or self._today(org) + timedelta(days=1)
+        first = self._date("from") or end - timedelta(days=CALENDAR_DAYS)
+        return self._ordered(first, end, CALENDAR_DAYS_MAX)
 
     def granularity(self) -> Granularity:
-        """The granularity; daily where none is given."""
+        """The granularity; daily by default."""
         try:
             return Granularity(self._given.get("granularity", "daily"))
         except ValueError as error:
             raise ParameterError("granularity: must be hourly, daily or monthly") from error
 
-    def figures(self, org: Org, granularity: Granularity) -> tuple[date, date]:
-        """The local dates of a chart, the second exclusive."""
-        usual = {Granularity.HOURLY: 7, Granularity.DAILY: 90, Granularity.MONTHLY: 3 * 366}[granularity]
-        past = self._date("to") or self._today(org) + timedelta(days=1)
-        first = self._date("from") or past - timedelta(days=usual)
-        return self._ordered(first, past, MOST_DAYS[granularity])
+    def chart(self, org: Org, granularity: Granularity) -> tuple[date, date]:
+        """The local dates of a chart, the second exclusive; ``CHART_DAYS`` up to today by default."""
+        end = self._date("to") or self._today(org) + timedelta(days=1)
+        first = self._date("from") or end - timedelta(days=CHART_DAYS[granularity])
+        return self._ordered(first, end, CHART_DAYS_MAX[granularity])
 
     def flow(self) -> str:
-        """The flow's id, which has to be given."""
+        """The flow's id; required."""
         if not (found := self._text("flow")):
-            raise ParameterError("flow: is required, a flow's id")
+            raise ParameterError("flow: is required: a flow's id")
         return found
 
-    def sought(self) -> str:
-        """What a name is searched for; empty for anything."""
+    def search_text(self) -> str:
+        """The text to search names for; empty matches all."""
         return self._text("q")
 
-    def limit(self, usual: int, most: int) -> int:
-        """How much is wanted at most."""
-        given = self._given.get("limit", str(usual))
-        if not (given.isascii() and given.isdecimal() and len(given) <= 6 and 1 <= int(given) <= most):  # noqa: PLR2004 - digits
-            raise ParameterError(f"limit: must be a whole number from 1 to {most}")
+    def limit(self, default: int, maximum: int) -> int:
+        """The maximum number of results."""
+        given = self._given.get("limit", str(default))
+        is_number = given.isascii() and given.isdecimal() and len(given) <= LIMIT_DIGITS
+        if not (is_number and 1 <= int(given) <= maximum):
+            raise ParameterError(f"limit: must be a whole number from 1 to {maximum}")
         return int(given)
 
     def _today(self, org: Org) -> date:
@@ -114,8 +116,8 @@ class Parameters:
 
     def _text(self, key: str) -> str:
         found = self._given.get(key, "")
-        if len(found) > LONGEST_TEXT or "\0" in found or any("\ud800" <= each <= "\udfff" for each in found):
-            raise ParameterError(f"{key}: must be text of at most {LONGEST_TEXT} characters")
+        if len(found) > TEXT_MAX or "\0" in found or any("\ud800" <= each <= "\udfff" for each in found):
+            raise ParameterError(f"{key}: must be text of at most {TEXT_MAX} characters")
         return found
 
     def _date(self, key: str) -> date | None:
@@ -125,13 +127,13 @@ class Parameters:
         try:
             found = datetime.strptime(given, "%Y-%m-%d").replace(tzinfo=UTC).date()
         except ValueError:
-            found = _PAST
-        if not _FIRST <= found < _PAST:
-            raise ParameterError(f"{key}: must be a date from {_FIRST} to {_PAST}, as 2024-01-31")
+            found = _END
+        if not _FIRST <= found < _END:
+            raise ParameterError(f"{key}: must be a date from {_FIRST} to {_END}, such as 2024-01-31")
         return found
 
     @staticmethod
-    def _ordered(first: date, past: date, most: int) -> tuple[date, date]:
-        if not first < past <= first + timedelta(days=most):
-            raise ParameterError(f"from, to: must span 1 to {most} days, `to` not included")
-        return first, past
+    def _ordered(first: date, end: date, maximum: int) -> tuple[date, date]:
+        if not first < end <= first + timedelta(days=maximum):
+            raise ParameterError(f"from, to: must span 1 to {maximum} days; `to` is exclusive")
+        return first, end

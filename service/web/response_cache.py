@@ -1,4 +1,4 @@
-"""Answers kept for a moment: however many look, the database is asked once for each question and never by many."""
+"""Responses kept for a moment: however many clients request a document, the database is queried for it once."""
 
 from __future__ import annotations
 
@@ -13,84 +13,86 @@ from service.clock import Clock
 from service.postgres.pool import Connection
 from service.postgres.probe import looking
 from service.web.assets import etag_of
-from service.web.status_cache import Shared
+from service.web.status_cache import SharedValue
 
-AT_ONCE = 3  # connections of the page's own
-WITHIN = 5.0  # seconds that one answer may take
-MOST_KEPT = 64
-MOST_BYTES = 8 * 2**20  # of the answers that are kept
-AGE, SPACING = 1.5, 10.0
+MAX_CONNECTIONS = 3
+"""Database connections of the page; they do not come from the pool."""
+QUERY_TIMEOUT = 5.0
+"""Seconds for one response."""
+MAX_ENTRIES = 64
+MAX_BYTES = 8 * 2**20
+"""Bytes of all kept responses."""
+MAX_AGE, COST_FACTOR = 1.5, 10.0
 
 
-class Answer(NamedTuple):
-    """A document as it goes over the wire."""
+class CachedResponse(NamedTuple):
+    """A document as it is sent."""
 
     body: bytes
     etag: str
 
 
 class ResponseCache:
-    """The last answers by what was asked.
+    """The last responses by request.
 
     Args:
-        dsn: of the database; raises where there is none yet.
-        clock: the time.
+        dsn: returns the database's DSN, or raises DatabaseUnavailableError.
+        clock: measures ages.
     """
 
     def __init__(self, dsn: Callable[[], str], clock: Clock) -> None:
         self._dsn = dsn
         self._clock = clock
-        self._kept: OrderedDict[str, Shared[Answer]] = OrderedDict()
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._entries: OrderedDict[str, SharedValue[CachedResponse]] = OrderedDict()
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
 
-    async def get(self, question: str, make: Callable[[Connection], Awaitable[Any]]) -> Answer:
-        """The answer to a question, young enough or made anew.
+    async def get(self, key: str, make: Callable[[Connection], Awaitable[Any]]) -> CachedResponse:
+        """The response for a request: the kept one if it is young enough, otherwise a new one.
+
+        Args:
+            key: identifies the request.
+            make: queries the document.
 
         Raises:
-            DatabaseUnavailableError, SchemaError: it cannot be made now, or takes longer than one waits.
+            DatabaseUnavailableError, SchemaError: the document cannot be queried now, or not in time.
         """
-        shared = self._kept.get(question)
+        shared = self._entries.get(key)
         if shared is None:
-            shared = self._kept[question] = Shared(lambda: self._made(make), self._clock)
-        self._kept.move_to_end(question)
-        while len(self._kept) > MOST_KEPT:
-            _, oldest = self._kept.popitem(last=False)
+            shared = self._entries[key] = SharedValue(lambda: self._make(make), self._clock)
+        self._entries.move_to_end(key)
+        while len(self._entries) > MAX_ENTRIES:
+            _, oldest = self._entries.popitem(last=False)
             await oldest.close()
-        found = await shared.get(age=AGE, spacing=SPACING)
-        self._drop_past(MOST_BYTES)
-        return found
+        response = await shared.get(max_age=MAX_AGE, cost_factor=COST_FACTOR)
+        self._evict(MAX_BYTES)
+        return response
 
-    def _drop_past(self, most: int) -> None:
-        """Drop the answers that were requested longest ago, where all of them have more bytes than this."""
-        size = sum(len(each.last.body) for each in self._kept.values() if each.last)
-        for each in self._kept.values():
-            if size > most and each.last:
+    def _evict(self, maximum: int) -> None:
+        """Drop the least recently requested responses until the rest fits into this many bytes."""
+        size = sum(len(each.last.body) for each in self._entries.values() if each.last)
+        for each in self._entries.values():
+            if size > maximum and each.last:
                 size -= len(each.last.body)
                 each.last = None
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection for one answer.
+    async def close(self) -> None:
+        """Cancel running queries."""
+        for shared in self._entries.values():
+            await shared.close()
+        self._entries.clear()
 
-        Raises:
-            DatabaseUnavailableError, SchemaError: as ``looking``.
-        """
-        async with self._places, looking(self._dsn(), "flow-outcomes page", within=WITHIN) as connection:
+    async def _make(self, make: Callable[[Connection], Awaitable[Any]]) -> CachedResponse:
+        async with self._connection() as connection:
+            document = await make(connection)
+        return await asyncio.to_thread(encode, document)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        async with self._slots, looking(self._dsn(), "flow-outcomes page", within=QUERY_TIMEOUT) as connection:
             yield connection
 
-    async def close(self) -> None:
-        """End what is being made."""
-        for shared in self._kept.values():
-            await shared.close()
-        self._kept.clear()
 
-    async def _made(self, make: Callable[[Connection], Awaitable[Any]]) -> Answer:
-        async with self.connection() as connection:
-            document = await make(connection)
-        return await asyncio.to_thread(answer, document)
-
-
-def answer(document: object) -> Answer:
-    """The document as JSON, with its digest."""
+def encode(document: object) -> CachedResponse:
+    """The document as JSON with its digest."""
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-    return Answer(body, etag_of(body))
+    return CachedResponse(body, etag_of(body))

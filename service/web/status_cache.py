@@ -1,7 +1,6 @@
-"""The database, looked at seldom and never for long: an answer is shared by all who ask while it is young.
+"""The status, read from the database at most every few seconds and shared by all clients.
 
-It has a connection of its own. The pool's are taken by merges that may last minutes, and an alert must not depend
-on one of them ending.
+It has a connection of its own: merges may occupy the pool's for minutes, and an alert must not wait for them.
 """
 
 from __future__ import annotations
@@ -11,130 +10,130 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from service.clock import Clock
-from service.config import Config
 from service.errors import DatabaseUnavailableError, FlowOutcomesError
 from service.postgres.probe import looking, readiness_problem
 from service.postgres.queries.dashboard import Pace, pace
 from service.status import Status, read_status
+from service.web.daemon_view import DaemonView
 
-PATIENCE = 2.5  # seconds that who asks waits for the database
-STANDING_WITHIN = 60.0  # seconds that the status may take: at 500 orgs before their first run it takes some
-READY_AGE = 1.0
-STATUS_AGE, STATUS_SPACING = 1.0, 4.0
+NAME = "flow-outcomes web"
+WAIT_TIMEOUT = 2.5
+"""Seconds that a client waits for the database."""
+STATUS_TIMEOUT = 60.0
+"""Seconds that reading the status may take: with 500 orgs before their first run it takes long."""
+READY_MAX_AGE = 1.0
+STATUS_MAX_AGE, STATUS_COST_FACTOR = 1.0, 4.0
 
 T = TypeVar("T")
 
 
-class Shared(Generic[T]):
-    """One answer for all who ask: made by one task at a time, which outlives who gave up waiting for it.
+class SharedValue(Generic[T]):
+    """A value computed by one task at a time for all concurrent readers; the task outlives readers that time out.
 
     Attributes:
-        last: the last answer, however old.
-        made: how many answers were made.
+        last: the last value, whatever its age, or None.
+        version: the number of values computed so far.
     """
 
-    def __init__(self, make: Callable[[], Awaitable[T]], clock: Clock) -> None:
-        self._make = make
+    def __init__(self, compute: Callable[[], Awaitable[T]], clock: Clock) -> None:
+        self._compute = compute
         self._clock = clock
-        self._making: asyncio.Task[T] | None = None
-        self._made_at = self._cost = 0.0
+        self._task: asyncio.Task[T] | None = None
+        self._computed_at = self._cost = 0.0
         self.last: T | None = None
-        self.made = 0
+        self.version = 0
 
     @property
     def age(self) -> float:
-        """Seconds since the last answer began to be made."""
-        return self._clock.monotonic() - self._made_at
+        """Seconds since the computation of the last value began."""
+        return self._clock.monotonic() - self._computed_at
 
-    async def get(self, *, age: float, spacing: float) -> T:
-        """The last answer where it is young enough, else a new one.
+    async def get(self, *, max_age: float, cost_factor: float) -> T:
+        """The last value if it is young enough, otherwise a new one.
 
         Args:
-            age: seconds that an answer may be old,
-            spacing: or so many times as long as it took to make, so that a dear one is made seldom.
+            max_age: seconds that the value may be old, or
+            cost_factor: times as long as it took to compute, whichever is longer.
 
         Raises:
-            DatabaseUnavailableError: it takes longer than one can wait; the next to ask may find it made.
+            DatabaseUnavailableError: not computed within ``WAIT_TIMEOUT``; a later call may find it done.
         """
-        if self.last is not None and self.age <= max(age, self._cost * spacing):
+        if self.last is not None and self.age <= max(max_age, self._cost * cost_factor):
             return self.last
-        if self._making is None:
-            self._making = asyncio.create_task(self._remember())
-            self._making.add_done_callback(self._done)
-        making = self._making
-        await asyncio.wait({making}, timeout=PATIENCE)
-        if not making.done():
-            raise DatabaseUnavailableError(f"the database did not answer within {PATIENCE:g} s")
-        return making.result()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(self._done)
+        task = self._task
+        await asyncio.wait({task}, timeout=WAIT_TIMEOUT)
+        if not task.done():
+            raise DatabaseUnavailableError(f"the database did not answer within {WAIT_TIMEOUT:g} s")
+        return task.result()
 
     async def close(self) -> None:
-        """End what is being made."""
-        if self._making is not None:
-            self._making.cancel()
-            await asyncio.wait({self._making}, timeout=1)
+        """Cancel a running computation."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=1)
 
-    async def _remember(self) -> T:
+    async def _run(self) -> T:
         began = self._clock.monotonic()
-        made = await self._make()
-        self.last, self._made_at, self._cost = made, began, self._clock.monotonic() - began
-        self.made += 1
-        return made
+        value = await self._compute()
+        self.last, self._computed_at, self._cost = value, began, self._clock.monotonic() - began
+        self.version += 1
+        return value
 
-    def _done(self, making: asyncio.Task[T]) -> None:
-        self._making = None
-        if not making.cancelled():
-            making.exception()  # looked at, even where nobody waits any more
+    def _done(self, task: asyncio.Task[T]) -> None:
+        self._task = None
+        if not task.cancelled():
+            task.exception()  # mark as retrieved, also where no reader waits any more
 
 
 class StatusCache:
-    """How the daemon and its work stand.
+    """The status, the pace of extraction and the readiness.
 
     Args:
-        dsn: of the database; None while there is none yet.
-        config: the configuration as of now.
-        clock: the time.
+        daemon: knows the database and the configuration.
+        clock: measures ages.
     """
 
-    def __init__(self, dsn: Callable[[], str | None], config: Callable[[], Config], clock: Clock) -> None:
-        self._dsn = dsn
-        self._config = config
+    def __init__(self, daemon: DaemonView, clock: Clock) -> None:
+        self._daemon = daemon
         self._clock = clock
-        self.status = Shared(self._standing, clock)
-        self.paces = Shared(self._paces, clock)
-        self._ready = Shared(self._look, clock)
+        self.status = SharedValue(self._read_status, clock)
+        self.paces = SharedValue(self._read_paces, clock)
+        self._readiness = SharedValue(self._read_readiness, clock)
 
-    async def unready(self) -> str:
-        """Why the daemon cannot work now; empty where it can."""
+    async def readiness_problem(self) -> str:
+        """Why the daemon is not ready; empty if it is."""
         try:
-            return await self._ready.get(age=READY_AGE, spacing=0)
+            return await self._readiness.get(max_age=READY_MAX_AGE, cost_factor=0)
         except FlowOutcomesError as error:
             return str(error)
 
     async def close(self) -> None:
-        """End every look."""
+        """Cancel running queries."""
         await self.status.close()
         await self.paces.close()
-        await self._ready.close()
+        await self._readiness.close()
 
-    async def _standing(self) -> Status:
-        async with looking(self.there(), "flow-outcomes web", within=STANDING_WITHIN) as connection:
-            return await read_status(connection, self._config(), self._clock.now())
-
-    async def _paces(self) -> list[Pace]:
-        async with looking(self.there(), "flow-outcomes web", within=STANDING_WITHIN) as connection:
-            return await pace(connection, list(self._config().orgs))
-
-    async def _look(self) -> str:
-        async with looking(self.there(), "flow-outcomes web", within=PATIENCE, read_only=False) as connection:
-            return await readiness_problem(connection) or ""
-
-    def there(self) -> str:
-        """Where the database is.
+    def require_dsn(self) -> str:
+        """The database's DSN.
 
         Raises:
-            DatabaseUnavailableError: it is not there yet.
+            DatabaseUnavailableError: an embedded database has not started yet.
         """
-        dsn = self._dsn()
-        if dsn is None:
-            raise DatabaseUnavailableError("the database is still being started")
-        return dsn
+        if self._daemon.dsn is None:
+            raise DatabaseUnavailableError("the database is still starting")
+        return self._daemon.dsn
+
+    async def _read_status(self) -> Status:
+        async with looking(self.require_dsn(), NAME, within=STATUS_TIMEOUT) as connection:
+            return await read_status(connection, self._daemon.config, self._clock.now())
+
+    async def _read_paces(self) -> list[Pace]:
+        async with looking(self.require_dsn(), NAME, within=STATUS_TIMEOUT) as connection:
+            return await pace(connection, list(self._daemon.config.orgs))
+
+    async def _read_readiness(self) -> str:
+        async with looking(self.require_dsn(), NAME, within=WAIT_TIMEOUT, read_only=False) as connection:
+            return await readiness_problem(connection) or ""

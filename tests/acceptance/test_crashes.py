@@ -132,7 +132,7 @@ async def test_a_backfill_goes_on_after_a_kill(program: Program) -> None:
         before = {each["window_start"]: each for each in program.windows()}
         assert sorted(each["state"] == "complete" for each in before.values()) == [False, True]
         ended = await program.run(*span)
-        assert (ended.code, ended.out) == (0, "2 of 2 windows stored\n")
+        assert (ended.code, ended.out) == (0, "stored 2 of 2 windows\n")
         windows = program.windows()
         assert {each["state"] for each in windows} == {"complete"}
         for each in windows:

@@ -34,6 +34,6 @@ async def test_a_backfill_beside_another_process(program: Program) -> None:
                 ),
             )
         assert [each.code for each in ended] == [0, 0, 0], [each.err for each in ended]
-        assert [each.out for each in ended[1:]] == ["1 of 1 windows stored\n"] * 2
+        assert [each.out for each in ended[1:]] == ["stored 1 of 1 window\n"] * 2
         assert simulator.in_flight_violations == 0
     assert {each["state"] for each in program.windows()} == {"complete"}

@@ -7,16 +7,15 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from service.telemetry.events import Reporter
-from service.web import WebServer
-from service.web.gauges import Load
+from service.telemetry import Reporter
+from service.web import Load, WebServer
 from tests.support import planted
+from tests.support.fake_daemon import FakeDaemon
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -67,13 +66,7 @@ def site(database: str) -> Iterator[Site]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     reporter.emit("rate_limited", org="globex", job="daily", retry_after=50)
-    web = WebServer(
-        reporter.registry,
-        lambda: SimpleNamespace(dsn=database),
-        lambda: config,
-        lambda: {"acme": Load(3, 7)},
-        lambda: reporter.warned,
-    )
+    web = WebServer(FakeDaemon(config, database, {"acme": Load(3, 7)}, reporter))
     address = asyncio.run_coroutine_threadsafe(web.start("127.0.0.1", 0), loop).result(10)
     try:
         yield Site(f"http://{address}/", database)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from psycopg.conninfo import conninfo_to_dict
 
-from service.cli import _COMMANDS
+from service.cli.parser import COMMANDS
 from tests.support.documents import ROOT, blocks
 
 README = "README.md"
@@ -109,7 +109,7 @@ def test_from_an_own_database_to_an_export(tmp_path: Path, own_database: str) ->
 def test_every_command_is_told() -> None:
     """The table has every command that there is, and none else."""
     told = set(re.findall(r"^\| `(\w+)` \|", (ROOT / README).read_text(), re.MULTILINE))
-    assert told == set(_COMMANDS)
+    assert told == set(COMMANDS)
 
 
 @pytest.mark.image

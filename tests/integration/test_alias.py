@@ -247,11 +247,11 @@ async def test_an_alias_takes_hold_at_once_and_goes_again(shell: Shell, session:
     )
     names = "SELECT outcome_name FROM flow_outcomes.outcome"
     code, out = await shell("alias", "add", *OF_ACME, "Paid", "Settled")
-    assert (code, out) == (0, "Paid → Settled in all flows of acme\n1 stored outcome has another name now\n")
+    assert (code, out) == (0, "Paid → Settled in all flows of acme\nrenamed 1 stored outcome\n")
     assert '"alias_applied"' in shell.errors
     assert session.execute(names).fetchall() == [("Settled",)]
     code, out = await shell("alias", "add", *OF_ACME, "Paid", "Done")
-    assert out.startswith("Paid → Done in all flows of acme, no longer Settled\n")
+    assert out.startswith("Paid → Done in all flows of acme, replacing Settled\n")
     assert (await shell("alias", "remove", *OF_ACME, "Paid", "Settled"))[0] == 1
     assert "there is no alias from 'Paid' to 'Settled'" in shell.errors
     code, out = await shell("alias", "remove", *OF_ACME, "Paid")
@@ -322,7 +322,7 @@ async def test_rejected_entries_are_listed_the_latest_first(shell: Shell, sessio
     assert "newer" in out
     assert "older" not in out
     assert "\x1b" not in out
-    assert "1 of 2 refused outcomes" in out
+    assert "1 of 2 rejected outcomes" in out
     _, out = await shell("rejected", "--json")
     told = json.loads(out)
     assert [each["reason"] for each in told["rejected"]] == ["newer", "older"]

@@ -15,7 +15,7 @@ from service.config import Org, config_from
 from service.errors import DatabaseUnavailableError
 from service.postgres.probe import Facts
 from service.runtime import preflight
-from service.runtime.preflight import Finding, Steps
+from service.runtime.preflight import Finding, TokenRecorder
 from service.runtime.process import Runtime
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
 
@@ -46,13 +46,13 @@ def org(simulator: Simulator | None, name: str = "acme", **changes: object) -> O
 
 
 async def ask(dsn: str, org: Org) -> list[Finding]:
-    steps = Steps()
+    steps = TokenRecorder()
     async with Runtime(dsn, 2, steps.emit).running() as runtime:
-        return await preflight.ask(runtime, org, steps)
+        return await preflight.check_org(runtime, org, steps)
 
 
 def lines(findings: list[Finding]) -> list[tuple[str, bool]]:
-    return [(each.about, each.good) for each in findings]
+    return [(each.subject, each.ok) for each in findings]
 
 
 async def test_all_is_well(database: str, simulator: Simulator) -> None:
@@ -68,7 +68,7 @@ async def test_the_secret_is_wrong(database: str, simulator: Simulator) -> None:
     """A 401 names the keys to look at, and not the secret."""
     found = await ask(database, org(simulator, client_secret="another-secret"))
     assert lines(found) == [("acme token", False)]
-    assert "orgs.acme.client_id" in found[0].mend
+    assert "orgs.acme.client_id" in found[0].fix
     assert "another-secret" not in str(found)
 
 
@@ -76,15 +76,15 @@ async def test_the_permission_is_missing(database: str, simulator: Simulator) ->
     """A 403 names the permission and the scope."""
     found = await ask(database, org(simulator, "forbidden"))
     assert lines(found) == [("forbidden token", True), ("forbidden permission", False)]
-    assert "Analytics > Query > Read" in found[1].mend
-    assert "analytics:query:read" in found[1].mend
+    assert "Analytics > Query > Read" in found[1].fix
+    assert "analytics:query:read" in found[1].fix
 
 
 async def test_a_long_wait_is_told(database: str, simulator: Simulator) -> None:
     """A 429 that asks for a minute is not waited out, and is kept for who works the org next."""
     found = await ask(database, org(simulator, "limited"))
-    assert found[-1].good is False
-    assert "limit" in found[-1].mend
+    assert found[-1].ok is False
+    assert "limit" in found[-1].fix
     with psycopg.connect(database) as connection:
         statement = "SELECT held_until > now() + interval '30 s' FROM flow_outcomes.org_lease"
         assert connection.execute(statement).fetchone() == (True,)
@@ -95,7 +95,7 @@ async def test_nothing_listens(database: str) -> None:
     section = org(None, breaker={"failures": 1})
     found = await ask(database, section)
     assert lines(found) == [("acme token", False)]
-    assert "nothing answers there" in found[0].mend
+    assert "the host does not respond" in found[0].fix
 
 
 async def test_no_tls(database: str) -> None:
@@ -106,33 +106,33 @@ async def test_no_tls(database: str) -> None:
         section = org(None, base_url=url, login_url=url, breaker={"failures": 1}, query_timeout="PT0.3S")
         found = await ask(database, section)
     assert lines(found) == [("acme token", False)]
-    assert found[0].mend
+    assert found[0].fix
 
 
 async def test_the_org_is_worked_by_another(
     database: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its owner is told with its breaker, and nothing is asked."""
-    monkeypatch.setattr(preflight, "TAKE_WITHIN", 0.3)
-    async with Runtime(database, 2, Steps().emit).running() as owner:
+    monkeypatch.setattr(preflight, "LEASE_TIMEOUT", 0.3)
+    async with Runtime(database, 2, TokenRecorder().emit).running() as owner:
         await owner.lease("acme")
         found = await ask(database, org(simulator))
-        assert found[0].good
-        assert owner.owner in found[0].said
-        assert "since 20" in found[0].said
+        assert found[0].ok
+        assert owner.owner in found[0].detail
+        assert "since 20" in found[0].detail
         with psycopg.connect(database) as connection:
             connection.execute("UPDATE flow_outcomes.org_lease SET breaker = 'open'")
         found = await ask(database, org(simulator))
-        assert (found[0].good, "breaker open" in found[0].said) == (False, True)
+        assert (found[0].ok, "circuit breaker open" in found[0].detail) == (False, True)
     assert not simulator.arrivals
 
 
 async def test_the_database_looked_at(database: str, empty_database: str) -> None:
     """A current schema is fine; none yet is fine where the role may make it."""
-    assert all(each.good for each in preflight.of_database(await preflight.look(database)))
-    found = preflight.of_database(await preflight.look(empty_database))
-    assert [(each.about, each.good) for each in found] == [("database", True), ("schema", True)]
-    assert "flow-outcomes migrate" in found[1].mend
+    assert all(each.ok for each in preflight.database_findings(await preflight.inspect_database(database)))
+    found = preflight.database_findings(await preflight.inspect_database(empty_database))
+    assert [(each.subject, each.ok) for each in found] == [("database", True), ("schema", True)]
+    assert "flow-outcomes migrate" in found[1].fix
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ async def test_the_database_looked_at(database: str, empty_database: str) -> Non
 )
 def test_the_database_in_trouble(facts: Facts, word: str) -> None:
     """What keeps the daemon from working is told with what to do."""
-    bad = [each for each in preflight.of_database(facts) if not each.good]
+    bad = [each for each in preflight.database_findings(facts) if not each.ok]
     assert len(bad) == 1
-    assert word in bad[0].said
-    assert bad[0].mend
+    assert word in bad[0].detail
+    assert bad[0].fix
 
 
 def file(folder: Path, dsn: str, simulator: Simulator) -> str:
@@ -192,8 +192,8 @@ async def test_settings_that_do_not_arrive(database: str, monkeypatch: pytest.Mo
     """A server that shows other settings than ours is behind a pooler, and none to work with."""
     monkeypatch.setattr("service.postgres.session.conninfo", lambda dsn, *_, **__: dsn)
     with pytest.raises(DatabaseUnavailableError, match="this is a pooler"):
-        await preflight.look(database)
-    runtime = Runtime(database, 2, lambda _, **__: None)
+        await preflight.inspect_database(database)
+    runtime = Runtime(database, 2, TokenRecorder().emit)
     async with runtime.running():
         runtime.keeper.acquire("acme")
         while runtime.keeper.last_error is None:  # noqa: ASYNC110 - it has no event of its own

@@ -14,14 +14,14 @@ from aiohttp import hdrs, web
 from aiohttp.test_utils import make_mocked_request
 
 from service.web import connection, outbox, response_cache
-from service.web.outbox import PIECE, Outbox
-from service.web.response_cache import Answer, ResponseCache
+from service.web.outbox import PIECE_SIZE, Outbox
+from service.web.response_cache import CachedResponse, ResponseCache
 from tests.integration.test_web import serving
 from tests.support import clients
 from tests.support.clients import Client, get
 from tests.support.fake_clock import FakeClock
 
-BODY = bytes(range(256)) * (PIECE // 256) * 5 + b"end"
+BODY = bytes(range(256)) * (PIECE_SIZE // 256) * 5 + b"end"
 
 
 async def opened(address: str, *, small: bool = False) -> socket.socket:
@@ -95,7 +95,7 @@ async def test_pipelined_requests_are_all_answered() -> None:
 
 async def test_who_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection whose answers are not read ends after some time, and its task with it."""
-    monkeypatch.setattr(connection, "UNREAD_FOR", 0.3)
+    monkeypatch.setattr(connection, "UNREAD_TIMEOUT", 0.3)
     async with serving(None) as site:
         before = len(asyncio.all_tasks())
         client = Client(site.address)
@@ -156,7 +156,7 @@ async def test_a_large_body_arrives_complete() -> None:
 async def test_what_is_on_its_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that two read counts once; where another does not fit beside it, both are cut off for it."""
     size = 8 * 2**20
-    monkeypatch.setattr(outbox, "MOST_BYTES", size + 100)
+    monkeypatch.setattr(outbox, "TOTAL_SIZE_MAX", size + 100)
     loop = asyncio.get_running_loop()
     async with Server(bytes(size)) as server:
         readers = [await opened(server.address, small=True) for _ in range(2)]
@@ -173,7 +173,7 @@ async def test_what_is_on_its_way_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_small_answers_go_as_they_are() -> None:
     """Nothing is counted for an answer of one piece."""
-    small = web.Response(body=b"x" * PIECE)
+    small = web.Response(body=b"x" * PIECE_SIZE)
 
     async def handler(_request: web.Request) -> web.StreamResponse:
         return small
@@ -183,13 +183,13 @@ async def test_small_answers_go_as_they_are() -> None:
 
 async def test_kept_answers_are_bounded(fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those requested longest ago are dropped where all of them are larger than allowed."""
-    monkeypatch.setattr(response_cache, "MOST_BYTES", 250)
+    monkeypatch.setattr(response_cache, "MAX_BYTES", 250)
     made: list[str] = []
 
     class Large(ResponseCache):
-        async def _made(self, make: object) -> Answer:
+        async def _make(self, make: object) -> CachedResponse:
             made.append(str(make))
-            return Answer(b"x" * 100, "")
+            return CachedResponse(b"x" * 100, "")
 
     kept = Large(str, fake_clock)
     for question in ("a", "b", "c", "b", "c", "a"):

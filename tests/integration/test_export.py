@@ -251,7 +251,7 @@ async def test_the_command(place: ExportHarness, tmp_path: Path, capsys: pytest.
     file.write_text(yaml.safe_dump({"database": {"dsn": place.acme.dsn}, "orgs": {"acme": org}}))
     command = ["export", "--config", str(file), "--to", str(place.folder), "--since-last"]
     assert await asyncio.to_thread(main, command) == 0
-    assert capsys.readouterr().out.endswith("4 files with 480 rows written, 0 removed, 0 unchanged\n")
+    assert capsys.readouterr().out.endswith("wrote 4 files with 480 rows, 0 removed, 0 unchanged\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "pyarrow", None)
         assert await asyncio.to_thread(main, command) == 2

@@ -17,7 +17,7 @@ from service.clock import SystemClock
 from service.config import Config, load_config
 from service.postgres.merge import staging
 from service.runtime.once import run_once
-from service.runtime.preflight import Steps, ask_alone
+from service.runtime.preflight import TokenRecorder, check_org_without_lease
 from service.simulator import (
     Fault,
     Faults,
@@ -442,14 +442,16 @@ async def test_check_reports_what_is_missing(installation: Installation, aggrega
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
         config = installation.configure(simulator, {name: {"aggregates": aggregates} for name in orgs})
         found = [
-            finding for org in config.orgs.values() for finding in await ask_alone(org, SystemClock(), Steps())
+            finding
+            for org in config.orgs.values()
+            for finding in await check_org_without_lease(org, SystemClock(), TokenRecorder())
         ]
         assert simulator.public.jobs["acme"].known == {}
-    assert [(each.about, each.good) for each in found] == [
+    assert [(each.subject, each.ok) for each in found] == [
         ("acme token", True),
         ("acme permission", True),
         ("acme query", True),
         ("forbidden token", True),
         ("forbidden permission", False),
     ]
-    assert "analytics:flowAggregate:view" in found[-1].mend
+    assert "analytics:flowAggregate:view" in found[-1].fix

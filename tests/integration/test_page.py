@@ -6,18 +6,17 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import psycopg
 import pytest
 
-from service.telemetry.events import Reporter
-from service.web import WebServer
-from service.web.gauges import Load
-from service.web.response_cache import MOST_KEPT
+from service.telemetry import Reporter
+from service.web import Load, WebServer
+from service.web.response_cache import MAX_ENTRIES
 from tests.support import planted
+from tests.support.fake_daemon import FakeDaemon
 from tests.support.planted import FLOW, HOSTILE, day
 
 AWAY = "postgresql://outcomes:hush-hush@127.0.0.1:1/none"
@@ -41,13 +40,7 @@ async def serving(dsn: str) -> AsyncIterator[Site]:
     reporter, config = Reporter(), planted.config(dsn)
     for _ in range(3):
         reporter.emit("rate_limited", org="acme", job="daily", retry_after=1, query_hash="h")
-    web = WebServer(
-        reporter.registry,
-        lambda: SimpleNamespace(dsn=dsn),
-        lambda: config,
-        lambda: {"acme": Load(3, 7)},
-        lambda: reporter.warned,
-    )
+    web = WebServer(FakeDaemon(config, dsn, {"acme": Load(3, 7)}, reporter))
     address = await web.start("127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession() as session:
@@ -90,7 +83,7 @@ async def test_days_begin_where_the_org_says(site: Site) -> None:
 async def test_a_day(site: Site) -> None:
     """A window the ledger does not know is told too, and restatements with their old and new figure."""
     _, told, _ = await site.ask(f"/api/day?org=acme&job=daily&day={day(planted.NEVER)}")
-    assert [(each["state"], each["attempts"]) for each in told["windows"]] == [("never asked", 0)]
+    assert [(each["state"], each["attempts"]) for each in told["windows"]] == [("not requested", 0)]
     _, told, _ = await site.ask(f"/api/day?org=acme&job=daily&day={day(planted.RESTATED)}")
     assert told["restatements"] == 2
     assert {(each["outcome_name"], each["old_count"], each["new_count"]) for each in told["restated"]} == {
@@ -141,13 +134,13 @@ async def test_now(site: Site) -> None:
     """What is missing comes with its reason, like warnings are told once, and the load is this process's."""
     _, told, _ = await site.ask("/api/now")
     assert told["missing"] == 4
-    assert [gap["state"] for gap in told["gaps"]] == ["failed", "never asked", "late", "doubted", "being asked"]
+    assert [gap["state"] for gap in told["gaps"]] == ["failed", "not requested", "late", "doubted", "running"]
     assert [(each["event"], each["times"], each["text"]) for each in told["warnings"]] == [
         ("rate_limited", 3, "retry after 1")
     ]
     acme, globex = told["orgs"]["acme"], told["orgs"]["globex"]
-    assert (acme["here"], acme["in_flight"], acme["waiting"]) == (True, 3, 7)
-    assert (globex["here"], globex["breaker"], globex["in_flight"]) == (False, "open", None)
+    assert (acme["held_here"], acme["in_flight"], acme["waiting"]) == (True, 3, 7)
+    assert (globex["held_here"], globex["breaker"], globex["in_flight"]) == (False, "open", None)
     assert 0 < globex["held_for"] <= 50
 
 
@@ -215,9 +208,9 @@ async def test_an_answer_is_not_sent_twice(site: Site) -> None:
 
 async def test_what_is_kept_is_bounded(site: Site) -> None:
     """Many questions do not fill the memory."""
-    for back in range(MOST_KEPT + 5):
+    for back in range(MAX_ENTRIES + 5):
         assert (await site.ask(f"/api/day?org=acme&job=daily&day={day(back)}"))[0] == 200
-    assert len(site.web._answers._kept) == MOST_KEPT
+    assert len(site.web._responses._entries) == MAX_ENTRIES
 
 
 async def test_the_page_has_nothing_from_elsewhere(site: Site) -> None:

@@ -14,7 +14,7 @@ from service.cli import main
 from service.config import load_config
 from service.runtime.once import run_once
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
-from service.telemetry.events import Reporter
+from service.telemetry import Reporter
 
 
 @pytest.fixture

@@ -239,7 +239,7 @@ def test_the_command(database: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["status", "--config", file(tmp_path, database)]) == 0
     shown = capsys.readouterr().out
     assert "[bold]\\x1b[31m red\\u202e" in shown
-    assert "no process works it now" in shown
+    assert "no daemon currently holds this org" in shown
 
 
 def test_a_role_that_may_only_read(database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,22 +12,16 @@ from dataclasses import dataclass
 import aiohttp
 import psycopg
 import pytest
-from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.config import Config, config_from
 from service.errors import ConfigError
-from service.telemetry.events import Reporter
-from service.web import WebServer, status_cache
-from service.web.gauges import Load
+from service.telemetry import Reporter
+from service.web import Load, WebServer, status_cache
+from tests.support.fake_daemon import FakeDaemon
 
 LABELS = ("org", "job", "state")
 AWAY = "postgresql://outcomes:hush-hush@127.0.0.1:1/none"
-
-
-@dataclass
-class Database:
-    dsn: str
 
 
 @dataclass
@@ -66,14 +60,9 @@ def config(dsn: str = AWAY) -> Config:
 
 @asynccontextmanager
 async def serving(
-    dsn: str | None, load: Mapping[str, Load] | None = None, registry: CollectorRegistry | None = None
+    dsn: str | None, load: Mapping[str, Load] | None = None, reporter: Reporter | None = None
 ) -> AsyncIterator[Site]:
-    web = WebServer(
-        registry or Reporter().registry,
-        lambda: None if dsn is None else Database(dsn),
-        config,
-        lambda: load or {},
-    )
+    web = WebServer(FakeDaemon(config(), dsn, load or {}, reporter or Reporter()))
     address = await web.start("127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession() as session:
@@ -159,7 +148,7 @@ async def test_the_database_is_away() -> None:
     """The process says that it lives, why it is not ready, and what it counted; the secret stays out."""
     reporter = Reporter()
     reporter.emit("rate_limited", org="acme", retry_after=1)
-    async with serving(None, registry=reporter.registry) as site:
+    async with serving(AWAY, reporter=reporter) as site:
         assert (await site.ask("/healthz"))[0] == 200
         for path in ("/readyz", "/api/status", "/"):
             status, text, _ = await site.ask(path)
@@ -175,15 +164,15 @@ async def test_the_last_figures_stay_while_the_database_is_away(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The age goes on growing from the last status that was read."""
-    place = Database(database)
-    monkeypatch.setattr("service.web.server.METRICS_AGE", -1.0)
-    monkeypatch.setattr("service.web.server.METRICS_SPACING", 0.0)
-    web = WebServer(Reporter().registry, lambda: place, config)
+    daemon = FakeDaemon(config(), database)
+    monkeypatch.setattr("service.web.server.METRICS_MAX_AGE", -1.0)
+    monkeypatch.setattr("service.web.server.METRICS_COST_FACTOR", 0.0)
+    web = WebServer(daemon)
     address = await web.start("127.0.0.1", 0)
     async with aiohttp.ClientSession() as session:
         site = Site(address, session)
         before = await site.metrics()
-        place.dsn = AWAY
+        daemon.dsn = AWAY
         after = await site.metrics()
     await web.stop()
     age = "flow_outcomes_newest_complete_age_seconds", "acme", "daily"
@@ -212,7 +201,7 @@ async def test_not_ready_where_nothing_can_be_written(database: str) -> None:
 
 async def test_a_hung_database_does_not_hang_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes the connection and says nothing costs a bounded wait."""
-    monkeypatch.setattr(status_cache, "PATIENCE", 0.2)
+    monkeypatch.setattr(status_cache, "WAIT_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         async with serving(f"postgresql://127.0.0.1:{port}/none") as site, asyncio.timeout(5):
@@ -226,6 +215,6 @@ async def test_a_hung_database_does_not_hang_the_server(monkeypatch: pytest.Monk
 async def test_a_port_that_is_taken() -> None:
     """Which address cannot be had is said as a fault of the configuration."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        web = WebServer(CollectorRegistry(), lambda: None, config)
+        web = WebServer(FakeDaemon(config(), None))
         with pytest.raises(ConfigError, match=r"http: cannot listen on 127\.0\.0\.1 port"):
             await web.start("127.0.0.1", taken.getsockname()[1])

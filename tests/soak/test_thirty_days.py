@@ -23,8 +23,7 @@ from service.config import Config, load_config
 from service.runtime.daemon import Daemon
 from service.simulator import Fault, SimulatedOrg, Simulator, SimulatorConfig
 from service.simulator.buckets import TimeGroup
-from service.telemetry import logs
-from service.telemetry.events import Reporter
+from service.telemetry import Reporter, logs
 from tests.support.fast_clock import FastClock
 from tests.support.footprint import MIB, Footprint, idle
 from tests.support.program import Program, expected, figures
@@ -59,7 +58,7 @@ API_FAULTS: dict[str, object] = {
     "token_throttled": "1",
 }
 # The last warnings for who looks, and an org's requests of the last second.
-UP_TO_A_BOUND = Counter({"service.telemetry.events.Warned": 50, "service.genesys.limiter.Permit": 400})
+UP_TO_A_BOUND = Counter({"service.telemetry.reporter.Warned": 50, "service.genesys.limiter.Permit": 400})
 DEEDS = ("terminate", "revoke", "reload", "run_now", "scrape")
 
 
@@ -122,7 +121,7 @@ class Soak:
             self._simulator.switch(name, None)
         for _ in range(2):  # what ended badly is done again
             await idle(self.daemon)
-            self.daemon.signals.ask(self.daemon.signals.run_now)
+            self.daemon.signals.deliver(self.daemon.signals.run_now)
         await idle(self.daemon)
         return await Footprint.of(self.daemon, self._simulator, self._program.dsn)
 
@@ -157,10 +156,10 @@ class Soak:
         # an org whose client must be another one begins again
         text = text.replace("http://127.0.0.1", self._chance.choice(["http://127.0.0.1", "http://localhost"]))
         self._program.config.write_text(text)
-        self.daemon.signals.ask(self.daemon.signals.reload)
+        self.daemon.signals.deliver(self.daemon.signals.reload)
 
     async def _run_now(self) -> None:
-        self.daemon.signals.ask(self.daemon.signals.run_now)
+        self.daemon.signals.deliver(self.daemon.signals.run_now)
 
     async def _scrape(self) -> None:
         async with aiohttp.ClientSession() as session:
@@ -217,7 +216,7 @@ async def soak(
                         print(f"soak: day {day}: {footprints[-1].grown(footprints[0])}")  # noqa: T201
                 _exact(program, simulator, days)
             finally:
-                run.daemon.signals.ask(run.daemon.signals.stop)
+                run.daemon.signals.deliver(run.daemon.signals.stop)
                 async with asyncio.timeout(30):
                     await serving
             run.fired += simulator.fired

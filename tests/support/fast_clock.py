@@ -62,6 +62,6 @@ class FastClock:
 
         patch.setattr(SystemClock, "now", lambda _: clock.now())
         patch.setattr("apscheduler.schedulers.base.datetime", Now)
-        patch.setattr("service.runtime.timers.LOOK_EVERY", LOOK_EVERY)
+        patch.setattr("service.runtime.timers.CLOCK_CHECK_INTERVAL", LOOK_EVERY)
         patch.setattr("service.runtime.timers.STEP", float("inf"))
         patch.setattr("service.genesys.server_clock.MAX_AGE", -1.0)  # its seconds are real ones

@@ -55,7 +55,7 @@ class Footprint:
             connections=_connections(dsn),
             objects=_objects(),
             tracked=len(gc.get_objects()),
-            bells=len(daemon._scheduler._scheduler.get_jobs()),
+            bells=len(daemon._timers._scheduler.get_jobs()),
             series=generate_latest(daemon._reporter.registry).count(b"\n"),
             resident=_resident(),
         )
@@ -81,7 +81,7 @@ async def idle(daemon: Daemon, *, within: float = 60.0) -> None:
 
     def busy() -> list[str]:
         found = ["signals"] if daemon.signals.any.is_set() else []
-        found += [task.get_name() for task in daemon._leaving]
+        found += [task.get_name() for task in daemon._draining]
         for name, (loop, _) in daemon._loops.items():
             if loop.worker is None or loop.worker.load().in_flight:
                 found.append(name)

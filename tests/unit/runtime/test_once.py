@@ -36,7 +36,7 @@ async def test_the_reason_for_a_missing_lease(
     monkeypatch.setattr(once, "LEASE_TIMEOUT", 0.0)
     [org] = config.orgs.values()
     done = await once._run_org(
-        runtime, config, org, lambda name, **context: events.append((name, context)), Signals()
+        runtime, config, org, lambda event, **context: events.append((event, context)), Signals()
     )
     assert not done
     assert released == ["acme"]

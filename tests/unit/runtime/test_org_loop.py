@@ -17,7 +17,7 @@ from service.errors import DatabaseUnavailableError
 from service.extraction import EVERYTHING, Cycle, CycleRequest, CycleResult, OrgWorker, Scope
 from service.runtime.org_loop import RETRY, SLACK, JobLoop, OrgLoop
 from service.runtime.process import Runtime
-from service.runtime.timers import Scheduler
+from service.runtime.timers import Timers
 from tests.support.fake_clock import FakeClock
 
 CONFIG = config_from(
@@ -30,16 +30,16 @@ CONFIG = config_from(
 JOB: Job = CONFIG.jobs["daily"]
 
 
-class FakeScheduler:
+class FakeTimers:
     """A scheduler whose timers the test fires."""
 
     def __init__(self) -> None:
         self.at: dict[str, tuple[datetime, Callable[[], None]]] = {}
 
-    def ring_at(self, name: str, at: datetime, callback: Callable[[], None]) -> None:
+    def call_at(self, name: str, at: datetime, callback: Callable[[], None]) -> None:
         self.at[name] = at, callback
 
-    def forget(self, name: str) -> None:
+    def cancel(self, name: str) -> None:
         self.at.pop(name, None)
 
 
@@ -70,10 +70,10 @@ class FakeWorker:
 
 class Stage:
     def __init__(self) -> None:
-        self.scheduler, self.worker, self.clock = FakeScheduler(), FakeWorker(), FakeClock()
+        self.scheduler, self.worker, self.clock = FakeTimers(), FakeWorker(), FakeClock()
         self.events: list[str] = []
         self.loop = JobLoop(
-            "acme", JOB, cast(Scheduler, self.scheduler), self.clock, lambda event, **_: self.events.append(event)
+            "acme", JOB, cast(Timers, self.scheduler), self.clock, lambda event, **_: self.events.append(event)
         )
 
 
@@ -212,7 +212,7 @@ async def test_a_reload_that_changes_the_due_windows_triggers_a_cycle(
 ) -> None:
     """At once, not only when the next window is due."""
     runtime = cast(Runtime, SimpleNamespace(clock=FakeClock()))
-    loop = OrgLoop(CONFIG, CONFIG.orgs["acme"], runtime, cast(Scheduler, FakeScheduler()), lambda *_, **__: None)
+    loop = OrgLoop(CONFIG, CONFIG.orgs["acme"], runtime, cast(Timers, FakeTimers()), lambda *_, **__: None)
     event = loop._jobs["daily"]._triggered
     org = CONFIG.orgs["acme"].model_copy(update=changed)
     config = CONFIG.model_copy(update={"orgs": {"acme": org}})

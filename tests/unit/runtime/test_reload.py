@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.config.sections import Org
-from service.runtime.daemon import _OTHER_CLIENT
+from service.runtime.daemon import _CLIENT_KEYS
 
 # Read anew where they are used, or handed on by OrgWorker.configure.
 _WHILE_IT_WORKS = {
@@ -19,4 +19,4 @@ _WHILE_IT_WORKS = {
 
 def test_each_key_of_an_org_is_applied() -> None:
     """To the client at work, or by another client; a new key has to say which."""
-    assert set(Org.model_fields) == {*_OTHER_CLIENT, *_WHILE_IT_WORKS}
+    assert set(Org.model_fields) == {*_CLIENT_KEYS, *_WHILE_IT_WORKS}

@@ -11,15 +11,15 @@ import pytest
 
 from service.clock import SystemClock
 from service.runtime.signals import Signals
-from service.runtime.timers import Scheduler
+from service.runtime.timers import Timers
 from tests.support.fake_clock import FakeClock
 
 
 async def test_a_time_that_has_passed_rings_at_once() -> None:
     """However late it is: a daemon that slept misses nothing."""
     rung = asyncio.Event()
-    async with Scheduler(SystemClock(), lambda _: None).running() as scheduler:
-        scheduler.ring_at("acme/daily/due", datetime.now(UTC) - timedelta(days=3), rung.set)
+    async with Timers(SystemClock(), lambda _: None).running() as timers:
+        timers.call_at("acme/daily/due", datetime.now(UTC) - timedelta(days=3), rung.set)
         async with asyncio.timeout(5):
             await rung.wait()
 
@@ -29,13 +29,13 @@ async def test_a_name_rings_once_at_its_last_time() -> None:
     heard: list[str] = []
     done = asyncio.Event()
     soon = datetime.now(UTC)
-    async with Scheduler(SystemClock(), lambda _: None).running() as scheduler:
-        scheduler.ring_at("a", soon + timedelta(hours=1), lambda: heard.append("late"))
-        scheduler.ring_at("a", soon, lambda: heard.append("now"))
-        scheduler.ring_at("b", soon + timedelta(seconds=0.01), lambda: heard.append("forgotten"))
-        scheduler.forget("b")
-        scheduler.forget("never known")
-        scheduler.ring_at("c", soon + timedelta(seconds=0.05), done.set)
+    async with Timers(SystemClock(), lambda _: None).running() as timers:
+        timers.call_at("a", soon + timedelta(hours=1), lambda: heard.append("late"))
+        timers.call_at("a", soon, lambda: heard.append("now"))
+        timers.call_at("b", soon + timedelta(seconds=0.01), lambda: heard.append("forgotten"))
+        timers.cancel("b")
+        timers.cancel("never known")
+        timers.call_at("c", soon + timedelta(seconds=0.05), done.set)
         async with asyncio.timeout(5):
             await done.wait()
     assert heard == ["now"]
@@ -58,9 +58,9 @@ async def test_signals_are_noted_and_a_second_stop_is_told_from_the_first() -> N
 
 async def test_a_clock_that_is_set_is_noticed(monkeypatch: pytest.MonkeyPatch, fake_clock: FakeClock) -> None:
     """Ahead or back; that both clocks go on is no step."""
-    monkeypatch.setattr("service.runtime.timers.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("service.runtime.timers.CLOCK_CHECK_INTERVAL", 0.0)
     steps: list[float] = []
-    async with Scheduler(fake_clock, steps.append).running():
+    async with Timers(fake_clock, steps.append).running():
         for change in (0.0, 3600.0, -7200.0):
             fake_clock.advance(timedelta(seconds=5))
             fake_clock.at += timedelta(seconds=change)

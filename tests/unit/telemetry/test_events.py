@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.telemetry.events import Reporter
+from service.telemetry import Reporter
 
 
 @pytest.mark.parametrize("gone", ["org_released", "org_lost"])

@@ -22,7 +22,7 @@ def test_a_result_that_is_piped_on_is_no_part_of_the_bar(capsys: pytest.CaptureF
     """The bar is on the terminal, the result on standard output."""
     terminal = Terminal()
     with ProgressBar(terminal) as bar:
-        bar.at(3, 7)
+        bar.set_progress(3, 7)
         sys.stdout.write("3 of 7 windows stored\n")
     assert capsys.readouterr().out == "3 of 7 windows stored\n"
     assert "3/7" in terminal.getvalue()

@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import DatabaseUnavailableError
 from service.web import status_cache
-from service.web.status_cache import Shared
+from service.web.status_cache import SharedValue
 from tests.support.fake_clock import FakeClock
 
 
@@ -33,38 +33,38 @@ class Source:
 async def test_made_once_for_all_who_ask(fake_clock: FakeClock) -> None:
     """Those who ask at once share one answer, and those who ask soon after."""
     source = Source(fake_clock)
-    shared = Shared(source.make, fake_clock)
-    assert await asyncio.gather(*(shared.get(age=5, spacing=0) for _ in range(3))) == [1, 1, 1]
+    shared = SharedValue(source.make, fake_clock)
+    assert await asyncio.gather(*(shared.get(max_age=5, cost_factor=0) for _ in range(3))) == [1, 1, 1]
     fake_clock.advance(timedelta(seconds=5))
-    assert await shared.get(age=5, spacing=0) == 1
+    assert await shared.get(max_age=5, cost_factor=0) == 1
     fake_clock.advance(timedelta(seconds=0.1))
-    assert await shared.get(age=5, spacing=0) == 2
+    assert await shared.get(max_age=5, cost_factor=0) == 2
 
 
 async def test_what_is_dear_is_made_seldom(fake_clock: FakeClock) -> None:
     """An answer that took two seconds is good for so many times that."""
     source = Source(fake_clock)
     source.takes = timedelta(seconds=2)
-    shared = Shared(source.make, fake_clock)
-    await shared.get(age=1, spacing=10)
+    shared = SharedValue(source.make, fake_clock)
+    await shared.get(max_age=1, cost_factor=10)
     fake_clock.advance(timedelta(seconds=17))
-    assert await shared.get(age=1, spacing=10) == 1
+    assert await shared.get(max_age=1, cost_factor=10) == 1
     fake_clock.advance(timedelta(seconds=2))
-    assert await shared.get(age=1, spacing=10) == 2
+    assert await shared.get(max_age=1, cost_factor=10) == 2
 
 
 async def test_who_gives_up_leaves_it_to_the_next(fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait has an end; the work goes on, and nothing is begun beside it."""
-    monkeypatch.setattr(status_cache, "PATIENCE", 0)
+    monkeypatch.setattr(status_cache, "WAIT_TIMEOUT", 0)
     source = Source(fake_clock)
     source.open.clear()
-    shared = Shared(source.make, fake_clock)
+    shared = SharedValue(source.make, fake_clock)
     for _ in range(3):
         with pytest.raises(DatabaseUnavailableError, match="did not answer"):
-            await shared.get(age=1, spacing=0)
+            await shared.get(max_age=1, cost_factor=0)
     source.open.set()
-    monkeypatch.setattr(status_cache, "PATIENCE", 10)
-    assert await shared.get(age=1, spacing=0) == 1
+    monkeypatch.setattr(status_cache, "WAIT_TIMEOUT", 10)
+    assert await shared.get(max_age=1, cost_factor=0) == 1
     await shared.close()
 
 
@@ -77,7 +77,7 @@ async def test_a_failure_is_not_kept(fake_clock: FakeClock) -> None:
             raise failures.pop()
         return 1
 
-    shared = Shared(make, fake_clock)
+    shared = SharedValue(make, fake_clock)
     with pytest.raises(DatabaseUnavailableError, match="away"):
-        await shared.get(age=1, spacing=0)
-    assert await shared.get(age=1, spacing=0) == 1
+        await shared.get(max_age=1, cost_factor=0)
+    assert await shared.get(max_age=1, cost_factor=0) == 1

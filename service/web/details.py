@@ -1,4 +1,4 @@
-"""What the page tells of a day, of a flow's outcomes over time, and of what changed lately."""
+"""The page's details: one day of a job, a flow's outcomes over time, recent changes."""
 
 from __future__ import annotations
 
@@ -12,67 +12,72 @@ from service.model import Granularity, Span, instant
 from service.plan import calendar, windows
 from service.plan.calendar import Step
 from service.postgres.pool import Connection
-from service.postgres.queries import dashboard as stored
-from service.postgres.queries import series as page_figures
+from service.postgres.queries import dashboard, series
 from service.postgres.queries.dashboard import Restatement, WindowDetail, Work
 from service.postgres.queries.status import snapshot
 from service.postgres.windows import work_of
 from service.web.coverage import local_day
 
-MOST_WINDOWS = 60  # of a day; it has 25 hours at most
-MOST_RESTATED = 50
-MOST_OUTCOMES = 11  # on their own, the others as one
-MOST_BUCKETS = 1200
+MAX_WINDOWS = 60
+"""Windows of a day; a local day has at most 25 hours."""
+MAX_RESTATEMENTS = 50
+MAX_RENAMES = 10
+MAX_OUTCOMES = 11
+"""Outcomes with a series of their own; the others share one."""
+MAX_BUCKETS = 1200
 _STEPS = {Granularity.HOURLY: Step.HOUR, Granularity.DAILY: Step.DAY, Granularity.MONTHLY: Step.MONTH}
 
 Document = dict[str, Any]
 
 
 async def day(connection: Connection, org: Org, job: Job, when: date, now: datetime) -> Document:
-    """A job's windows of one local day and what was restated of them.
+    """A job's windows of one local day, and their restatements.
 
     Raises:
-        DatabaseUnavailableError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection.
     """
     span = local_day(when, org)
     work = Work(work_of(job.name), job.granularity)
-    owed = _owed(job, org, span, now)
-    whole = Span(min(span.start, owed[0].start), max(span.end, owed[-1].end)) if owed else span
+    planned = _planned(job, org, span, now)
+    covered = Span(min(span.start, planned[0].start), max(span.end, planned[-1].end)) if planned else span
     async with snapshot(connection):
-        found = await stored.windows(connection, org.name, work, span, MOST_WINDOWS)
-        granularities = {each.granularity for each in found}
-        count, restated = await stored.restated_within(connection, org.name, granularities, whole, MOST_RESTATED)
-    listed = {each.span: _window(each, now) for each in found if each.span in owed}
+        stored = await dashboard.windows(connection, org.name, work, span, MAX_WINDOWS)
+        granularities = {each.granularity for each in stored}
+        count, restated = await dashboard.restated_within(
+            connection, org.name, granularities, covered, MAX_RESTATEMENTS
+        )
+    listed = {each.span: _window(each, now) for each in stored if each.span in planned}
     return {
         "org": org.name,
         "job": job.name,
         "day": when.isoformat(),
         "timezone": org.timezone,
-        "windows": [listed.get(each) or _unlisted(each, job, now) for each in owed],
+        "windows": [listed.get(each) or _unlisted(each, job, now) for each in planned],
         "restatements": count,
         "restated": [restatement(each) for each in restated],
     }
 
 
-def _owed(job: Job, org: Org, span: Span, now: datetime) -> list[Span]:
+def _planned(job: Job, org: Org, span: Span, now: datetime) -> list[Span]:
     step = Step(job.window)
     since = calendar.at_or_before(job.since.resolve(now, org.tz), step, org.tz)
     start = max(since, calendar.at_or_before(span.start, step, org.tz))
     if start >= span.end or start > now:
         return []
     end = calendar.at_or_after(span.end, step, org.tz)
-    run = calendar.until(start, end, step, org.tz)
-    return [Span(*ends) for ends in pairwise(run) if ends[0] <= now]
+    starts = calendar.until(start, end, step, org.tz)
+    return [Span(*ends) for ends in pairwise(starts) if ends[0] <= now]
 
 
 def _window(each: WindowDetail, now: datetime) -> Document:
     state = "doubted" if each.doubted and each.state == "complete" else each.state
-    told = {"pending": "late" if each.due_at <= now else "waiting", "running": "being asked"}
+    if state == "pending":
+        state = "late" if each.due_at <= now else "waiting"
     return {
         "window_start": instant(each.span.start),
         "window_end": instant(each.span.end),
         "granularity": each.granularity,
-        "state": told.get(state, state),
+        "state": state,
         "pages": each.pages,
         "rows": each.rows,
         "rejected": each.rejected,
@@ -84,13 +89,13 @@ def _window(each: WindowDetail, now: datetime) -> Document:
 
 
 def _unlisted(span: Span, job: Job, now: datetime) -> Document:
-    """A window that is owed, or will be, and that the ledger does not know."""
+    """A window that the ledger does not list."""
     due = windows.due_at(span, job.delay, job.off_peak)
     return {
         "window_start": instant(span.start),
         "window_end": instant(span.end),
         "granularity": None,
-        "state": "never asked" if due <= now else "waiting",
+        "state": "not requested" if due <= now else "waiting",
         "pages": 0,
         "rows": 0,
         "rejected": 0,
@@ -110,29 +115,29 @@ def restatement(each: Restatement) -> Document:
     }
 
 
-async def changes(connection: Connection, orgs: Sequence[str], most: int) -> Document:
-    """What was restated and renamed lately, the newest first.
+async def changes(connection: Connection, orgs: Sequence[str], limit: int) -> Document:
+    """The last restatements and renames, newest first.
 
     Raises:
-        DatabaseUnavailableError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection.
     """
     async with snapshot(connection):
-        restated = await stored.restated_last(connection, orgs, most)
-        renamed = await stored.renamed_last(connection, orgs, min(most, 10))
+        restated = await dashboard.restated_last(connection, orgs, limit)
+        renamed = await dashboard.renamed_last(connection, orgs, min(limit, MAX_RENAMES))
     return {
         "restated": [restatement(each) for each in restated],
         "renamed": [{**each._asdict(), "renamed_at": instant(each.renamed_at)} for each in renamed],
     }
 
 
-async def flows(connection: Connection, org: str, sought: str, most: int) -> Document:
-    """The flows of an org, at most so many, and whether there are more.
+async def flows(connection: Connection, org: str, search_text: str, limit: int) -> Document:
+    """An org's flows whose name or id contains a text, and whether there are more than the limit.
 
     Raises:
-        DatabaseUnavailableError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection.
     """
-    found = await page_figures.flows(connection, org, sought, most + 1)
-    return {"org": org, "flows": [each._asdict() for each in found[:most]], "more": len(found) > most}
+    found = await series.flows(connection, org, search_text, limit + 1)
+    return {"org": org, "flows": [each._asdict() for each in found[:limit]], "more": len(found) > limit}
 
 
 async def shares(
@@ -141,33 +146,33 @@ async def shares(
     flow_id: str,
     granularity: Granularity,
     first: date,
-    past: date,
+    end: date,
     now: datetime,
 ) -> Document:
-    """A flow's outcomes over time: for each a count and a share in each bucket, null where it is not known.
+    """A flow's outcomes over time: for each outcome the count and the share by bucket, null where unknown.
 
-    ``nulls`` lists the buckets in which a stored figure is null; elsewhere an absent one was never expected.
+    ``nulls`` lists the buckets whose stored figure is null; in other buckets an absent figure is not expected.
 
     Raises:
-        DatabaseUnavailableError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as the connection.
     """
-    span = windows.days(first, past, org.tz)
+    span = windows.days(first, end, org.tz)
     step = _STEPS[granularity]
     start = calendar.at_or_before(span.start, step, org.tz)
-    starts = calendar.until(start, min(span.end, calendar.after(now, step, org.tz)), step, org.tz)[:MOST_BUCKETS]
+    starts = calendar.until(start, min(span.end, calendar.after(now, step, org.tz)), step, org.tz)[:MAX_BUCKETS]
     starts = [each for each in starts if each < span.end]
-    found, outcomes = await page_figures.points(
-        connection, org.name, flow_id, granularity.value, Span(start, span.end), MOST_OUTCOMES
+    points, outcomes = await series.points(
+        connection, org.name, flow_id, granularity.value, Span(start, span.end), MAX_OUTCOMES
     )
     places = {at: place for place, at in enumerate(starts)}
-    series: dict[str | None, Document] = {}
-    for point in found:
+    by_name: dict[str | None, Document] = {}
+    for point in points:
         if (place := places.get(point.bucket_start)) is None:
             continue
-        drawn = series.setdefault(point.outcome_name, _series(point.outcome_name, len(starts)))
-        drawn["counts"][place], drawn["shares"][place] = point.counted, _rounded(point.share)
+        one = by_name.setdefault(point.outcome_name, _empty_series(point.outcome_name, len(starts)))
+        one["counts"][place], one["shares"][place] = point.counted, _rounded(point.share)
         if point.nulls:
-            drawn["nulls"].append(place)
+            one["nulls"].append(place)
     return {
         "org": org.name,
         "flow_id": flow_id,
@@ -176,20 +181,17 @@ async def shares(
         "starts": [int(each.timestamp()) for each in starts],
         "labels": [_label(each.astimezone(org.tz), granularity) for each in starts],
         "outcomes": outcomes,
-        "series": _ordered(series),
+        "series": _ordered(by_name),
     }
 
 
-def _series(name: str | None, length: int) -> Document:
+def _empty_series(name: str | None, length: int) -> Document:
     return {"name": name, "counts": [None] * length, "shares": [None] * length, "nulls": []}
 
 
-def _ordered(series: Mapping[str | None, Document]) -> list[Document]:
-    """The largest first, what is left together last."""
-    return [
-        *(each for name, each in series.items() if name is not None),
-        *([series[None]] if None in series else []),
-    ]
+def _ordered(by_name: Mapping[str | None, Document]) -> list[Document]:
+    """Largest outcome first, as queried; the series that the others share last."""
+    return sorted(by_name.values(), key=lambda each: each["name"] is None)
 
 
 def _rounded(share: float | None) -> float | None:

@@ -1,0 +1,210 @@
+"""Every command with its arguments; imports nothing that is slow to import.
+
+``parse`` sets ``command`` to the name of the command's module in ``service.cli``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+COMMANDS = (
+    "demo",
+    "run",
+    "backfill",
+    "status",
+    "check",
+    "plan",
+    "alias",
+    "rejected",
+    "export",
+    "migrate",
+    "simulate",
+)
+GRANULARITIES = ("auto", "hourly", "daily", "monthly")
+REJECTED_LIMIT = 50
+_LIMIT_MAX = 1_000_000
+_PORT_MAX, _PORT_DIGITS = 65_535, 5
+
+Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a usage error in one line, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class _Version(argparse.Action):
+    """Prints the installed version; reads the package's metadata only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            installed = version("flow-outcomes")
+        except PackageNotFoundError:  # a checkout that is not installed
+            installed = "0+unknown"
+        print(f"flow-outcomes {installed}")
+        parser.exit()
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line.
+
+    Raises:
+        SystemExit: after ``--version``, ``--help`` or a usage error.
+    """
+    parser = _Parser(
+        prog="flow-outcomes",
+        description="Brings Genesys Cloud flow-outcome figures into PostgreSQL, complete and exact.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    for add_command in (_demo, _run, _backfill, _status, _check, _plan, _alias, _rejected, _export, _migrate):
+        add_command(commands)
+    _simulate(commands, declare_arguments=argv[:1] == ["simulate"])
+    return parser.parse_args(argv)
+
+
+def _add(
+    commands: Commands[Any], name: str, text: str, *, example: str, config: bool = True, command: str | None = None
+) -> argparse.ArgumentParser:
+    """Add a command with its help and an example."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=command or name)
+    if config:
+        parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file")
+    return parser
+
+
+def _demo(commands: Commands[Any]) -> None:
+    text = "run the whole program with nothing to set up"
+    parser = _add(commands, "demo", text, example="flow-outcomes demo", config=False)
+    parser.add_argument("--port", type=_port, help="port of the page; default 8080, or a free one")
+    parser.add_argument("--once", action="store_true", help="exit after the first full catch-up")
+
+
+def _run(commands: Commands[Any]) -> None:
+    parser = _add(commands, "run", "run the daemon", example="flow-outcomes run --config /etc/flow-outcomes.yaml")
+    parser.add_argument("--once", action="store_true", help="run every due window now, then exit")
+
+
+def _backfill(commands: Commands[Any]) -> None:
+    parser = _add(
+        commands,
+        "backfill",
+        "extract a span, here or in the daemon that holds the org",
+        example="flow-outcomes backfill --config flow-outcomes.yaml --org acme --from 2024-01-01 --to 2024-04-01",
+    )
+    parser.add_argument("--org", required=True, help="name of the org")
+    parser.add_argument("--from", required=True, dest="start", metavar="DATE", help="first day")
+    parser.add_argument("--to", required=True, dest="end", metavar="DATE", help="day after the last day")
+    parser.add_argument("--granularity", default="auto", choices=GRANULARITIES, help="default: auto")
+
+
+def _status(commands: Commands[Any]) -> None:
+    text = "show what is stored, what is missing and why"
+    parser = _add(commands, "status", text, example="flow-outcomes status --config /etc/flow-outcomes.yaml --json")
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+
+
+def _check(commands: Commands[Any]) -> None:
+    text = "check configuration, database, credentials and permissions"
+    _add(commands, "check", text, example="flow-outcomes check --config /etc/flow-outcomes.yaml")
+
+
+def _plan(commands: Commands[Any]) -> None:
+    text = "dry run: show what would be requested now, and how long it would take"
+    parser = _add(commands, "plan", text, example="flow-outcomes plan --config /etc/flow-outcomes.yaml")
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+
+
+def _alias(commands: Commands[Any]) -> None:
+    text = "map reported outcome names to the names to show, for all flows or one"
+    actions = commands.add_parser("alias", help=text, description=text).add_subparsers(
+        title="commands", metavar="COMMAND", required=True, dest="action"
+    )
+    example = "flow-outcomes alias {} --config flow-outcomes.yaml --org acme"
+    text = "show an outcome under a new name, also in stored figures"
+    add = _add(actions, "add", text, example=f"{example.format('add')} Paid Settled", command="alias")
+    text = "remove an alias and restore the old name"
+    remove = _add(actions, "remove", text, example=f"{example.format('remove')} Paid", command="alias")
+    text = "list the org's aliases"
+    entries = _add(actions, "list", text, example=example.format("list"), command="alias")
+    for parser in (add, remove, entries):
+        parser.add_argument("--org", required=True, help="name of the org")
+    for parser in (add, remove):
+        parser.add_argument("--flow", metavar="ID", help="only for this flow; overrides the alias for all flows")
+        parser.add_argument("old", metavar="OLD", help="name that the API reports")
+    add.add_argument("new", metavar="NEW", help="name to show instead")
+    remove.add_argument("new", metavar="NEW", nargs="?", help="remove the alias only if it has this new name")
+    entries.add_argument("--flow", metavar="ID", help="aliases that apply to this flow, with those for all flows")
+    entries.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+
+
+def _rejected(commands: Commands[Any]) -> None:
+    parser = _add(
+        commands,
+        "rejected",
+        "list rejected entries with the reason, newest first",
+        example="flow-outcomes rejected --config flow-outcomes.yaml --org acme --limit 10",
+    )
+    parser.add_argument("--org", help="only this org")
+    parser.add_argument(
+        "--limit", type=_limit, default=REJECTED_LIMIT, metavar="N", help=f"at most N; default {REJECTED_LIMIT}"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document with complete entries")
+
+
+def _export(commands: Commands[Any]) -> None:
+    parser = _add(
+        commands,
+        "export",
+        "write the figures as Parquet files for a warehouse",
+        example="flow-outcomes export --config flow-outcomes.yaml --to /srv/flow-outcomes --since-last",
+    )
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="folder, empty or from an earlier export"
+    )
+    parser.add_argument(
+        "--since-last", action="store_true", help="write only the months that changed since the last export"
+    )
+
+
+def _migrate(commands: Commands[Any]) -> None:
+    text = "bring the database schema up to date"
+    _add(commands, "migrate", text, example="flow-outcomes migrate --config flow-outcomes.yaml")
+
+
+def _simulate(commands: Commands[Any], *, declare_arguments: bool) -> None:
+    """The simulator declares its own arguments; they are needed only where it is the command."""
+    text = "run the simulated Genesys Cloud alone, with switches for its faults"
+    parser = _add(commands, "simulate", text, example="flow-outcomes simulate --port 9000 --seed 7", config=False)
+    if declare_arguments:
+        from service.simulator.command import add_arguments
+
+        add_arguments(parser)
+
+
+def _port(text: str) -> int:
+    """A port number; 0 is any free one."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= _PORT_DIGITS else -1
+    if not 0 <= number <= _PORT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: use a whole number from 0 to {_PORT_MAX}")
+    return number
+
+
+def _limit(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return min(int(text), _LIMIT_MAX)
