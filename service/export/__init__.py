@@ -1,10 +1,10 @@
-"""Figures for a warehouse: Parquet files of one snapshot, only what changed.
+"""The export: Parquet files of one database snapshot, rewritten only where figures changed.
 
 ::
 
-    exporter  which months are written
-    folder    the files, and the manifest that says what they are
-    parquet   rows into a file
+    exporter  selects the months to write
+    folder    the files and their manifest
+    parquet   writes rows to a file
 """
 
 from service.export.exporter import Exported, export

@@ -1,4 +1,4 @@
-"""Figures for a warehouse: Parquet files by org, granularity and month, of one snapshot, only what changed."""
+"""Exports figures as Parquet files by org, granularity and month, all of one database snapshot."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from service.postgres.queries.export import Month, Snapshot, snapshot
 
 
 class Exported(NamedTuple):
-    """What an export did.
+    """The result of an export.
 
     Attributes:
-        number: which one into its folder it was.
-        files: files written,
-        rows: with so many rows.
-        removed: files that are gone, for nothing is left to stand in them.
-        unchanged: files that are as they were.
+        number: the number of this export into its folder, from 1.
+        files: files written.
+        rows: rows in the files written.
+        removed: files removed because no figure is left for them.
+        unchanged: files left as they were.
     """
 
     number: int
@@ -30,18 +30,18 @@ class Exported(NamedTuple):
 
 
 async def export(dsn: str, root: Path, *, since_last: bool) -> Exported:
-    """Write the figures into a folder, whole or not at all.
+    """Write the figures to a folder. The export is atomic: after an error the folder is as before.
 
     Args:
         dsn: the database.
-        root: the folder; made where it is missing.
-        since_last: leave the files of months in which nothing changed since the last export into this folder.
+        root: the folder; created if it does not exist.
+        since_last: write only months that changed since the last export to this folder.
 
     Raises:
-        ConfigError: pyarrow is missing, or the folder is none for an export.
-        ExportError: the folder cannot be written; it is as it was.
-        DatabaseUnavailableError: the database cannot be reached, or went away; the folder is as it was.
-        SchemaError: the schema is not there, or not for this role to read.
+        ConfigError: pyarrow is not installed, or the folder holds something else.
+        ExportError: the folder cannot be written.
+        DatabaseUnavailableError: the database cannot be reached, or the connection was lost.
+        SchemaError: the schema does not exist, or this role may not read it.
     """
     parquet = Parquet()
     with ExportFolder(root).opened() as folder:
@@ -54,24 +54,26 @@ async def export(dsn: str, root: Path, *, since_last: bool) -> Exported:
                 for month in await figures.changed(org, revision):
                     written[file_of(month)] = await _write(parquet, folder, figures, month)
         filled = {file: rows for file, rows in written.items() if rows}
-        there = {file: each for file, each in before.partitions.items() if each["rows"]}
-        kept = {file: each for file, each in there.items() if since.get(org_of(file)) and file not in written}
-        gone = [file for file in there if file not in kept and file not in filled]
+        present = {file: each for file, each in before.partitions.items() if each["rows"]}
+        unchanged = {
+            file: each for file, each in present.items() if since.get(org_of(file)) and file not in written
+        }
+        removed = [file for file in present if file not in unchanged and file not in filled]
         after.partitions = {
-            **{file: each for file, each in before.partitions.items() if file not in there},
-            **{file: {"rows": 0, "export": after.export} for file in gone},
-            **kept,
+            **{file: each for file, each in before.partitions.items() if file not in present},
+            **{file: {"rows": 0, "export": after.export} for file in removed},
+            **unchanged,
             **{file: {"rows": rows, "export": after.export} for file, rows in filled.items()},
         }
-        folder.commit(after, list(filled), gone)
-    return Exported(after.export, len(filled), sum(filled.values()), len(gone), len(kept))
+        folder.commit(after, list(filled), removed)
+    return Exported(after.export, len(filled), sum(filled.values()), len(removed), len(unchanged))
 
 
 async def _since(figures: Snapshot, before: Manifest, after: Manifest) -> dict[str, int]:
-    """The revision of each org that the folder shows; 0 where it has to be written anew.
+    """The revision of each org that the folder holds; 0 for an org that must be written completely.
 
-    That is where the folder does not have it, or has another database's, or this one's from before a backup was
-    restored: then the revision of that number is not there, or was stamped at another time.
+    That is an org that the folder does not hold, or holds from another database or from before a backup was
+    restored: the database then has no revision of that number, or one with another time stamp.
     """
     since = {}
     for org in after.orgs:
@@ -83,6 +85,6 @@ async def _since(figures: Snapshot, before: Manifest, after: Manifest) -> dict[s
 
 async def _write(parquet: Parquet, folder: ExportFolder, figures: Snapshot, month: Month) -> int:
     try:
-        return await parquet.write(folder.fresh(month), figures.rows(month))
-    except OSError as error:  # here, for to the connection's room it would look like its own
+        return await parquet.write(folder.new_file(month), figures.rows(month))
+    except OSError as error:  # outside, the open database connection would take it for its own error
         raise ExportError(f"{folder.root} cannot be written: {error.strerror or error}") from error

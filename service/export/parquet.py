@@ -1,7 +1,7 @@
-"""Rows into a Parquet file that Snowflake, BigQuery, Redshift, DuckDB and Spark read alike.
+"""Parquet files that Snowflake, BigQuery, Redshift, DuckDB and Spark read.
 
-Snappy and microseconds in UTC are what all of them know; the columns stand in the order of the view, because
-Redshift goes by their place.
+All of them support Snappy and microseconds in UTC. The columns have the view's order, since Redshift matches columns
+by position.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _NEVER_NULL = {"org", "flow_id", "granularity", "bucket_start", "bucket_end", "o
 
 
 class Parquet:
-    """What writes the files; made once, for it needs an extra package.
+    """Writes Parquet files with pyarrow, which is an optional package.
 
     Raises:
-        ConfigError: that package is not installed.
+        ConfigError: pyarrow is not installed.
     """
 
     def __init__(self) -> None:
@@ -45,33 +45,33 @@ class Parquet:
             self._files: Any = importlib.import_module("pyarrow.parquet")
         except ImportError as error:
             raise ConfigError([Fault("export", EXTRA)]) from error
-        kinds = {_INSTANT: self._arrow.timestamp("us", tz="UTC"), _COUNT: self._arrow.int64()}
-        kinds |= {_SHARE: self._arrow.float64(), _TEXT: self._arrow.string()}
+        types = {_INSTANT: self._arrow.timestamp("us", tz="UTC"), _COUNT: self._arrow.int64()}
+        types |= {_SHARE: self._arrow.float64(), _TEXT: self._arrow.string()}
         self._schema = self._arrow.schema(
             [
-                self._arrow.field(name, kinds[_TYPES.get(name, _TEXT)], nullable=name not in _NEVER_NULL)
+                self._arrow.field(name, types[_TYPES.get(name, _TEXT)], nullable=name not in _NEVER_NULL)
                 for name in COLUMNS
             ]
         )
 
     async def write(self, path: Path, rows: AsyncGenerator[list[tuple[Any, ...]], None]) -> int:
-        """Write a file, on the disk when this returns, and tell its rows; without any there is no file."""
+        """Write a file and flush it to disk; returns the number of rows. Without rows no file is written."""
         count = 0
         writer = None
         try:
             async with aclosing(rows):
-                async for some in rows:
+                async for batch in rows:
                     if writer is None:
                         path.parent.mkdir(parents=True, exist_ok=True)
                         writer = self._files.ParquetWriter(path, self._schema, compression="snappy")
-                    writer.write_batch(self._batch(some))
-                    count += len(some)
+                    writer.write_batch(self._batch(batch))
+                    count += len(batch)
         finally:
             if writer is not None:
                 writer.close()
         if writer is not None:
-            with path.open("rb") as written:
-                os.fsync(written.fileno())
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
         return count
 
     def _batch(self, rows: Sequence[tuple[Any, ...]]) -> Any:  # noqa: ANN401 - pyarrow is not typed

@@ -102,7 +102,7 @@ def view(browser: Browser, site: Site) -> Iterator[Open]:
         opened.append(seen)
         seen.page.goto(site.url)
         if context.get("java_script_enabled", True):
-            seen.page.wait_for_selector("body[data-looks]", timeout=20_000)
+            seen.page.wait_for_selector("body[data-polls]", timeout=20_000)
         return seen
 
     yield opens

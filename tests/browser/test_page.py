@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tests.browser.conftest import Open, Site
@@ -34,8 +35,8 @@ def test_the_calendar_is_the_ledger(view: Open, site: Site) -> None:
         (planted.FAILED, "failed"),
         (planted.LATE, "late"),
         (planted.RESTATED, "restated"),
-        (planted.NEVER, "never asked"),
-        (planted.DOUBTED, "in doubt"),
+        (planted.NEVER, "not requested"),
+        (planted.DOUBTED, "unconfirmed"),
     ):
         assert words in (page.get_attribute(cell(back), "aria-label") or "")
 
@@ -43,16 +44,16 @@ def test_the_calendar_is_the_ledger(view: Open, site: Site) -> None:
 def test_what_is_missing_and_why(view: Open) -> None:
     """The verdict counts, and each trouble stands there with its day and its reason."""
     page = view().page
-    assert "4 due windows of" in page.inner_text("#verdict")
-    assert "1 complete one is in doubt" in page.inner_text("#verdict")
-    told = page.locator("#gaps li").all_inner_texts()
+    summary = r"4 of \d+ due windows missing; 1 complete window unconfirmed"
+    assert re.match(summary, page.inner_text("#summary"))
+    lines = page.locator("#gaps li").all_inner_texts()
     for back, words in (
         (planted.FAILED, "failed: the page was cut short"),
         (planted.LATE, "late: due, and not extracted yet"),
-        (planted.NEVER, "never asked: due"),
-        (planted.DOUBTED, "in doubt: the scan came back wholly empty"),
+        (planted.NEVER, "not requested: due"),
+        (planted.DOUBTED, "unconfirmed: the scan came back wholly empty"),
     ):
-        assert any(day(back) in line and words in line for line in told), (words, told)
+        assert any(day(back) in line and words in line for line in lines), (words, lines)
 
 
 def test_a_day_is_told_on_a_click(view: Open, site: Site) -> None:
@@ -146,7 +147,7 @@ def test_live_without_a_reload(view: Open, site: Site) -> None:
     )
     page.wait_for_selector(f"{cell(planted.FAILED)}[data-state=C]", timeout=15_000)
     page.wait_for_selector("#restated td:has-text('1234567')", timeout=15_000)
-    page.wait_for_selector("#verdict:has-text('3 due windows of')", timeout=15_000)
+    page.wait_for_selector("#summary:has-text('3 of ')", timeout=15_000)
     assert page.get_attribute("body", "data-mine") == "kept"
 
 
@@ -155,7 +156,7 @@ def test_now(view: Open) -> None:
     page = view().page
     acme, globex = (page.inner_text(f".card[data-org={org}]") for org in ("acme", "globex"))
     assert "3 scans in flight, 7 waiting" in acme
-    assert "held back for" in globex
+    assert "rate-limited for" in globex
     assert "open until" in globex
     assert "another process: host:2" in globex
     assert "ago" in acme

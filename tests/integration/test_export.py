@@ -17,7 +17,7 @@ import yaml
 from service.cli import main
 from service.errors import ConfigError, DatabaseUnavailableError
 from service.export.exporter import Exported, export
-from service.export.folder import FRESH, MANIFEST, PENDING, ExportError, ExportFolder
+from service.export.folder import MANIFEST, NEW_FILE, PENDING, ExportError, ExportFolder
 from service.export.parquet import Parquet
 from service.model import FlowBucket, Granularity, OutcomeRow
 from service.postgres import aliases
@@ -145,7 +145,7 @@ async def test_a_disk_that_is_full(place: ExportHarness, monkeypatch: pytest.Mon
             await place.export()
     assert writes == 2
     assert (place.read(), place.files()) == (stood, files)
-    assert list(place.folder.rglob(FRESH)) == []
+    assert list(place.folder.rglob(NEW_FILE)) == []
     assert (await place.export()).files == 2
     assert place.read() == await place.stored()
 
@@ -166,7 +166,7 @@ def crashing_at(patch: pytest.MonkeyPatch, last: int) -> None:
 
         return step
 
-    patch.setattr(ExportFolder, "_sweep", lambda _: None)
+    patch.setattr(ExportFolder, "_remove_uncommitted", lambda _: None)
     for name in ("replace", "unlink"):
         patch.setattr(Path, name, crashing(name))
 
@@ -208,7 +208,7 @@ async def test_an_org_that_is_gone(place: ExportHarness) -> None:
 
 async def test_one_export_at_a_time(place: ExportHarness) -> None:
     """A second export into the same folder is told to wait, and harms nothing."""
-    with ExportFolder(place.folder).opened(), pytest.raises(ExportError, match="another export is at work"):
+    with ExportFolder(place.folder).opened(), pytest.raises(ExportError, match="another export is running"):
         await place.export()
 
 
@@ -216,7 +216,7 @@ async def test_a_folder_of_something_else(place: ExportHarness) -> None:
     """A folder that holds anything but an export is left alone."""
     place.folder.mkdir()
     (place.folder / "letter.txt").write_text("dear")
-    with pytest.raises(ConfigError, match="holds something else"):
+    with pytest.raises(ConfigError, match="holds other files"):
         await place.export()
 
 

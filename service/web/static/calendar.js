@@ -1,12 +1,12 @@
-// The coverage calendar: a week a column, a letter a day; arrows move, Enter tells.
+// The coverage calendar: a column for each week, a letter for each day; arrow keys move, Enter opens a day.
 
-import { STATES, ask, byId, el, glyph, many, mark, visible } from "./dom.js";
+import { STATES, byId, el, glyph, load, many, mark, visible } from "./dom.js";
 
 const DAY = 86400000;
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const grids = new Map(); // by org and job: { first, length, cells, letters, element }
 let open = () => {};
-let past = null; // the calendar's end; null is today
+let end = null; // null is today
 
 export function start(openDay) {
   open = openDay;
@@ -17,35 +17,35 @@ export function start(openDay) {
 }
 
 function move(days) {
-  const moved = new Date((past ?? new Date()).getTime() + days * DAY);
-  past = moved >= new Date() ? null : moved;
-  byId("later").disabled = past === null;
-  byId("calendars").dispatchEvent(new CustomEvent("wanted"));
+  const moved = new Date((end ?? new Date()).getTime() + days * DAY);
+  end = moved >= new Date() ? null : moved;
+  byId("later").disabled = end === null;
+  byId("calendars").dispatchEvent(new CustomEvent("moved"));
 }
 
 export async function refresh(orgs) {
-  const asked = orgs.map((org) => ask("/api/calendar", past ? { org, to: iso(past) } : { org }));
-  const calendars = (await Promise.all(asked)).map((answer) => answer.document);
-  calendars.forEach(trimmed);
-  const wanted = new Set();
+  const requests = orgs.map((org) => load("/api/calendar", end ? { org, to: iso(end) } : { org }));
+  const calendars = (await Promise.all(requests)).map((response) => response.document);
+  calendars.forEach(trim);
+  const present = new Set();
   for (const each of calendars) {
     for (const [job, days] of Object.entries(each.jobs)) {
       const key = `${each.org}/${job}`;
-      wanted.add(key);
+      present.add(key);
       show(key, each, job, days);
     }
   }
   for (const [key, grid] of grids) {
-    if (!wanted.has(key)) {
+    if (!present.has(key)) {
       grid.element.remove();
       grids.delete(key);
     }
   }
-  if (!wanted.size) byId("calendars").replaceChildren(el("p", { class: "quiet" }, "No job works for this org."));
+  if (!present.size) byId("calendars").replaceChildren(el("p", { class: "quiet" }, "This org has no jobs."));
 }
 
-// What lies before anything was owed is not shown, but for four weeks.
-function trimmed(calendar) {
+// Removes the days before the first window, but shows at least four weeks.
+function trim(calendar) {
   if (calendar.trimmed) return;
   calendar.trimmed = true;
   const jobs = Object.values(calendar.jobs);
@@ -75,8 +75,8 @@ function show(key, calendar, job, { days, notes, window }) {
     grid.notes[place] = note;
   }
   grid.painted = true;
-  const told = Object.keys(STATES).filter((letter) => counts[letter]);
-  grid.summary.textContent = told.map((letter) => `${many(counts[letter], "day")} ${STATES[letter]}`).join(" · ");
+  const letters = Object.keys(STATES).filter((letter) => counts[letter]);
+  grid.summary.textContent = letters.map((letter) => `${many(counts[letter], "day")} ${STATES[letter]}`).join(" · ");
   if (!grid.cells.some((cell) => cell.tabIndex === 0)) {
     const last = grid.letters.findLastIndex((letter) => letter !== ".");
     grid.cells[last < 0 ? grid.cells.length - 1 : last].tabIndex = 0;
@@ -84,7 +84,7 @@ function show(key, calendar, job, { days, notes, window }) {
 }
 
 function paint(cell, day, letter, note, fresh) {
-  const words = STATES[letter] ?? "nothing owed";
+  const words = STATES[letter] ?? "no window";
   const label = `${day} ${WEEKDAYS[(new Date(day).getUTCDay() + 6) % 7]}: ${words}${note ? ` (${note})` : ""}`;
   cell.className = letter === "." ? "none" : letter;
   cell.textContent = letter === "." ? "" : glyph(letter);
@@ -96,7 +96,7 @@ function paint(cell, day, letter, note, fresh) {
 
 function build(calendar, job, days, window) {
   const org = calendar.org, first = Date.parse(calendar.first);
-  const lead = (new Date(first).getUTCDay() + 6) % 7; // days of the first week that lie before it
+  const lead = (new Date(first).getUTCDay() + 6) % 7; // days of the first week before it
   const weeks = Math.ceil((lead + days.length) / 7);
   const cells = [];
   const rows = WEEKDAYS.map((name, weekday) => {
@@ -121,7 +121,7 @@ function build(calendar, job, days, window) {
   const summary = el("p", { class: "quiet" });
   const scroll = el("div", { class: "scroll" }, grid);
   const element = el("div", { class: "calendar", "data-org": org, "data-job": job },
-    el("h3", {}, visible(`${org} · ${job}`), el("span", { class: "quiet" }, ` a window ${window === "hour" ? "an" : "a"} ${window}, ${calendar.timezone}`)),
+    el("h3", {}, visible(`${org} · ${job}`), el("span", { class: "quiet" }, ` one window per ${window}, ${calendar.timezone}`)),
     scroll, summary);
   const made = { first: calendar.first, element, scroll, summary, cells, letters: Array(days.length).fill(""), notes: Array(days.length).fill(""), painted: false };
   grid.addEventListener("click", (event) => choose(made, event.target.closest("td[data-day]"), org, job));

@@ -1,9 +1,9 @@
-// One day of a job: its windows, and what was restated of them.
+// One day of a job: its windows and their restatements.
 
-import { LETTERS, ask, byId, el, many, mark, table, visible, when } from "./dom.js";
+import { LETTERS, STATE_NAMES, byId, el, load, many, mark, table, visible, when } from "./dom.js";
 
 let shown = null; // { org, job, day }
-let origin = null; // where the focus goes back to
+let origin = null; // gets the focus back
 
 export function start() {
   byId("day-close").addEventListener("click", close);
@@ -39,36 +39,36 @@ function close() {
 
 export async function refresh(always = false) {
   if (!shown) return;
-  const asked = shown;
-  const { document: told, changed } = await ask("/api/day", asked);
-  if (asked !== shown || !(changed || always)) return;
+  const requested = shown;
+  const { document: data, changed } = await load("/api/day", requested);
+  if (requested !== shown || !(changed || always)) return;
   const body = [];
-  body.push(told.windows.length ? windows(told) : el("p", {}, "Nothing is owed for this day."));
-  for (const each of told.windows.filter((window) => window.last_error)) {
+  body.push(data.windows.length ? windows(data) : el("p", {}, "No windows on this day."));
+  for (const each of data.windows.filter((window) => window.last_error)) {
     body.push(el("p", { class: "trouble" }, visible(`${when(each.window_start)}: ${each.last_error}`)));
   }
-  body.push(el("h3", {}, told.restatements ? many(told.restatements, "restatement") : "Nothing was restated"));
-  if (told.restated.length) body.push(restatements(told.restated));
+  body.push(el("h3", {}, data.restatements ? many(data.restatements, "restatement") : "No restatements"));
+  if (data.restated.length) body.push(restatements(data.restated));
   byId("day-body").replaceChildren(...body);
 }
 
-function windows(told) {
+function windows(data) {
   const headings = ["window", "state", { text: "attempts", number: true }, { text: "pages", number: true },
     { text: "rows", number: true }, { text: "rejected", number: true }, { text: "due", when: true }, { text: "stored", when: true }];
-  const rows = told.windows.map((each) => ({
+  const rows = data.windows.map((each) => ({
     cells: [
       `${when(each.window_start)} – ${when(each.window_end)}`,
-      el("span", {}, mark(LETTERS[each.state] ?? "C"), ` ${each.state === "doubted" ? "complete, in doubt" : each.state}`),
+      el("span", {}, mark(LETTERS[each.state] ?? "C"), ` ${STATE_NAMES[each.state] ?? each.state}`),
       each.attempts, each.pages, each.rows, each.rejected, when(each.due_at), when(each.completed_at),
     ],
   }));
   return table(headings, rows, "Windows of this day");
 }
 
-export function restatements(found, withOrg = false, fresh = () => false) {
+export function restatements(items, withOrg = false, fresh = () => false) {
   const headings = [{ text: "restated", when: true }, ...(withOrg ? ["org"] : []), "flow", { text: "bucket", when: true }, "outcome",
     { text: "from", number: true }, { text: "to", number: true }];
-  const rows = found.map((each) => ({
+  const rows = items.map((each) => ({
     fresh: fresh(each),
     cells: [
       when(each.restated_at), ...(withOrg ? [each.org] : []), each.flow_name ?? each.flow_id,

@@ -1,20 +1,20 @@
-// Elements out of text, never out of markup: whatever an outcome is called, it is shown and not obeyed.
+// Creates elements from text, never from markup, so that no outcome name can inject any.
 
 export function el(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, String(value));
+    if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, String(value));
   }
   for (const child of children.flat()) {
-    if (child !== null && child !== undefined) made.append(child instanceof Node ? child : String(child));
+    if (child !== null && child !== undefined) element.append(child instanceof Node ? child : String(child));
   }
-  return made;
+  return element;
 }
 
 export const byId = (id) => document.getElementById(id);
 
-// Characters that control a terminal, break the line or turn it around are spelled out.
+// Escapes control characters, line breaks and characters that change the text direction.
 export function visible(text) {
   return String(text).replace(/[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, (each) => `\\u{${each.codePointAt(0).toString(16)}}`);
 }
@@ -30,40 +30,41 @@ export function table(headings, rows, caption) {
     el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
 }
 
-const known = new Map(); // by URL: what was answered last, and its ETag
+const known = new Map(); // by URL: the last document and its ETag
 
-// The document at a path, and whether it is another one than last time.
-export async function ask(path, parameters = {}) {
+// Loads the document at a path; `changed` says whether it differs from the last one.
+export async function load(path, parameters = {}) {
   const query = new URLSearchParams(parameters).toString();
   const url = query ? `${path}?${query}` : path;
   const before = known.get(url);
   const headers = before ? { "If-None-Match": before.etag } : {};
   const response = await fetch(url, { headers, cache: "no-store", signal: AbortSignal.timeout(8000) });
   if (response.status === 304) return { document: before.document, changed: false };
-  const told = await response.json().catch(() => ({ error: `HTTP ${response.status}` }));
-  if (!response.ok) throw new Error(told.error ?? `HTTP ${response.status}`);
+  const data = await response.json().catch(() => ({ error: `HTTP ${response.status}` }));
+  if (!response.ok) throw new Error(data.error ?? `HTTP ${response.status}`);
   if (known.size > 40) known.delete(known.keys().next().value);
-  known.set(url, { etag: response.headers.get("ETag"), document: told });
-  return { document: told, changed: true };
+  known.set(url, { etag: response.headers.get("ETag"), document: data });
+  return { document: data, changed: true };
 }
 
-// Fills a select, keeping what is chosen where it is still there.
+// Fills a select and keeps the selection if it is among the choices.
 export function options(select, choices) {
-  const chosen = select.value;
+  const selected = select.value;
   const same = choices.length === select.options.length &&
     choices.every(([value, text], place) => select.options[place].value === value && select.options[place].text === visible(text));
   if (same) return;
   select.replaceChildren(...choices.map(([value, text]) => el("option", { value }, visible(text))));
-  if (choices.some(([value]) => value === chosen)) select.value = chosen;
+  if (choices.some(([value]) => value === selected)) select.value = selected;
 }
 
 export const STATES = {
-  C: "complete", R: "complete, restated since", D: "complete, in doubt", W: "waiting for its delay", A: "being asked now",
-  L: "late", N: "never asked", F: "failed",
+  C: "complete", R: "complete, restated since", D: "complete, unconfirmed", W: "waiting for its delay",
+  A: "active, being extracted", L: "late", N: "not requested", F: "failed",
 };
 export const LETTERS = {
-  complete: "C", doubted: "D", waiting: "W", "being asked": "A", late: "L", "never asked": "N", failed: "F",
+  complete: "C", doubted: "D", waiting: "W", running: "A", late: "L", "not requested": "N", failed: "F",
 };
+export const STATE_NAMES = { doubted: "complete, unconfirmed", running: "being extracted" };
 
 export const glyph = (letter) => (letter === "C" ? "·" : letter);
 
@@ -71,10 +72,6 @@ export const mark = (letter) => el("span", { class: `mark ${letter}`, title: STA
 
 export function when(instant) { // 2024-01-31T02:03:04.000Z
   return instant ? `${instant.slice(0, 10)} ${instant.slice(11, 19)}Z` : "–";
-}
-
-export function localDay(instant, timezone) {
-  return localParts(instant, timezone).day;
 }
 
 export function localParts(instant, timezone) {
@@ -89,7 +86,7 @@ export function localParts(instant, timezone) {
   return { day: `${of.year}-${of.month}-${of.day}`, time: `${of.hour}:${of.minute}` };
 }
 
-export function lasting(seconds) {
+export function duration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   if (whole < 120) return `${whole} s`;
   if (whole < 7200) return `${Math.round(whole / 60)} min`;

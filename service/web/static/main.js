@@ -1,15 +1,16 @@
-// Keeps the page as it stands: looks every few seconds while it is seen, more seldom where it gets no answer.
+// Polls the server every few seconds while the page is visible, less often while requests fail.
 
 import * as calendar from "./calendar.js";
 import * as day from "./day.js";
-import { ask, byId, el, options, table, visible, when } from "./dom.js";
+import { byId, el, load, options, table, visible, when } from "./dom.js";
 import * as now from "./now.js";
 import * as shares from "./shares.js";
 
-const EVERY = 3000, LONGEST = 30000, SHARES_EVERY = 4; // ms; and of so many looks one is for the shares too
+const INTERVAL = 3000, INTERVAL_MAX = 30000; // ms
+const POLLS_PER_CHART = 4; // one poll in so many refreshes the chart
 const ALL = "";
-let looks = 0, wait = EVERY, timer = 0, looking = false;
-const seen = new Set(); // restatements that were there before
+let polls = 0, interval = INTERVAL, timer = 0, polling = false;
+const seen = new Set(); // restatements shown before
 
 function openDay(org, job, when, from) {
   const select = byId("calendar-org");
@@ -19,7 +20,7 @@ function openDay(org, job, when, from) {
   return day.open(org, job, when, from);
 }
 
-function chosen() {
+function selectedOrgs() {
   const select = byId("calendar-org");
   return select.value === ALL ? [...select.options].map((option) => option.value).filter(Boolean) : [select.value];
 }
@@ -30,44 +31,44 @@ function orgs(names) {
 }
 
 async function changes() {
-  const { document: told, changed } = await ask("/api/changes");
+  const { document: data, changed } = await load("/api/changes");
   if (!changed) return;
   const key = (each) => JSON.stringify([each.org, each.restated_at, each.flow_id, each.bucket_start, each.outcome_name]);
   const fresh = (each) => seen.size > 0 && !seen.has(key(each));
-  const restated = told.restated.length ? day.restatements(told.restated, true, fresh) : el("p", { class: "quiet" }, "No figure was restated yet.");
+  const restated = data.restated.length ? day.restatements(data.restated, true, fresh) : el("p", { class: "quiet" }, "No restatements yet.");
   byId("restated").replaceChildren(el("h3", {}, "Restated"), restated);
-  for (const each of told.restated) seen.add(key(each));
-  const rows = told.renamed.map((each) => ({ cells: [when(each.renamed_at), each.org, each.old_name, each.new_name, each.flows] }));
+  for (const each of data.restated) seen.add(key(each));
+  const rows = data.renamed.map((each) => ({ cells: [when(each.renamed_at), each.org, each.old_name, each.new_name, each.flows] }));
   const headings = [{ text: "renamed", when: true }, "org", "from", "to", { text: "flows", number: true }];
-  byId("renamed").replaceChildren(el("h3", {}, "Renamed"), rows.length ? table(headings, rows, "Renames") : el("p", { class: "quiet" }, "No outcome was renamed yet."));
+  byId("renamed").replaceChildren(el("h3", {}, "Renamed"), rows.length ? table(headings, rows, "Renames") : el("p", { class: "quiet" }, "No renames yet."));
 }
 
-async function look() {
+async function poll() {
   clearTimeout(timer);
-  if (looking) return;
-  looking = true;
+  if (polling) return;
+  polling = true;
   try {
-    const { document: told } = await ask("/api/now");
-    orgs(Object.keys(told.orgs));
-    now.render(told, openDay);
-    const others = [calendar.refresh(chosen()), changes(), day.refresh()];
-    if (looks % SHARES_EVERY === 0) others.push(shares.refresh());
+    const { document: data } = await load("/api/now");
+    orgs(Object.keys(data.orgs));
+    now.render(data, openDay);
+    const others = [calendar.refresh(selectedOrgs()), changes(), day.refresh()];
+    if (polls % POLLS_PER_CHART === 0) others.push(shares.refresh());
     const failed = (await Promise.allSettled(others)).find((each) => each.status === "rejected");
     if (failed) throw failed.reason;
-    looks += 1;
-    wait = EVERY;
-    live(`● live, as of ${when(told.at)}`, false);
+    polls += 1;
+    interval = INTERVAL;
+    showLive(`● live, as of ${when(data.at)}`, false);
   } catch (error) {
-    wait = Math.min(LONGEST, wait * 2);
-    live(`▲ not live: ${visible(error.message)}; what is shown may be old, next look in ${wait / 1000} s`, true);
+    interval = Math.min(INTERVAL_MAX, interval * 2);
+    showLive(`▲ not live: ${visible(error.message)}; data may be old, next attempt in ${interval / 1000} s`, true);
   } finally {
-    looking = false;
-    document.body.dataset.looks = looks;
-    if (!document.hidden) timer = setTimeout(look, wait);
+    polling = false;
+    document.body.dataset.polls = polls;
+    if (!document.hidden) timer = setTimeout(poll, interval);
   }
 }
 
-function live(text, trouble) {
+function showLive(text, trouble) {
   byId("live").textContent = text;
   byId("live").className = trouble ? "trouble" : "quiet";
 }
@@ -76,7 +77,7 @@ for (const part of document.querySelectorAll(".needs-script:not(#day)")) part.hi
 calendar.start(openDay);
 day.start();
 shares.start();
-byId("calendar-org").addEventListener("change", look);
-byId("calendars").addEventListener("wanted", look);
-document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : look()));
-look();
+byId("calendar-org").addEventListener("change", poll);
+byId("calendars").addEventListener("moved", poll);
+document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : poll()));
+poll();
