@@ -17,6 +17,7 @@ SHORT: dict[str, list[str]] = {
     "alias_hold": [],
     "page": [],
     "idle": ["100", "30"],
+    "startup": [],
 }
 
 

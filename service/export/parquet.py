@@ -1,7 +1,7 @@
 """Parquet files that Snowflake, BigQuery, Redshift, DuckDB and Spark read.
 
-All of them support Snappy and microseconds in UTC. The columns have the view's order, since Redshift matches columns
-by position.
+All of them support Snappy and microseconds in UTC. The columns have the view's order, since Redshift matches
+columns by position.
 """
 
 from __future__ import annotations

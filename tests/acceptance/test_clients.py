@@ -1,4 +1,4 @@
-"""Memory stays flat, whatever a client of the port sends or does not read."""
+"""Memory is bounded, whatever a client of the port sends or does not read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GZIP = b"Accept-Encoding: gzip"
 
 
 class Kind(NamedTuple):
-    """What each of the connections does."""
+    """The behaviour of each connection."""
 
     pieces: Callable[[], Iterator[bytes]]
     seconds: float
@@ -60,18 +60,18 @@ NOT_REFUSED = {"requests of almost what is allowed", "another protocol"}  # wher
 
 
 def memory(pid: int, what: str) -> int:
-    """A figure of the process' status, in bytes."""
+    """A value of the process's /proc status, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
 
 def begin_high_water(pid: int) -> None:
-    """Let the process' high-water mark begin at what it holds now."""
+    """Reset the process's high-water mark to its current memory."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
 
 
 async def growth(daemon: Daemon, kind: Kind) -> tuple[int, list[Client]]:
-    """How far the process' memory rose above what it was, at its highest, and the clients of whom it did."""
+    """The peak growth of the process's memory under a kind of clients, and these clients."""
     address = next(line["http_address"] for line in daemon.events if line["event"] == "daemon_started")
     before = memory(daemon.pid, "VmRSS:")
     begin_high_water(daemon.pid)
@@ -83,7 +83,7 @@ async def growth(daemon: Daemon, kind: Kind) -> tuple[int, list[Client]]:
 
 
 async def answered(daemon: Daemon, path: str, expected: int) -> str:
-    """The answer with this status; a large one may take a busy machine longer than one request waits."""
+    """Request until the response has this status; on a busy machine a large one times out at first."""
     async with asyncio.timeout(60):
         while True:
             status, body = await daemon.get(path)
@@ -94,7 +94,7 @@ async def answered(daemon: Daemon, path: str, expected: int) -> str:
 
 
 async def grown(program: Program, kinds: dict[str, Kind]) -> dict[str, tuple[int, list[Client]]]:
-    """The growth and the clients of each kind, one after the other, of a daemon whose status has megabytes."""
+    """The growth and the clients of each kind, one after the other, for a daemon with a status of several MB."""
     orgs = {f"org{number}": SimulatedOrg() for number in range(ORGS)}
     hour = datetime.now(UTC).hour
     off_peak = f"{(hour + 6) % 24:02}:00-{(hour + 7) % 24:02}:00"  # nothing is extracted: every window is a gap
@@ -118,11 +118,11 @@ async def grown(program: Program, kinds: dict[str, Kind]) -> dict[str, tuple[int
 
 
 def too_much(found: dict[str, tuple[int, list[Client]]]) -> dict[str, int]:
-    """The kinds that took too much, with the MiB."""
+    """The kinds that exceeded the bound, with the growth in MiB."""
     return {name: grew // MIB for name, (grew, _) in found.items() if grew >= MOST}
 
 
-async def test_clients_that_read_nothing(program: Program) -> None:
+async def test_clients_that_never_read(program: Program) -> None:
     """Fifty connections that send GETs without end and read nothing take less than 60 MB, on each path."""
     found = await grown(program, NEVER_READING)
     assert not too_much(found)

@@ -1,4 +1,4 @@
-"""Several processes on one database, none of them a daemon: each ends, and between them all is done."""
+"""Several processes on one database, none of them a daemon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SLOW = SimulatedOrg(centre=GeneratedCentre(seed=8, flows=6), requests_per_second
 
 
 async def test_a_backfill_beside_another_process(program: Program) -> None:
-    """A backfill beside a run of another process is done by one of the two, and neither waits for ever."""
+    """A backfill beside ``run --once`` is extracted by one of the two processes, and both end."""
     async with Simulator(SimulatorConfig(orgs={"acme": SLOW})) as simulator:
         program.configure(
             simulator,

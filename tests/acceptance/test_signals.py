@@ -1,4 +1,4 @@
-"""Signals before the daemon hears any."""
+"""Signals before the daemon has installed its handlers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# The signals come while the program is still importing: the command's module is where most of a start goes.
+# The signals arrive while the command's module is imported, which takes most of a start.
 _EARLY = """
 import importlib.abc, os, signal, sys
 
@@ -28,17 +28,17 @@ sys.exit(main(["run", "--config", sys.argv[1]]))
 
 
 @pytest.mark.parametrize(
-    ("numbers", "code", "told"),
+    ("numbers", "code", "output"),
     [
         ([signal.SIGTERM], 0, "importing\n"),
         ([signal.SIGINT], 0, "importing\n"),
         ([signal.SIGHUP, signal.SIGUSR1], 2, "importing\nlives\n"),
     ],
 )
-def test_a_signal_during_the_imports_is_answered(
-    tmp_path: Path, numbers: list[signal.Signals], code: int, told: str
+def test_a_signal_during_the_imports_is_handled(
+    tmp_path: Path, numbers: list[signal.Signals], code: int, output: str
 ) -> None:
-    """SIGTERM and SIGINT end it with 0, the others are nothing yet: it goes on to miss its configuration."""
+    """SIGTERM and SIGINT end the process with 0; the others are ignored, and the missing file ends it with 2."""
     ended = subprocess.run(
         [sys.executable, "-c", _EARLY, tmp_path / "none.yaml", " ".join(str(int(number)) for number in numbers)],
         capture_output=True,
@@ -46,4 +46,4 @@ def test_a_signal_during_the_imports_is_answered(
         timeout=60,
         check=False,
     )
-    assert (ended.returncode, ended.stdout) == (code, told), ended.stderr
+    assert (ended.returncode, ended.stdout) == (code, output), ended.stderr

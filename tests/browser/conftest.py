@@ -1,4 +1,4 @@
-"""Chromium in front of the real server on a real database; skipped where the driver or a browser is missing."""
+"""Chromium with the real server on a real database; skipped where the driver or a browser is missing."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Site:
 
 @dataclass
 class View:
-    """A page, and what its console said."""
+    """A page and its console messages."""
 
     page: Page
-    complaints: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
 
 Open = Callable[..., View]
@@ -91,14 +91,14 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def view(browser: Browser, site: Site) -> Iterator[Open]:
-    """Opens the page, waits for its first look, and sees at the end that the console stayed silent."""
+    """Opens the page and waits for its first poll; fails at the end if the console has a message."""
     opened: list[View] = []
 
     def opens(**context: Any) -> View:  # noqa: ANN401 - the driver's own options
         made = browser.new_context(**({"viewport": {"width": 1200, "height": 900}} | context))
         seen = View(made.new_page())
-        seen.page.on("console", lambda said: seen.complaints.append(said.text))
-        seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+        seen.page.on("console", lambda message: seen.messages.append(message.text))
+        seen.page.on("pageerror", lambda error: seen.messages.append(str(error)))
         opened.append(seen)
         seen.page.goto(site.url)
         if context.get("java_script_enabled", True):
@@ -107,5 +107,5 @@ def view(browser: Browser, site: Site) -> Iterator[Open]:
 
     yield opens
     for each in opened:
-        assert each.complaints == []
+        assert each.messages == []
         each.page.context.close()

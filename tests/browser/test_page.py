@@ -1,4 +1,4 @@
-"""The page in a real browser: what it shows is what the database holds, and nothing on it is obeyed."""
+"""The page in a browser: it shows what the database holds, and executes nothing that it shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cell(back: int) -> str:
 
 
 def test_the_calendar_is_the_ledger(view: Open, site: Site) -> None:
-    """Each day has the letter that the ledger's windows give it, in words too."""
+    """Each day has the letter of the ledger's windows, and the state in words."""
     page = view().page
     shown: States = dict(
         page.eval_on_selector_all(CELLS, "cells => cells.map(each => [each.dataset.day, each.dataset.state])")
@@ -41,8 +41,8 @@ def test_the_calendar_is_the_ledger(view: Open, site: Site) -> None:
         assert words in (page.get_attribute(cell(back), "aria-label") or "")
 
 
-def test_what_is_missing_and_why(view: Open) -> None:
-    """The verdict counts, and each trouble stands there with its day and its reason."""
+def test_missing_windows_with_reasons(view: Open) -> None:
+    """The summary counts missing windows, and each is listed with its day and reason."""
     page = view().page
     summary = r"4 of \d+ due windows missing; 1 complete window unconfirmed"
     assert re.match(summary, page.inner_text("#summary"))
@@ -56,7 +56,7 @@ def test_what_is_missing_and_why(view: Open) -> None:
         assert any(day(back) in line and words in line for line in lines), (words, lines)
 
 
-def test_a_day_is_told_on_a_click(view: Open, site: Site) -> None:
+def test_a_click_opens_a_day(view: Open, site: Site) -> None:
     """Pages, rows, attempts, last error and restatements, as they are stored."""
     page = view().page
     page.click(cell(planted.FAILED))
@@ -71,7 +71,7 @@ def test_a_day_is_told_on_a_click(view: Open, site: Site) -> None:
 
 
 def test_by_keyboard(view: Open) -> None:
-    """Tab reaches the calendar, arrows move, Enter tells, Escape goes back."""
+    """Tab reaches the calendar, arrow keys move, Enter opens a day, Escape closes it."""
     page = view().page
     page.focus(cell(planted.FAILED))
     for _ in range(planted.FAILED, planted.DOUBTED):
@@ -95,7 +95,7 @@ def test_by_keyboard(view: Open) -> None:
 
 
 def test_shares_are_those_of_the_view(view: Open, site: Site) -> None:
-    """The table beside the chart has each bucket's counts and shares; null is called null, and absent is blank."""
+    """The table has each bucket's counts and shares; null is shown as null, an absent figure as blank."""
     page = view().page
     page.select_option("#flow", FLOW)
     page.wait_for_selector("#chart-legend li:has-text('Abandoned')")
@@ -121,8 +121,8 @@ def test_shares_are_those_of_the_view(view: Open, site: Site) -> None:
     assert "5 buckets with a figure that is null" in page.inner_text("#chart-note")
 
 
-def test_a_hostile_name_does_nothing(view: Open) -> None:
-    """It stands there as text, in every list; no element comes of it."""
+def test_a_hostile_name_is_text(view: Open) -> None:
+    """A name with markup is shown as text in every list; no element is created from it."""
     page = view().page
     page.select_option("#flow", FLOW)
     page.wait_for_selector("#chart-legend li:has-text('<img')")
@@ -135,7 +135,7 @@ def test_a_hostile_name_does_nothing(view: Open) -> None:
 
 
 def test_live_without_a_reload(view: Open, site: Site) -> None:
-    """A window that comes in, and a restatement, are shown within seconds on the page as it stands."""
+    """A completed window and a restatement appear within seconds without a reload."""
     page = view().page
     page.locator("body").evaluate("el => { el.dataset.mine = 'kept'; }")
     site.rows(
@@ -164,7 +164,7 @@ def test_now(view: Open) -> None:
 
 
 def test_dark(view: Open) -> None:
-    """In the dark the paper is dark and the ink is light."""
+    """The dark colour scheme has a dark background and light text."""
     brightness = "el => getComputedStyle(el).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
     ink = brightness.replace("backgroundColor", "color")
     light, dark = view().page.locator("body"), view(color_scheme="dark").page.locator("body")
@@ -175,7 +175,7 @@ def test_dark(view: Open) -> None:
 
 
 def test_on_a_phone(view: Open) -> None:
-    """Nothing is wider than the screen but what scrolls by itself, and the newest days are in sight."""
+    """Nothing is wider than the screen except scrollable parts, and the newest days are visible."""
     page = view(viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True).page
     assert page.locator("html").evaluate("el => el.scrollWidth") <= 360
     box = page.locator(cell(1)).bounding_box()
@@ -184,7 +184,7 @@ def test_on_a_phone(view: Open) -> None:
 
 
 def test_without_a_script(view: Open) -> None:
-    """The status table tells the essential, and what needs a script is not there."""
+    """Without a script the status table is shown and the other sections are hidden."""
     page = view(java_script_enabled=False).page
     assert "acme" in page.inner_text("#status tbody")
     assert "the page was cut short" in page.inner_text("#status tbody")

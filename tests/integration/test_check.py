@@ -1,4 +1,4 @@
-"""What ``check`` says of a simulated org and a real database, each of them in trouble in its own way."""
+"""``check`` with a simulated org and a real database, each with a problem of its own."""
 
 from __future__ import annotations
 
@@ -45,44 +45,44 @@ def org(simulator: Simulator | None, name: str = "acme", **changes: object) -> O
     return config_from({"database": {"dsn": "postgresql://127.0.0.1/none"}, "orgs": {name: section}}).orgs[name]
 
 
-async def ask(dsn: str, org: Org) -> list[Finding]:
+async def check(dsn: str, org: Org) -> list[Finding]:
     steps = TokenRecorder()
     async with Runtime(dsn, 2, steps.emit).running() as runtime:
         return await preflight.check_org(runtime, org, steps)
 
 
-def lines(findings: list[Finding]) -> list[tuple[str, bool]]:
+def results(findings: list[Finding]) -> list[tuple[str, bool]]:
     return [(each.subject, each.ok) for each in findings]
 
 
-async def test_all_is_well(database: str, simulator: Simulator) -> None:
-    """A line each for token, permission and query; two requests, and the org is given back."""
-    found = await ask(database, org(simulator))
-    assert lines(found) == [("acme token", True), ("acme permission", True), ("acme query", True)]
+async def test_everything_in_order(database: str, simulator: Simulator) -> None:
+    """Token, permission and query are in order after two requests, and the lease is released."""
+    found = await check(database, org(simulator))
+    assert results(found) == [("acme token", True), ("acme permission", True), ("acme query", True)]
     assert len(simulator.arrivals) == 2
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT owner FROM flow_outcomes.org_lease").fetchall() == [(None,)]
 
 
 async def test_the_secret_is_wrong(database: str, simulator: Simulator) -> None:
-    """A 401 names the keys to look at, and not the secret."""
-    found = await ask(database, org(simulator, client_secret="another-secret"))
-    assert lines(found) == [("acme token", False)]
+    """The fix for a 401 names the keys, and not the secret."""
+    found = await check(database, org(simulator, client_secret="another-secret"))
+    assert results(found) == [("acme token", False)]
     assert "orgs.acme.client_id" in found[0].fix
     assert "another-secret" not in str(found)
 
 
 async def test_the_permission_is_missing(database: str, simulator: Simulator) -> None:
     """A 403 names the permission and the scope."""
-    found = await ask(database, org(simulator, "forbidden"))
-    assert lines(found) == [("forbidden token", True), ("forbidden permission", False)]
+    found = await check(database, org(simulator, "forbidden"))
+    assert results(found) == [("forbidden token", True), ("forbidden permission", False)]
     assert "Analytics > Query > Read" in found[1].fix
     assert "analytics:query:read" in found[1].fix
 
 
-async def test_a_long_wait_is_told(database: str, simulator: Simulator) -> None:
-    """A 429 that asks for a minute is not waited out, and is kept for who works the org next."""
-    found = await ask(database, org(simulator, "limited"))
+async def test_a_long_wait_is_reported(database: str, simulator: Simulator) -> None:
+    """A 429 with a wait of a minute is reported at once, and its end is stored for the org's next owner."""
+    found = await check(database, org(simulator, "limited"))
     assert found[-1].ok is False
     assert "limit" in found[-1].fix
     with psycopg.connect(database) as connection:
@@ -91,44 +91,44 @@ async def test_a_long_wait_is_told(database: str, simulator: Simulator) -> None:
 
 
 async def test_nothing_listens(database: str) -> None:
-    """A refused connection says where to look."""
+    """The fix for a refused connection names the keys to check."""
     section = org(None, breaker={"failures": 1})
-    found = await ask(database, section)
-    assert lines(found) == [("acme token", False)]
+    found = await check(database, section)
+    assert results(found) == [("acme token", False)]
     assert "the host does not respond" in found[0].fix
 
 
 async def test_no_tls(database: str) -> None:
-    """A host that is no Genesys Cloud: its certificate or its TLS is what is wrong."""
+    """A host without TLS is reported with a fix."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.listen()
         url = f"https://127.0.0.1:{server.getsockname()[1]}"
         section = org(None, base_url=url, login_url=url, breaker={"failures": 1}, query_timeout="PT0.3S")
-        found = await ask(database, section)
-    assert lines(found) == [("acme token", False)]
+        found = await check(database, section)
+    assert results(found) == [("acme token", False)]
     assert found[0].fix
 
 
-async def test_the_org_is_worked_by_another(
+async def test_the_org_is_held_by_another_process(
     database: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its owner is told with its breaker, and nothing is asked."""
+    """The owner and its circuit breaker are reported, and no request is sent."""
     monkeypatch.setattr(preflight, "LEASE_TIMEOUT", 0.3)
     async with Runtime(database, 2, TokenRecorder().emit).running() as owner:
         await owner.lease("acme")
-        found = await ask(database, org(simulator))
+        found = await check(database, org(simulator))
         assert found[0].ok
         assert owner.owner in found[0].detail
         assert "since 20" in found[0].detail
         with psycopg.connect(database) as connection:
             connection.execute("UPDATE flow_outcomes.org_lease SET breaker = 'open'")
-        found = await ask(database, org(simulator))
+        found = await check(database, org(simulator))
         assert (found[0].ok, "circuit breaker open" in found[0].detail) == (False, True)
     assert not simulator.arrivals
 
 
-async def test_the_database_looked_at(database: str, empty_database: str) -> None:
-    """A current schema is fine; none yet is fine where the role may make it."""
+async def test_the_database_in_order(database: str, empty_database: str) -> None:
+    """The current schema is in order; so is none where the role may create it."""
     assert all(each.ok for each in preflight.database_findings(await preflight.inspect_database(database)))
     found = preflight.database_findings(await preflight.inspect_database(empty_database))
     assert [(each.subject, each.ok) for each in found] == [("database", True), ("schema", True)]
@@ -145,8 +145,8 @@ async def test_the_database_looked_at(database: str, empty_database: str) -> Non
         (WELL._replace(pending=["0001_create_ledger"], there=False), "may not"),
     ],
 )
-def test_the_database_in_trouble(facts: Facts, word: str) -> None:
-    """What keeps the daemon from working is told with what to do."""
+def test_the_database_with_problems(facts: Facts, word: str) -> None:
+    """Each problem of the database is reported with a fix."""
     bad = [each for each in preflight.database_findings(facts) if not each.ok]
     assert len(bad) == 1
     assert word in bad[0].detail
@@ -167,16 +167,16 @@ def file(folder: Path, dsn: str, simulator: Simulator) -> str:
 async def test_the_command(
     database: str, empty_database: str, tmp_path: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line each; 0 where all is well, 1 where something is not, 2 for a bad configuration."""
+    """A line for each check; exit code 0 if all are in order, 1 if not, 2 for an invalid configuration."""
     for dsn in (database, empty_database):
         assert await in_thread("check", "--config", file(tmp_path, dsn, simulator)) == 0
-        told = capsys.readouterr()
-        about = [line.split(": ")[0] for line in told.out.splitlines()]
-        assert about == [
+        printed = capsys.readouterr()
+        subjects = [line.split(": ")[0] for line in printed.out.splitlines()]
+        assert subjects == [
             f"ok   {each}"
             for each in ("configuration", "database", "schema", "acme token", "acme permission", "acme query")
         ]
-        assert "simulated-secret" not in told.out + told.err
+        assert "simulated-secret" not in printed.out + printed.err
     assert await in_thread("check", "--config", file(tmp_path, "postgresql://127.0.0.1:1/none", simulator)) == 1
     assert "FAIL database" in capsys.readouterr().out
     (tmp_path / "bad.yaml").write_text("orgs: {acme: {}}\nnonsense: 1\n")
@@ -188,8 +188,8 @@ async def in_thread(*argv: str) -> int:
     return await asyncio.to_thread(main, argv)
 
 
-async def test_settings_that_do_not_arrive(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that shows other settings than ours is behind a pooler, and none to work with."""
+async def test_settings_that_a_pooler_drops(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not take the session's settings is reported as a pooler."""
     monkeypatch.setattr("service.postgres.session.conninfo", lambda dsn, *_, **__: dsn)
     with pytest.raises(DatabaseUnavailableError, match="this is a pooler"):
         await preflight.inspect_database(database)

@@ -1,4 +1,4 @@
-"""What the server lets one connection do, and all of them together."""
+"""The bounds of one connection and of all together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BODY = bytes(range(256)) * (PIECE_SIZE // 256) * 5 + b"end"
 
 
 async def opened(address: str, *, small: bool = False) -> socket.socket:
-    """A connection; its kernel may keep little of what is not read."""
+    """A connection, with a small receive buffer on request."""
     host, _, port = address.rpartition(":")
     client = socket.socket()
     if small:
@@ -36,14 +36,14 @@ async def opened(address: str, *, small: bool = False) -> socket.socket:
 
 
 async def exchange(address: str, sent: bytes) -> bytes:
-    """All that is answered until the server ends the connection."""
+    """Send data and return everything received until the server closes the connection."""
     client = await opened(address)
     await asyncio.get_running_loop().sock_sendall(client, sent)
     return await rest(client)
 
 
 async def rest(client: socket.socket) -> bytes:
-    """What a connection still gives until the server ends it."""
+    """Everything that a connection still receives until the server closes it."""
     answer = bytearray()
     with client:
         async with asyncio.timeout(10):
@@ -53,8 +53,8 @@ async def rest(client: socket.socket) -> bytes:
     return bytes(answer)
 
 
-async def test_a_request_with_a_body_is_refused() -> None:
-    """A GET with a body is answered with 400 and ends the connection, however much of the body comes."""
+async def test_a_request_with_a_body_is_rejected() -> None:
+    """A GET with a body gets 400 and closes the connection, whatever the size of the body."""
     async with serving(None) as site:
         for body in (b"x", b"x" * 20_000):
             answer = await exchange(site.address, get("/healthz", b"Content-Length: %d" % len(body)) + body)
@@ -65,8 +65,8 @@ async def test_a_request_with_a_body_is_refused() -> None:
         ).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_a_request_that_is_too_large_is_refused() -> None:
-    """Headers of 28 KB are answered; past what is allowed it is 431, and the connection ends."""
+async def test_a_request_that_is_too_large_is_rejected() -> None:
+    """Headers of 28 KB are accepted; larger ones get 431, and the connection is closed."""
     header = b"X: " + b"x" * 7000
     async with serving(None) as site:
         answer = await exchange(site.address, get("/healthz", *[header] * 4, b"Connection: close"))
@@ -75,8 +75,8 @@ async def test_a_request_that_is_too_large_is_refused() -> None:
         assert answer.startswith(b"HTTP/1.1 431 ")
 
 
-async def test_a_client_s_mistake_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """What is no HTTP is answered with 400, says nothing of what answers, and leaves no line in the log."""
+async def test_a_client_s_error_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Data that is not HTTP gets 400 without the server's name, and is not logged."""
     with caplog.at_level(logging.DEBUG, "aiohttp"):
         async with serving(None) as site:
             for sent in (b"nonsense\r\n\r\n", get("/healthz", b"Cookie: " + b"x" * 9000)):
@@ -93,8 +93,8 @@ async def test_pipelined_requests_are_all_answered() -> None:
         assert answer.count(b"HTTP/1.1 200 ") == 100
 
 
-async def test_who_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection whose answers are not read ends after some time, and its task with it."""
+async def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection whose responses are not read is closed after a timeout, and its task ends."""
     monkeypatch.setattr(connection, "UNREAD_TIMEOUT", 0.3)
     async with serving(None) as site:
         before = len(asyncio.all_tasks())
@@ -140,7 +140,7 @@ class Server:
 
 
 async def test_a_large_body_arrives_complete() -> None:
-    """In pieces, with its length or packed, its headers kept; HEAD has none of it."""
+    """A large body is sent in pieces, with its length or compressed, and keeps its headers; HEAD has no body."""
     async with Server(BODY) as server:
         head, _, body = (await exchange(server.address, get("/", b"Connection: close"))).partition(b"\r\n\r\n")
         assert body == BODY
@@ -153,8 +153,8 @@ async def test_a_large_body_arrives_complete() -> None:
         assert server.outbox.size == 0
 
 
-async def test_what_is_on_its_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that two read counts once; where another does not fit beside it, both are cut off for it."""
+async def test_bodies_on_their_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body with two readers counts once; both are aborted if another body exceeds the bound."""
     size = 8 * 2**20
     monkeypatch.setattr(outbox, "TOTAL_SIZE_MAX", size + 100)
     loop = asyncio.get_running_loop()
@@ -171,8 +171,8 @@ async def test_what_is_on_its_way_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
             assert len(await rest(each)) < size
 
 
-async def test_small_answers_go_as_they_are() -> None:
-    """Nothing is counted for an answer of one piece."""
+async def test_small_responses_are_unchanged() -> None:
+    """A response of one piece is passed on unchanged."""
     small = web.Response(body=b"x" * PIECE_SIZE)
 
     async def handler(_request: web.Request) -> web.StreamResponse:
@@ -181,8 +181,8 @@ async def test_small_answers_go_as_they_are() -> None:
     assert await Outbox().send(make_mocked_request(hdrs.METH_GET, "/"), handler) is small
 
 
-async def test_kept_answers_are_bounded(fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those requested longest ago are dropped where all of them are larger than allowed."""
+async def test_cached_responses_are_bounded(fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least recently requested responses are dropped when all together are too large."""
     monkeypatch.setattr(response_cache, "MAX_BYTES", 250)
     made: list[str] = []
 

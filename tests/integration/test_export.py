@@ -1,4 +1,4 @@
-"""Parquet for a warehouse: the figures as they are, only what changed, whole or not at all."""
+"""The Parquet export: exact figures, only what changed, all or nothing."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def place(database: str, tmp_path: Path) -> AsyncIterator[ExportHarness]:
         yield place
 
 
-async def test_what_is_read_back_is_what_is_stored(place: ExportHarness) -> None:
-    """Every column of every row comes back through DuckDB, nulls, zeros, Unicode and instants alike."""
+async def test_the_files_hold_what_is_stored(place: ExportHarness) -> None:
+    """DuckDB reads back every column of every row, with nulls, zeros, Unicode and instants."""
     await place.acme.store(DAYS[9:10], DAYS[9:10], figures(DAYS[9:10])[:1])  # an outcome that is missing: nulls
     done = await place.export(since_last=False)
     stored = await place.stored()
@@ -48,7 +48,7 @@ async def test_what_is_read_back_is_what_is_stored(place: ExportHarness) -> None
     assert set(place.files()) == FILES
 
 
-async def test_where_nothing_changed_nothing_is_written(place: ExportHarness) -> None:
+async def test_unchanged_months_are_not_written(place: ExportHarness) -> None:
     """A second export writes no file; one without --since-last writes them all."""
     await place.export()
     files = place.files()
@@ -59,7 +59,7 @@ async def test_where_nothing_changed_nothing_is_written(place: ExportHarness) ->
 
 
 async def test_only_the_months_that_changed(place: ExportHarness) -> None:
-    """A late restatement brings its own month anew, of its own org, and another granularity its own file."""
+    """A late restatement rewrites its own month of its own org; another granularity has its own file."""
     await place.export()
     before = place.files()
     await place.acme.store(DAYS[3:4], DAYS[3:4], figures(DAYS[3:4], count=8))
@@ -74,7 +74,7 @@ async def test_only_the_months_that_changed(place: ExportHarness) -> None:
 
 
 async def test_an_alias_reaches_every_month_of_its_outcome(place: ExportHarness) -> None:
-    """A new name is in every month in which the outcome has a figure, of that org alone; its removal too."""
+    """A new name, and its removal, reaches every month with a figure of the outcome, in that org alone."""
     pool = place.acme.database
     once = OutcomeRow(FlowBucket("billing", *DAYS[40]), "Once", 1, None, rejected=False)
     await place.acme.store(DAYS[40:41], DAYS[40:41], [*figures(DAYS[40:41]), once])
@@ -93,21 +93,21 @@ async def test_an_alias_reaches_every_month_of_its_outcome(place: ExportHarness)
     assert place.read() == await place.stored()
 
 
-async def test_a_month_that_is_empty_now(place: ExportHarness) -> None:
-    """Where nothing is left of a month its file goes, and the manifest says so, once."""
+async def test_a_month_without_figures(place: ExportHarness) -> None:
+    """The file of a month without figures is removed and marked in the manifest, once."""
     await place.acme.store(DAYS[59:], DAYS[59:], figures(DAYS[59:]), granularity=Granularity.MONTHLY)
     await place.export()
     await place.acme.rows("DELETE FROM flow_outcomes.figure WHERE granularity = 'monthly' RETURNING 1")
     assert (await place.export(since_last=False)).removed == 1
     assert place.read() == await place.stored()
-    told = json.loads((place.folder / MANIFEST).read_text())["partitions"]
-    assert told["org=acme/granularity=monthly/month=2024-02/figures.parquet"] == {"rows": 0, "export": 2}
+    partitions = json.loads((place.folder / MANIFEST).read_text())["partitions"]
+    assert partitions["org=acme/granularity=monthly/month=2024-02/figures.parquet"] == {"rows": 0, "export": 2}
     assert (await place.export()).removed == 0
 
 
 async def test_one_snapshot(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is stored while an export is at work comes with the next one, and the two do not mix."""
-    stood = await place.stored()
+    """Figures stored during an export are part of the next one only."""
+    before_it = await place.stored()
     write, writes = Parquet.write, 0
 
     async def storing(self: Parquet, path: Path, rows: Rows) -> int:
@@ -120,15 +120,15 @@ async def test_one_snapshot(place: ExportHarness, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Parquet, "write", storing)
     await place.export()
-    assert place.read() == stood
+    assert place.read() == before_it
     assert (await place.export()).files == 4
     assert place.read() == await place.stored()
 
 
-async def test_a_disk_that_is_full(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a file cannot be written, all the former ones stay, and nothing of the new ones."""
+async def test_a_full_disk(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a file cannot be written, all former files stay and no new ones remain."""
     await place.export()
-    stood, files = place.read(), place.files()
+    before_it, files = place.read(), place.files()
     await place.acme.store(DAYS, DAYS, figures(DAYS, count=9))
     write, writes = Parquet.write, 0
 
@@ -144,14 +144,14 @@ async def test_a_disk_that_is_full(place: ExportHarness, monkeypatch: pytest.Mon
         with pytest.raises(ExportError, match="No space left on device"):
             await place.export()
     assert writes == 2
-    assert (place.read(), place.files()) == (stood, files)
+    assert (place.read(), place.files()) == (before_it, files)
     assert list(place.folder.rglob(NEW_FILE)) == []
     assert (await place.export()).files == 2
     assert place.read() == await place.stored()
 
 
 def crashing_at(patch: pytest.MonkeyPatch, last: int) -> None:
-    """Let as many renames and removals happen, and end as a crash does at the next one: nobody clears up."""
+    """Interrupt after this many renames and removals, as a crash does, without cleaning up."""
     taken = 0
 
     def crashing(name: str) -> Callable[..., object]:
@@ -171,11 +171,11 @@ def crashing_at(patch: pytest.MonkeyPatch, last: int) -> None:
         patch.setattr(Path, name, crashing(name))
 
 
-async def test_a_crash_at_each_step_of_the_end(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed at any rename or removal, the next export finds the former files or finishes the new ones."""
+async def test_a_crash_at_each_step_of_the_commit(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crash at any rename or removal the next export finds the former files or completes the new ones."""
     await place.export()
     for step in range(6):
-        stood, number = place.read(), json.loads((place.folder / MANIFEST).read_text())["export"]
+        before_it, number = place.read(), json.loads((place.folder / MANIFEST).read_text())["export"]
         await place.acme.store(DAYS, DAYS, figures(DAYS, count=10 + step))
         with monkeypatch.context() as patch:
             crashing_at(patch, step)
@@ -183,7 +183,7 @@ async def test_a_crash_at_each_step_of_the_end(place: ExportHarness, monkeypatch
                 await place.export()
         assert (place.folder / PENDING).exists() == (1 <= step < 5)
         if step == 0:
-            assert place.read() == stood
+            assert place.read() == before_it
         done = await place.export()
         assert done == Exported(number + (1 if step == 0 else 2), *((2, 240, 0, 2) if step == 0 else (0, 0, 0, 4)))
         assert place.read() == await place.stored()
@@ -191,14 +191,14 @@ async def test_a_crash_at_each_step_of_the_end(place: ExportHarness, monkeypatch
 
 
 async def test_another_database(place: ExportHarness) -> None:
-    """Where the revision that the folder shows is not this database's, the org is written anew."""
+    """An org whose revision in the folder is not this database's is written completely."""
     await place.export()
     await place.acme.rows("UPDATE flow_outcomes.revision SET stamped_at = now() WHERE org = 'acme' RETURNING 1")
     assert await place.export() == Exported(2, 2, len(await place.stored()) // 2, 0, 2)
 
 
-async def test_an_org_that_is_gone(place: ExportHarness) -> None:
-    """An org that the database does not know any more goes out of the folder too."""
+async def test_a_removed_org(place: ExportHarness) -> None:
+    """An org that the database no longer has is removed from the folder."""
     await place.export()
     for table in ("org", "figure"):
         await place.acme.rows(f"DELETE FROM flow_outcomes.{table} WHERE org = 'globex' RETURNING 1")
@@ -207,13 +207,13 @@ async def test_an_org_that_is_gone(place: ExportHarness) -> None:
 
 
 async def test_one_export_at_a_time(place: ExportHarness) -> None:
-    """A second export into the same folder is told to wait, and harms nothing."""
+    """A second export into the same folder is rejected and changes nothing."""
     with ExportFolder(place.folder).opened(), pytest.raises(ExportError, match="another export is running"):
         await place.export()
 
 
-async def test_a_folder_of_something_else(place: ExportHarness) -> None:
-    """A folder that holds anything but an export is left alone."""
+async def test_a_folder_with_other_files(place: ExportHarness) -> None:
+    """A folder with other files is rejected."""
     place.folder.mkdir()
     (place.folder / "letter.txt").write_text("dear")
     with pytest.raises(ConfigError, match="holds other files"):
@@ -221,7 +221,7 @@ async def test_a_folder_of_something_else(place: ExportHarness) -> None:
 
 
 async def test_memory_stays_flat(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A month comes in parts, whatever its size, and the parts make the whole."""
+    """A month is read in batches, which together hold every row."""
     monkeypatch.setattr(reading, "ROWS_AT_ONCE", 7)
     parts: list[int] = []
     batch = Parquet._batch
@@ -237,15 +237,15 @@ async def test_memory_stays_flat(place: ExportHarness, monkeypatch: pytest.Monke
     assert place.read() == await place.stored()
 
 
-async def test_a_database_that_is_away(tmp_path: Path) -> None:
-    """No server is our own error, and the folder holds no manifest."""
+async def test_an_unavailable_database(tmp_path: Path) -> None:
+    """Without a server the export raises the program's own error and writes no manifest."""
     with pytest.raises(DatabaseUnavailableError):
         await export("postgresql://nobody@127.0.0.1:1/nothing", tmp_path / "export", since_last=True)
     assert not (tmp_path / "export" / MANIFEST).exists()
 
 
 async def test_the_command(place: ExportHarness, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It tells what it wrote; without pyarrow it says what to install, and exits 2."""
+    """The command prints what it wrote; without pyarrow it names the package to install and exits 2."""
     file = tmp_path / "flow-outcomes.yaml"
     org = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "a-secret"}
     file.write_text(yaml.safe_dump({"database": {"dsn": place.acme.dsn}, "orgs": {"acme": org}}))

@@ -1,4 +1,4 @@
-"""What the page asks for, over real HTTP: bounded, validated, kept for a moment, never the database's fault."""
+"""The endpoints of the page over HTTP: bounded, validated and cached."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Site:
     session: aiohttp.ClientSession
     web: WebServer
 
-    async def ask(self, path: str, **headers: str) -> tuple[int, Any, Any]:
+    async def get(self, path: str, **headers: str) -> tuple[int, Any, Any]:
         async with self.session.get(f"http://{self.address}{path}", headers=headers) as response:
             text = await response.text()
             is_json = response.content_type == "application/json" and text
@@ -57,9 +57,9 @@ async def site(database: str) -> AsyncIterator[Site]:
 
 
 async def test_each_day_has_its_letter(site: Site) -> None:
-    """The planted troubles, each on its day; all others complete, and today waits."""
-    _, told, _ = await site.ask("/api/calendar?org=acme")
-    days = told["jobs"]["daily"]["days"]
+    """The planted problems are on their days, all other days are complete, and today waits."""
+    _, data, _ = await site.get("/api/calendar?org=acme")
+    days = data["jobs"]["daily"]["days"]
     found = {letter: len(days) - 1 - days.index(letter) for letter in "FLNRDAW"}
     assert found == {
         "F": planted.FAILED,
@@ -71,48 +71,48 @@ async def test_each_day_has_its_letter(site: Site) -> None:
         "W": days[::-1].index("W"),
     }
     assert days.strip(".").count("C") >= planted.SINCE - 7
-    assert told["jobs"]["daily"]["notes"][day(planted.FAILED)] == "1 failed"
+    assert data["jobs"]["daily"]["notes"][day(planted.FAILED)] == "1 failed"
 
 
-async def test_days_begin_where_the_org_says(site: Site) -> None:
-    """An org in another zone has no false gap at its changes of the clock."""
-    _, told, _ = await site.ask("/api/calendar?org=globex")
-    assert set(told["jobs"]["daily"]["days"].strip(".")) == {"C", "W"}
+async def test_days_begin_at_the_org_s_midnight(site: Site) -> None:
+    """An org in another time zone has no false gap when its clocks change."""
+    _, data, _ = await site.get("/api/calendar?org=globex")
+    assert set(data["jobs"]["daily"]["days"].strip(".")) == {"C", "W"}
 
 
 async def test_a_day(site: Site) -> None:
-    """A window the ledger does not know is told too, and restatements with their old and new figure."""
-    _, told, _ = await site.ask(f"/api/day?org=acme&job=daily&day={day(planted.NEVER)}")
-    assert [(each["state"], each["attempts"]) for each in told["windows"]] == [("not requested", 0)]
-    _, told, _ = await site.ask(f"/api/day?org=acme&job=daily&day={day(planted.RESTATED)}")
-    assert told["restatements"] == 2
-    assert {(each["outcome_name"], each["old_count"], each["new_count"]) for each in told["restated"]} == {
+    """A day lists windows that the ledger does not have, and restatements with their old and new figures."""
+    _, data, _ = await site.get(f"/api/day?org=acme&job=daily&day={day(planted.NEVER)}")
+    assert [(each["state"], each["attempts"]) for each in data["windows"]] == [("not requested", 0)]
+    _, data, _ = await site.get(f"/api/day?org=acme&job=daily&day={day(planted.RESTATED)}")
+    assert data["restatements"] == 2
+    assert {(each["outcome_name"], each["old_count"], each["new_count"]) for each in data["restated"]} == {
         ("Abandoned", 42, 57),
         (HOSTILE, 100, None),
     }
-    _, told, _ = await site.ask(f"/api/day?org=acme&job=hourly&day={day(1)}")
-    assert len(told["windows"]) == 24
-    _, told, _ = await site.ask("/api/day?org=acme&job=daily&day=2190-01-01")
-    assert told["windows"] == []
+    _, data, _ = await site.get(f"/api/day?org=acme&job=hourly&day={day(1)}")
+    assert len(data["windows"]) == 24
+    _, data, _ = await site.get("/api/day?org=acme&job=daily&day=2190-01-01")
+    assert data["windows"] == []
 
 
 async def test_shares_have_gaps(site: Site) -> None:
-    """Null where a figure is null, null where no bucket is stored, and the sums are the view's."""
-    _, told, _ = await site.ask(f"/api/shares?org=acme&flow={FLOW}&from={day(60)}&to={day(0)}")
-    series = {each["name"]: each for each in told["series"]}
-    assert len(series) == told["outcomes"] == 4
-    assert len(told["starts"]) == len(told["labels"]) == 60
+    """Shares are null where a figure is null or no bucket is stored; otherwise they add up to one."""
+    _, data, _ = await site.get(f"/api/shares?org=acme&flow={FLOW}&from={day(60)}&to={day(0)}")
+    series = {each["name"]: each for each in data["series"]}
+    assert len(series) == data["outcomes"] == 4
+    assert len(data["starts"]) == len(data["labels"]) == 60
     assert len(series["Abandoned"]["nulls"]) == 5
     assert all(series["Abandoned"]["shares"][place] is None for place in series["Abandoned"]["nulls"])
-    gone = told["labels"].index(day(planted.FAILED))
+    gone = data["labels"].index(day(planted.FAILED))
     assert all(each["shares"][gone] is None and gone not in each["nulls"] for each in series.values())
     for place in range(60):
         known = [each["shares"][place] for each in series.values() if each["shares"][place] is not None]
         assert not known or sum(known) == pytest.approx(1, abs=1e-5)
 
 
-async def test_many_outcomes_are_folded(site: Site, database: str) -> None:
-    """However many there are, a chart has twelve; what is left together is a sum."""
+async def test_many_outcomes_are_combined(site: Site, database: str) -> None:
+    """A chart has at most twelve series; the last one is the sum of the others."""
     with psycopg.connect(database) as connection:
         connection.execute(
             "INSERT INTO flow_outcomes.outcome (org, outcome_no, flow_id, source_key, reported_name, outcome_name,"
@@ -123,22 +123,22 @@ async def test_many_outcomes_are_folded(site: Site, database: str) -> None:
             " date_trunc('day', now()) - interval '1 day', date_trunc('day', now()), 'reported', 1, now(), 1"
             " FROM generate_series(1, 500) n".encode()
         )
-    _, told, _ = await site.ask(f"/api/shares?org=acme&flow={FLOW}")
-    assert told["outcomes"] == 504
-    assert len(told["series"]) == 12
-    assert told["series"][-1]["name"] is None
-    assert max(count or 0 for count in told["series"][-1]["counts"]) == 504 - 11
+    _, data, _ = await site.get(f"/api/shares?org=acme&flow={FLOW}")
+    assert data["outcomes"] == 504
+    assert len(data["series"]) == 12
+    assert data["series"][-1]["name"] is None
+    assert max(count or 0 for count in data["series"][-1]["counts"]) == 504 - 11
 
 
 async def test_now(site: Site) -> None:
-    """What is missing comes with its reason, like warnings are told once, and the load is this process's."""
-    _, told, _ = await site.ask("/api/now")
-    assert told["missing"] == 4
-    assert [gap["state"] for gap in told["gaps"]] == ["failed", "not requested", "late", "doubted", "running"]
-    assert [(each["event"], each["times"], each["text"]) for each in told["warnings"]] == [
+    """Gaps have a reason, equal warnings are merged, and the load is this process's."""
+    _, data, _ = await site.get("/api/now")
+    assert data["missing"] == 4
+    assert [gap["state"] for gap in data["gaps"]] == ["failed", "not requested", "late", "doubted", "running"]
+    assert [(each["event"], each["times"], each["text"]) for each in data["warnings"]] == [
         ("rate_limited", 3, "retry after 1")
     ]
-    acme, globex = told["orgs"]["acme"], told["orgs"]["globex"]
+    acme, globex = data["orgs"]["acme"], data["orgs"]["globex"]
     assert (acme["held_here"], acme["in_flight"], acme["waiting"]) == (True, 3, 7)
     assert (globex["held_here"], globex["breaker"], globex["in_flight"]) == (False, "open", None)
     assert 0 < globex["held_for"] <= 50
@@ -146,23 +146,23 @@ async def test_now(site: Site) -> None:
 
 async def test_changes(site: Site) -> None:
     """Restatements and renames, of one org or all."""
-    _, told, _ = await site.ask("/api/changes")
-    assert len(told["restated"]) == 2
-    assert [(each["old_name"], each["new_name"], each["flows"]) for each in told["renamed"]] == [
+    _, data, _ = await site.get("/api/changes")
+    assert len(data["restated"]) == 2
+    assert [(each["old_name"], each["new_name"], each["flows"]) for each in data["renamed"]] == [
         ("Self Service", "SelfServed", 1)
     ]
-    _, told, _ = await site.ask("/api/changes?org=globex&limit=1")
-    assert told == {"restated": [], "renamed": []}
+    _, data, _ = await site.get("/api/changes?org=globex&limit=1")
+    assert data == {"restated": [], "renamed": []}
 
 
-async def test_flows_are_sought_as_text(site: Site) -> None:
-    """A pattern's signs mean themselves; the answer is bounded and says so."""
-    _, told, _ = await site.ask("/api/flows?org=acme&q=ALES")
-    assert [flow["name"] for flow in told["flows"]] == ["Sales"]
-    _, told, _ = await site.ask("/api/flows?org=acme&q=%25")
-    assert told["flows"] == []
-    _, told, _ = await site.ask("/api/flows?org=acme&limit=1")
-    assert (len(told["flows"]), told["more"]) == (1, True)
+async def test_flows_are_searched_as_text(site: Site) -> None:
+    """Pattern characters in a search match themselves; the result is limited and says whether there is more."""
+    _, data, _ = await site.get("/api/flows?org=acme&q=ALES")
+    assert [flow["name"] for flow in data["flows"]] == ["Sales"]
+    _, data, _ = await site.get("/api/flows?org=acme&q=%25")
+    assert data["flows"] == []
+    _, data, _ = await site.get("/api/flows?org=acme&limit=1")
+    assert (len(data["flows"]), data["more"]) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -187,35 +187,35 @@ async def test_flows_are_sought_as_text(site: Site) -> None:
         ("/api/now?x=1", "x"),
     ],
 )
-async def test_what_cannot_be_answered(site: Site, path: str, word: str) -> None:
-    """400, and what would be right."""
-    status, told, _ = await site.ask(path)
+async def test_invalid_parameters(site: Site, path: str, word: str) -> None:
+    """400 with a message about what is valid."""
+    status, data, _ = await site.get(path)
     assert status == 400
-    assert word in told["error"]
+    assert word in data["error"]
 
 
-async def test_an_answer_is_not_sent_twice(site: Site) -> None:
-    """Who knows the ETag gets 304 and no body; another question has another one."""
+async def test_an_unchanged_response_is_not_sent_again(site: Site) -> None:
+    """A client with the ETag gets 304 without a body."""
     for path in ("/api/calendar?org=acme", "/api/changes", "/static/main.js", "/static/page.css"):
-        status, _, headers = await site.ask(path)
+        status, _, headers = await site.get(path)
         assert status == 200
         assert headers["Cache-Control"] == "no-cache"
-        status, body, again = await site.ask(path, **{"If-None-Match": headers["ETag"]})
+        status, body, again = await site.get(path, **{"If-None-Match": headers["ETag"]})
         assert (status, body) == (304, "")
         assert again["ETag"] == headers["ETag"]
-        assert (await site.ask(path, **{"If-None-Match": 'W/"other"'}))[0] == 200
+        assert (await site.get(path, **{"If-None-Match": 'W/"other"'}))[0] == 200
 
 
-async def test_what_is_kept_is_bounded(site: Site) -> None:
-    """Many questions do not fill the memory."""
+async def test_the_cache_is_bounded(site: Site) -> None:
+    """The number of cached responses is bounded."""
     for back in range(MAX_ENTRIES + 5):
-        assert (await site.ask(f"/api/day?org=acme&job=daily&day={day(back)}"))[0] == 200
+        assert (await site.get(f"/api/day?org=acme&job=daily&day={day(back)}"))[0] == 200
     assert len(site.web._responses._entries) == MAX_ENTRIES
 
 
-async def test_the_page_has_nothing_from_elsewhere(site: Site) -> None:
-    """Every file that it names is there, none of them is another's, and no policy allows one."""
-    _, text, headers = await site.ask("/")
+async def test_the_page_loads_only_its_own_files(site: Site) -> None:
+    """Every file that the page names is its own, and the policy allows no other."""
+    _, text, headers = await site.get("/")
     assert "http://" not in text
     assert "https://" not in text
     assert "style=" not in text
@@ -224,17 +224,17 @@ async def test_the_page_has_nothing_from_elsewhere(site: Site) -> None:
     assert "*" not in policy
     for name in ("uplot.js", "uplot.css", "page.css", "main.js", "icon.svg"):
         assert f"/static/{name}" in text
-        assert (await site.ask(f"/static/{name}"))[0] == 200
+        assert (await site.get(f"/static/{name}"))[0] == 200
     for name in ("index.html", "../page.py", "..%2fpage.py", "nothing.js"):
-        assert (await site.ask(f"/static/{name}"))[0] == 404
+        assert (await site.get(f"/static/{name}"))[0] == 404
 
 
-async def test_the_database_is_away() -> None:
-    """503 with the reason and without the secret; the page itself still comes."""
+async def test_the_database_is_unavailable() -> None:
+    """Endpoints answer 503 with the reason and without secrets; the page is still served."""
     async with serving(AWAY) as site:
         for path in ("/api/now", "/api/calendar?org=acme", "/api/changes"):
-            status, told, _ = await site.ask(path)
+            status, data, _ = await site.get(path)
             assert status == 503
-            assert "refused" in told["error"]
-            assert "hush" not in told["error"]
-        assert (await site.ask("/"))[0] == 200
+            assert "refused" in data["error"]
+            assert "hush" not in data["error"]
+        assert (await site.get("/"))[0] == 200

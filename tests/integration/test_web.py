@@ -1,4 +1,4 @@
-"""The server over real HTTP on loopback: what it tells while the database is there, away, hung or demoted."""
+"""The server over HTTP, with a database that is available, unavailable, hung or read-only."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ AWAY = "postgresql://outcomes:hush-hush@127.0.0.1:1/none"
 
 @dataclass
 class Site:
-    """A server, and a client that asks it."""
+    """A server and a client."""
 
     address: str
     session: aiohttp.ClientSession
 
-    async def ask(self, path: str, method: str = "GET") -> tuple[int, str, Mapping[str, str]]:
+    async def request(self, path: str, method: str = "GET") -> tuple[int, str, Mapping[str, str]]:
         async with self.session.request(method, f"http://{self.address}{path}") as response:
             return response.status, await response.text(), response.headers
 
     async def metrics(self) -> dict[tuple[str, ...], float]:
-        _, text, _ = await self.ask("/metrics")
+        _, text, _ = await self.request("/metrics")
         return {
             (
                 sample.name,
@@ -77,10 +77,10 @@ async def site(database: str) -> AsyncIterator[Site]:
         yield site
 
 
-async def test_all_is_well(site: Site) -> None:
+async def test_every_path_answers(site: Site) -> None:
     """With a database of the current schema every path answers 200."""
     for path in ("/healthz", "/readyz", "/metrics", "/api/status", "/"):
-        status, _, headers = await site.ask(path)
+        status, _, headers = await site.request(path)
         assert status == 200, path
         assert headers["Content-Security-Policy"].startswith("default-src 'none'")
         assert "script-src 'self';" in headers["Content-Security-Policy"]
@@ -89,31 +89,31 @@ async def test_all_is_well(site: Site) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-async def test_nothing_can_be_written(site: Site, method: str) -> None:
-    """Any method but GET and HEAD is refused, on paths that are there and others."""
+async def test_only_reading_methods_are_accepted(site: Site, method: str) -> None:
+    """Any method but GET and HEAD is rejected, on every path."""
     for path in ("/healthz", "/api/status", "/", "/nowhere"):
-        status, _, headers = await site.ask(path, method)
+        status, _, headers = await site.request(path, method)
         assert status == 405
         assert headers["Allow"] == "GET,HEAD"
 
 
-async def test_head_and_what_is_not_there(site: Site) -> None:
-    """HEAD answers as GET does, without the body; another path is 404."""
-    status, body, _ = await site.ask("/api/status", "HEAD")
+async def test_head_and_unknown_paths(site: Site) -> None:
+    """HEAD answers as GET without the body; an unknown path is 404."""
+    status, body, _ = await site.request("/api/status", "HEAD")
     assert (status, body) == (200, "")
-    assert (await site.ask("/../etc/passwd"))[0] == 404
+    assert (await site.request("/../etc/passwd"))[0] == 404
 
 
 async def test_status_is_what_the_command_prints(site: Site) -> None:
     """The document has the orgs, their jobs and the gaps."""
-    _, text, headers = await site.ask("/api/status")
+    _, text, headers = await site.request("/api/status")
     assert headers["Content-Type"].startswith("application/json")
     daily = json.loads(text)["orgs"]["acme"]["jobs"]["daily"]
     assert len(daily["gaps"]) == daily["windows"]["pending"] > 0
 
 
 async def test_metrics(site: Site, database: str) -> None:
-    """The ledger's figures stand beside what the process counts, with the age to alert on."""
+    """The status is exported as gauges beside the process's counters, with the age to alert on."""
     with psycopg.connect(database) as connection:
         connection.execute(
             "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
@@ -138,20 +138,20 @@ async def test_metrics(site: Site, database: str) -> None:
     assert all(name[0].startswith("flow_outcomes_") for name in found)
 
 
-async def test_nothing_complete_has_an_age_all_the_same(site: Site) -> None:
-    """A job that never got anything is as old as its first due window, so that an alert fires."""
+async def test_a_job_without_complete_windows_has_an_age(site: Site) -> None:
+    """A job without a complete window is as old as its first due window, so that an alert fires."""
     found = await site.metrics()
     assert found["flow_outcomes_newest_complete_age_seconds", "acme", "daily"] > 2 * 86400
 
 
-async def test_the_database_is_away() -> None:
-    """The process says that it lives, why it is not ready, and what it counted; the secret stays out."""
+async def test_the_database_is_unavailable() -> None:
+    """The process is alive, reports why it is not ready, and exports its counters, without secrets."""
     reporter = Reporter()
     reporter.emit("rate_limited", org="acme", retry_after=1)
     async with serving(AWAY, reporter=reporter) as site:
-        assert (await site.ask("/healthz"))[0] == 200
+        assert (await site.request("/healthz"))[0] == 200
         for path in ("/readyz", "/api/status", "/"):
-            status, text, _ = await site.ask(path)
+            status, text, _ = await site.request(path)
             assert status == (200 if path == "/" else 503)
             assert "refused" in text
             assert "hush" not in text
@@ -160,10 +160,10 @@ async def test_the_database_is_away() -> None:
         assert found[("flow_outcomes_database_up",)] == 0
 
 
-async def test_the_last_figures_stay_while_the_database_is_away(
+async def test_the_last_status_is_kept_while_the_database_is_unavailable(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The age goes on growing from the last status that was read."""
+    """Ages keep growing from the last status that was read."""
     daemon = FakeDaemon(config(), database)
     monkeypatch.setattr("service.web.server.METRICS_MAX_AGE", -1.0)
     monkeypatch.setattr("service.web.server.METRICS_COST_FACTOR", 0.0)
@@ -181,39 +181,41 @@ async def test_the_last_figures_stay_while_the_database_is_away(
 
 
 async def test_not_ready_without_the_schema(empty_database: str) -> None:
-    """A schema that is not current is no reason to be ready."""
+    """The daemon is not ready without the current schema."""
     async with serving(empty_database) as site:
-        status, text, _ = await site.ask("/readyz")
+        status, text, _ = await site.request("/readyz")
         assert status == 503
         assert "flow-outcomes migrate" in json.loads(text)["reason"]
 
 
-async def test_not_ready_where_nothing_can_be_written(database: str) -> None:
-    """A demoted primary answers SELECT 1; it is not ready."""
+async def test_not_ready_with_a_read_only_database(database: str) -> None:
+    """A demoted primary answers queries but is not ready."""
     name = database.rpartition("/")[2]
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
     async with serving(database) as site:
-        status, text, _ = await site.ask("/readyz")
+        status, text, _ = await site.request("/readyz")
         assert status == 503
         assert "no writes" in json.loads(text)["reason"]
 
 
 async def test_a_hung_database_does_not_hang_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that takes the connection and says nothing costs a bounded wait."""
+    """A database that accepts the connection and does not answer delays a response by a bounded time."""
     monkeypatch.setattr(status_cache, "WAIT_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         async with serving(f"postgresql://127.0.0.1:{port}/none") as site, asyncio.timeout(5):
-            answers = await asyncio.gather(*(site.ask("/api/status") for _ in range(5)), site.ask("/metrics"))
+            answers = await asyncio.gather(
+                *(site.request("/api/status") for _ in range(5)), site.request("/metrics")
+            )
             assert [answer[0] for answer in answers] == [503] * 5 + [200]
             assert "did not answer" in answers[0][1]
-            assert (await site.ask("/readyz"))[0] == 503
-            assert (await site.ask("/healthz"))[0] == 200
+            assert (await site.request("/readyz"))[0] == 503
+            assert (await site.request("/healthz"))[0] == 200
 
 
-async def test_a_port_that_is_taken() -> None:
-    """Which address cannot be had is said as a fault of the configuration."""
+async def test_a_port_in_use() -> None:
+    """An address that cannot be bound is a fault of the configuration."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         web = WebServer(FakeDaemon(config(), None))
         with pytest.raises(ConfigError, match=r"http: cannot listen on 127\.0\.0\.1 port"):

@@ -1,12 +1,12 @@
-"""That no key of an org is forgotten at a reload."""
+"""Every key of an org takes effect at a reload."""
 
 from __future__ import annotations
 
 from service.config.sections import Org
 from service.runtime.daemon import _CLIENT_KEYS
 
-# Read anew where they are used, or handed on by OrgWorker.configure.
-_WHILE_IT_WORKS = {
+# Read where they are used, or passed on by OrgWorker.configure.
+_APPLIED_WHILE_RUNNING = {
     "breaker",
     "concurrency",
     "flows",
@@ -18,5 +18,5 @@ _WHILE_IT_WORKS = {
 
 
 def test_each_key_of_an_org_is_applied() -> None:
-    """To the client at work, or by another client; a new key has to say which."""
-    assert set(Org.model_fields) == {*_CLIENT_KEYS, *_WHILE_IT_WORKS}
+    """Each key is applied to the running client or needs a new one; a new key must be listed here or there."""
+    assert set(Org.model_fields) == {*_CLIENT_KEYS, *_APPLIED_WHILE_RUNNING}

@@ -1,4 +1,4 @@
-"""The clock that only rings, and the signals."""
+"""The timers and the signals."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from service.runtime.timers import Timers
 from tests.support.fake_clock import FakeClock
 
 
-async def test_a_time_that_has_passed_rings_at_once() -> None:
-    """However late it is: a daemon that slept misses nothing."""
-    rung = asyncio.Event()
+async def test_a_time_in_the_past_calls_at_once() -> None:
+    """A timer in the past calls at once, however late."""
+    called = asyncio.Event()
     async with Timers(SystemClock(), lambda _: None).running() as timers:
-        timers.call_at("acme/daily/due", datetime.now(UTC) - timedelta(days=3), rung.set)
+        timers.call_at("acme/daily/due", datetime.now(UTC) - timedelta(days=3), called.set)
         async with asyncio.timeout(5):
-            await rung.wait()
+            await called.wait()
 
 
-async def test_a_name_rings_once_at_its_last_time() -> None:
-    """A new time takes the place of the old one, and a name that is forgotten stays silent."""
-    heard: list[str] = []
+async def test_a_name_has_one_timer() -> None:
+    """A new time replaces the old one, and a cancelled timer does not call."""
+    calls: list[str] = []
     done = asyncio.Event()
     soon = datetime.now(UTC)
     async with Timers(SystemClock(), lambda _: None).running() as timers:
-        timers.call_at("a", soon + timedelta(hours=1), lambda: heard.append("late"))
-        timers.call_at("a", soon, lambda: heard.append("now"))
-        timers.call_at("b", soon + timedelta(seconds=0.01), lambda: heard.append("forgotten"))
+        timers.call_at("a", soon + timedelta(hours=1), lambda: calls.append("late"))
+        timers.call_at("a", soon, lambda: calls.append("now"))
+        timers.call_at("b", soon + timedelta(seconds=0.01), lambda: calls.append("cancelled"))
         timers.cancel("b")
-        timers.cancel("never known")
+        timers.cancel("unknown")
         timers.call_at("c", soon + timedelta(seconds=0.05), done.set)
         async with asyncio.timeout(5):
             await done.wait()
-    assert heard == ["now"]
+    assert calls == ["now"]
 
 
-async def test_signals_are_noted_and_a_second_stop_is_told_from_the_first() -> None:
-    """As many as come, and none of them ends the process."""
+async def test_signals_set_events_and_a_second_stop_is_distinct() -> None:
+    """Each signal sets its event, and none ends the process."""
     signals = Signals()
     with signals.installed():
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
@@ -56,8 +56,8 @@ async def test_signals_are_noted_and_a_second_stop_is_told_from_the_first() -> N
     assert signals.any.is_set()
 
 
-async def test_a_clock_that_is_set_is_noticed(monkeypatch: pytest.MonkeyPatch, fake_clock: FakeClock) -> None:
-    """Ahead or back; that both clocks go on is no step."""
+async def test_a_clock_step_is_reported(monkeypatch: pytest.MonkeyPatch, fake_clock: FakeClock) -> None:
+    """A step forward or back is reported; clocks that advance together are not."""
     monkeypatch.setattr("service.runtime.timers.CLOCK_CHECK_INTERVAL", 0.0)
     steps: list[float] = []
     async with Timers(fake_clock, steps.append).running():

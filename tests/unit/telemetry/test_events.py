@@ -1,4 +1,4 @@
-"""What events come to in the metrics."""
+"""What events add to the metrics."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from service.telemetry import Reporter
 
 
 @pytest.mark.parametrize("gone", ["org_released", "org_lost"])
-def test_an_open_breaker_does_not_outlive_the_hold(gone: str) -> None:
-    """Its org's next owner begins with a closed one; here nobody would ever tell of its closing."""
+def test_the_breaker_s_metric_ends_with_the_lease(gone: str) -> None:
+    """The breaker's metric is removed with the lease: its closing would not be reported here."""
     reporter = Reporter()
 
     def state() -> float | None:

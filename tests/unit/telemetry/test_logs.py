@@ -1,4 +1,4 @@
-"""Every line is one object, tells the time in UTC, holds no secret, and cannot stop who logs."""
+"""Log lines: one object a line, UTC times, no secrets, and no error for the caller."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EACH_TEST = settings(suppress_health_check=[HealthCheck.function_scoped_fixture]
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave structlog, the standard library's log and the secrets as they were."""
+    """Restore structlog, the standard library's logging and the registered secrets."""
     handlers, level = logging.root.handlers[:], logging.root.level
     monkeypatch.setattr(logs, "_secrets", frozenset())
     yield
@@ -56,7 +56,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_a_line_begins_with_event_level_and_timestamp() -> None:
-    """The first three keys are always there, in this order, the time in UTC with a Z."""
+    """Every line begins with these three keys; the time is in UTC with a Z."""
     log, stream = logger()
     log.warning("window_failed", org="acme", window_start=datetime(2024, 1, 1, tzinfo=UTC))
     (line,) = lines(stream)
@@ -72,7 +72,7 @@ def test_values_become_plain() -> None:
     class Colour(Enum):
         RED = "red"
 
-    class Silent:
+    class Unprintable:
         def __str__(self) -> str:
             raise RuntimeError
 
@@ -85,7 +85,7 @@ def test_values_become_plain() -> None:
         "error": ValueError("no"),
         "enums": [Colour.RED, Granularity.DAILY],
         "numbers": [1.5, float("nan"), float("inf"), 3, 10**5000],
-        "silent": Silent(),
+        "unprintable": Unprintable(),
         "bytes": b"a\xff",
         "set": {1},
     }
@@ -99,7 +99,7 @@ def test_values_become_plain() -> None:
     assert line["error"] == "ValueError: no"
     assert line["enums"] == ["red", "daily"]
     assert line["numbers"] == [1.5, "nan", "inf", 3, "an integer of 16610 bits"]
-    assert line["silent"] == "<Silent>"
+    assert line["unprintable"] == "<Unprintable>"
     assert line["bytes"] == "a\\xff"
     assert line["set"] == [1]
 
@@ -107,7 +107,7 @@ def test_values_become_plain() -> None:
 @EACH_TEST
 @given(event=st.text(), context=st.dictionaries(st.text(), VALUES))
 def test_any_value_is_one_json_line(event: str, context: dict[str, Any]) -> None:
-    """Whatever is logged comes out as exactly one line of ASCII, and reads back."""
+    """Any event and context is written as exactly one line of ASCII that parses as JSON."""
     log, stream = logger()
     for key in ("event", "level", "timestamp", "exc_info", "stack_info"):
         context.pop(key, None)
@@ -120,8 +120,8 @@ def test_any_value_is_one_json_line(event: str, context: dict[str, Any]) -> None
 
 @EACH_TEST
 @given(event=st.text(), context=st.dictionaries(st.text(), VALUES))
-def test_a_console_line_moves_no_terminal(event: str, context: dict[str, Any]) -> None:
-    """Names cannot begin a line of their own, ring, colour or turn the text around."""
+def test_a_console_line_is_printable(event: str, context: dict[str, Any]) -> None:
+    """No name can start a line, ring the bell, set a colour or change the text direction."""
     log, stream = logger("console")
     for key in ("event", "level", "timestamp", "exc_info", "stack_info"):
         context.pop(key, None)
@@ -132,7 +132,7 @@ def test_a_console_line_moves_no_terminal(event: str, context: dict[str, Any]) -
 
 
 def test_a_console_traceback_cannot_forge_a_line() -> None:
-    """A message with newlines stays behind the bar that every line of a traceback begins with."""
+    """Every line of a traceback starts with a bar, also those from newlines in a message."""
     log, stream = logger("console")
     log.error("failed", exc_info=ValueError("a\n2024-01-01T00:00:00Z info forged\x1b[31m"))
     first, *rest = stream.getvalue().splitlines()
@@ -142,7 +142,7 @@ def test_a_console_traceback_cannot_forge_a_line() -> None:
 
 
 def test_tracebacks_hold_no_variables() -> None:
-    """An exception's frames are told, the values in them are not."""
+    """A traceback shows frames, without the values of their variables."""
     log, stream = logger()
 
     def fail() -> None:
@@ -165,8 +165,8 @@ def test_tracebacks_hold_no_variables() -> None:
     before=st.text(),
     after=st.text(),
 )
-def test_secrets_are_replaced_wherever_they_stand(secret: str, before: str, after: str) -> None:
-    """A registered secret is in no event, key, nested value, error or line of a library."""
+def test_secrets_are_redacted_everywhere(secret: str, before: str, after: str) -> None:
+    """A registered secret appears in no event, key, nested value, error or library's line."""
     log, stream = logger()
     logs.register_secret(secret)
     text = f"{before}{secret}{after}"
@@ -196,8 +196,8 @@ def _strings(value: object) -> Iterator[str]:
                 yield from _strings(item)
 
 
-def test_a_secret_is_not_shown_by_the_cut() -> None:
-    """Long text is cut after the secrets were taken out, so that half a secret is not left at the end."""
+def test_truncation_shows_no_partial_secret() -> None:
+    """Text is redacted before it is truncated, so that no partial secret is left at its end."""
     log, stream = logger()
     logs.register_secret("s3cr3t-s3cr3t")
     log.info("e", text="x" * (logs.TEXT_MAX - 4) + "s3cr3t-s3cr3t")
@@ -205,16 +205,16 @@ def test_a_secret_is_not_shown_by_the_cut() -> None:
     assert len(stream.getvalue()) < logs.TEXT_MAX + 200
 
 
-def test_short_secrets_are_not_looked_for() -> None:
-    """A value of a few letters would blot out half the log."""
+def test_short_secrets_are_not_redacted() -> None:
+    """Short values are not redacted: they would hide unrelated text."""
     log, stream = logger()
     logs.register_secret("org")
     log.info("x", org="organisation")
     assert lines(stream)[0]["org"] == "organisation"
 
 
-def test_an_authorization_header_is_never_shown() -> None:
-    """A bearer token is recognised by its form too, registered or not."""
+def test_authorization_headers_are_redacted() -> None:
+    """A bearer token is redacted by its form, also if it is not registered."""
     log, stream = logger()
     log.info("x", headers={"Authorization": "Bearer abcdefghijklmnopqrstuvwxyz"})
     assert lines(stream)[0]["headers"] == {"Authorization": "Bearer ***"}
@@ -232,15 +232,15 @@ def test_an_authorization_header_is_never_shown() -> None:
         ("password authentication failed", "password authentication failed"),
     ],
 )
-def test_a_dsn_is_known_by_its_form(text: str, shown: str) -> None:
-    """Its password is hidden, registered or not, and however short; rather too much than too little."""
+def test_passwords_in_dsns_are_redacted(text: str, shown: str) -> None:
+    """A DSN's password is redacted by its form, whatever its length; in doubt more than the password is."""
     assert logs.redacted(text) == shown
 
 
 def test_a_traceback_of_a_command_holds_no_secret(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of an error that nobody foresaw; the exit code is 1."""
+    """The traceback of an unexpected error is redacted; the exit code is 1."""
     error = RuntimeError("postgresql://u:canary-one@host and canary-two")
     monkeypatch.setattr("service.cli.migrate.run", lambda _arguments: (_ for _ in ()).throw(error))
     logs.register_secret("canary-two")
@@ -251,7 +251,7 @@ def test_a_traceback_of_a_command_holds_no_secret(
 
 
 def test_libraries_log_through_the_same_output() -> None:
-    """A library's warning, a Python warning and an error with its traceback come out as our lines do."""
+    """Library warnings, Python warnings and errors with tracebacks have the form of the program's lines."""
     _, stream = logger()
     logging.getLogger("aiohttp.server").error("failed for %s", "x", exc_info=(ValueError, ValueError("no"), None))
     logging.getLogger("apscheduler").info("too much detail")
@@ -267,17 +267,17 @@ def test_libraries_log_through_the_same_output() -> None:
 
 
 def test_a_reload_changes_the_level_of_loggers_in_use() -> None:
-    """A logger made before goes by the newest level."""
+    """A logger created earlier uses the new level."""
     log, stream = logger(level="warning")
-    log.info("unheard")
+    log.info("hidden")
     logs.configure("debug", "json", stream)
-    log.debug("heard")
-    logging.getLogger("apscheduler").debug("heard too")
-    assert [line["event"] for line in lines(stream)] == ["heard", "heard too"]
+    log.debug("shown")
+    logging.getLogger("apscheduler").debug("shown too")
+    assert [line["event"] for line in lines(stream)] == ["shown", "shown too"]
 
 
-def test_a_broken_pipe_stops_nobody() -> None:
-    """When the reader of standard output goes away the program goes on, and ends as it would have."""
+def test_a_broken_pipe_raises_nothing() -> None:
+    """The program continues when the reader of standard output closes it, and ends with its usual exit code."""
     script = (
         "import structlog, sys, time; from service.telemetry import logs; logs.configure('info', 'json')\n"
         "for _ in range(2000): structlog.get_logger().info('x' * 100)\n"
@@ -293,8 +293,8 @@ def test_a_broken_pipe_stops_nobody() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_a_full_disk_stops_nobody() -> None:
-    """What cannot be written is dropped, without an error at the end of the process."""
+def test_a_full_disk_raises_nothing() -> None:
+    """Lines that cannot be written are dropped, without an error at interpreter exit."""
     script = (
         "import structlog, sys; from service.telemetry import logs; logs.configure('info', 'json')\n"
         "structlog.get_logger().info('x')\n"
@@ -307,8 +307,8 @@ def test_a_full_disk_stops_nobody() -> None:
     assert (done.returncode, done.stderr) == (0, b"done")
 
 
-def test_a_closed_stream_stops_nobody() -> None:
-    """A stream that was closed under the log raises nothing."""
+def test_a_closed_stream_raises_nothing() -> None:
+    """Logging to a closed stream raises nothing."""
     log, stream = logger()
     stream.close()
     log.info("x")

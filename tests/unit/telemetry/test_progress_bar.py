@@ -1,4 +1,4 @@
-"""How far a long command is, beside its result."""
+"""The progress of a command beside its result."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from service.telemetry.progress_bar import ProgressBar
 
 
 class Terminal(io.StringIO):
-    """What a terminal shows."""
+    """A terminal that records what it shows."""
 
     def isatty(self) -> bool:
-        """It is one."""
+        """Always true."""
         return True
 
 
-def test_a_result_that_is_piped_on_is_no_part_of_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    """The bar is on the terminal, the result on standard output."""
+def test_a_piped_result_is_separate_from_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    """The bar goes to the terminal, the result to standard output."""
     terminal = Terminal()
     with ProgressBar(terminal) as bar:
         bar.set_progress(3, 7)

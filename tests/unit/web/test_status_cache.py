@@ -1,4 +1,4 @@
-"""An answer shared by all who ask."""
+"""A value shared by concurrent readers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.fake_clock import FakeClock
 
 
 class Source:
-    """Gives numbers, each when it is let."""
+    """Counts up; each value is returned when the test allows it."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -30,8 +30,8 @@ class Source:
         return self.made
 
 
-async def test_made_once_for_all_who_ask(fake_clock: FakeClock) -> None:
-    """Those who ask at once share one answer, and those who ask soon after."""
+async def test_concurrent_readers_share_one_value(fake_clock: FakeClock) -> None:
+    """Concurrent readers share one value, as do readers within its maximum age."""
     source = Source(fake_clock)
     shared = SharedValue(source.make, fake_clock)
     assert await asyncio.gather(*(shared.get(max_age=5, cost_factor=0) for _ in range(3))) == [1, 1, 1]
@@ -41,8 +41,8 @@ async def test_made_once_for_all_who_ask(fake_clock: FakeClock) -> None:
     assert await shared.get(max_age=5, cost_factor=0) == 2
 
 
-async def test_what_is_dear_is_made_seldom(fake_clock: FakeClock) -> None:
-    """An answer that took two seconds is good for so many times that."""
+async def test_a_costly_value_is_kept_longer(fake_clock: FakeClock) -> None:
+    """A value that took two seconds to compute is kept for a multiple of that."""
     source = Source(fake_clock)
     source.takes = timedelta(seconds=2)
     shared = SharedValue(source.make, fake_clock)
@@ -53,8 +53,10 @@ async def test_what_is_dear_is_made_seldom(fake_clock: FakeClock) -> None:
     assert await shared.get(max_age=1, cost_factor=10) == 2
 
 
-async def test_who_gives_up_leaves_it_to_the_next(fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wait has an end; the work goes on, and nothing is begun beside it."""
+async def test_a_reader_that_times_out_leaves_the_computation_running(
+    fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader times out; the computation continues, and no second one starts."""
     monkeypatch.setattr(status_cache, "WAIT_TIMEOUT", 0)
     source = Source(fake_clock)
     source.open.clear()
@@ -68,8 +70,8 @@ async def test_who_gives_up_leaves_it_to_the_next(fake_clock: FakeClock, monkeyp
     await shared.close()
 
 
-async def test_a_failure_is_not_kept(fake_clock: FakeClock) -> None:
-    """It is told to who asked; the next one asks anew."""
+async def test_a_failure_is_not_cached(fake_clock: FakeClock) -> None:
+    """A failure is raised to the readers that wait for it; the next reader computes again."""
     failures = [DatabaseUnavailableError("away")]
 
     async def make() -> int:
