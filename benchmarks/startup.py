@@ -1,8 +1,8 @@
 """Start-up time of a command line that ends while it is parsed: ``python -m benchmarks.startup [--rounds 20]``.
 
 Each round runs, one after the other, ``python -c pass`` and the program with ``--version``, ``--help``, a
-command's ``--help`` and a usage error. Prints median wall times and their ratios to ``python -c pass``; the goal is
-0.15 s on an idle machine. Exits 1 if a ratio is above eight.
+command's ``--help`` and a usage error. Prints median wall times and their ratios to ``python -c pass``; the goal
+is 0.15 s on an idle machine. Exits 1 if a ratio is above eight.
 """
 
 # ruff: noqa: T201 - a script that prints its figures
