@@ -49,8 +49,9 @@ def _span(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
             days.append(values.day(text))
         except ValueError as error:
             faults.append(Fault(key, f"{text!r} {error}"))
-    if len(days) == 2 and days[0] >= days[1]:  # noqa: PLR2004 - both
-        faults.append(Fault("--to", f"must be later than --from {days[0]}"))
+    match days:
+        case [first, last] if first >= last:
+            faults.append(Fault("--to", f"must be later than --from {first}"))
     if org is None or faults:
         raise ConfigError(faults)
     start, end = (day.isoformat() for day in days)

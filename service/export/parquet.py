@@ -74,7 +74,7 @@ class Parquet:
                 os.fsync(file.fileno())
         return count
 
-    def _batch(self, rows: Sequence[tuple[Any, ...]]) -> Any:  # noqa: ANN401 - pyarrow is not typed
+    def _batch(self, rows: Sequence[tuple[Any, ...]]) -> object:
         columns = zip(*rows, strict=True)
         arrays = [
             self._arrow.array(column, type=field.type) for column, field in zip(columns, self._schema, strict=True)

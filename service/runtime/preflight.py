@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from service.clock import Clock
 from service.config import Org
@@ -81,10 +81,10 @@ class TokenRecorder:
     def __init__(self) -> None:
         self.orgs: set[str] = set()
 
-    def emit(self, event: str, **context: Any) -> None:  # noqa: ANN401 - a context holds any value
+    def emit(self, event: str, **context: object) -> None:
         """Record the org of a ``token_renewed``."""
         if event == Event.TOKEN_RENEWED:
-            self.orgs.add(context["org"])
+            self.orgs.add(str(context["org"]))
 
 
 async def inspect_database(dsn: str) -> Facts:

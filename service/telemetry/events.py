@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 
 class Event(StrEnum):
@@ -75,5 +75,5 @@ class Event(StrEnum):
 class Emit(Protocol):
     """Reports an event with its context; the context never holds a secret."""
 
-    def __call__(self, event: str, **context: Any) -> None:  # noqa: ANN401 - a context holds any value
+    def __call__(self, event: str, **context: object) -> None:
         """Report the event; ``event`` is a value of ``Event``."""

@@ -156,7 +156,7 @@ def to_plain(value: object, depth: int = 0) -> Plain:  # noqa: C901, PLR0911, PL
             return _text(_printed(value))
 
 
-def _printed(value: Any, how: Callable[[Any], str] = str) -> str:  # noqa: ANN401 - any value is printed
+def _printed(value: object, how: Callable[[Any], str] = str) -> str:
     try:
         return how(value)
     except Exception:  # noqa: BLE001 - a value's own code

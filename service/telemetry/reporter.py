@@ -58,7 +58,7 @@ class Reporter:
         """Call this with each event from now on."""
         self._subscribers.append(subscriber)
 
-    def emit(self, event: str, **context: Any) -> None:  # noqa: ANN401 - a context holds any value
+    def emit(self, event: str, **context: object) -> None:
         """Report an event; a name that ``Event`` does not have is logged at info."""
         for subscriber in self._subscribers:
             subscriber(event, context)
