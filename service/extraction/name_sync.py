@@ -10,7 +10,7 @@ from service.genesys import FLOW_NAMES, OUTCOME_NAMES, GenesysClient, NameList, 
 from service.postgres.lease import Lease
 from service.postgres.names import name_flows, name_outcomes
 from service.postgres.pool import Database
-from service.telemetry import Emit
+from service.telemetry import Emit, Event
 
 REFRESH_INTERVAL = 3600.0
 """Seconds between two readings of the names: renames are rare, and each reading costs requests."""
@@ -58,7 +58,7 @@ class NameSync:
             if outcomes:
                 renamed = await name_outcomes(self._database, self._lease, outcomes)
                 if renamed:
-                    self._emit("outcomes_renamed", org=self._lease.org, outcomes=renamed)
+                    self._emit(Event.OUTCOMES_RENAMED, org=self._lease.org, outcomes=renamed)
             errors = [error for error in (flows_error, outcomes_error) if error is not None]
             self._next_refresh = self._clock.monotonic() + (RETRY_INTERVAL if errors else REFRESH_INTERVAL)
             self._report([error for error in errors if error])
@@ -81,6 +81,9 @@ class NameSync:
         kinds = tuple(reason.partition(" [contextId")[0] for reason in reasons)
         if reasons and kinds != self._reported:
             self._emit(
-                "names_unavailable", org=self._lease.org, reason="; ".join(reasons), hint="the ids serve as names"
+                Event.NAMES_UNAVAILABLE,
+                org=self._lease.org,
+                reason="; ".join(reasons),
+                hint="the ids serve as names",
             )
         self._reported = kinds

@@ -22,7 +22,7 @@ from service.postgres.lease import Lease
 from service.postgres.merge import Partitions
 from service.postgres.pool import Database
 from service.postgres.windows import AD_HOC, Ledger, LedgerWindow, ask, work_of
-from service.telemetry import Emit
+from service.telemetry import Emit, Event
 
 
 class WorkerLoad(NamedTuple):
@@ -177,7 +177,7 @@ class OrgWorker:
     async def _run(self, windows: Sequence[LedgerWindow], job: Job | None, cycle: Cycle) -> CycleResult:
         context = {"org": self.org.name, "job": job and job.name, "cycle": cycle.id}
         result = cycle.result
-        self._emit("cycle_started", **context, windows=len(windows))
+        self._emit(Event.CYCLE_STARTED, **context, windows=len(windows))
         try:
             await self._names.refresh()
             await self._scanner.run(windows, cycle)
@@ -185,7 +185,7 @@ class OrgWorker:
                 await self._reopen(work_of(job.name), job.delay)
         finally:
             self._emit(
-                "cycle_finished",
+                Event.CYCLE_FINISHED,
                 **context,
                 complete=result.complete,
                 postponed=result.postponed,
@@ -250,7 +250,7 @@ class OrgWorker:
         reopened = await self._ledger.reopen(work, delay, latest)
         if reopened:
             self._emit(
-                "window_reopened",
+                Event.WINDOW_REOPENED,
                 org=self.org.name,
                 job=None if work == AD_HOC else work.removeprefix("job:"),
                 window_start=reopened[0].start,
@@ -272,7 +272,7 @@ class OrgWorker:
 
     def _report_moved(self, planned: AdHocWindows, requested_from: date, requested_to: date) -> None:
         self._emit(
-            "span_adjusted",
+            Event.SPAN_ADJUSTED,
             org=self.org.name,
             job=None,
             window_start=planned.windows[0].span.start,

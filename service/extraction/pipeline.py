@@ -23,7 +23,7 @@ from service.postgres.lease import Lease
 from service.postgres.merge import Merged, ScanRecord, Staging, merge
 from service.postgres.pool import Database
 from service.postgres.windows import Ledger
-from service.telemetry import Emit
+from service.telemetry import Emit, Event
 
 RESTARTS = 2
 """How often a scan restarts from page one after its cursor expired."""
@@ -106,7 +106,7 @@ class Pipeline:
                 await attempt.staging.discard()
                 if number == RESTARTS:
                     raise
-                self._emit("window_restarted", **scan_context(scan), query_hash=query_hash, reason=str(error))
+                self._emit(Event.WINDOW_RESTARTED, **scan_context(scan), query_hash=query_hash, reason=str(error))
             except ExtractionError as error:
                 await attempt.staging.abandon()
                 raise self._client.redact_error(error) from None
@@ -189,7 +189,7 @@ class Pipeline:
                 attempt.pages += 1
                 attempt.date, attempt.date_monotonic = page.date, self._clock.monotonic()
                 attempt.entries += len(page.entries)
-                self._emit("page_read", org=query.org, page=attempt.pages, entries=len(page.entries))
+                self._emit(Event.PAGE_READ, org=query.org, page=attempt.pages, entries=len(page.entries))
                 yield normalise(page.entries, grid)
 
     def _check_query_allowed(self, scan: Scan, cycle: Cycle) -> None:
@@ -216,7 +216,7 @@ class Pipeline:
         redact = self._client.redact  # an outcome's name may contain a secret
         for window, reason, flow_id, outcome in merged.rejects:
             self._emit(
-                "entry_rejected",
+                Event.ENTRY_REJECTED,
                 **_window_context(window, record),
                 reason=reason,
                 flow_id=flow_id and redact(flow_id),
@@ -227,13 +227,13 @@ class Pipeline:
             if window in merged.missing:
                 missing = merged.missing[window]
                 names = [redact(name) for name in missing.sample]
-                self._emit("outcome_missing", **context, rows=missing.rows, outcomes=names)
+                self._emit(Event.OUTCOME_MISSING, **context, rows=missing.rows, outcomes=names)
             if window in merged.restated:
-                self._emit("outcome_restated", **context, rows=merged.restated[window])
+                self._emit(Event.OUTCOME_RESTATED, **context, rows=merged.restated[window])
             if window in merged.mismatched:
-                self._emit("percentage_mismatch", **context, rows=merged.mismatched[window])
+                self._emit(Event.PERCENTAGE_MISMATCH, **context, rows=merged.mismatched[window])
             self._emit(
-                "window_doubted" if window in merged.doubted else "window_complete",
+                Event.WINDOW_DOUBTED if window in merged.doubted else Event.WINDOW_COMPLETE,
                 **context,
                 granularity=scan.granularity.value,
                 pages=record.pages,

@@ -35,7 +35,7 @@ from service.plan import granularity, grouping
 from service.plan.grouping import OrgSettings
 from service.postgres.merge import Partitions
 from service.postgres.windows import Ledger, LedgerWindow
-from service.telemetry import Emit
+from service.telemetry import Emit, Event
 
 # Errors that one window of a scan may have caused alone.
 _OF_ONE_WINDOW = (InvalidResponseError, GranularityError, QueryTooLargeError)
@@ -168,7 +168,7 @@ class Scanner:
         except ExtractionError as error:
             overloaded = error.status == HTTPStatus.GATEWAY_TIMEOUT  # would fail each window the same way
             if len(scan.windows) > 1 and isinstance(error, _OF_ONE_WINDOW) and not overloaded:
-                self._emit("scan_split", **scan_context(scan), windows=len(scan.windows), reason=str(error))
+                self._emit(Event.SCAN_SPLIT, **scan_context(scan), windows=len(scan.windows), reason=str(error))
                 await self._ledger.interrupt(scan, str(error), ask_alone=not isinstance(error, GranularityError))
                 for window in scan.windows:
                     await self._run_or_split(self._scan([window], cycle.policy), cycle)
@@ -243,14 +243,14 @@ class Scanner:
         result.postponed += len(scan.windows)
         result.settles_in = min(result.settles_in, error.seconds)
         await self._ledger.interrupt(scan, str(error))
-        self._emit("window_postponed", **scan_context(scan), windows=len(scan.windows), reason=str(error))
+        self._emit(Event.WINDOW_POSTPONED, **scan_context(scan), windows=len(scan.windows), reason=str(error))
 
     async def _fail(self, scan: Scan, error: ExtractionError, cycle: Cycle) -> None:
         cycle.result.failed += len(scan.windows)
         reason = f"{error} ({error.hint})" if error.hint else str(error)
         for window in scan.windows:
             self._emit(
-                "window_failed",
+                Event.WINDOW_FAILED,
                 org=window.org,
                 job=window.job,
                 window_start=window.span.start,
@@ -280,7 +280,7 @@ class Scanner:
     def report_adjusted(self, window: Window, reason: str) -> None:
         """Report that a window is queried at another granularity than requested, and why."""
         self._emit(
-            "granularity_adjusted",
+            Event.GRANULARITY_ADJUSTED,
             org=window.org,
             job=window.job,
             window_start=window.span.start,

@@ -11,7 +11,7 @@ from service.postgres.lease import Lease
 from service.runtime.database import AWAY_RETRY, ensure_migrated, open_database
 from service.runtime.process import GRACE, Runtime
 from service.runtime.signals import Signals
-from service.telemetry import Emit
+from service.telemetry import Emit, Event
 
 LEASE_TIMEOUT = 30.0
 """Seconds to wait for an org that another process holds."""
@@ -60,19 +60,19 @@ async def _run_org(runtime: Runtime, config: Config, org: Org, emit: Emit, signa
                     lease = await runtime.lease(org.name)
             except TimeoutError:
                 if runtime.keeper.last_error is not None:
-                    emit("org_given_up", org=org.name, reason=runtime.keeper.last_error)
+                    emit(Event.ORG_GIVEN_UP, org=org.name, reason=runtime.keeper.last_error)
                     return False
                 reason = "another process holds this org; its windows are left to that process"
-                emit("org_locked_elsewhere", org=org.name, reason=reason)
+                emit(Event.ORG_LOCKED_ELSEWHERE, org=org.name, reason=reason)
                 return False
             try:
                 return await _hold(runtime, config, org, lease, signals)
             except (DatabaseUnavailableError, LeaseLostError) as error:
                 interrupted_at = interrupted_at or runtime.clock.monotonic()
                 if runtime.clock.monotonic() - interrupted_at >= DATABASE_PATIENCE:
-                    emit("org_given_up", org=org.name, reason=str(error))
+                    emit(Event.ORG_GIVEN_UP, org=org.name, reason=str(error))
                     return False
-                emit("org_interrupted", org=org.name, reason=str(error))
+                emit(Event.ORG_INTERRUPTED, org=org.name, reason=str(error))
                 await asyncio.sleep(AWAY_RETRY)
     finally:
         runtime.keeper.release(org.name)

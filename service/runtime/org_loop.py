@@ -16,7 +16,7 @@ from service.postgres.lease import Lease
 from service.runtime.database import AWAY_RETRY
 from service.runtime.process import Runtime
 from service.runtime.timers import Timers
-from service.telemetry import Emit
+from service.telemetry import Emit, Event
 
 ERROR_RETRY = 60.0
 """Seconds until the next try after an unexpected error."""
@@ -103,10 +103,10 @@ class JobLoop:
         except LeaseLostError:
             raise
         except DatabaseUnavailableError as error:
-            self._emit("database_unavailable", org=self._org, job=job.name, reason=str(error))
+            self._emit(Event.DATABASE_UNAVAILABLE, org=self._org, job=job.name, reason=str(error))
             self._retry_pending(AWAY_RETRY)
         except Exception:  # noqa: BLE001 - must not end the org's other loops
-            self._emit("unexpected_error", org=self._org, job=job.name, exc_info=True)
+            self._emit(Event.UNEXPECTED_ERROR, org=self._org, job=job.name, exc_info=True)
             self._retry_pending(ERROR_RETRY)
         else:
             if result.unfinished or result.doubted:
@@ -294,17 +294,17 @@ class OrgLoop:
                 await asyncio.sleep(AWAY_RETRY)
                 self._ad_hoc.set()
             except Exception:  # noqa: BLE001 - must not end the org's jobs
-                self._emit("unexpected_error", org=self.org.name, job=None, exc_info=True)
+                self._emit(Event.UNEXPECTED_ERROR, org=self.org.name, job=None, exc_info=True)
 
     def _report(self, error: Exception) -> float:
         """Report why the org's work ended; the seconds until the next try."""
         group = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
         expected, unexpected = group.split((LeaseLostError, DatabaseUnavailableError))
         if unexpected is not None:
-            self._emit("unexpected_error", org=self.org.name, job=None, exc_info=error)
+            self._emit(Event.UNEXPECTED_ERROR, org=self.org.name, job=None, exc_info=error)
             return ERROR_RETRY
         reason = str(expected.exceptions[0] if expected else error)
-        self._emit("org_interrupted", org=self.org.name, reason=reason)
+        self._emit(Event.ORG_INTERRUPTED, org=self.org.name, reason=reason)
         return AWAY_RETRY
 
     async def _back_off(self, after: float) -> None:

@@ -31,7 +31,7 @@ JOB: Job = CONFIG.jobs["daily"]
 
 
 class FakeTimers:
-    """A scheduler whose timers the test fires."""
+    """Timers that the test fires."""
 
     def __init__(self) -> None:
         self.at: dict[str, tuple[datetime, Callable[[], None]]] = {}
@@ -70,10 +70,10 @@ class FakeWorker:
 
 class Stage:
     def __init__(self) -> None:
-        self.scheduler, self.worker, self.clock = FakeTimers(), FakeWorker(), FakeClock()
+        self.timers, self.worker, self.clock = FakeTimers(), FakeWorker(), FakeClock()
         self.events: list[str] = []
         self.loop = JobLoop(
-            "acme", JOB, cast(Timers, self.scheduler), self.clock, lambda event, **_: self.events.append(event)
+            "acme", JOB, cast(Timers, self.timers), self.clock, lambda event, **_: self.events.append(event)
         )
 
 
@@ -86,7 +86,7 @@ async def running() -> AsyncIterator[Stage]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert stage.scheduler.at == {}, "an ended loop has no timers"
+    assert stage.timers.at == {}, "an ended loop has no timers"
 
 
 async def settle() -> None:
@@ -99,11 +99,11 @@ async def test_it_starts_at_once_and_again_when_the_next_window_is_due() -> None
     async with running() as stage:
         cycle = await stage.worker.next_cycle()
         assert cycle.request == CycleRequest(Scope.AUTOMATIC, ignore_off_peak=False)
-        at, _ = stage.scheduler.at["acme/daily/due"]
+        at, _ = stage.timers.at["acme/daily/due"]
         assert at == stage.clock.now().replace(hour=1) + timedelta(days=1, seconds=SLACK)
         stage.worker.results.put_nowait(CycleResult(complete=1))
         await settle()
-        assert "acme/daily/retry" not in stage.scheduler.at
+        assert "acme/daily/retry" not in stage.timers.at
 
 
 async def test_unfinished_windows_are_retried_after_retry_every() -> None:
@@ -112,7 +112,7 @@ async def test_unfinished_windows_are_retried_after_retry_every() -> None:
         await stage.worker.next_cycle()
         stage.worker.results.put_nowait(CycleResult(failed=1))
         await settle()
-        at, fire = stage.scheduler.at["acme/daily/retry"]
+        at, fire = stage.timers.at["acme/daily/retry"]
         assert at == stage.clock.now() + JOB.retry_every
         fire()
         assert (await stage.worker.next_cycle()).request.scope is Scope.OPEN
@@ -125,7 +125,7 @@ async def test_windows_requeued_after_the_off_peak_hours_keep_their_scope() -> N
         cycle.select(Scope.LOOKBACK, ())  # as the worker decides
         stage.worker.results.put_nowait(CycleResult(requeued=4))
         await settle()
-        stage.scheduler.at["acme/daily/retry"][1]()
+        stage.timers.at["acme/daily/retry"][1]()
         assert (await stage.worker.next_cycle()).request.scope is Scope.LOOKBACK
 
 
@@ -161,7 +161,7 @@ async def test_a_window_that_becomes_due_does_not_wait_for_a_backlog() -> None:
     """The running cycle starts no further scan, and the next one extracts the new window first."""
     async with running() as stage:
         cycle = await stage.worker.next_cycle()
-        _, fire = stage.scheduler.at["acme/daily/due"]
+        _, fire = stage.timers.at["acme/daily/due"]
         fire()
         assert cycle.stop.is_set()
         stage.worker.results.put_nowait(CycleResult(requeued=300))
@@ -186,7 +186,7 @@ async def test_an_unavailable_database_is_retried_soon() -> None:
         stage.worker.results.put_nowait(DatabaseUnavailableError("gone"))
         await settle()
         assert stage.events == ["database_unavailable"]
-        at, fire = stage.scheduler.at["acme/daily/retry"]
+        at, fire = stage.timers.at["acme/daily/retry"]
         assert at <= stage.clock.now() + timedelta(seconds=2)
         fire()
         assert (await stage.worker.next_cycle()).request.scope is Scope.AUTOMATIC
@@ -199,7 +199,7 @@ async def test_an_unexpected_error_ends_neither_loop_nor_daemon() -> None:
         stage.worker.results.put_nowait(ZeroDivisionError())
         await settle()
         assert stage.events == ["unexpected_error"]
-        stage.scheduler.at["acme/daily/retry"][1]()
+        stage.timers.at["acme/daily/retry"][1]()
         await stage.worker.next_cycle()
 
 
