@@ -224,7 +224,7 @@ def _print_next_steps(console: Console, page: str, dsn: str, folder: Path) -> No
     psql = shlex.quote(str(binaries.installed() / "psql"))
     for line in (
         f"Open the page:     {page}",
-        f"Show the status:   {program} status --config {folder}/flow-outcomes.yaml",
+        f"Show the status:   {program} status --config {folder}/{CONFIG_FILE}",
         f"Connect:           {dsn}",
         f"Read figures:      {psql} '{dsn}' -c 'SELECT * FROM flow_outcomes.flow_outcome LIMIT 20'",  # noqa: S608 - printed only
         "The daemon keeps running. Ctrl-C ends it and deletes everything that the demo created.",

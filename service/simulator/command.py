@@ -1,14 +1,11 @@
-"""``flow-outcomes simulate``: the simulator alone, for other programs to be tried against."""
+"""The arguments of ``flow-outcomes simulate``; imports no server, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import math
 import re
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +13,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from service.simulator.faults import FAULT_NAMES, Fault, Faults
 from service.simulator.organisation import SIMULATED_SECRET, SimulatedOrg, SimulatorConfig
-from service.simulator.server import Simulator
 
 _FAULT = re.compile(
     r"(?P<name>[a-z0-9_]+?)(?:=(?P<value>.*?))?(?:@(?P<page>\d+))?(?:x(?P<times>\d+))?(?:%(?P<chance>[\d.]+))?",
@@ -116,41 +112,6 @@ def config_of(args: argparse.Namespace) -> SimulatorConfig:
     )
     orgs = {client_id: replace(org, client_secret=secret) for client_id, secret in args.orgs}
     return SimulatorConfig(orgs=orgs, seed=args.seed, host=args.host, port=args.port)
-
-
-async def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; prints one JSON line with the address and the credentials once it listens.
-
-    Returns:
-        the exit code: 0, or 2 where the address cannot be had.
-    """
-    simulator = Simulator(config_of(args))
-    if args.now is not None:
-        simulator.set_now(args.now)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        async with simulator:
-            sys.stdout.write(json.dumps(_announcement(simulator)) + "\n")
-            sys.stdout.flush()
-            await stop.wait()
-    except OSError as error:
-        sys.stderr.write(f"--port: cannot listen on {args.host}:{args.port}: {error.strerror}\n")
-        return 2
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-    return 0
-
-
-def _announcement(simulator: Simulator) -> dict[str, object]:
-    orgs = [
-        {"client_id": client_id, "client_secret": org.settings.client_secret, "timezone": org.settings.timezone}
-        for client_id, org in simulator.orgs.items()
-    ]
-    return {"event": "simulator_started", "url": simulator.base_url, "orgs": orgs}
 
 
 def _orgs(text: str) -> Sequence[tuple[str, str]]:

@@ -501,7 +501,8 @@ async def test_the_command_serves_until_it_is_told_to_stop(number: int) -> None:
     """It says where it listens in one line of JSON, answers, and ends with 0."""
     code = (
         "import argparse, asyncio, sys\n"
-        "from service.simulator.command import add_arguments, run\n"
+        "from service.simulator.command import add_arguments\n"
+        "from service.simulator.runner import run\n"
         "parser = argparse.ArgumentParser()\n"
         "add_arguments(parser)\n"
         "sys.exit(asyncio.run(run(parser.parse_args())))\n"
