@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
     for migration in applied:
         print(f"applied {migration}")
     if not applied:
-        print("schema is up to date")
+        print("the schema is up to date")
     return 0
 
 

@@ -104,7 +104,7 @@ def database_findings(facts: Facts) -> list[Finding]:
         return [Finding("database", False, f"{version}: {facts.trouble}", "set database.dsn to another server")]
     if not facts.writable:
         fix = "set database.dsn to the primary, or list all hosts with target_session_attrs=read-write"
-        return [Finding("database", False, f"{version}, read-only: a standby, or set to read-only", fix)]
+        return [Finding("database", False, f"{version}, accepts no writes: it is a standby, or read-only", fix)]
     if facts.missing_privileges:
         missing = ", ".join(facts.missing_privileges[:PRIVILEGES_SHOWN])
         if len(facts.missing_privileges) > PRIVILEGES_SHOWN:
