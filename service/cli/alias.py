@@ -139,7 +139,7 @@ def _told(alias: Alias) -> str:
 @asynccontextmanager
 async def _opened(config: Config) -> AsyncIterator[Database]:
     async with open_database(config.database) as dsn:
-        await ensure_migrated(dsn, Reporter().emit, patience=PATIENCE)
+        await ensure_migrated(dsn, Reporter().emit, timeout=PATIENCE)
         database = Database(dsn, size=2, application_name="flow-outcomes alias")
         await database.open()
         try:

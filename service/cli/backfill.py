@@ -14,8 +14,8 @@ from service.errors import ConfigError, DatabaseUnavailableError, Fault, GivenUp
 from service.extraction import ad_hoc_windows
 from service.model import Granularity, Window
 from service.postgres.lease import Lease
-from service.postgres.windows import Ledger, ask, progress
-from service.runtime import DATABASE_PATIENCE, Runtime, ensure_migrated, open_database
+from service.postgres.windows import Ledger, request_progress, request_windows
+from service.runtime import DATABASE_TIMEOUT, Process, ensure_migrated, open_database
 from service.telemetry import Emit, Reporter
 from service.telemetry.progress_bar import ProgressBar
 
@@ -74,9 +74,9 @@ def _asked(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
 
 
 async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: ProgressBar) -> int:
-    async with open_database(config.database, long_lived=True, patience=DATABASE_PATIENCE) as dsn:
-        await ensure_migrated(dsn, emit, patience=DATABASE_PATIENCE)
-        async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
+    async with open_database(config.database, long_lived=True, timeout=DATABASE_TIMEOUT) as dsn:
+        await ensure_migrated(dsn, emit, timeout=DATABASE_TIMEOUT)
+        async with Process(dsn, config.database.pool_size, emit).running() as runtime:
             found = ad_hoc_windows(org, entry, runtime.clock.now())
             if not found.windows:
                 print(f"nothing of {entry.start} to {entry.end} has settled yet: a bucket rests for an hour")
@@ -90,13 +90,13 @@ async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Pro
             return await _here(runtime, org, entry, taking.result())
 
 
-async def _here(runtime: Runtime, org: Org, entry: AdHoc, lease: Lease) -> int:
+async def _here(runtime: Process, org: Org, entry: AdHoc, lease: Lease) -> int:
     """Extract it in this process."""
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
             windows = await worker.enqueue(entry, again=True)
             tally = await worker.run_ad_hoc(only=windows)
-            stored = (await progress(runtime.database, windows)).read
+            stored = (await request_progress(runtime.database, windows)).complete
     except (DatabaseUnavailableError, LeaseLostError, GivenUpError) as error:
         sys.stderr.write(f"flow-outcomes: {error}; what is not stored yet goes on when this is run again\n")
         return UNDONE
@@ -105,22 +105,22 @@ async def _here(runtime: Runtime, org: Org, entry: AdHoc, lease: Lease) -> int:
 
 
 async def _handed_over(
-    runtime: Runtime, org: Org, windows: list[Window], bar: ProgressBar, taking: asyncio.Task[Lease]
+    runtime: Process, org: Org, windows: list[Window], bar: ProgressBar, taking: asyncio.Task[Lease]
 ) -> int | None:
     """Ask the process that holds the org, and follow it; None once the org is ours: that one has ended."""
     settled = await Ledger(runtime.database, org.name, epoch=-1).all_settled(windows, org.flows)
-    await ask(runtime.database, windows, again=settled)
+    await request_windows(runtime.database, windows, again=settled)
     bar.say(f"{org.name} is worked by another process; it was handed the span")
     while not taking.done():
         with contextlib.suppress(DatabaseUnavailableError):
-            now = await progress(runtime.database, windows)
-            bar.at(now.read, len(windows))
-            if now.over:
+            now = await request_progress(runtime.database, windows)
+            bar.at(now.complete, len(windows))
+            if now.finished:
                 taking.cancel()
-                runtime.keeper.release(org.name)
+                runtime.release(org.name)
                 for error in now.errors:
                     sys.stderr.write(f"flow-outcomes: {error}\n")
-                print(f"{now.read} of {len(windows)} windows stored")
+                print(f"{now.complete} of {len(windows)} windows stored")
                 return DONE if now.failed == 0 else UNDONE
         await asyncio.wait({taking}, timeout=POLL)
     return None

@@ -11,7 +11,7 @@ from service.clock import SystemClock
 from service.config import Config, Org
 from service.errors import ConfigError, DatabaseUnavailableError, SchemaError
 from service.postgres.probe import Facts
-from service.runtime import Runtime, open_database, preflight
+from service.runtime import Process, open_database, preflight
 from service.runtime.preflight import Finding, Steps
 from service.telemetry import printable
 
@@ -55,11 +55,16 @@ async def _check(config: Config) -> bool:
 async def _orgs(config: Config, dsn: str, found: Facts) -> bool:
     """Whether every org could be asked, or is worked by another process; told in their order."""
     steps, clock = Steps(), SystemClock()
-    if found.trouble or not found.writable or found.missing_privileges or (found.there and found.pending):
+    if (
+        found.unsupported
+        or not found.writable
+        or found.missing_privileges
+        or (found.schema_exists and found.pending)
+    ):
         return _show([_NOT_ASKED])
-    if not found.there:
+    if not found.schema_exists:
         return await _each(config, lambda org: preflight.ask_alone(org, clock, steps))
-    async with Runtime(dsn, POOL_SIZE, steps.emit).running() as runtime:
+    async with Process(dsn, POOL_SIZE, steps.emit).running() as runtime:
         return await _each(config, lambda org: preflight.ask(runtime, org, steps))
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from service.cli.arguments import configured, declare
 from service.config import Config
 from service.errors import ConfigError, Fault
-from service.postgres.probe import looking
+from service.postgres.probe import open_connection
 from service.postgres.queries import rejects
 from service.postgres.queries.rejects import RejectedEntry
 from service.runtime import open_database
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _read(config: Config, org: str | None, limit: int) -> tuple[list[RejectedEntry], int]:
     async with (
         open_database(config.database, make=False) as dsn,
-        looking(dsn, "flow-outcomes rejected", within=PATIENCE) as connection,
+        open_connection(dsn, "flow-outcomes rejected", timeout=PATIENCE) as connection,
     ):
         return await rejects.latest(connection, org, limit), await rejects.count(connection, org)
 

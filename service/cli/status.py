@@ -16,7 +16,7 @@ from rich.text import Text
 from service.cli.arguments import configured, declare
 from service.clock import SystemClock
 from service.config import Config
-from service.postgres.probe import looking
+from service.postgres.probe import open_connection
 from service.runtime import open_database
 from service.status import Gap, OrgStatus, Status, read_status
 from service.telemetry import printable
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _read(config: Config) -> Status:
     async with (
         open_database(config.database, make=False) as dsn,
-        looking(dsn, "flow-outcomes status", within=PATIENCE) as connection,
+        open_connection(dsn, "flow-outcomes status", timeout=PATIENCE) as connection,
     ):
         return await read_status(connection, config, SystemClock().now())
 
@@ -105,8 +105,8 @@ def _held(name: str, org: OrgStatus) -> list[Text]:
     if org["breaker"] != "closed":
         until = f" until {_short(org['breaker_until'])}" if org["breaker_until"] else ""
         lines.append(Text(f"{name}: its breaker is {org['breaker']}{until}", "red"))
-    if org["held_for"]:
-        lines.append(Text(f"{name}: the API asked to wait, for {org['held_for']:.0f} s more", "yellow"))
+    if org["paused_for"]:
+        lines.append(Text(f"{name}: the API asked to wait, for {org['paused_for']:.0f} s more", "yellow"))
     return lines
 
 

@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from service.errors import ConfigError, Fault, FlowOutcomesError
-from service.postgres.queries.export import Month, Stand
+from service.postgres.queries.export import Month, OrgRevision
 
 FORMAT = 1  # of the files and the manifest; another one is written anew from the start
 MANIFEST, PENDING, LOCK = "_manifest.json", "_pending.json", "_lock"
@@ -51,7 +51,7 @@ class Manifest:
 
     export: int = 0
     taken_at: str = ""
-    orgs: dict[str, Stand] = field(default_factory=dict)
+    orgs: dict[str, OrgRevision] = field(default_factory=dict)
     partitions: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -70,7 +70,7 @@ class Manifest:
         if told["format"] != FORMAT:
             return cls(export=int(told["export"]), partitions=told["partitions"])
         orgs = {
-            org: Stand(each["revision"], each["stamped_at"] and datetime.fromisoformat(each["stamped_at"]))
+            org: OrgRevision(each["revision"], each["stamped_at"] and datetime.fromisoformat(each["stamped_at"]))
             for org, each in told["orgs"].items()
         }
         return cls(told["export"], told["taken_at"], orgs, told["partitions"])

@@ -13,7 +13,7 @@ from service.postgres import aliases
 from service.postgres.windows import requests
 from service.runtime.database import ensure_migrated, open_database
 from service.runtime.org_loop import OrgLoop
-from service.runtime.process import GRACE, Runtime
+from service.runtime.process import GRACE, Process
 from service.runtime.signals import Signals
 from service.runtime.timers import Scheduler
 from service.telemetry import Reporter, logs
@@ -53,7 +53,7 @@ class Daemon:
         self._reporter = reporter
         self.signals = signals or Signals()
         self._scheduler = Scheduler(SystemClock(), self._clock_stepped)
-        self._runtime: Runtime | None = None
+        self._runtime: Process | None = None
         self._loops: dict[str, tuple[OrgLoop, asyncio.Task[None]]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -86,11 +86,12 @@ class Daemon:
 
     async def _work(self) -> None:
         """Everything that needs the database; it waits for it as long as it takes."""
-        async with open_database(self._config.database, long_lived=True, patience=None) as dsn:
-            await ensure_migrated(dsn, self._emit, patience=None)
-            async with Runtime(dsn, self._config.database.pool_size, self._emit).running() as runtime:
+        async with open_database(self._config.database, long_lived=True, timeout=None) as dsn:
+            await ensure_migrated(dsn, self._emit, timeout=None)
+            async with Process(
+                dsn, self._config.database.pool_size, self._emit, on_org_requested=self._drain_org
+            ).running() as runtime:
                 self._runtime = runtime
-                runtime.keeper.on_asked = self._drain_org
                 try:
                     self._open()
                     self.signals.any.set()  # what was asked for before there was anybody to do it
@@ -210,12 +211,12 @@ class Daemon:
             except Exception:  # noqa: BLE001 - what nobody thought of must not end the daemon
                 self._emit("unexpected_error", org=None, job=None, exc_info=True)
 
-    async def _look_for_asked(self, runtime: Runtime) -> None:
-        for org in await requests.orgs_asked(runtime.database):
+    async def _look_for_asked(self, runtime: Process) -> None:
+        for org in await requests.requested_orgs(runtime.database):
             if org in self._loops:
                 self._loops[org][0].run_ad_hoc()
 
-    async def _look_for_aliases(self, runtime: Runtime) -> None:
+    async def _look_for_aliases(self, runtime: Process) -> None:
         for org in await aliases.stale(runtime.database):
             if org in self._loops:
                 await self._loops[org][0].apply_aliases()

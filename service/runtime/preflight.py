@@ -29,9 +29,9 @@ from service.errors import (
 from service.genesys import GenesysClient, make_client
 from service.model import Granularity, Query, Span, instant
 from service.plan import buckets
-from service.postgres.probe import Facts, inspect, looking
-from service.postgres.queries.status import NO_HOLD, holds
-from service.runtime.process import Runtime
+from service.postgres.probe import Facts, inspect, open_connection
+from service.postgres.queries.status import NO_LEASE, leases
+from service.runtime.process import Process
 
 TAKE_WITHIN = 3.0  # seconds in which an org that nobody holds is ours
 ANSWER_WITHIN = 30.0  # seconds for token and query together, the limit's spacing and retries included
@@ -88,15 +88,15 @@ async def look(dsn: str) -> Facts:
     Raises:
         DatabaseUnavailableError, SchemaError: it cannot be looked at.
     """
-    async with looking(dsn, "flow-outcomes check", within=DATABASE_WITHIN, read_only=False) as connection:
+    async with open_connection(dsn, "flow-outcomes check", timeout=DATABASE_WITHIN, read_only=False) as connection:
         return await inspect(connection)
 
 
 def of_database(found: Facts) -> list[Finding]:
     """What the database is like, for people."""
     reached = f"reachable, PostgreSQL {found.version}"
-    if found.trouble:
-        return [Finding("database", False, f"{reached}: {found.trouble}", "give another one in database.dsn")]
+    if found.unsupported:
+        return [Finding("database", False, f"{reached}: {found.unsupported}", "give another one in database.dsn")]
     if not found.writable:
         mend = "give the primary in database.dsn, or target_session_attrs=read-write with all hosts"
         return [Finding("database", False, f"{reached}, takes no writes: it is a standby, or read-only", mend)]
@@ -112,23 +112,23 @@ def of_database(found: Facts) -> list[Finding]:
 def _of_schema(found: Facts) -> Finding:
     if not found.pending:
         return Finding("schema", True, "current")
-    said = f"lacks {', '.join(found.pending)}" if found.there else "not there yet"
+    said = f"lacks {', '.join(found.pending)}" if found.schema_exists else "not there yet"
     if found.may_migrate:
         return Finding(
-            "schema", not found.there, said, "run 'flow-outcomes migrate'; the daemon's start does it too"
+            "schema", not found.schema_exists, said, "run 'flow-outcomes migrate'; the daemon's start does it too"
         )
     return Finding(
         "schema", False, f"{said}, and this role may not make it", "run 'flow-outcomes migrate' as its owner"
     )
 
 
-async def ask(runtime: Runtime, org: Org, steps: Steps) -> list[Finding]:
+async def ask(runtime: Process, org: Org, steps: Steps) -> list[Finding]:
     """Token, permission and a tiny query of one org; or who holds it."""
     try:
         async with asyncio.timeout(TAKE_WITHIN):
             lease = await runtime.lease(org.name)
     except TimeoutError:
-        runtime.keeper.release(org.name)
+        runtime.release(org.name)
         return [await _held(runtime, org)]
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
@@ -136,7 +136,7 @@ async def ask(runtime: Runtime, org: Org, steps: Steps) -> list[Finding]:
     except (DatabaseUnavailableError, LeaseLostError) as error:
         return [Finding(org.name, False, f"not asked to the end: {error}", "check again")]
     finally:
-        runtime.keeper.release(org.name)
+        runtime.release(org.name)
 
 
 async def ask_alone(org: Org, clock: Clock, steps: Steps) -> list[Finding]:
@@ -191,18 +191,18 @@ async def _first_page(client: GenesysClient, org: Org, now: datetime) -> int:
     return 0
 
 
-async def _held(runtime: Runtime, org: Org) -> Finding:
+async def _held(runtime: Process, org: Org) -> Finding:
     """Who holds the org."""
     try:
         async with runtime.database.connection(limit=DATABASE_WITHIN) as connection:
-            hold = (await holds(connection, [org.name])).get(org.name, NO_HOLD)
+            hold = (await leases(connection, [org.name])).get(org.name, NO_LEASE)
     except DatabaseUnavailableError as error:
         return Finding(org.name, False, f"not asked: {error}", "check again")
     if hold.owner is None:
         mend = "another process was just taking or leaving it: check again"
         return Finding(org.name, False, f"not asked: it could not be had within {TAKE_WITHIN:g} s", mend)
     since = "" if hold.since is None else f" since {instant(hold.since)}"
-    waits = f", held back by a 429 for {hold.held_for:.0f} s more" if hold.held_for else ""
+    waits = f", held back by a 429 for {hold.paused_for:.0f} s more" if hold.paused_for else ""
     said = f"worked by {hold.owner}{since}, its breaker {hold.breaker}{waits}; so it was not asked"
     if hold.breaker == "closed":
         return Finding(org.name, True, said)

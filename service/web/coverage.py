@@ -36,9 +36,9 @@ from service.plan import windows
 from service.plan.calendar import Step
 from service.postgres.pool import Connection
 from service.postgres.queries import dashboard as stored
-from service.postgres.queries.dashboard import DayCount, Listed, Work
+from service.postgres.queries.dashboard import DayCount, DayWindow, Stream
 from service.postgres.queries.status import snapshot
-from service.postgres.windows import work_of
+from service.postgres.windows import stream_of
 
 _TICK = timedelta(microseconds=1)
 _NOTED = {"F", "N", "L", "A", "D", "W"}
@@ -132,13 +132,13 @@ async def calendar(
         DatabaseUnavailableError, SchemaError: as the connection says.
     """
     whole = windows.days(first - timedelta(days=31), past, org.tz)
-    works = [Work(work_of(job.name), job.granularity) for job in jobs]
-    counts: dict[str, dict[date, DayCount]] = {each.work: {} for each in works}
-    singly: dict[str, dict[Span, Listed]] = {each.work: {} for each in works}
+    works = [Stream(stream_of(job.name), job.granularity) for job in jobs]
+    counts: dict[str, dict[date, DayCount]] = {each.stream: {} for each in works}
+    singly: dict[str, dict[Span, DayWindow]] = {each.stream: {} for each in works}
     groups = {job.name: grouped(job, org, whole, now) for job in jobs}
     async with snapshot(connection):
-        for each in await stored.days(connection, org.name, works, whole, org.timezone):
-            counts[each.work][each.day] = each
+        for each in await stored.day_counts(connection, org.name, works, whole, org.timezone):
+            counts[each.stream][each.day] = each
         asked_at = {
             work: {name for day in days.values() for name in day.granularities} for work, days in counts.items()
         }
@@ -146,16 +146,16 @@ async def calendar(
             connection, org.name, set().union(*asked_at.values()), whole.start.date(), past, org.timezone
         )
         for job, work in zip(jobs, works, strict=True):
-            known, owed = counts[work.work], groups[job.name]
+            known, owed = counts[work.stream], groups[job.name]
             if dates := [day for day, count in known.items() if day in owed and not _whole(owed[day], count)]:
-                rows = await stored.listed(connection, org.name, work, dates, org.timezone)
-                singly[work.work] = {row.span: row for row in rows}
+                rows = await stored.day_windows(connection, org.name, work, dates, org.timezone)
+                singly[work.stream] = {row.span: row for row in rows}
                 for day in dates:
                     del known[day]
     told: dict[str, JobDays] = {}
     for job, work in zip(jobs, works, strict=True):
-        dates_restated = set().union(*(restated[name] for name in asked_at[work.work]))
-        ledger = Ledger(counts[work.work], singly[work.work], dates_restated)
+        dates_restated = set().union(*(restated[name] for name in asked_at[work.stream]))
+        ledger = Ledger(counts[work.stream], singly[work.stream], dates_restated)
         told[job.name] = await asyncio.to_thread(_told, job, org, groups[job.name], ledger, first, past, now)
     return Calendar(
         org=org.name,
@@ -171,7 +171,7 @@ class Ledger:
     """What the ledger says of one job: days that hold just the owed windows by count, others window by window."""
 
     counts: Mapping[date, DayCount]
-    singly: Mapping[Span, Listed]
+    singly: Mapping[Span, DayWindow]
     restated: set[date]
 
 

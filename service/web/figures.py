@@ -14,9 +14,9 @@ from service.plan.calendar import Step
 from service.postgres.pool import Connection
 from service.postgres.queries import dashboard as stored
 from service.postgres.queries import series as page_figures
-from service.postgres.queries.dashboard import Restatement, WindowDetail, Work
+from service.postgres.queries.dashboard import Restatement, Stream, WindowDetail
 from service.postgres.queries.status import snapshot
-from service.postgres.windows import work_of
+from service.postgres.windows import stream_of
 from service.web.coverage import local_day
 
 MOST_WINDOWS = 60  # of a day; it has 25 hours at most
@@ -35,13 +35,15 @@ async def day(connection: Connection, org: Org, job: Job, when: date, now: datet
         DatabaseUnavailableError, SchemaError: as the connection says.
     """
     span = local_day(when, org)
-    work = Work(work_of(job.name), job.granularity)
+    work = Stream(stream_of(job.name), job.granularity)
     owed = _owed(job, org, span, now)
     whole = Span(min(span.start, owed[0].start), max(span.end, owed[-1].end)) if owed else span
     async with snapshot(connection):
-        found = await stored.windows(connection, org.name, work, span, MOST_WINDOWS)
+        found = await stored.window_details(connection, org.name, work, span, MOST_WINDOWS)
         granularities = {each.granularity for each in found}
-        count, restated = await stored.restated_within(connection, org.name, granularities, whole, MOST_RESTATED)
+        count, restated = await stored.restatements_within(
+            connection, org.name, granularities, whole, MOST_RESTATED
+        )
     listed = {each.span: _window(each, now) for each in found if each.span in owed}
     return {
         "org": org.name,
@@ -117,8 +119,8 @@ async def changes(connection: Connection, orgs: Sequence[str], most: int) -> Doc
         DatabaseUnavailableError, SchemaError: as the connection says.
     """
     async with snapshot(connection):
-        restated = await stored.restated_last(connection, orgs, most)
-        renamed = await stored.renamed_last(connection, orgs, min(most, 10))
+        restated = await stored.last_restatements(connection, orgs, most)
+        renamed = await stored.last_renames(connection, orgs, min(most, 10))
     return {
         "restated": [restatement(each) for each in restated],
         "renamed": [{**each._asdict(), "renamed_at": instant(each.renamed_at)} for each in renamed],

@@ -13,8 +13,8 @@ from service.config import Config
 from service.postgres.pool import Connection
 from service.postgres.queries import dashboard as stored
 from service.postgres.queries.dashboard import Pace
-from service.postgres.windows import AD_HOC, work_of
-from service.status import NEVER_ASKED, AdHocStatus, Gap, JobStatus, OrgStatus, Status
+from service.postgres.windows import AD_HOC, stream_of
+from service.status import NOT_REQUESTED, AdHocStatus, Gap, JobStatus, OrgStatus, Status
 from service.telemetry import Warned
 from service.web.gauges import Load
 
@@ -66,12 +66,12 @@ async def paces(connection: Connection, config: Config) -> list[Pace]:
     Raises:
         DatabaseUnavailableError, SchemaError: as the connection says.
     """
-    return await stored.pace(connection, list(config.orgs))
+    return await stored.paces(connection, list(config.orgs))
 
 
 def now(status: Status, config: Config, found: Sequence[Pace], here: LocalState) -> Document:
     """The document of ``/api/now``."""
-    speeds = {(each.org, each.work): each.windows / each.seconds for each in found}
+    speeds = {(each.org, each.stream): each.windows / each.seconds for each in found}
     orgs = {
         name: _org(name, org, config, speeds, here) for name, org in status["orgs"].items() if name in config.orgs
     }
@@ -99,7 +99,7 @@ def _org(
 ) -> Document:
     load = here.load.get(name)
     jobs = {
-        job: _work(each, speeds.get((name, work_of(job)))) | _newest(each) for job, each in org["jobs"].items()
+        job: _work(each, speeds.get((name, stream_of(job)))) | _newest(each) for job, each in org["jobs"].items()
     }
     return {
         "timezone": config.orgs[name].timezone,
@@ -107,12 +107,12 @@ def _org(
         "here": load is not None,
         "breaker": org["breaker"],
         "breaker_until": org["breaker_until"],
-        "held_for": org["held_for"],
+        "paused_for": org["paused_for"],
         "limit": config.orgs[name].requests_per_second,
         "rate": here.rates.get(name) if load is not None else None,
         "in_flight": load.in_flight if load else None,
         "waiting": load.waiting if load else None,
-        "restated_lately": org["restated_lately"],
+        "restated_last_day": org["restated_last_day"],
         "jobs": jobs,
         "ad_hoc": _work(org["ad_hoc"], speeds.get((name, AD_HOC))),
     }
@@ -133,7 +133,11 @@ def _work(work: JobStatus | AdHocStatus, speed: float | None) -> Document:
 
 
 def _newest(job: JobStatus) -> Document:
-    return {"newest_complete": job["newest_complete"], "rejected": job["rejected"], "troubled": job["troubled"]}
+    return {
+        "newest_complete": job["newest_complete"],
+        "rejected": job["rejected"],
+        "complete_with_error": job["complete_with_error"],
+    }
 
 
 def _gaps(status: Status) -> list[Document]:
@@ -151,7 +155,7 @@ def _gaps(status: Status) -> list[Document]:
 def _told(org: str, job: str | None, gaps: Sequence[Gap]) -> list[Document]:
     found: list[Document] = []
     for gap in gaps:
-        reason = gap["reason"].removeprefix(NEVER_ASKED)
+        reason = gap["reason"].removeprefix(NOT_REQUESTED)
         state = _WORDS[gap["state"]] if reason == gap["reason"] else "never asked"
         last = found[-1] if found else Document(window_end=None)
         if last["window_end"] == gap["window_start"] and (last["state"], last["reason"]) == (state, reason):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from service.clock import Clock
 from service.postgres.pool import Connection
-from service.postgres.probe import looking
+from service.postgres.probe import open_connection
 from service.web.assets import etag_of
 from service.web.status_cache import Shared
 
@@ -73,9 +73,9 @@ class ResponseCache:
         """A connection for one answer.
 
         Raises:
-            DatabaseUnavailableError, SchemaError: as ``looking``.
+            DatabaseUnavailableError, SchemaError: as ``open_connection``.
         """
-        async with self._places, looking(self._dsn(), "flow-outcomes page", within=WITHIN) as connection:
+        async with self._places, open_connection(self._dsn(), "flow-outcomes page", timeout=WITHIN) as connection:
             yield connection
 
     async def close(self) -> None:

@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 from service.clock import Clock
 from service.config import Config
 from service.errors import DatabaseUnavailableError, FlowOutcomesError
-from service.postgres.probe import looking, readiness_problem
-from service.postgres.queries.dashboard import Pace, pace
+from service.postgres.probe import open_connection, readiness_problem
+from service.postgres.queries.dashboard import Pace, paces
 from service.status import Status, read_status
 
 PATIENCE = 2.5  # seconds that who asks waits for the database
@@ -117,15 +117,17 @@ class StatusCache:
         await self._ready.close()
 
     async def _standing(self) -> Status:
-        async with looking(self.there(), "flow-outcomes web", within=STANDING_WITHIN) as connection:
+        async with open_connection(self.there(), "flow-outcomes web", timeout=STANDING_WITHIN) as connection:
             return await read_status(connection, self._config(), self._clock.now())
 
     async def _paces(self) -> list[Pace]:
-        async with looking(self.there(), "flow-outcomes web", within=STANDING_WITHIN) as connection:
-            return await pace(connection, list(self._config().orgs))
+        async with open_connection(self.there(), "flow-outcomes web", timeout=STANDING_WITHIN) as connection:
+            return await paces(connection, list(self._config().orgs))
 
     async def _look(self) -> str:
-        async with looking(self.there(), "flow-outcomes web", within=PATIENCE, read_only=False) as connection:
+        async with open_connection(
+            self.there(), "flow-outcomes web", timeout=PATIENCE, read_only=False
+        ) as connection:
             return await readiness_problem(connection) or ""
 
     def there(self) -> str:

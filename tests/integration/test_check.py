@@ -16,10 +16,10 @@ from service.errors import DatabaseUnavailableError
 from service.postgres.probe import Facts
 from service.runtime import preflight
 from service.runtime.preflight import Finding, Steps
-from service.runtime.process import Runtime
+from service.runtime.process import Process
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
 
-WELL = Facts("16.2", "", writable=True, pending=[], there=True, may_migrate=False, missing_privileges=[])
+WELL = Facts("16.2", "", writable=True, pending=[], schema_exists=True, may_migrate=False, missing_privileges=[])
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def org(simulator: Simulator | None, name: str = "acme", **changes: object) -> O
 
 async def ask(dsn: str, org: Org) -> list[Finding]:
     steps = Steps()
-    async with Runtime(dsn, 2, steps.emit).running() as runtime:
+    async with Process(dsn, 2, steps.emit).running() as runtime:
         return await preflight.ask(runtime, org, steps)
 
 
@@ -114,7 +114,7 @@ async def test_the_org_is_worked_by_another(
 ) -> None:
     """Its owner is told with its breaker, and nothing is asked."""
     monkeypatch.setattr(preflight, "TAKE_WITHIN", 0.3)
-    async with Runtime(database, 2, Steps().emit).running() as owner:
+    async with Process(database, 2, Steps().emit).running() as owner:
         await owner.lease("acme")
         found = await ask(database, org(simulator))
         assert found[0].good
@@ -138,11 +138,11 @@ async def test_the_database_looked_at(database: str, empty_database: str) -> Non
 @pytest.mark.parametrize(
     ("facts", "word"),
     [
-        (WELL._replace(trouble="PostgreSQL 14 or newer is needed"), "14"),
+        (WELL._replace(unsupported="PostgreSQL 14 or newer is needed"), "14"),
         (WELL._replace(writable=False), "standby"),
         (WELL._replace(missing_privileges=["INSERT on figure"]), "INSERT on figure"),
         (WELL._replace(pending=["0004_create_views"], may_migrate=True), "0004_create_views"),
-        (WELL._replace(pending=["0001_create_ledger"], there=False), "may not"),
+        (WELL._replace(pending=["0001_create_ledger"], schema_exists=False), "may not"),
     ],
 )
 def test_the_database_in_trouble(facts: Facts, word: str) -> None:
@@ -193,10 +193,11 @@ async def test_settings_that_do_not_arrive(database: str, monkeypatch: pytest.Mo
     monkeypatch.setattr("service.postgres.session.conninfo", lambda dsn, *_, **__: dsn)
     with pytest.raises(DatabaseUnavailableError, match="this is a pooler"):
         await preflight.look(database)
-    runtime = Runtime(database, 2, lambda _, **__: None)
+    runtime = Process(database, 2, lambda _, **__: None)
     async with runtime.running():
-        runtime.keeper.acquire("acme")
-        while runtime.keeper.last_error is None:  # noqa: ASYNC110 - it has no event of its own
+        acquiring = asyncio.create_task(runtime.lease("acme"))
+        while runtime.lease_error is None:  # noqa: ASYNC110 - it has no event of its own
             await asyncio.sleep(0.01)
-    assert "this is a pooler" in runtime.keeper.last_error
-    assert runtime.keeper.held == {}
+        acquiring.cancel()
+    assert "this is a pooler" in runtime.lease_error
+    assert runtime.held == frozenset()

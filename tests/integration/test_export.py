@@ -222,7 +222,7 @@ async def test_a_folder_of_something_else(place: ExportHarness) -> None:
 
 async def test_memory_stays_flat(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A month comes in parts, whatever its size, and the parts make the whole."""
-    monkeypatch.setattr(reading, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(reading, "ROWS_PER_FETCH", 7)
     parts: list[int] = []
     batch = Parquet._batch
 
