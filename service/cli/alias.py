@@ -103,7 +103,7 @@ def _describe(alias: Alias) -> str:
 @asynccontextmanager
 async def _database(config: Config) -> AsyncIterator[Database]:
     async with open_database(config.database) as dsn:
-        await ensure_migrated(dsn, Reporter().emit, patience=DATABASE_TIMEOUT)
+        await ensure_migrated(dsn, Reporter().emit, timeout=DATABASE_TIMEOUT)
         database = Database(dsn, size=2, application_name="flow-outcomes alias")
         await database.open()
         try:

@@ -13,8 +13,8 @@ from service.errors import ConfigError, DatabaseUnavailableError, Fault, GivenUp
 from service.extraction import ad_hoc_windows
 from service.model import Window
 from service.postgres.lease import Lease
-from service.postgres.windows import Ledger, ask, progress
-from service.runtime import DATABASE_PATIENCE, Runtime, ensure_migrated, open_database
+from service.postgres.windows import Ledger, request_progress, request_windows
+from service.runtime import DATABASE_TIMEOUT, Process, ensure_migrated, open_database
 from service.telemetry import Emit, Reporter, counted
 from service.telemetry.progress_bar import ProgressBar
 
@@ -60,9 +60,9 @@ def _span(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
 
 
 async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: ProgressBar) -> ExitCode:
-    async with open_database(config.database, long_lived=True, patience=DATABASE_PATIENCE) as dsn:
-        await ensure_migrated(dsn, emit, patience=DATABASE_PATIENCE)
-        async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
+    async with open_database(config.database, long_lived=True, timeout=DATABASE_TIMEOUT) as dsn:
+        await ensure_migrated(dsn, emit, timeout=DATABASE_TIMEOUT)
+        async with Process(dsn, config.database.pool_size, emit).running() as runtime:
             found = ad_hoc_windows(org, entry, runtime.clock.now())
             if not found.windows:
                 print(
@@ -79,12 +79,12 @@ async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Pro
             return await _extract_here(runtime, org, entry, acquiring.result())
 
 
-async def _extract_here(runtime: Runtime, org: Org, entry: AdHoc, lease: Lease) -> ExitCode:
+async def _extract_here(runtime: Process, org: Org, entry: AdHoc, lease: Lease) -> ExitCode:
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
             windows = await worker.enqueue(entry, again=True)
             result = await worker.run_ad_hoc(only=windows)
-            stored = (await progress(runtime.database, windows)).read
+            stored = (await request_progress(runtime.database, windows)).complete
     except (DatabaseUnavailableError, LeaseLostError, GivenUpError) as error:
         sys.stderr.write(f"flow-outcomes: {error}; run the command again to extract the remaining windows\n")
         return ExitCode.INCOMPLETE
@@ -93,7 +93,7 @@ async def _extract_here(runtime: Runtime, org: Org, entry: AdHoc, lease: Lease) 
 
 
 async def _hand_over(
-    runtime: Runtime, org: Org, windows: list[Window], bar: ProgressBar, acquiring: asyncio.Task[Lease]
+    runtime: Process, org: Org, windows: list[Window], bar: ProgressBar, acquiring: asyncio.Task[Lease]
 ) -> ExitCode | None:
     """Hand the windows to the process that holds the org, and follow them.
 
@@ -101,18 +101,18 @@ async def _hand_over(
         the exit code, or None once this process holds the org because the other one has ended.
     """
     settled = await Ledger(runtime.database, org.name, epoch=-1).all_settled(windows, org.flows)
-    await ask(runtime.database, windows, again=settled)
+    await request_windows(runtime.database, windows, again=settled)
     bar.print(f"{org.name} is held by another process, which now extracts the span")
     while not acquiring.done():
         with contextlib.suppress(DatabaseUnavailableError):
-            now = await progress(runtime.database, windows)
-            bar.set_progress(now.read, len(windows))
-            if now.over:
+            now = await request_progress(runtime.database, windows)
+            bar.set_progress(now.complete, len(windows))
+            if now.finished:
                 acquiring.cancel()
-                runtime.keeper.release(org.name)
+                runtime.release(org.name)
                 for error in now.errors:
                     sys.stderr.write(f"flow-outcomes: {error}\n")
-                _print_result(now.read, len(windows))
+                _print_result(now.complete, len(windows))
                 return ExitCode.DONE if now.failed == 0 else ExitCode.INCOMPLETE
         await asyncio.wait({acquiring}, timeout=POLL_INTERVAL)
     return None

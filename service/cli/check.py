@@ -11,7 +11,7 @@ from service.clock import SystemClock
 from service.config import Config, Org
 from service.errors import ConfigError, DatabaseUnavailableError, SchemaError
 from service.postgres.probe import Facts
-from service.runtime import Runtime, open_database, preflight
+from service.runtime import Process, open_database, preflight
 from service.runtime.preflight import Finding, TokenRecorder
 from service.telemetry import counted, printable
 
@@ -50,11 +50,16 @@ async def _check(config: Config) -> bool:
 async def _check_orgs(config: Config, dsn: str, facts: Facts) -> bool:
     """Check every org and print the findings in the configuration's order."""
     tokens, clock = TokenRecorder(), SystemClock()
-    if facts.trouble or not facts.writable or facts.missing_privileges or (facts.there and facts.pending):
+    if (
+        facts.unsupported
+        or not facts.writable
+        or facts.missing_privileges
+        or (facts.schema_exists and facts.pending)
+    ):
         return _print([_ORGS_NOT_CHECKED])
-    if not facts.there:
+    if not facts.schema_exists:
         return await _check_each(config, lambda org: preflight.check_org_without_lease(org, clock, tokens))
-    async with Runtime(dsn, POOL_SIZE, tokens.emit).running() as runtime:
+    async with Process(dsn, POOL_SIZE, tokens.emit).running() as runtime:
         return await _check_each(config, lambda org: preflight.check_org(runtime, org, tokens))
 
 

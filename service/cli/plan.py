@@ -16,8 +16,8 @@ from service.clock import SystemClock
 from service.config import Config
 from service.errors import DatabaseUnavailableError, SchemaError
 from service.postgres.pool import Database
-from service.postgres.probe import looking
-from service.postgres.queries.status import readable
+from service.postgres.probe import open_connection
+from service.postgres.queries.status import check_readable
 from service.runtime import open_database
 from service.status import JobPlan, Plan, dry_run
 from service.telemetry import counted, printable
@@ -42,8 +42,8 @@ async def _read(config: Config) -> Plan:
     now = SystemClock().now()
     try:
         async with open_database(config.database, make=False) as dsn:
-            async with looking(dsn, NAME, within=DATABASE_TIMEOUT) as connection:
-                await readable(connection)
+            async with open_connection(dsn, NAME, timeout=DATABASE_TIMEOUT) as connection:
+                await check_readable(connection)
             database = Database(dsn, size=POOL_SIZE, application_name=NAME, read_only=True)
             await database.open()
             try:

@@ -15,7 +15,7 @@ from service.cli import configuration
 from service.cli.tables import console
 from service.config import Config
 from service.errors import ConfigError
-from service.postgres.probe import looking
+from service.postgres.probe import open_connection
 from service.postgres.queries import rejects
 from service.postgres.queries.rejects import RejectedEntry
 from service.runtime import open_database
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _read(config: Config, org: str | None, limit: int) -> tuple[list[RejectedEntry], int]:
     async with (
         open_database(config.database, make=False) as dsn,
-        looking(dsn, "flow-outcomes rejected", within=DATABASE_TIMEOUT) as connection,
+        open_connection(dsn, "flow-outcomes rejected", timeout=DATABASE_TIMEOUT) as connection,
     ):
         return await rejects.latest(connection, org, limit), await rejects.count(connection, org)
 

@@ -16,7 +16,7 @@ from service.cli import configuration
 from service.cli.tables import console, short_instant
 from service.clock import SystemClock
 from service.config import Config
-from service.postgres.probe import looking
+from service.postgres.probe import open_connection
 from service.runtime import open_database
 from service.status import Gap, OrgStatus, Status, Windows, read_status
 from service.telemetry import counted, printable
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _read(config: Config) -> Status:
     async with (
         open_database(config.database, make=False) as dsn,
-        looking(dsn, "flow-outcomes status", within=DATABASE_TIMEOUT) as connection,
+        open_connection(dsn, "flow-outcomes status", timeout=DATABASE_TIMEOUT) as connection,
     ):
         return await read_status(connection, config, SystemClock().now())
 
@@ -82,8 +82,8 @@ def _blockers(name: str, org: OrgStatus) -> list[Text]:
     if org["breaker"] != "closed":
         until = f" until {short_instant(org['breaker_until'])}" if org["breaker_until"] else ""
         lines.append(Text(f"{name}: circuit breaker is {org['breaker']}{until}", "red"))
-    if org["held_for"]:
-        lines.append(Text(f"{name}: rate-limited by the API for {org['held_for']:.0f} s more", "yellow"))
+    if org["paused_for"]:
+        lines.append(Text(f"{name}: rate-limited by the API for {org['paused_for']:.0f} s more", "yellow"))
     return lines
 
 

@@ -47,7 +47,7 @@ async def export(dsn: str, root: Path, *, since_last: bool) -> Exported:
     with ExportFolder(root).opened() as folder:
         before = folder.manifest
         async with snapshot(dsn) as figures:
-            after = Manifest(before.export + 1, instant(await figures.taken_at()), await figures.stands())
+            after = Manifest(before.export + 1, instant(await figures.taken_at()), await figures.revisions())
             since = await _since(figures, before if since_last else Manifest(), after)
             written: dict[str, int] = {}
             for org, revision in since.items():

@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from service.errors import ConfigError, Fault, FlowOutcomesError
-from service.postgres.queries.export import Month, Stand
+from service.postgres.queries.export import Month, OrgRevision
 
 FORMAT = 1
 """Format of the files and the manifest; a folder with another format is rewritten completely."""
@@ -52,7 +52,7 @@ class Manifest:
 
     export: int = 0
     taken_at: str = ""
-    orgs: dict[str, Stand] = field(default_factory=dict)
+    orgs: dict[str, OrgRevision] = field(default_factory=dict)
     partitions: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -71,7 +71,7 @@ class Manifest:
         if document["format"] != FORMAT:
             return cls(export=int(document["export"]), partitions=document["partitions"])
         orgs = {
-            org: Stand(each["revision"], each["stamped_at"] and datetime.fromisoformat(each["stamped_at"]))
+            org: OrgRevision(each["revision"], each["stamped_at"] and datetime.fromisoformat(each["stamped_at"]))
             for org, each in document["orgs"].items()
         }
         return cls(document["export"], document["taken_at"], orgs, document["partitions"])

@@ -8,7 +8,7 @@ from datetime import datetime
 from service.config import Job, Org
 from service.model import Span, Window
 from service.plan import granularity, selection, windows
-from service.postgres.windows import LedgerWindow, work_of
+from service.postgres.windows import LedgerWindow, stream_of
 
 
 def due_spans(org: Org, job: Job, now: datetime) -> list[Span]:
@@ -20,7 +20,7 @@ def due_window(org: Org, job: Job, span: Span) -> Window:
     """The window of a due span, as it is entered in the ledger."""
     return Window(
         org.name,
-        work_of(job.name),
+        stream_of(job.name),
         job.name,
         span,
         job.granularity,

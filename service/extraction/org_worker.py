@@ -21,7 +21,7 @@ from service.plan import selection
 from service.postgres.lease import Lease
 from service.postgres.merge import Partitions
 from service.postgres.pool import Database
-from service.postgres.windows import AD_HOC, Ledger, LedgerWindow, ask, work_of
+from service.postgres.windows import AD_HOC, Ledger, LedgerWindow, request_windows, stream_of
 from service.telemetry import Emit, Event
 
 
@@ -157,7 +157,7 @@ class OrgWorker:
         Raises:
             DatabaseUnavailableError: the database is unavailable.
         """
-        if entry.name and not again and await self._ledger.entry_known(entry.name, entry.content_hash):
+        if entry.name and not again and await self._ledger.has_entry(entry.name, entry.content_hash):
             return []
         planned = ad_hoc_windows(self.org, entry, self._clock.now())
         if not planned.windows:
@@ -169,9 +169,9 @@ class OrgWorker:
                 self._scanner.report_adjusted(window, "the span is too wide for the requested granularity")
         # where all windows are settled, a second request means a new extraction; otherwise it continues the first
         settled = await self._ledger.all_settled(planned.windows, self.org.flows)
-        await ask(self._database, planned.windows, again=settled)
+        await request_windows(self._database, planned.windows, again=settled)
         if entry.name:
-            await self._ledger.enter(entry.name, entry.content_hash)
+            await self._ledger.note_entry(entry.name, entry.content_hash)
         return list(planned.windows)
 
     async def _run(self, windows: Sequence[LedgerWindow], job: Job | None, cycle: Cycle) -> CycleResult:
@@ -182,7 +182,7 @@ class OrgWorker:
             await self._names.refresh()
             await self._scanner.run(windows, cycle)
             if job is not None:  # ad hoc windows are reopened at the start of their cycle alone
-                await self._reopen(work_of(job.name), job.delay)
+                await self._reopen(stream_of(job.name), job.delay)
         finally:
             self._emit(
                 Event.CYCLE_FINISHED,
@@ -201,14 +201,14 @@ class OrgWorker:
         Raises:
             LeaseLostError: the ledger accepted no entry, because another process holds the org.
         """
-        await self._reopen(work_of(job.name), job.delay)
+        await self._reopen(stream_of(job.name), job.delay)
         spans = due_spans(self.org, job, self._clock.now())
         known = await self._known(job)
         new = [due_window(self.org, job, span) for span in spans if span not in known]
         due = set(spans)
         gone = [each.window for span, each in known.items() if span not in due and each.state != "complete"]
         if gone:
-            await self._ledger.forget(gone)
+            await self._ledger.delete(gone)
         if new:
             await self._ledger.enqueue(new)
             if job.granularity not in ("auto", new[0].granularity):
@@ -235,12 +235,12 @@ class OrgWorker:
             return scope
         if newest is None:
             return Scope.OPEN
-        if not newest.complete or await self._ledger.completed_after(work_of(job.name), self._clock.now()):
+        if not newest.complete or await self._ledger.has_completed_after(stream_of(job.name), self._clock.now()):
             return Scope.LOOKBACK
         return Scope.OPEN
 
     async def _known(self, job: Job) -> dict[Span, LedgerWindow]:
-        return known_windows(job, await self._ledger.windows(work_of(job.name)))
+        return known_windows(job, await self._ledger.windows(stream_of(job.name)))
 
     async def _reopen(self, work: str, delay: timedelta) -> None:
         """Reopen the windows that were completed too early by a wrong clock, as far as the clocks show it."""
@@ -265,9 +265,9 @@ class OrgWorker:
             if each.state == "complete" or is_aligned(self.org, each.window):
                 continue
             planned = realigned(self.org, each.window, self._clock.now())
-            await self._ledger.forget([each.window])
+            await self._ledger.delete([each.window])
             if planned.windows:
-                await ask(self._database, planned.windows, again=False)
+                await request_windows(self._database, planned.windows, again=False)
                 self._report_moved(planned, each.window.span.start, each.window.span.end)
 
     def _report_moved(self, planned: AdHocWindows, requested_from: date, requested_to: date) -> None:

@@ -204,12 +204,12 @@ class Pipeline:
 
     async def _store_hint(self, query: Query, halves: tuple[Query, Query]) -> None:
         hint = split_hint(query, halves)
-        await self._ledger.cut(self._client.dialect.query_hash(query), hint)
+        await self._ledger.note_split(self._client.dialect.query_hash(query), hint)
         (await self._hints()).append(hint)
 
     async def _hints(self) -> list[SplitHint]:
         if self._split_hints is None:
-            self._split_hints = await self._ledger.cuts()
+            self._split_hints = await self._ledger.split_hints()
         return self._split_hints
 
     def _report(self, scan: Scan, record: ScanRecord, merged: Merged) -> None:

@@ -97,7 +97,7 @@ class Scanner:
         Raises:
             DatabaseUnavailableError, LeaseLostError, GivenUpError: windows that were not stored stay due.
         """
-        isolated = [each.window.span for each in windows if each.ask_alone]
+        isolated = [each.window.span for each in windows if each.isolated]
         waiting, timezone = [each.window for each in windows], self.org.timezone
         while waiting:
             if self.org.timezone != timezone:  # changed by a reload: the windows' edges are no longer bucket edges
@@ -169,7 +169,7 @@ class Scanner:
             overloaded = error.status == HTTPStatus.GATEWAY_TIMEOUT  # would fail each window the same way
             if len(scan.windows) > 1 and isinstance(error, _OF_ONE_WINDOW) and not overloaded:
                 self._emit(Event.SCAN_SPLIT, **scan_context(scan), windows=len(scan.windows), reason=str(error))
-                await self._ledger.interrupt(scan, str(error), ask_alone=not isinstance(error, GranularityError))
+                await self._ledger.requeue(scan, str(error), isolate=not isinstance(error, GranularityError))
                 for window in scan.windows:
                     await self._run_or_split(self._scan([window], cycle.policy), cycle)
                 return
@@ -228,21 +228,21 @@ class Scanner:
             raise GivenUpError(str(error)) from error
         if isinstance(error, RateLimitedError):
             raise error
-        await self._ledger.interrupt(scan, str(error))
+        await self._ledger.requeue(scan, str(error))
         await self.admission.pause(error.retry_after)
 
     async def _requeue(self, scan: Scan) -> None:
         """Mark a stopped scan's windows as pending; if that fails, the next owner's start does."""
         with contextlib.suppress(DatabaseUnavailableError, TimeoutError):
             async with asyncio.timeout(1):
-                await self._ledger.interrupt(scan)
+                await self._ledger.requeue(scan)
 
     async def _postpone(self, scan: Scan, error: NotSettledError, cycle: Cycle) -> None:
         """Leave windows due that have not settled by the clock that decides."""
         result = cycle.result
         result.postponed += len(scan.windows)
         result.settles_in = min(result.settles_in, error.seconds)
-        await self._ledger.interrupt(scan, str(error))
+        await self._ledger.requeue(scan, str(error))
         self._emit(Event.WINDOW_POSTPONED, **scan_context(scan), windows=len(scan.windows), reason=str(error))
 
     async def _fail(self, scan: Scan, error: ExtractionError, cycle: Cycle) -> None:
@@ -262,7 +262,7 @@ class Scanner:
                 context_id=error.context_id,
             )
         timed_out = isinstance(error, QueryTimeoutError) and len(scan.windows) > 1
-        await self._ledger.fail(scan, reason, ask_alone=timed_out)
+        await self._ledger.fail(scan, reason, isolate=timed_out)
 
     def _coarser(self, window: Window, policy: CyclePolicy) -> Window | None:
         """The window one step coarser; None where it was coarsened before or the policy allows no coarser one."""

@@ -16,7 +16,7 @@ from service.errors import (
     RateLimitedError,
     ServerError,
 )
-from service.telemetry import Emit
+from service.telemetry import Emit, Event
 
 OPEN_MAX = timedelta(minutes=10)
 _DOUBLINGS_MAX = 20
@@ -111,7 +111,7 @@ class Breaker:
         self.check()
         if self._state == "open":
             self._state = "half-open"
-            self._emit("circuit_half_open")
+            self._emit(Event.CIRCUIT_HALF_OPEN)
             self._on_state_change("half-open", None)
         self._probe_in_flight = self._state == "half-open"
         generation = self._generation
@@ -154,7 +154,7 @@ class Breaker:
         self._times_opened = min(self._times_opened + 1, _DOUBLINGS_MAX)
         self._probe_at = self._clock.monotonic() + seconds
         self._enter("open")
-        self._emit("circuit_opened", failures=self._failures_in_a_row, open_for=seconds, reason=reason)
+        self._emit(Event.CIRCUIT_OPENED, failures=self._failures_in_a_row, open_for=seconds, reason=reason)
         self._on_state_change("open", seconds)
 
     def _count_success(self, generation: int) -> None:
@@ -164,7 +164,7 @@ class Breaker:
         if self._state == "half-open":
             self._times_opened = 0
             self._enter("closed")
-            self._emit("circuit_closed")
+            self._emit(Event.CIRCUIT_CLOSED)
             self._on_state_change("closed", None)
 
     def _enter(self, state: BreakerState) -> None:

@@ -21,7 +21,7 @@ from service.genesys.retry import Retries
 from service.genesys.server_clock import ServerClock
 from service.genesys.transport import HttpRequest, Transport
 from service.model import Page, Query
-from service.telemetry import Emit
+from service.telemetry import Emit, Event
 
 _MESSAGE_MAX = 1000
 """Characters of an error's message; the server's text in it has a bound of its own."""
@@ -236,7 +236,7 @@ class GenesysClient:
         began = self._clock.monotonic()
         permit = await self.limiter.acquire()
         try:
-            self._emit("request_waited", seconds=self._clock.monotonic() - began)
+            self._emit(Event.REQUEST_WAITED, seconds=self._clock.monotonic() - began)
             self._lease_check()
             check_allowed()
             policy, breaker = request.policy, self.breaker
@@ -247,13 +247,13 @@ class GenesysClient:
         except RateLimitedError as error:
             self.limiter.pause(error.retry_after)
             self._on_pause(error.retry_after)
-            self._emit("rate_limited", retry_after=error.retry_after)
+            self._emit(Event.RATE_LIMITED, retry_after=error.retry_after)
             raise
         finally:
             permit.cancel()
 
     async def _send(self, request: HttpRequest, permit: Permit) -> Response:
-        self._emit("request_sent")
+        self._emit(Event.REQUEST_SENT)
         began = self._clock.monotonic()
         status: int | str = "cancelled"
         try:
@@ -269,4 +269,4 @@ class GenesysClient:
         else:
             return response
         finally:
-            self._emit("request_finished", status=status, seconds=self._clock.monotonic() - began)
+            self._emit(Event.REQUEST_FINISHED, status=status, seconds=self._clock.monotonic() - began)

@@ -18,7 +18,7 @@ from service.genesys.dialect import Response
 from service.genesys.error_mapping import EndpointPolicy
 from service.genesys.redaction import Redactor, basic
 from service.genesys.transport import HttpRequest
-from service.telemetry import Emit
+from service.telemetry import Emit, Event
 
 LIFETIME_DEFAULT = 300.0
 """Seconds that a token lasts where ``expires_in`` is invalid: the shortest that Genesys Cloud allows."""
@@ -141,7 +141,7 @@ class TokenSource:
         self._redactor.add_token(token)
         margin = min(max(lifetime * _MARGIN_SHARE, _MARGIN_MIN), _MARGIN_MAX, lifetime / 2)
         self._token, self._renew_at = token, self._clock.monotonic() + lifetime - margin
-        self._emit("token_renewed", expires_in=lifetime)
+        self._emit(Event.TOKEN_RENEWED, expires_in=lifetime)
         return token
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from service.genesys.limiter import OrgLimiter
-from service.telemetry import Emit
+from service.telemetry import Emit, Event
 
 ALLOWED, COUNT, RESET = "inin-ratelimit-allowed", "inin-ratelimit-count", "inin-ratelimit-reset"
 ALLOWED_MAX = 60_000
@@ -58,7 +58,7 @@ class RateLimitHeaders:
         rate = allowed / _MINUTE
         if limiter.requests_per_second != rate:
             self._emit(
-                "rate_limit_changed", requests_per_second=round(rate, 3), before=limiter.requests_per_second
+                Event.RATE_LIMIT_CHANGED, requests_per_second=round(rate, 3), before=limiter.requests_per_second
             )
             limiter.requests_per_second = rate
         count, reset = _whole_number(headers.get(COUNT), 0), _whole_number(headers.get(RESET), 0, RESET_MAX)
@@ -68,7 +68,7 @@ class RateLimitHeaders:
         if wait > limiter.pause_left:
             limiter.pause(wait)
             self._on_pause(wait)
-            self._emit("rate_limit_exhausted", allowed=allowed, count=count, reset=reset)
+            self._emit(Event.RATE_LIMIT_EXHAUSTED, allowed=allowed, count=count, reset=reset)
 
 
 def _whole_number(text: str | None, least: int, most: int = 10**_DIGITS_MAX) -> int | None:

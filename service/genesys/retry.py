@@ -12,7 +12,7 @@ import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
 from service.errors import ConnectionFailedError, RateLimitedError, ServerError
-from service.telemetry import Emit
+from service.telemetry import Emit, Event
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Retries:
         self._may_retry = may_retry
         self._budget = RetryBudget()
 
-    async def run(self, send: Callable[[], Awaitable[T]], *, once: bool = False, **context: object) -> T:
+    async def run(self, send: Callable[[], Awaitable[T]], *, once: bool = False, **context: str) -> T:
         """The result of ``send``, after its retries.
 
         Args:
@@ -110,5 +110,5 @@ class _Backoff:
             return False
         base = min(_FIRST_DELAY * 2.0 ** (self._attempts - 1), _DELAY_MAX)
         delay = base * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-        self._emit("retry_scheduled", delay=round(delay, 3), reason=str(error), attempt=self._attempts + 1)
+        self._emit(Event.RETRY_SCHEDULED, delay=round(delay, 3), reason=str(error), attempt=self._attempts + 1)
         return delay

@@ -1,17 +1,17 @@
-"""SQL lives here alone.
+"""PostgreSQL: the only room with SQL.
 
 ::
 
-    pool       connections, and one place where a driver's error becomes ours
+    pool       the connection pool, and the driver's errors as the program's
     session    the settings of every session
-    migrate    the schema up and down
-    probe      a connection outside the pool, for those who only read
-    aliases    the table of aliases
+    migrate    schema migrations
+    probe      a single connection outside the pool, and checks on it
+    aliases    the mapping table
     names      names of flows and outcomes
     revision   the time stamp of a merge
     lease/     which process works an org
-    windows/   the ledger of windows, and ad hoc requests
+    windows/   the ledger of windows, and requested ad hoc windows
     merge/     one scan into the tables
-    queries/   reads
-    embedded/  a PostgreSQL of our own
+    queries/   queries that only read
+    embedded/  the embedded PostgreSQL
 """

@@ -1,4 +1,4 @@
-"""Connections: a pool that gives up waiting, and one place where a driver's error becomes ours."""
+"""The connection pool, and the one place that turns a driver's error into one of the program's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import contextlib
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, Self
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.rows import kwargs_row, scalar_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from service.errors import DatabaseUnavailableError
@@ -20,203 +21,216 @@ from service.postgres import session
 from service.postgres.session import STATEMENT_TIMEOUT
 from service.telemetry import REDACTED, redacted
 
+T = TypeVar("T")
+Parameters = Mapping[str, Any] | Sequence[Any]
 
-class Connection(AsyncConnection[tuple[Any, ...]]):
-    """A connection whose settings hold, and that is broken off where a wait on it is cancelled.
-
-    The driver would ask the server, over a second connection, to cancel the statement, and then wait for the
-    answer on the first: on a dead network ten seconds, and who cancels wants none.
-    """
-
-    @classmethod
-    async def connect(cls, conninfo: str = "", **how: Any) -> Self:  # noqa: ANN401 - the driver's own
-        """Connect as the driver does, to the host that served last, and give the session its ``settings``.
-
-        Raises:
-            OperationalError: it cannot be reached; or the session cannot have its settings.
-        """
-        settings: Mapping[str, str] = how.pop("settings", session.NONE)
-        connection = await super().connect(session.served_first(conninfo), **how)
-        try:
-            with hung_up_after(connection, CHECK_TIMEOUT):
-                await session.begin_async(connection, settings)
-        except BaseException:
-            await connection.close()
-            raise
-        session.note_served(conninfo, connection.info)
-        return connection
-
-    async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ARG002, ASYNC109 - the driver's own
-        """Break it off."""
-        abort(self)
-
-
-# Seconds. A query on a dead network hangs without the server's limit, the socket's and the client's own.
-CHECK_TIMEOUT = 3  # for a connection that was idle, before it is handed out
-PATIENCE = 10  # for a connection, where all of them are in use
-RECONNECT = 3  # a pool's pauses grow: rather have it begin anew, to be there soon after the server is
+# Seconds. On a dead network a query hangs without a limit of the server's, the socket's and the client's.
+_CHECK_TIMEOUT = 3  # for the check of an idle connection before it is used
+CONNECTION_TIMEOUT = 10  # for a free connection
+RECONNECT_TIMEOUT = 3  # the pool's pauses grow: a new attempt starts over, soon after the server's return
 MERGE_TIMEOUT = 900
 
-# How libpq quotes what it refuses: it may be a part of a password that was not escaped.
+# The value that libpq quotes in an error: it may be a part of a password that was not escaped.
 _INVALID = re.compile(r'(invalid (?:integer value|port number:|"?\w+"? value:) )".*?"(?=\s|$)')
 
-# The server is there but cannot be used now: the wait is for it to come back, the fault is no window's.
-_AWAY = (
+# The database cannot be used for now: the operation is retried, and no window has failed.
+_UNAVAILABLE = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,  # a demoted primary
-    psycopg.errors.IdleInTransactionSessionTimeout,  # this process stood still in the middle of it
+    psycopg.errors.IdleInTransactionSessionTimeout,  # this process was suspended within a transaction
     PoolTimeout,
     TimeoutError,
 )
 
 
-class Database:
-    """Connections to the one database, each transaction with an end.
+class Connection(AsyncConnection[tuple[Any, ...]]):
+    """A connection with the session's settings, which is aborted where a wait on it is cancelled.
 
-    Half of them are the merges' own: however many orgs merge, short statements get theirs meanwhile; and while one
-    merge follows the other, it finds the tables that an earlier one made in its session.
+    The driver would send a cancel request over a second connection and wait for the answer on the first. On a
+    dead network that takes ten seconds.
+    """
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        """Connect, trying first the host that last accepted a connection, and apply ``settings``.
+
+        Raises:
+            OperationalError: the server is unreachable, or a setting cannot be set.
+        """
+        settings: Mapping[str, str] = kwargs.pop("settings", {})
+        connection = await super().connect(session.prefer_last_host(conninfo), **kwargs)
+        try:
+            with abort_after(connection, _CHECK_TIMEOUT):
+                await session.configure_async(connection, settings)
+        except BaseException:
+            await connection.close()
+            raise
+        session.remember_host(conninfo, connection.info)
+        return connection
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ARG002 - the driver's signature
+        """Abort the connection instead of cancelling its statement."""
+        abort(self)
+
+    async def fetch_all(self, row: Callable[..., T], statement: str, values: Parameters | None = None) -> list[T]:
+        """Every row, as ``row(**columns)``."""
+        async with self.cursor(row_factory=kwargs_row(row)) as cursor:
+            await cursor.execute(statement, values)
+            return await cursor.fetchall()
+
+    async def fetch_values(self, statement: str, values: Parameters | None = None) -> list[Any]:
+        """The first column of every row."""
+        async with self.cursor(row_factory=scalar_row) as cursor:
+            await cursor.execute(statement, values)
+            return await cursor.fetchall()
+
+    async def fetch_value(self, statement: str, values: Parameters | None = None) -> Any:
+        """The first column of the first row; None where there is no row."""
+        return next(iter(await self.fetch_values(statement, values)), None)
+
+
+class Database:
+    """The pool of connections to the database; each transaction has a time limit.
+
+    Half of the connections are for merges, so that short statements get one however many orgs merge. While merges
+    follow one another, each finds the temporary tables that an earlier one made in its session.
 
     Args:
-        dsn: any form that libpq takes.
-        size: connections at most; the merges' are not counted where it is one.
-        application_name: what the server calls this process; by it a process that stands still is cut off.
-        read_only: nothing is written, so that a standby will do.
+        dsn: any form that libpq accepts.
+        size: the maximum number of connections; with 1, merges have one of their own in addition.
+        application_name: this process's name in ``pg_stat_activity``, by which a takeover ends its backends.
+        read_only: nothing is written, so a standby will do.
 
     Raises:
-        ConfigError: the DSN asks for a server that takes no writes, and they are wanted.
+        ConfigError: the DSN selects a server that accepts no writes, and ``read_only`` is False.
     """
 
     def __init__(self, dsn: str, *, size: int, application_name: str, read_only: bool = False) -> None:
         self.dsn = dsn
         self.application_name = application_name
         self._conninfo = session.conninfo(dsn, application_name, writes=not read_only)
-        self._settings = session.READ_ONLY if read_only else session.NONE
-        self._pool = self._pool_of(size - size // 2)
-        merging = max(1, size // 2)
-        self._merging = self._pool_of(merging)
-        # who merges waits here however long it takes: a scan that was read is not thrown away
-        self._may_merge = asyncio.Semaphore(merging)
+        self._settings = session.READ_ONLY if read_only else {}
+        merges = max(1, size // 2)
+        self._pool = self._make_pool(size - size // 2)
+        self._merge_pool = self._make_pool(merges)
+        # a merge waits here without a limit: its scan has been read and must not be lost
+        self._merge_slots = asyncio.Semaphore(merges)
         self._in_use: set[Connection] = set()
         self.held = 0  # bytes of scans that wait in this process's memory for their merges
 
-    def _pool_of(self, size: int) -> AsyncConnectionPool[Connection]:
+    def _make_pool(self, size: int) -> AsyncConnectionPool[Connection]:
         return AsyncConnectionPool(
             self._conninfo,
             connection_class=Connection,
             min_size=0,
             max_size=size,
-            timeout=PATIENCE,
+            timeout=CONNECTION_TIMEOUT,
             max_idle=60,
-            reconnect_timeout=RECONNECT,
+            reconnect_timeout=RECONNECT_TIMEOUT,
             check=_check,
             kwargs={"autocommit": True, "prepare_threshold": None, "settings": self._settings},
             open=False,
         )
 
     async def open(self) -> None:
-        """Begin to make connections; does not wait for the server to be there."""
-        for pool in (self._pool, self._merging):
+        """Start the pool, without waiting for the server."""
+        for pool in (self._pool, self._merge_pool):
             await pool.open(wait=False)
 
     async def close(self) -> None:
         """Close every connection."""
-        await asyncio.gather(*(pool.close(timeout=1) for pool in (self._pool, self._merging)))
+        await asyncio.gather(*(pool.close(timeout=1) for pool in (self._pool, self._merge_pool)))
 
     async def reset(self) -> None:
-        """Trust no connection that is there: what waits on one ends now, and the next ones are new.
+        """Abort the connections in use and discard the idle ones.
 
-        For when the server was lost without a word: nothing but a time limit would tell it of each of them.
+        Called when the server was lost. Otherwise each connection would only end at its own time limit.
         """
         for connection in self._in_use:
             abort(connection)
-        for pool in (self._pool, self._merging):
+        for pool in (self._pool, self._merge_pool):
             await pool.drain()
 
-    @asynccontextmanager
-    async def connection(
-        self, *, limit: float = STATEMENT_TIMEOUT + 15, patience: float = PATIENCE
-    ) -> AsyncIterator[Connection]:
-        """A connection in autocommit mode, for at most ``limit`` seconds.
+    def connection(
+        self, *, limit: float = STATEMENT_TIMEOUT + 15, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[Connection]:
+        """A connection in autocommit mode.
 
         Args:
-            limit: seconds; past these it is broken off.
-            patience: seconds to wait for it, where all of them are in use.
+            limit: seconds after which the connection is aborted.
+            timeout: seconds to wait for a free connection; None: ``CONNECTION_TIMEOUT``.
 
         Raises:
-            DatabaseUnavailableError: the server cannot be reached, or takes no writes.
+            DatabaseUnavailableError: the server is unreachable or accepts no writes, or no connection was free.
         """
-        async with self._checkout(self._pool, limit, patience) as connection:
-            yield connection
+        return self._checkout(self._pool, limit, CONNECTION_TIMEOUT if timeout is None else timeout)
 
     @asynccontextmanager
     async def _checkout(
-        self, pool: AsyncConnectionPool[Connection], limit: float, patience: float
+        self, pool: AsyncConnectionPool[Connection], limit: float, timeout: float
     ) -> AsyncIterator[Connection]:
         try:
-            async with AsyncExitStack() as lent:
-                connection = await _wait(lent, pool, min(patience, limit))
+            async with AsyncExitStack() as stack:
+                connection = await _get_connection(stack, pool, min(timeout, limit))
                 self._in_use.add(connection)
                 try:
-                    with hung_up_after(connection, limit):
+                    with abort_after(connection, limit):
                         yield connection
                 except psycopg.Error as error:
                     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-                        await connection.close()  # what it is connected to is no primary any more
+                        await connection.close()  # its server is no longer the primary
                     if connection.closed:
                         raise DatabaseUnavailableError(explain(error)) from error
                     raise
                 finally:
                     self._in_use.discard(connection)
-        except _AWAY as error:
+        except _UNAVAILABLE as error:
             raise DatabaseUnavailableError(explain(error)) from error
 
     @asynccontextmanager
-    async def transaction(
-        self, *, limit: float = STATEMENT_TIMEOUT + 15, patience: float = PATIENCE
-    ) -> AsyncIterator[Connection]:
-        """A connection in one transaction, for at most ``limit`` seconds; both as in ``connection``.
+    async def transaction(self, *, limit: float = STATEMENT_TIMEOUT + 15) -> AsyncIterator[Connection]:
+        """A connection in one transaction, aborted after ``limit`` seconds.
 
         Raises:
             DatabaseUnavailableError: as ``connection``.
         """
-        async with (
-            self.connection(limit=limit, patience=patience) as connection,
-            connection.transaction(),
-        ):
+        async with self.connection(limit=limit) as connection, connection.transaction():
             yield connection
 
     @asynccontextmanager
     async def merge_transaction(self) -> AsyncIterator[Connection]:
-        """A connection of the merges' own in one transaction, for a little more than ``MERGE_TIMEOUT``.
+        """A connection for merges in one transaction, aborted soon after ``MERGE_TIMEOUT``.
 
         Raises:
             DatabaseUnavailableError: as ``connection``.
         """
         async with (
-            self._may_merge,
-            self._checkout(self._merging, MERGE_TIMEOUT + 30, MERGE_TIMEOUT) as connection,
+            self._merge_slots,
+            self._checkout(self._merge_pool, MERGE_TIMEOUT + 30, MERGE_TIMEOUT) as connection,
             connection.transaction(),
         ):
             yield connection
 
 
-async def _wait(lent: AsyncExitStack, pool: AsyncConnectionPool[Connection], patience: float) -> Connection:
-    """Wait for a connection, asking again at times: a pool that could not connect tries again only when asked.
+async def _get_connection(
+    stack: AsyncExitStack, pool: AsyncConnectionPool[Connection], timeout: float
+) -> Connection:
+    """Wait for a connection, in several requests: after failed attempts the pool connects only for a new one.
 
     Raises:
-        PoolTimeout: there was none for so many seconds.
+        PoolTimeout: none was free within ``timeout`` seconds.
     """
-    while patience > PATIENCE:
+    while timeout > CONNECTION_TIMEOUT:
         with contextlib.suppress(PoolTimeout):
-            return await lent.enter_async_context(pool.connection(timeout=PATIENCE))
-        patience -= PATIENCE
-    return await lent.enter_async_context(pool.connection(timeout=patience))
+            return await stack.enter_async_context(pool.connection(timeout=CONNECTION_TIMEOUT))
+        timeout -= CONNECTION_TIMEOUT
+    return await stack.enter_async_context(pool.connection(timeout=timeout))
 
 
 @contextmanager
-def hung_up_after(connection: Connection, seconds: float) -> Iterator[None]:
-    """Break the connection off where the block takes longer; what waits on it gets an OperationalError."""
+def abort_after(connection: Connection, seconds: float) -> Iterator[None]:
+    """Abort the connection where the block takes longer; a pending wait on it raises OperationalError."""
     timer = asyncio.get_running_loop().call_later(seconds, abort, connection)
     try:
         yield
@@ -225,16 +239,16 @@ def hung_up_after(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 def abort(connection: Connection) -> None:
-    """Break a connection off; who waits on it gets an OperationalError at once."""
+    """Shut the connection's socket down; a pending wait on it raises OperationalError at once."""
     with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)
 
 
 async def _check(connection: Connection) -> None:
-    with hung_up_after(connection, CHECK_TIMEOUT):
+    with abort_after(connection, _CHECK_TIMEOUT):
         await AsyncConnectionPool.check_connection(connection)
 
 
 def explain(error: BaseException) -> str:
-    """One line of what the driver says, without secrets and without the invalid value of a connection option."""
+    """The driver's message on one line, without secrets and without the invalid value of a connection option."""
     return redacted(_INVALID.sub(rf"\1{REDACTED}", " ".join(str(error).split()))) or type(error).__name__

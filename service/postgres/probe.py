@@ -1,4 +1,4 @@
-"""A look at the database without the pool: a connection of its own, quick to fail, for those who only ask."""
+"""A single connection outside the pool with a short time limit, and checks of the database on it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import psycopg
 
 from service.errors import DatabaseUnavailableError, SchemaError
 from service.postgres import session
-from service.postgres.migrate import APPLIED, EXISTS, SCHEMA, known, schema_current
-from service.postgres.pool import Connection, explain, hung_up_after
+from service.postgres.migrate import SCHEMA, known_migrations, pending_on
+from service.postgres.pool import Connection, abort_after, explain
 
-MEND = "run 'flow-outcomes migrate'"
+_MIGRATE_HINT = "run 'flow-outcomes migrate'"
 
 
 @asynccontextmanager
-async def looking(
-    dsn: str, application_name: str, *, within: float, read_only: bool = True
+async def open_connection(
+    dsn: str, application_name: str, *, timeout: float, read_only: bool = True
 ) -> AsyncIterator[Connection]:
-    """A connection in autocommit mode, for at most ``within`` seconds.
+    """A connection in autocommit mode, aborted after ``timeout`` seconds.
 
     Raises:
-        ConfigError: the DSN asks for a server that takes no writes, and they are wanted.
-        DatabaseUnavailableError: the server cannot be reached, refuses us, or does not answer in time.
-        SchemaError: the schema is not there, or not for this role to read.
+        ConfigError: the DSN selects a server that accepts no writes, and ``read_only`` is False.
+        DatabaseUnavailableError: the server is unreachable, rejects the connection, or does not answer in time.
+        SchemaError: the schema is missing, or this role may not read it.
     """
-    settings = {"statement_timeout": f"{max(1, round(within * 1000))}"}
+    settings = {"statement_timeout": f"{max(1, round(timeout * 1000))}"}
     if read_only:
         settings |= session.READ_ONLY
-    loop, deadline = asyncio.get_running_loop(), asyncio.timeout(within)
-    began = loop.time()
+    loop, deadline = asyncio.get_running_loop(), asyncio.timeout(timeout)
+    started = loop.time()
     try:
         async with deadline:
             connection = await Connection.connect(
@@ -44,21 +44,21 @@ async def looking(
             )
             try:
                 deadline.reschedule(None)
-                with hung_up_after(connection, within), _explained():
+                with abort_after(connection, timeout), _translate_schema_errors():
                     yield connection
             finally:
                 with contextlib.suppress(psycopg.Error, OSError):
                     await connection.close()
     except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:  # a TimeoutError is an OSError
-        late = loop.time() - began >= within
-        told = f"the database did not answer within {within:g} s" if late else explain(error)
-        raise DatabaseUnavailableError(told) from error
+        late = loop.time() - started >= timeout
+        reason = f"the database did not answer within {timeout:g} s" if late else explain(error)
+        raise DatabaseUnavailableError(reason) from error
     except psycopg.ProgrammingError as error:
         raise DatabaseUnavailableError(f"not a PostgreSQL DSN: {explain(error)}") from error
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _translate_schema_errors() -> Iterator[None]:
     try:
         yield
     except (
@@ -67,7 +67,7 @@ def _explained() -> Iterator[None]:
         psycopg.errors.UndefinedFunction,
         psycopg.errors.InvalidSchemaName,
     ) as error:
-        raise SchemaError(f"the schema {SCHEMA} is missing or out of date: {MEND}") from error
+        raise SchemaError(f"the schema {SCHEMA} is missing or out of date: {_MIGRATE_HINT}") from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise SchemaError(
             f"{error.diag.message_primary}: grant the role USAGE on the schema {SCHEMA} and SELECT on its tables"
@@ -75,85 +75,92 @@ def _explained() -> Iterator[None]:
 
 
 async def readiness_problem(connection: Connection) -> str | None:
-    """Why the daemon could not work on this database now; None where it could.
+    """Why the daemon cannot work on this database now; None where it can.
 
-    A demoted primary still answers ``SELECT 1``, so something is really written, and taken back.
+    A row is written and rolled back, as a demoted primary still answers ``SELECT 1``.
     """
-    if never := session.trouble(connection.info):
-        return never
+    if reason := session.unsupported(connection.info):
+        return reason
     try:
-        if not await schema_current(connection):
-            return f"the schema is not current: {MEND}"
+        if await pending_on(connection):
+            return f"the schema is not current: {_MIGRATE_HINT}"
         async with connection.transaction(force_rollback=True):
             await connection.execute("INSERT INTO flow_outcomes.org (org) VALUES ('') ON CONFLICT DO NOTHING")
     except psycopg.errors.ReadOnlySqlTransaction:
-        return "the database takes no writes: it is a standby, or was set read-only"
+        return "the database accepts no writes: it is a standby, or was set read-only"
     except psycopg.Error as error:
-        return f"the database cannot be written: {explain(error)}"
+        return f"the database cannot be written to: {explain(error)}"
     return None
 
 
 class Facts(NamedTuple):
-    """What of the database matters to who sets it up.
+    """The state of a database, as ``check`` reports it.
 
     Attributes:
-        version: PostgreSQL's, as it says it.
-        trouble: why the schema can never live here, or nothing.
-        writable: whether it takes writes at all; a standby does not.
-        pending: migrations that are not applied yet.
-        there: whether the schema is there at all; where it is not, no process can be at work here.
-        may_migrate: whether the role may bring the schema up.
-        missing_privileges: what the role may not do to the tables, as ``INSERT on figure``.
+        version: PostgreSQL's version string.
+        unsupported: why this database cannot hold the schema, whatever is done to it; empty where it can.
+        writable: whether it accepts writes.
+        pending: the migrations that are not applied yet.
+        schema_exists: whether the schema exists; where it does not, no process works on this database.
+        may_migrate: whether the role may change the schema.
+        missing_privileges: privileges that the daemon needs and the role lacks, such as ``INSERT on figure``.
     """
 
     version: str
-    trouble: str
+    unsupported: str
     writable: bool
     pending: list[str]
-    there: bool
+    schema_exists: bool
     may_migrate: bool
     missing_privileges: list[str]
 
 
+class _Access(NamedTuple):
+    writable: bool
+    schema_exists: bool
+    may_migrate: bool
+
+
 async def inspect(connection: Connection) -> Facts:
-    """Look everything up; reads only."""
+    """Read the state of the database."""
     info = connection.info
-    cursor = await connection.execute(
-        "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off', n.oid IS NOT NULL,"
-        " CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE')"
-        "      ELSE pg_has_role(n.nspowner, 'USAGE') END"
-        " FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = %(schema)s",
-        {"schema": SCHEMA},
+    (access,) = await connection.fetch_all(_Access, _ACCESS, {"schema": SCHEMA})
+    missing = await connection.fetch_values(_MISSING_PRIVILEGES, {"schema": SCHEMA})
+    pending = [] if access.schema_exists else known_migrations()
+    if access.schema_exists and not missing:
+        pending = await pending_on(connection)
+    return Facts(
+        version=info.parameter_status("server_version") or str(info.server_version),
+        unsupported=session.unsupported(info),
+        writable=access.writable,
+        pending=pending,
+        schema_exists=access.schema_exists,
+        may_migrate=access.may_migrate,
+        missing_privileges=missing,
     )
-    row = await cursor.fetchone() or (False, False, False)
-    there = bool(row[1])
-    missing_privileges = await _missing_privileges(connection) if there else []
-    readable = there and not missing_privileges
-    missing = await _pending(connection) if readable else [] if there else known()
-    version = info.parameter_status("server_version") or str(info.server_version)
-    return Facts(version, session.trouble(info), bool(row[0]), missing, there, bool(row[2]), missing_privileges)
 
 
-async def _pending(connection: Connection) -> list[str]:
-    exists = await (await connection.execute(EXISTS)).fetchone()
-    applied = set()
-    if exists == (True,):
-        applied = {row[0] for row in await (await connection.execute(APPLIED)).fetchall()}
-    return [name for name in known() if name not in applied]
+_ACCESS = """
+    SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off' AS writable,
+           n.oid IS NOT NULL AS schema_exists,
+           CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE')
+                ELSE pg_has_role(n.nspowner, 'USAGE') END AS may_migrate
+    FROM (SELECT) AS one_row
+    LEFT JOIN pg_namespace n ON n.nspname = %(schema)s
+"""
 
-
-async def _missing_privileges(connection: Connection) -> list[str]:
-    """What the role may not do that a daemon does; the mapping table it only reads, and the views."""
-    cursor = await connection.execute(
-        "SELECT 'USAGE on the schema ' || n.nspname FROM pg_namespace n"
-        " WHERE n.nspname = %(schema)s AND NOT has_schema_privilege(n.oid, 'USAGE')"
-        " UNION ALL"
-        " SELECT r.needed || ' on ' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS r (needed, place)"
-        " WHERE n.nspname = %(schema)s AND NOT c.relispartition AND c.relname NOT LIKE '%%yoyo%%'"
-        " AND (c.relkind IN ('r', 'p') AND c.relname <> 'outcome_alias'"
-        "      OR c.relkind IN ('r', 'v') AND r.needed = 'SELECT')"
-        " AND NOT has_table_privilege(c.oid, r.needed)",
-        {"schema": SCHEMA},
-    )
-    return [row[0] for row in await cursor.fetchall()]
+# The daemon only reads the views and outcome_alias. No row where the schema does not exist.
+_MISSING_PRIVILEGES = """
+    SELECT 'USAGE on the schema ' || n.nspname
+    FROM pg_namespace n
+    WHERE n.nspname = %(schema)s AND NOT has_schema_privilege(n.oid, 'USAGE')
+    UNION ALL
+    SELECT p.privilege || ' on ' || c.relname
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p (privilege)
+    WHERE n.nspname = %(schema)s AND NOT c.relispartition AND c.relname NOT LIKE '%%yoyo%%'
+      AND (c.relkind IN ('r', 'p') AND c.relname <> 'outcome_alias'
+           OR c.relkind IN ('r', 'v') AND p.privilege = 'SELECT')
+      AND NOT has_table_privilege(c.oid, p.privilege)
+"""

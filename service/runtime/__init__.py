@@ -23,22 +23,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from service.runtime.daemon import Daemon
     from service.runtime.database import ensure_migrated, open_database
-    from service.runtime.once import DATABASE_PATIENCE, run_once
-    from service.runtime.process import Runtime
+    from service.runtime.once import DATABASE_TIMEOUT, run_once
+    from service.runtime.process import Process
 
 __all__ = [
-    "DATABASE_PATIENCE",
+    "DATABASE_TIMEOUT",
     "Daemon",
-    "Runtime",
+    "Process",
     "ensure_migrated",
     "open_database",
     "run_once",
 ]
 
 _MODULES = {
-    "DATABASE_PATIENCE": "service.runtime.once",
+    "DATABASE_TIMEOUT": "service.runtime.once",
     "Daemon": "service.runtime.daemon",
-    "Runtime": "service.runtime.process",
+    "Process": "service.runtime.process",
     "ensure_migrated": "service.runtime.database",
     "open_database": "service.runtime.database",
     "run_once": "service.runtime.once",

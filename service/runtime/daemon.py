@@ -15,7 +15,7 @@ from service.postgres import aliases
 from service.postgres.windows import requests
 from service.runtime.database import ensure_migrated, open_database
 from service.runtime.org_loop import OrgLoop
-from service.runtime.process import GRACE, Runtime
+from service.runtime.process import GRACE, Process
 from service.runtime.signals import Signals
 from service.runtime.timers import Timers
 from service.telemetry import Event, Reporter, Warned, logs
@@ -55,7 +55,7 @@ class Daemon:
         self._emit = reporter.emit
         self.signals = signals or Signals()
         self._timers = Timers(SystemClock(), self._clock_stepped)
-        self._runtime: Runtime | None = None
+        self._runtime: Process | None = None
         self._loops: dict[str, tuple[OrgLoop, asyncio.Task[None]]] = {}
         self._draining: set[asyncio.Task[None]] = set()
 
@@ -109,11 +109,12 @@ class Daemon:
 
     async def _work(self) -> None:
         """Run everything that needs the database; waits for it without a limit."""
-        async with open_database(self._config.database, long_lived=True, patience=None) as dsn:
-            await ensure_migrated(dsn, self._emit, patience=None)
-            async with Runtime(dsn, self._config.database.pool_size, self._emit).running() as runtime:
+        async with open_database(self._config.database, long_lived=True, timeout=None) as dsn:
+            await ensure_migrated(dsn, self._emit, timeout=None)
+            async with Process(
+                dsn, self._config.database.pool_size, self._emit, on_org_requested=self._drain_org
+            ).running() as runtime:
                 self._runtime = runtime
-                runtime.keeper.on_asked = self._drain_org
                 try:
                     self._apply_config()
                     self.signals.any.set()  # act on signals that came before there was a database
@@ -226,13 +227,13 @@ class Daemon:
             except Exception:  # noqa: BLE001 - an unexpected error must not end the daemon
                 self._emit(Event.UNEXPECTED_ERROR, org=None, job=None, exc_info=True)
 
-    async def _poll_requests(self, runtime: Runtime) -> None:
+    async def _poll_requests(self, runtime: Process) -> None:
         """Wake the orgs with ad hoc windows that were requested since they last ran any."""
-        for org in await requests.orgs_asked(runtime.database):
+        for org in await requests.requested_orgs(runtime.database):
             if org in self._loops:
                 self._loops[org][0].run_ad_hoc()
 
-    async def _poll_aliases(self, runtime: Runtime) -> None:
+    async def _poll_aliases(self, runtime: Process) -> None:
         """Apply edited aliases in the orgs that this process holds."""
         for org in await aliases.stale(runtime.database):
             if org in self._loops:

@@ -1,4 +1,4 @@
-"""The database that a command works on: found or started, and its schema brought up."""
+"""The database of a command: open or start it, and migrate its schema."""
 
 from __future__ import annotations
 
@@ -11,108 +11,111 @@ from pathlib import Path
 
 from service.config import Database as DatabaseConfig
 from service.errors import DatabaseUnavailableError
-from service.postgres.embedded import folder as embedded_folder
-from service.postgres.embedded import server as embedded
+from service.postgres.embedded import AlreadyRunningError, Embedded, holds_cluster, running_dsn
 from service.postgres.migrate import migrate
-from service.postgres.probe import looking
-from service.telemetry import Emit
+from service.postgres.probe import open_connection
+from service.telemetry import Emit, Event
 
-AWAY_RETRY = 2.0  # seconds between two looks at a database that is away
-
-
-TURN, TURN_LOOK = 30.0, 0.1  # seconds for which another process's start or end of an embedded one is waited out
-
-
-LOOK_WITHIN = 10.0  # seconds for one look
+DATABASE_RETRY_AFTER = 2.0  # seconds, where the database is unavailable
+_PROBE_TIMEOUT = 10.0  # seconds
+_EMBEDDED_TIMEOUT = 30.0  # seconds to wait for another process that starts or stops an embedded database
+_EMBEDDED_POLL_EVERY = 0.1  # seconds
 
 
 @asynccontextmanager
 async def open_database(
-    config: DatabaseConfig, *, make: bool = True, long_lived: bool = False, patience: float | None = TURN
+    config: DatabaseConfig,
+    *,
+    make: bool = True,
+    long_lived: bool = False,
+    timeout: float | None = _EMBEDDED_TIMEOUT,
 ) -> AsyncIterator[str]:
-    """The DSN of the configured database; an embedded one that runs already is shared, any other started.
+    """The DSN of the configured database. An embedded one is shared where it runs already, otherwise started.
 
     Args:
-        config: the section.
-        make: whether an embedded one is made where there never was one.
-        long_lived: whether the caller runs for long. Then a server that ends with a short command is not
-            shared; its end is waited for.
-        patience: seconds to wait for another process that starts or ends an embedded one; None is for ever.
+        config: the section ``database``.
+        make: whether to create an embedded database where there is none yet.
+        long_lived: whether the caller is a long-lived process. It does not share a server that stops with a short
+            command; it waits for its end and starts its own.
+        timeout: seconds to wait for another process that starts or stops the embedded server; None: no limit.
 
     Raises:
-        ConfigError: an embedded one cannot be kept in its folder.
-        DatabaseUnavailableError: there is no embedded one, it cannot be started, or another process did not
-            release it.
+        ConfigError: the folder of an embedded database cannot be used.
+        DatabaseUnavailableError: there is no embedded database, it cannot be started, or another process did not
+            release it in time.
     """
     if config.dsn is not None:
-        dsn = config.dsn.get_secret_value()
-        yield dsn
+        yield config.dsn.get_secret_value()
         return
     folder = config.embedded or Path()
     loop = asyncio.get_running_loop()
-    began = loop.time()
-    while (found := await asyncio.to_thread(embedded_folder.running, folder, long_lived=long_lived)) is None:
-        if not make and not await asyncio.to_thread(embedded_folder.holds_one, folder):
-            raise DatabaseUnavailableError(f"no PostgreSQL is kept in {folder} yet; start the daemon first")
-        server = embedded.Embedded(folder, brief=not long_lived)
+    started = loop.time()
+    while (running := await asyncio.to_thread(running_dsn, folder, long_lived=long_lived)) is None:
+        if not make and not await asyncio.to_thread(holds_cluster, folder):
+            raise DatabaseUnavailableError(f"there is no database in {folder} yet: start the daemon first")
+        server = Embedded(folder, brief=not long_lived)
         try:
             dsn = await asyncio.to_thread(server.start)
-        except embedded.AlreadyRunningError:
-            if patience is not None and loop.time() - began >= patience:
+        except AlreadyRunningError:
+            if timeout is not None and loop.time() - started >= timeout:
                 raise
-            await asyncio.sleep(TURN_LOOK)
+            await asyncio.sleep(_EMBEDDED_POLL_EVERY)
             continue
         try:
             yield dsn
         finally:
             await asyncio.to_thread(server.stop)
         return
-    yield found
+    yield running
 
 
-async def ensure_migrated(dsn: str, emit: Emit, *, patience: float | None) -> None:
-    """Bring the schema up, waiting for the database where it is away.
+async def ensure_migrated(dsn: str, emit: Emit, *, timeout: float | None) -> None:
+    """Migrate the schema, waiting for a database that is unavailable.
 
     Args:
         dsn: the database.
-        emit: told ``database_unavailable`` and what was applied.
-        patience: seconds to wait for it; None is for ever.
+        emit: receives ``database_unavailable`` and ``schema_migrated``.
+        timeout: seconds to wait for the database; None: no limit.
 
     Raises:
-        DatabaseUnavailableError: it stayed away.
+        ConfigError: the role may not change the schema, or the database cannot hold it.
+        DatabaseUnavailableError: the database stayed unavailable.
     """
     loop = asyncio.get_running_loop()
-    deadline = None if patience is None else loop.time() + patience
+    deadline = None if timeout is None else loop.time() + timeout
     while True:
         try:
-            if applied := await _left_behind(lambda: migrate(dsn)):
-                emit("schema_migrated", applied=applied)
-            async with looking(dsn, "flow-outcomes", within=LOOK_WITHIN):
-                return  # it can be had with our settings too, which migrating does without
+            if applied := await _in_daemon_thread(lambda: migrate(dsn)):
+                emit(Event.SCHEMA_MIGRATED, applied=applied)
+            async with open_connection(dsn, "flow-outcomes", timeout=_PROBE_TIMEOUT):
+                return  # the session's settings can be applied, which a migration does not test
         except DatabaseUnavailableError as error:
-            emit("database_unavailable", reason=str(error))
-            if deadline is not None and loop.time() + AWAY_RETRY >= deadline:
+            emit(Event.DATABASE_UNAVAILABLE, reason=str(error))
+            if deadline is not None and loop.time() + DATABASE_RETRY_AFTER >= deadline:
                 raise
-            await asyncio.sleep(AWAY_RETRY)
+            await asyncio.sleep(DATABASE_RETRY_AFTER)
 
 
-async def _left_behind(call: Callable[[], list[str]]) -> list[str]:
-    """Wait for a blocking call in a thread that nobody waits for where this is cancelled, at the end neither."""
+async def _in_daemon_thread(call: Callable[[], list[str]]) -> list[str]:
+    """Run a blocking call in a thread that is abandoned on cancellation and does not delay the process's exit.
+
+    A thread of the loop's executor would be joined at the exit.
+    """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[list[str]] = loop.create_future()
+    result: asyncio.Future[list[str]] = loop.create_future()
 
-    def tell(outcome: Callable[[], None]) -> None:
+    def deliver(outcome: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(lambda: None if done.done() else outcome())
+            loop.call_soon_threadsafe(lambda: None if result.done() else outcome())
 
-    def work() -> None:
+    def run() -> None:
         try:
-            result = call()
-        except BaseException as error:  # noqa: BLE001 - raised again by who waits
+            value = call()
+        except BaseException as error:  # noqa: BLE001 - raised by the caller
             raised = error
-            tell(lambda: done.set_exception(raised))
+            deliver(lambda: result.set_exception(raised))
         else:
-            tell(lambda: done.set_result(result))
+            deliver(lambda: result.set_result(value))
 
-    threading.Thread(target=work, daemon=True, name="migrate").start()
-    return await done
+    threading.Thread(target=run, daemon=True, name="migrate").start()
+    return await result

@@ -160,7 +160,7 @@ async def _until_stopped(config: Config, folder: Path, centre: CorrectedCentre, 
         console.print(f"Open {page} in a browser and watch the calendar fill.", markup=False, soft_wrap=True)
         with bar:
             await progress.caught_up.wait()
-        dsn = await asyncio.to_thread(embedded_folder.running, config.database.embedded or Path())
+        dsn = await asyncio.to_thread(embedded_folder.running_dsn, config.database.embedded or Path())
         if dsn is not None:
             _print_summary(console, await summary(dsn))
             _print_next_steps(console, page, dsn, folder)

@@ -8,14 +8,14 @@ from service.config import Config, Org
 from service.errors import DatabaseUnavailableError, GivenUpError, LeaseLostError
 from service.extraction import EVERYTHING, Cycle, CyclePolicy, CycleResult, OrgWorker
 from service.postgres.lease import Lease
-from service.runtime.database import AWAY_RETRY, ensure_migrated, open_database
-from service.runtime.process import GRACE, Runtime
+from service.runtime.database import DATABASE_RETRY_AFTER, ensure_migrated, open_database
+from service.runtime.process import GRACE, Process
 from service.runtime.signals import Signals
 from service.telemetry import Emit, Event
 
 LEASE_TIMEOUT = 30.0
 """Seconds to wait for an org that another process holds."""
-DATABASE_PATIENCE = 30.0
+DATABASE_TIMEOUT = 30.0
 """Seconds to wait for a database that is unavailable."""
 
 
@@ -41,16 +41,16 @@ async def run_once(config: Config, emit: Emit) -> int:
 
 
 async def _run(config: Config, emit: Emit, signals: Signals) -> int:
-    async with open_database(config.database, long_lived=True, patience=DATABASE_PATIENCE) as dsn:
-        await ensure_migrated(dsn, emit, patience=DATABASE_PATIENCE)
-        async with Runtime(dsn, config.database.pool_size, emit).running() as runtime:
+    async with open_database(config.database, long_lived=True, timeout=DATABASE_TIMEOUT) as dsn:
+        await ensure_migrated(dsn, emit, timeout=DATABASE_TIMEOUT)
+        async with Process(dsn, config.database.pool_size, emit).running() as runtime:
             done = await asyncio.gather(
                 *(_run_org(runtime, config, org, emit, signals) for org in config.orgs.values())
             )
     return 0 if all(done) else 1
 
 
-async def _run_org(runtime: Runtime, config: Config, org: Org, emit: Emit, signals: Signals) -> bool:
+async def _run_org(runtime: Process, config: Config, org: Org, emit: Emit, signals: Signals) -> bool:
     """Extract an org's due windows; whether all of them are stored."""
     interrupted_at: float | None = None
     try:
@@ -59,8 +59,8 @@ async def _run_org(runtime: Runtime, config: Config, org: Org, emit: Emit, signa
                 async with asyncio.timeout(LEASE_TIMEOUT):
                     lease = await runtime.lease(org.name)
             except TimeoutError:
-                if runtime.keeper.last_error is not None:
-                    emit(Event.ORG_GIVEN_UP, org=org.name, reason=runtime.keeper.last_error)
+                if runtime.lease_error is not None:
+                    emit(Event.ORG_GIVEN_UP, org=org.name, reason=runtime.lease_error)
                     return False
                 reason = "another process holds this org; its windows are left to that process"
                 emit(Event.ORG_LOCKED_ELSEWHERE, org=org.name, reason=reason)
@@ -69,16 +69,16 @@ async def _run_org(runtime: Runtime, config: Config, org: Org, emit: Emit, signa
                 return await _hold(runtime, config, org, lease, signals)
             except (DatabaseUnavailableError, LeaseLostError) as error:
                 interrupted_at = interrupted_at or runtime.clock.monotonic()
-                if runtime.clock.monotonic() - interrupted_at >= DATABASE_PATIENCE:
+                if runtime.clock.monotonic() - interrupted_at >= DATABASE_TIMEOUT:
                     emit(Event.ORG_GIVEN_UP, org=org.name, reason=str(error))
                     return False
                 emit(Event.ORG_INTERRUPTED, org=org.name, reason=str(error))
-                await asyncio.sleep(AWAY_RETRY)
+                await asyncio.sleep(DATABASE_RETRY_AFTER)
     finally:
-        runtime.keeper.release(org.name)
+        runtime.release(org.name)
 
 
-async def _hold(runtime: Runtime, config: Config, org: Org, lease: Lease, signals: Signals) -> bool:
+async def _hold(runtime: Process, config: Config, org: Org, lease: Lease, signals: Signals) -> bool:
     async with runtime.worker(org, lease, gives_up=True) as worker:
         closing = asyncio.create_task(_close_on_stop(signals, worker))
         try:
@@ -92,7 +92,7 @@ async def _close_on_stop(signals: Signals, worker: OrgWorker) -> None:
     worker.close()
 
 
-async def _run_everything(runtime: Runtime, worker: OrgWorker, config: Config, org: Org) -> bool:
+async def _run_everything(runtime: Process, worker: OrgWorker, config: Config, org: Org) -> bool:
     for entry in config.ad_hoc.values():
         if entry.org == org.name:
             await worker.enqueue(entry, again=False)

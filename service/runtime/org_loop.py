@@ -13,8 +13,8 @@ from service.errors import DatabaseUnavailableError, LeaseLostError
 from service.extraction import EVERYTHING, Cycle, CyclePolicy, CycleRequest, OrgWorker, Scope
 from service.plan import windows
 from service.postgres.lease import Lease
-from service.runtime.database import AWAY_RETRY
-from service.runtime.process import Runtime
+from service.runtime.database import DATABASE_RETRY_AFTER
+from service.runtime.process import Process
 from service.runtime.timers import Timers
 from service.telemetry import Emit, Event
 
@@ -104,7 +104,7 @@ class JobLoop:
             raise
         except DatabaseUnavailableError as error:
             self._emit(Event.DATABASE_UNAVAILABLE, org=self._org, job=job.name, reason=str(error))
-            self._retry_pending(AWAY_RETRY)
+            self._retry_pending(DATABASE_RETRY_AFTER)
         except Exception:  # noqa: BLE001 - must not end the org's other loops
             self._emit(Event.UNEXPECTED_ERROR, org=self._org, job=job.name, exc_info=True)
             self._retry_pending(ERROR_RETRY)
@@ -145,7 +145,7 @@ class JobLoop:
 class OrgLoop:
     """One org in the daemon."""
 
-    def __init__(self, config: Config, org: Org, runtime: Runtime, timers: Timers, emit: Emit) -> None:
+    def __init__(self, config: Config, org: Org, runtime: Process, timers: Timers, emit: Emit) -> None:
         self.org = org
         self.worker: OrgWorker | None = None
         self._runtime = runtime
@@ -215,7 +215,7 @@ class OrgLoop:
                 except Exception as error:  # noqa: BLE001 - an org's error must not end the daemon
                     await self._back_off(self._report(error))
         finally:
-            self._runtime.keeper.release(self.org.name)
+            self._runtime.release(self.org.name)
 
     async def apply_aliases(self) -> None:
         """Apply edited aliases to stored rows, if this process holds the org."""
@@ -291,7 +291,7 @@ class OrgLoop:
                 raise
             except DatabaseUnavailableError:
                 self._repeat_entries = self._repeat_entries or repeat
-                await asyncio.sleep(AWAY_RETRY)
+                await asyncio.sleep(DATABASE_RETRY_AFTER)
                 self._ad_hoc.set()
             except Exception:  # noqa: BLE001 - must not end the org's jobs
                 self._emit(Event.UNEXPECTED_ERROR, org=self.org.name, job=None, exc_info=True)
@@ -305,11 +305,11 @@ class OrgLoop:
             return ERROR_RETRY
         reason = str(expected.exceptions[0] if expected else error)
         self._emit(Event.ORG_INTERRUPTED, org=self.org.name, reason=reason)
-        return AWAY_RETRY
+        return DATABASE_RETRY_AFTER
 
     async def _back_off(self, after: float) -> None:
         """Release the org, since a lease is handed out only once, and pause until ``close`` at the latest."""
-        self._runtime.keeper.release(self.org.name)
+        self._runtime.release(self.org.name)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(after):
                 await self._closing.wait()

@@ -29,9 +29,9 @@ from service.errors import (
 from service.genesys import GenesysClient, make_client
 from service.model import Granularity, Query, Span, instant
 from service.plan import buckets
-from service.postgres.probe import Facts, inspect, looking
-from service.postgres.queries.status import NO_HOLD, holds
-from service.runtime.process import Runtime
+from service.postgres.probe import Facts, inspect, open_connection
+from service.postgres.queries.status import NO_LEASE, leases
+from service.runtime.process import Process
 from service.telemetry import Event, counted
 
 LEASE_TIMEOUT = 3.0
@@ -93,15 +93,19 @@ async def inspect_database(dsn: str) -> Facts:
     Raises:
         DatabaseUnavailableError, SchemaError: it cannot be inspected.
     """
-    async with looking(dsn, "flow-outcomes check", within=DATABASE_TIMEOUT, read_only=False) as connection:
+    async with open_connection(
+        dsn, "flow-outcomes check", timeout=DATABASE_TIMEOUT, read_only=False
+    ) as connection:
         return await inspect(connection)
 
 
 def database_findings(facts: Facts) -> list[Finding]:
     """What the facts mean for the daemon."""
     version = f"PostgreSQL {facts.version}"
-    if facts.trouble:
-        return [Finding("database", False, f"{version}: {facts.trouble}", "set database.dsn to another server")]
+    if facts.unsupported:
+        return [
+            Finding("database", False, f"{version}: {facts.unsupported}", "set database.dsn to another server")
+        ]
     if not facts.writable:
         fix = "set database.dsn to the primary, or list all hosts with target_session_attrs=read-write"
         return [Finding("database", False, f"{version}, accepts no writes: it is a standby, or read-only", fix)]
@@ -119,9 +123,11 @@ def database_findings(facts: Facts) -> list[Finding]:
 def _schema_finding(facts: Facts) -> Finding:
     if not facts.pending:
         return Finding("schema", True, "up to date")
-    detail = f"lacks {', '.join(facts.pending)}" if facts.there else "does not exist yet"
+    detail = f"lacks {', '.join(facts.pending)}" if facts.schema_exists else "does not exist yet"
     if facts.may_migrate:
-        return Finding("schema", not facts.there, detail, "run 'flow-outcomes migrate', or start the daemon")
+        return Finding(
+            "schema", not facts.schema_exists, detail, "run 'flow-outcomes migrate', or start the daemon"
+        )
     return Finding(
         "schema",
         False,
@@ -130,13 +136,13 @@ def _schema_finding(facts: Facts) -> Finding:
     )
 
 
-async def check_org(runtime: Runtime, org: Org, tokens: TokenRecorder) -> list[Finding]:
+async def check_org(runtime: Process, org: Org, tokens: TokenRecorder) -> list[Finding]:
     """Check an org's token, permission and a small query; where another process holds the org, report that."""
     try:
         async with asyncio.timeout(LEASE_TIMEOUT):
             lease = await runtime.lease(org.name)
     except TimeoutError:
-        runtime.keeper.release(org.name)
+        runtime.release(org.name)
         return [await _holder_finding(runtime, org)]
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
@@ -144,7 +150,7 @@ async def check_org(runtime: Runtime, org: Org, tokens: TokenRecorder) -> list[F
     except (DatabaseUnavailableError, LeaseLostError) as error:
         return [Finding(org.name, False, f"check interrupted: {error}", "run the check again")]
     finally:
-        runtime.keeper.release(org.name)
+        runtime.release(org.name)
 
 
 async def check_org_without_lease(org: Org, clock: Clock, tokens: TokenRecorder) -> list[Finding]:
@@ -200,11 +206,11 @@ async def _first_page(client: GenesysClient, org: Org, now: datetime) -> int:
     return 0
 
 
-async def _holder_finding(runtime: Runtime, org: Org) -> Finding:
+async def _holder_finding(runtime: Process, org: Org) -> Finding:
     """Report the process that holds the org."""
     try:
         async with runtime.database.connection(limit=DATABASE_TIMEOUT) as connection:
-            hold = (await holds(connection, [org.name])).get(org.name, NO_HOLD)
+            hold = (await leases(connection, [org.name])).get(org.name, NO_LEASE)
     except DatabaseUnavailableError as error:
         return Finding(org.name, False, f"not checked: {error}", "run the check again")
     if hold.owner is None:
@@ -213,7 +219,7 @@ async def _holder_finding(runtime: Runtime, org: Org) -> Finding:
             org.name, False, detail, "another process was acquiring or releasing it: run the check again"
         )
     since = "" if hold.since is None else f" since {instant(hold.since)}"
-    waits = f", rate-limited for {hold.held_for:.0f} s more" if hold.held_for else ""
+    waits = f", rate-limited for {hold.paused_for:.0f} s more" if hold.paused_for else ""
     detail = f"held by {hold.owner}{since}, circuit breaker {hold.breaker}{waits}; no query was sent"
     if hold.breaker == "closed":
         return Finding(org.name, True, detail)

@@ -1,4 +1,4 @@
-"""What every command that works needs: the database with its schema, the hold on orgs, their clients."""
+"""The process of a command that extracts: its connection pool, its leases, and a worker for each org."""
 
 from __future__ import annotations
 
@@ -19,71 +19,73 @@ from service.errors import DatabaseUnavailableError
 from service.extraction import OrgWorker
 from service.genesys import make_client
 from service.postgres import aliases
-from service.postgres.lease import Lease, LeaseManager, note_breaker
+from service.postgres.lease import (
+    Acquired,
+    Disconnected,
+    Lease,
+    LeaseEvent,
+    LeaseManager,
+    Lost,
+    Released,
+    Requested,
+    note_breaker,
+    note_pause,
+)
 from service.postgres.merge import sweep_org
 from service.postgres.pool import Database
-from service.telemetry import BreakerStateWriter, Emit
+from service.telemetry import BreakerStateWriter, Emit, Event
 
-GRACE = 20.0  # seconds that what is in flight gets at the end
+GRACE = 20.0  # seconds for the scans in flight at the end of the process
+_MAX_PAUSE_ONCE = 300.0  # seconds; a worker that gives up waits for no longer Retry-After
+_LAST_NOTES_TIMEOUT = 3.0  # seconds for the last writes to the lease when a worker ends
 
 
-class Runtime:
-    """A process at work: its database, and who it is to the other processes on it.
+class Process:
+    """One process among those that share the database.
+
+    Args:
+        dsn: the database.
+        pool_size: the maximum number of connections of the pool.
+        emit: receives every event.
+        clock: the time; default: the system's.
+        on_org_requested: called when another process requests an org, which is then to be drained and released;
+            None: orgs are not shared.
 
     Attributes:
         dsn: the database.
         owner: this process's name in ``org_lease`` and in ``pg_stat_activity``.
         database: the pool.
-        keeper: takes and keeps the orgs.
-        monitor: compares its clock with the others.
+        clock: the time.
+        emit: receives every event.
     """
 
-    def __init__(self, dsn: str, pool_size: int, emit: Emit, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        pool_size: int,
+        emit: Emit,
+        clock: Clock | None = None,
+        *,
+        on_org_requested: Callable[[str], None] | None = None,
+    ) -> None:
         self.dsn = dsn
         self.owner = f"flow-outcomes {socket.gethostname()[:20]}:{os.getpid()}:{secrets.token_hex(4)}"
         self.database = Database(dsn, size=pool_size, application_name=self.owner)
         self.clock = clock or SystemClock()
         self.emit = emit
-        self.monitor = ClockMonitor(self.clock, emit)
-        self._acquired: dict[str, asyncio.Queue[Lease]] = {}
-        self.keeper = LeaseManager(
-            dsn,
-            self.owner,
-            self.clock,
-            on_acquired=self._deliver,
-            on_released=self._released,
-            on_lost=self._lost,
-            on_cut=self.database.reset,
+        self._monitor = ClockMonitor(self.clock, emit)
+        self._on_org_requested = on_org_requested
+        self._leases = LeaseManager(
+            dsn, self.owner, self.clock, self._on_lease_event, shares=on_org_requested is not None
         )
-        self._held_until: dict[str, float] = {}
-        self._notes: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
-
-    async def lease(self, org: str) -> Lease:
-        """Wait until the org is ours; where it still is, it is taken anew, so that a 429's hold is read again."""
-        arrivals = self._acquired.setdefault(org, asyncio.Queue())
-        if arrivals.empty() and org in self.keeper.held:
-            self.keeper.release(org)
-        self.keeper.acquire(org)
-        while True:
-            lease = await arrivals.get()
-            if not lease.lost.is_set():
-                return lease
-
-    def _deliver(self, lease: Lease) -> None:
-        self.emit("org_acquired", org=lease.org, owner=self.owner, epoch=lease.epoch)
-        self._acquired.setdefault(lease.org, asyncio.Queue()).put_nowait(lease)
-
-    def _released(self, org: str) -> None:
-        self.emit("org_released", org=org, owner=self.owner)
-
-    def _lost(self, org: str) -> None:
-        self.emit("org_lost", org=org, owner=self.owner)
+        self._acquired: dict[str, asyncio.Queue[Lease]] = defaultdict(asyncio.Queue)
+        self._pauses = RateLimitPauses(self.database, self.owner, self.clock)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Runtime]:
-        """With the pool open and the keeper at work; gives every org back at the end."""
+    async def running(self) -> AsyncIterator[Process]:
+        """Open the pool and keep the leases; at the end release every org and close the pool."""
         await self.database.open()
-        keeping = asyncio.create_task(self.keeper.run(), name="lease keeper")
+        keeping = asyncio.create_task(self._leases.run(), name="leases")
         try:
             yield self
         finally:
@@ -92,28 +94,75 @@ class Runtime:
                 await keeping
             await self.database.close()
 
+    async def lease(self, org: str) -> Lease:
+        """Wait until this process holds the org.
+
+        An org that it holds already is released and acquired again, which reads a 429's pause again.
+        """
+        acquired = self._acquired[org]
+        if acquired.empty() and org in self._leases.held:
+            self._leases.release(org)
+        self._leases.acquire(org)
+        while True:
+            lease = await acquired.get()
+            if not lease.lost.is_set():
+                return lease
+
+    def release(self, org: str) -> None:
+        """Release the org, or stop waiting for it."""
+        self._leases.release(org)
+
+    @property
+    def lease_error(self) -> str | None:
+        """Why no lease can be acquired or kept; None while the connection for leases is open."""
+        return self._leases.last_error
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The orgs that this process holds."""
+        return frozenset(self._leases.held)
+
+    async def _on_lease_event(self, event: LeaseEvent) -> None:
+        match event:
+            case Acquired(lease):
+                self.emit(Event.ORG_ACQUIRED, org=lease.org, owner=self.owner, epoch=lease.epoch)
+                self._acquired[lease.org].put_nowait(lease)
+            case Released(org):
+                self.emit(Event.ORG_RELEASED, org=org, owner=self.owner)
+            case Lost(org):
+                self.emit(Event.ORG_LOST, org=org, owner=self.owner)
+            case Requested(org):
+                if self._on_org_requested is not None:
+                    self._on_org_requested(org)
+            case Disconnected():
+                await self.database.reset()
+
     @asynccontextmanager
     async def worker(self, org: Org, lease: Lease, *, gives_up: bool = False) -> AsyncIterator[OrgWorker]:
-        """The org's worker, ready to run cycles; for as long as the lease is good.
+        """The org's worker, ready to run cycles while the lease is good.
+
+        Args:
+            org: its configuration.
+            lease: the lease on it.
+            gives_up: whether an open breaker or a long Retry-After ends the work, instead of being waited for.
 
         Raises:
-            DatabaseUnavailableError: the database is away.
+            DatabaseUnavailableError: the database is unavailable.
         """
         breaker = BreakerStateWriter(partial(note_breaker, self.database, org.name, self.owner))
-        spent_ago = max(0.0, min(lease.idle_for, self.clock.monotonic() - BEGAN))
         client = make_client(
             org,
             self.emit,
             self.clock,
             lease.check,
-            self._keep_hold(lease),
-            partial(self.monitor.observe, org.name),
-            spent_ago,
+            partial(self._pauses.note, org.name),
+            partial(self._monitor.observe, org.name),
+            max(0.0, min(lease.idle_for, self.clock.monotonic() - BEGAN)),
             breaker.record,
         )
-        client.pause(max(lease.hold, self._held_until.get(org.name, 0.0) - self.clock.monotonic()))
+        client.pause(max(lease.paused_for, self._pauses.remaining(org.name)))
         if gives_up:
-            client.max_pause = 300.0
+            client.max_pause = _MAX_PAUSE_ONCE
         try:
             worker = OrgWorker(
                 org,
@@ -122,7 +171,7 @@ class Runtime:
                 self.database,
                 self.clock,
                 self.emit,
-                monitor=self.monitor,
+                monitor=self._monitor,
                 gives_up=gives_up,
             )
             await sweep_org(self.database, org.name)
@@ -132,32 +181,49 @@ class Runtime:
         finally:
             await client.close()
             await breaker.close()
-            # what a 429 asked for has to be noted while the org is still ours to write of
-            if notes := self._notes[org.name]:
-                await asyncio.wait(notes, timeout=3)
+            await self._pauses.flush(org.name)  # before the org is released: only its owner may store them
 
     async def apply_aliases(self, org: str) -> None:
-        """Let an edited mapping table take hold of what is stored.
+        """Apply the edited mapping table to the stored rows.
 
         Raises:
-            DatabaseUnavailableError: the database is away.
+            DatabaseUnavailableError: the database is unavailable.
         """
         renamed = await aliases.apply(self.database, org)
         if renamed:
-            self.emit("alias_applied", org=org, outcomes=renamed)
+            self.emit(Event.ALIAS_APPLIED, org=org, outcomes=renamed)
 
-    def _keep_hold(self, lease: Lease) -> Callable[[float], None]:
-        """Note a 429's wait where the next owner finds it, and here, for the database may be away."""
 
-        async def note(seconds: float) -> None:
-            with contextlib.suppress(DatabaseUnavailableError):
-                await self.keeper.note_hold(self.database, lease.org, seconds)
+class RateLimitPauses:
+    """The pause that a 429 set for each org.
 
-        def keep(seconds: float) -> None:
-            until = self.clock.monotonic() + seconds
-            self._held_until[lease.org] = max(until, self._held_until.get(lease.org, 0.0))
-            task = asyncio.create_task(note(seconds))
-            self._notes[lease.org].add(task)
-            task.add_done_callback(self._notes[lease.org].discard)
+    It is kept in memory, as the database may be unavailable, and stored with the lease for the next owner.
+    """
 
-        return keep
+    def __init__(self, database: Database, owner: str, clock: Clock) -> None:
+        self._database = database
+        self._owner = owner
+        self._clock = clock
+        self._until: dict[str, float] = {}
+        self._writes: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
+
+    def note(self, org: str, seconds: float) -> None:
+        """Record that a 429 pauses the org for so many seconds."""
+        until = self._clock.monotonic() + seconds
+        self._until[org] = max(until, self._until.get(org, 0.0))
+        task = asyncio.create_task(self._write(org, seconds))
+        self._writes[org].add(task)
+        task.add_done_callback(self._writes[org].discard)
+
+    def remaining(self, org: str) -> float:
+        """Seconds for which the org is paused; zero or less where it is not."""
+        return self._until.get(org, 0.0) - self._clock.monotonic()
+
+    async def flush(self, org: str) -> None:
+        """Wait until the org's pauses are stored, ``_LAST_NOTES_TIMEOUT`` at most."""
+        if writes := self._writes[org]:
+            await asyncio.wait(writes, timeout=_LAST_NOTES_TIMEOUT)
+
+    async def _write(self, org: str, seconds: float) -> None:
+        with contextlib.suppress(DatabaseUnavailableError):
+            await note_pause(self._database, org, self._owner, seconds)

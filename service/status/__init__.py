@@ -1,15 +1,15 @@
-"""What is complete, what is due and what a run would cost; reads only.
+"""What is complete, what is due, and what a run would cost; reads only.
 
 ::
 
     status        the document behind ``status --json`` and ``/api/status``
-    due_calendar  what each job has to have in each time zone
+    due_calendar  the windows that each job should have in each time zone
     dry_run       the document behind ``plan``
 """
 
 from service.status.dry_run import JobPlan, Plan, dry_run
 from service.status.status import (
-    NEVER_ASKED,
+    NOT_REQUESTED,
     AdHocStatus,
     Gap,
     JobStatus,
@@ -20,7 +20,7 @@ from service.status.status import (
 )
 
 __all__ = [
-    "NEVER_ASKED",
+    "NOT_REQUESTED",
     "AdHocStatus",
     "Gap",
     "JobPlan",

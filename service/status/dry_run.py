@@ -1,14 +1,15 @@
-"""A dry run: what every job would ask for now, and what that would cost. Asks nothing and writes nothing."""
+"""The dry run behind ``plan``: what each job would request now, and the cost. Sends and writes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypedDict
 
 from service.config import Config, Job, Org
 from service.extraction import (
     AD_HOC_POLICY,
+    CyclePolicy,
     ad_hoc_windows,
     due_spans,
     due_window,
@@ -18,19 +19,19 @@ from service.extraction import (
 from service.model import Span, Window, instant
 from service.plan import selection
 from service.plan.forecast import DEFAULT_ENTRIES, Cost, by_granularity, cost, seconds
-from service.plan.grouping import MetricsDelay, OrgSettings
+from service.plan.grouping import OrgSettings
 from service.postgres.pool import Database
-from service.postgres.windows import AD_HOC, Ledger, LedgerWindow, work_of
+from service.postgres.windows import AD_HOC, Ledger, LedgerWindow, stream_of
 
-_NOBODY = -1  # an epoch that no owner has: with it a ledger only reads
+_NO_EPOCH = -1  # an epoch that no owner has: its ledger cannot write
 
 
 class JobPlan(TypedDict):
-    """What one job, or ad hoc work, would ask for now.
+    """What one job, or the ad hoc windows of an org, would request now.
 
-    ``windows`` are of three kinds: ``new`` ones within the lookback that are not stored, ``lookback`` ones that
-    are stored and read again, and a ``backlog`` before them. ``begins`` is when the off-peak hours let it begin.
-    ``guess`` says that no answer was ever read, so that ``entries_per_bucket`` is a guess.
+    ``windows`` is the sum of three kinds: ``new`` ones within the lookback that are not stored, ``lookback`` ones
+    that are stored and extracted again, and a ``backlog`` before them. ``begins`` is the start of the off-peak
+    hours, or now. ``guess`` is true where ``entries_per_bucket`` is a default, before the first response.
     """
 
     windows: int
@@ -48,7 +49,7 @@ class JobPlan(TypedDict):
 
 
 class OrgPlan(TypedDict):
-    """One org; its token is one more request."""
+    """One org; ``requests`` includes the one for a token, ``seconds`` is the time that they take at the limit."""
 
     jobs: dict[str, JobPlan]
     ad_hoc: JobPlan
@@ -58,7 +59,7 @@ class OrgPlan(TypedDict):
 
 
 class Plan(TypedDict):
-    """The whole dry run; ``ledger`` says whether the database could be read."""
+    """The document; ``ledger`` is false where the database could not be read."""
 
     at: str
     ledger: bool
@@ -66,30 +67,30 @@ class Plan(TypedDict):
 
 
 async def dry_run(config: Config, database: Database | None, now: datetime) -> Plan:
-    """What would be asked now, the lookback taken along, as with ``--once``.
+    """What ``run --once`` would request now, including the lookback.
 
     Args:
-        config: what is owed.
-        database: where the ledger is; None where it cannot be read, and then nothing counts as stored.
-        now: the time.
+        config: the orgs and jobs.
+        database: the pool; None where the database cannot be read: then nothing counts as stored.
+        now: the time that decides what is due.
 
     Raises:
-        DatabaseUnavailableError: it went away.
+        DatabaseUnavailableError: the database became unavailable.
     """
     orgs = {}
     for org in config.orgs.values():
-        ledger = None if database is None else Ledger(database, org.name, _NOBODY)
+        ledger = None if database is None else Ledger(database, org.name, _NO_EPOCH)
         jobs = {
             job.name: await _job(org, job, ledger, now)
             for job in config.jobs.values()
             if not job.orgs or org.name in job.orgs
         }
-        by_hand = await _by_hand(config, org, ledger, now)
-        pages = sum(each["pages"] for each in (*jobs.values(), by_hand))
+        ad_hoc = await _ad_hoc(config, org, ledger, now)
+        pages = sum(each["pages"] for each in (*jobs.values(), ad_hoc))
         requests = pages + 1 if pages else 0
         orgs[org.name] = OrgPlan(
             jobs=jobs,
-            ad_hoc=by_hand,
+            ad_hoc=ad_hoc,
             requests=requests,
             requests_per_second=org.requests_per_second,
             seconds=round(seconds(requests, org.requests_per_second), 1),
@@ -98,30 +99,28 @@ async def dry_run(config: Config, database: Database | None, now: datetime) -> P
 
 
 async def _job(org: Org, job: Job, ledger: Ledger | None, now: datetime) -> JobPlan:
-    listed = [] if ledger is None else await ledger.windows(work_of(job.name))
+    listed = [] if ledger is None else await ledger.windows(stream_of(job.name))
     known = known_windows(job, listed)
     spans = due_spans(org, job, now)
-    standing = window_states(known, org.flows)
-    taken = selection.select(spans, standing, job.lookback, org.tz, with_lookback=True)
-    windows = [known[span].window if span in known else due_window(org, job, span) for span in taken.in_order()]
-    alone = [span for span, each in known.items() if each.ask_alone]
-    stored = sum(1 for span in taken.recent if span in standing and not standing[span].needs_work)
+    states = window_states(known, org.flows)
+    selected = selection.select(spans, states, job.lookback, org.tz, with_lookback=True)
+    windows = [known[span].window if span in known else due_window(org, job, span) for span in selected.in_order()]
+    isolated = [span for span, each in known.items() if each.isolated]
+    stored = sum(1 for span in selected.recent if span in states and not states[span].needs_work)
     begins = now if job.off_peak is None else job.off_peak.next_open(now)
     return await _plan(
-        org, windows, ledger, now, alone, (job.delay, job.metrics_delay), begins, stored, len(taken.backlog)
+        org, windows, ledger, now, isolated, CyclePolicy.of(job), begins, stored, len(selected.backlog)
     )
 
 
-async def _by_hand(config: Config, org: Org, ledger: Ledger | None, now: datetime) -> JobPlan:
+async def _ad_hoc(config: Config, org: Org, ledger: Ledger | None, now: datetime) -> JobPlan:
     listed: list[LedgerWindow] = [] if ledger is None else await ledger.windows(AD_HOC)
-    found = [each.window for each in listed if not each.settled(org.flows) or each.doubted]
+    windows = [each.window for each in listed if not each.settled(org.flows) or each.doubted]
     for name, entry in config.ad_hoc.items():
-        if entry.org == org.name and (ledger is None or not await ledger.entry_known(name, entry.content_hash)):
-            found += [window for window in ad_hoc_windows(org, entry, now).windows if window not in found]
-    alone = [each.window.span for each in listed if each.ask_alone]
-    return await _plan(
-        org, found, ledger, now, alone, (AD_HOC_POLICY.delay, AD_HOC_POLICY.metrics_delay), now, 0, 0
-    )
+        if entry.org == org.name and (ledger is None or not await ledger.has_entry(name, entry.content_hash)):
+            windows += [window for window in ad_hoc_windows(org, entry, now).windows if window not in windows]
+    isolated = [each.window.span for each in listed if each.isolated]
+    return await _plan(org, windows, ledger, now, isolated, AD_HOC_POLICY, now, 0, 0)
 
 
 async def _plan(
@@ -129,8 +128,8 @@ async def _plan(
     windows: Sequence[Window],
     ledger: Ledger | None,
     now: datetime,
-    alone: Sequence[Span],
-    delay: tuple[timedelta, MetricsDelay],
+    isolated: Sequence[Span],
+    policy: CyclePolicy,
     begins: datetime,
     stored: int,
     backlog: int,
@@ -148,10 +147,10 @@ async def _plan(
             group,
             settings,
             entries_per_bucket=entries,
-            delay=delay[0],
-            metrics_delay=delay[1],
+            delay=policy.delay,
+            metrics_delay=policy.metrics_delay,
             now=now,
-            isolated=alone,
+            isolated=isolated,
         )
     return JobPlan(
         windows=len(windows),

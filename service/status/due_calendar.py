@@ -1,11 +1,11 @@
-"""What each job owes in each time zone, reckoned once for all the orgs that share it."""
+"""The windows that each job should have in each time zone, computed once for all the orgs that share it."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,47 +17,61 @@ from service.plan.calendar import Step
 from service.plan.granularity import WindowKind
 from service.postgres.queries.status import NO_SUMS, Sums
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-class Key(NamedTuple):
-    """What a job's windows depend on, beside the job: orgs of one time zone owe the same."""
+
+class CalendarKey(NamedTuple):
+    """What a job's windows depend on: orgs in one time zone have the same."""
 
     job: str
     timezone: str
 
 
 @dataclass(frozen=True)
-class Due:
-    """What a job owes in one time zone.
+class DueCalendar:
+    """The windows that a job should have in one time zone.
 
     Attributes:
-        spans: every window that has rested.
-        due: how many of them are due: the first so many.
-        known: the same, to look one up.
-        edges: the sums of their starts and ends, as the ledger's are summed.
-        days: by the UTC date of their start how many there are, and these sums.
+        job: the job.
+        spans: every window that has ended, plus the job's delay, in order.
+        span_set: the same as a set.
+        due: how many of them are due, from the first one on; the others wait for the off-peak hours.
+        edges: the sum of their starts and the sum of their ends, in seconds since 1970.
+        days: the number of windows and these sums, by the UTC date of the windows' start.
     """
 
     job: Job
     spans: Sequence[Span]
-    known: frozenset[Span]
+    span_set: frozenset[Span]
     due: int
     edges: tuple[float, float]
     days: Mapping[date, Sums]
 
+    @property
+    def span(self) -> Span:
+        """From the first window's start to the last one's end; empty where there is none."""
+        spans = self.spans or [Span(_EPOCH, _EPOCH)]
+        return Span(spans[0].start, spans[-1].end)
 
-def dues(config: Config, now: datetime) -> dict[Key, Due]:
-    """What every configured job owes by now."""
-    found: dict[Key, Due] = {}
+    @property
+    def last_due(self) -> Span | None:
+        """The last window that is due; None where none is."""
+        return self.spans[self.due - 1] if self.due else None
+
+
+def due_calendars(config: Config, now: datetime) -> dict[CalendarKey, DueCalendar]:
+    """The windows that every configured job should have by now."""
+    calendars: dict[CalendarKey, DueCalendar] = {}
     for job in config.jobs.values():
         for org in config.orgs_of(job.name):
-            key = Key(job.name, org.timezone)
-            if key not in found:
-                found[key] = _due(job, org, now)
-    return found
+            key = CalendarKey(job.name, org.timezone)
+            if key not in calendars:
+                calendars[key] = _due_calendar(job, org, now)
+    return calendars
 
 
-def _due(job: Job, org: Org, now: datetime) -> Due:
-    spans, known, days = _owed(
+def _due_calendar(job: Job, org: Org, now: datetime) -> DueCalendar:
+    spans, span_set, days = _spans(
         job.window,
         edges.at_or_before(job.since.resolve(now, org.tz), Step(job.window), org.tz),
         edges.at_or_before(now - job.delay, Step(job.window), org.tz),
@@ -65,14 +79,14 @@ def _due(job: Job, org: Org, now: datetime) -> Due:
     )
     due = bisect_right(spans, now, key=lambda span: windows.due_at(span, job.delay, job.off_peak))
     sums = sum(day.starts for day in days.values()), sum(day.ends for day in days.values())
-    return Due(job, spans, known, due, sums, days)
+    return DueCalendar(job, spans, span_set, due, sums, days)
 
 
 @lru_cache(maxsize=16)
-def _owed(
+def _spans(
     kind: WindowKind, since: datetime, settled: datetime, timezone: str
 ) -> tuple[Sequence[Span], frozenset[Span], Mapping[date, Sums]]:
-    """Every window between two of its edges; three years of hours are reckoned once an hour, not at each look."""
+    """The windows between two edges; cached, so that three years of hours are computed once an hour."""
     spans = windows.settled_spans(kind, since, settled, timedelta(0), timezone)
     days: dict[date, Sums] = {}
     for span in spans:

@@ -1,7 +1,7 @@
-"""How it stands, per org and job: the document that ``status --json`` and ``/api/status`` give.
+"""The status of each org and job: the document behind ``status --json`` and ``/api/status``.
 
-The ledger may not list what fell due since the last cycle, or before the first one. So what is owed is reckoned
-here, as a worker would, and held against it.
+Windows that became due since the last cycle, or before the first one, are not in the ledger yet. So the due
+windows are computed here, as a worker does, and compared with the ledger.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypedDict
 
 from service.config import Config
 from service.model import Span, instant
 from service.postgres.pool import Connection
 from service.postgres.queries import status as ledger
-from service.postgres.queries.status import JobCounts, JobRange, OrgLeaseState, Unfinished
-from service.postgres.windows import AD_HOC, work_of
-from service.status.due_calendar import Due, Key, dues
+from service.postgres.queries.status import CompleteWithError, JobCounts, JobRange, OrgLeaseState, Unfinished
+from service.postgres.windows import AD_HOC, stream_of
+from service.status.due_calendar import CalendarKey, DueCalendar, due_calendars
 
-NEVER_ASKED = "never asked for: "  # what a reason begins with where the ledger does not list the window
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NOT_REQUESTED = "not yet requested: "  # the start of the reason where the ledger does not have the window
 
 
 class Gap(TypedDict):
@@ -34,7 +33,7 @@ class Gap(TypedDict):
 
 
 class Windows(TypedDict):
-    """Windows by state."""
+    """The number of windows in each state."""
 
     complete: int
     pending: int
@@ -43,24 +42,28 @@ class Windows(TypedDict):
 
 
 class JobStatus(TypedDict):
-    """One job of one org; ``newest_complete`` is the end of the newest complete window."""
+    """One job of one org.
+
+    ``newest_complete`` is the end of the newest complete window. ``rejected`` counts rejected outcomes, and
+    ``complete_with_error`` the complete windows whose later scan failed or is doubted.
+    """
 
     windows: Windows
     newest_complete: str | None
     gaps: list[Gap]
     rejected: int
-    troubled: int
+    complete_with_error: int
 
 
 class AdHocStatus(TypedDict):
-    """What was asked for by hand."""
+    """The ad hoc windows of one org."""
 
     windows: Windows
     gaps: list[Gap]
 
 
 class WindowError(TypedDict):
-    """An error of a window that stays complete."""
+    """The error of a window that stays complete; ``job`` is None for an ad hoc one."""
 
     job: str | None
     window_start: str
@@ -69,196 +72,194 @@ class WindowError(TypedDict):
 
 
 class OrgStatus(TypedDict):
-    """One org; ``owner`` is None where no process holds it."""
+    """One org.
+
+    ``owner`` is None where no process holds the org. ``paused_for`` is the rest of a 429's pause in seconds.
+    ``restated_last_day`` counts the figures that were restated within 24 hours.
+    """
 
     breaker: str
     breaker_until: str | None
     owner: str | None
     owner_since: str | None
-    held_for: float
+    paused_for: float
     jobs: dict[str, JobStatus]
     ad_hoc: AdHocStatus
-    restated_lately: int
+    restated_last_day: int
     last_errors: list[WindowError]
 
 
 class Status(TypedDict):
-    """The whole document."""
+    """The document."""
 
     at: str
     orgs: dict[str, OrgStatus]
 
 
 @dataclass
-class _Found:
-    """What the database said."""
+class _LedgerState:
+    """The rows of the ledger and the leases; by org, or by org and stream."""
 
-    counted: dict[tuple[str, str], JobCounts]
+    counts: dict[tuple[str, str], JobCounts]
     unfinished: dict[tuple[str, str], list[Unfinished]]
     ad_hoc: dict[str, dict[str, int]]
-    holds: dict[str, OrgLeaseState]
+    leases: dict[str, OrgLeaseState]
     restated: dict[str, int]
-    unlisted: dict[tuple[str, str], list[Span]] = field(default_factory=dict)
-    last_errors: dict[str, list[WindowError]] = field(default_factory=dict)
+    missing: dict[tuple[str, str], list[Span]] = field(default_factory=dict)
+    last_errors: dict[str, list[CompleteWithError]] = field(default_factory=dict)
 
 
 async def read_status(connection: Connection, config: Config, now: datetime) -> Status:
-    """How every configured org and job stands, also where nothing ever ran.
+    """The status of every configured org and job, also before the first run.
 
     Args:
-        connection: of the database; it is only read.
-        config: what is owed.
-        now: the time by which it is.
+        connection: the database; only read.
+        config: the orgs and jobs.
+        now: the time that decides what is due.
 
     Raises:
-        DatabaseUnavailableError, SchemaError: as the connection says.
+        DatabaseUnavailableError, SchemaError: as ``open_connection``.
     """
-    calendars = await asyncio.to_thread(dues, config, now)
+    calendars = await asyncio.to_thread(due_calendars, config, now)
     async with ledger.snapshot(connection):
-        found = await _ask(connection, config, calendars)
-    return await asyncio.to_thread(_compose, config, calendars, found, now)
+        state = await _read_ledger(connection, config, calendars)
+    return await asyncio.to_thread(_compose, config, calendars, state, now)
 
 
-async def _ask(connection: Connection, config: Config, calendars: dict[Key, Due]) -> _Found:
+async def _read_ledger(
+    connection: Connection, config: Config, calendars: dict[CalendarKey, DueCalendar]
+) -> _LedgerState:
     orgs = list(config.orgs)
-    owed = [
-        JobRange(org.name, work_of(job.name), job.granularity, _whole(calendars[Key(job.name, org.timezone)]))
+    jobs = {
+        JobRange(org.name, stream_of(job.name), job.granularity, calendar.span): calendar
         for job in config.jobs.values()
         for org in config.orgs_of(job.name)
-    ]
+        for calendar in [calendars[CalendarKey(job.name, org.timezone)]]
+    }
     unfinished: dict[tuple[str, str], list[Unfinished]] = defaultdict(list)
     for window in await ledger.unfinished(connection, orgs):
-        unfinished[window.org, window.work].append(window)
-    found = _Found(
-        counted=await ledger.counted(connection, owed),
+        unfinished[window.org, window.stream].append(window)
+    state = _LedgerState(
+        counts=await ledger.job_counts(connection, list(jobs)),
         unfinished=unfinished,
-        ad_hoc=await ledger.ad_hoc(connection, orgs),
-        holds=await ledger.holds(connection, orgs),
-        restated=await ledger.restated(connection, orgs),
+        ad_hoc=await ledger.ad_hoc_counts(connection, orgs),
+        leases=await ledger.leases(connection, orgs),
+        restated=await ledger.restated_last_day(connection, orgs),
     )
-    for key, calendar in calendars.items():
-        await _ask_unlisted(connection, config, key, calendar, found)
-    if any(each.troubled for each in found.counted.values()):
-        for org, errors in (await ledger.last_errors(connection, orgs)).items():
-            found.last_errors[org] = [
-                WindowError(
-                    job=each.job,
-                    window_start=instant(each.span.start),
-                    window_end=instant(each.span.end),
-                    reason=each.reason,
-                )
-                for each in errors
-            ]
-    return found
+    for job, calendar in jobs.items():
+        counts = state.counts.get((job.org, job.stream), ledger.NO_WINDOWS)
+        if missing := await _missing(connection, job, counts, calendar):
+            state.missing[job.org, job.stream] = missing
+    if any(counts.complete_with_error for counts in state.counts.values()):
+        state.last_errors = await ledger.last_errors(connection, orgs)
+    return state
 
 
-async def _ask_unlisted(connection: Connection, config: Config, key: Key, calendar: Due, found: _Found) -> None:
-    """Look for owed windows that the ledger does not list: where its sums say so, and there on which days."""
-    work, requested, whole = work_of(key.job), calendar.job.granularity, _whole(calendar)
-    for org in config.orgs_of(key.job):
-        counted = found.counted.get((org.name, work), ledger.NOTHING)
-        if org.timezone != key.timezone or (counted.listed, counted.edges) == (
-            len(calendar.spans),
-            calendar.edges,
-        ):
-            continue
-        if not counted.listed:
-            found.unlisted[org.name, work] = list(calendar.spans)
-            continue
-        days = await ledger.listed(connection, org.name, work, requested, whole)
-        odd = {day for day, sums in calendar.days.items() if days.get(day) != sums}
-        spans = [span for span in calendar.spans if span.start.date() in odd]
-        unlisted = await ledger.unlisted(connection, [org.name], work, requested, spans)
-        found.unlisted[org.name, work] = [span for _, span in unlisted]
+async def _missing(connection: Connection, job: JobRange, counts: JobCounts, calendar: DueCalendar) -> list[Span]:
+    """The job's windows that the ledger does not have; only days whose sums differ are compared one by one."""
+    if counts.listed == len(calendar.spans) and (counts.starts, counts.ends) == calendar.edges:
+        return []
+    if not counts.listed:
+        return list(calendar.spans)
+    listed = await ledger.sums_by_day(connection, job)
+    days = {day for day, sums in calendar.days.items() if listed.get(day) != sums}
+    return await ledger.missing(connection, job, [span for span in calendar.spans if span.start.date() in days])
 
 
-def _whole(calendar: Due) -> Span:
-    """From the first owed window's start to the last one's end; empty where none is owed."""
-    spans = calendar.spans or [Span(_EPOCH, _EPOCH)]
-    return Span(spans[0].start, spans[-1].end)
-
-
-def _compose(config: Config, calendars: dict[Key, Due], found: _Found, now: datetime) -> Status:
+def _compose(
+    config: Config, calendars: dict[CalendarKey, DueCalendar], state: _LedgerState, now: datetime
+) -> Status:
     orgs: dict[str, OrgStatus] = {}
     for org in config.orgs.values():
-        hold = found.holds.get(org.name, ledger.NO_HOLD)
-        why = _why_not_yet(hold)
+        lease = state.leases.get(org.name, ledger.NO_LEASE)
+        reason = _pending_reason(lease)
         orgs[org.name] = OrgStatus(
-            breaker=hold.breaker,
-            breaker_until=None if hold.breaker_until is None else instant(hold.breaker_until),
-            owner=hold.owner,
-            owner_since=None if hold.since is None else instant(hold.since),
-            held_for=round(hold.held_for, 1),
+            breaker=lease.breaker,
+            breaker_until=None if lease.breaker_until is None else instant(lease.breaker_until),
+            owner=lease.owner,
+            owner_since=None if lease.since is None else instant(lease.since),
+            paused_for=round(lease.paused_for, 1),
             jobs={
-                job.name: _job(org.name, calendars[Key(job.name, org.timezone)], found, why)
+                job.name: _job(org.name, calendars[CalendarKey(job.name, org.timezone)], state, reason)
                 for job in config.jobs.values()
                 if not job.orgs or org.name in job.orgs
             },
-            ad_hoc=_by_hand(org.name, found, why),
-            restated_lately=found.restated.get(org.name, 0),
-            last_errors=found.last_errors.get(org.name, []),
+            ad_hoc=_ad_hoc(org.name, state, reason),
+            restated_last_day=state.restated.get(org.name, 0),
+            last_errors=[
+                WindowError(
+                    job=error.job,
+                    window_start=instant(error.window_start),
+                    window_end=instant(error.window_end),
+                    reason=error.last_error,
+                )
+                for error in state.last_errors.get(org.name, [])
+            ],
         )
     return Status(at=instant(now), orgs=orgs)
 
 
-def _job(org: str, calendar: Due, found: _Found, why: str) -> JobStatus:
-    key = org, work_of(calendar.job.name)
-    counted = found.counted.get(key, ledger.NOTHING)
-    states = _none()
-    states["complete"] = counted.complete
-    owed, last_due = calendar.known, calendar.spans[calendar.due - 1] if calendar.due else None
+def _job(org: str, calendar: DueCalendar, state: _LedgerState, pending_reason: str) -> JobStatus:
+    key = org, stream_of(calendar.job.name)
+    counts = state.counts.get(key, ledger.NO_WINDOWS)
+    windows = _no_windows()
+    windows["complete"] = counts.complete
+    last_due = calendar.last_due
     gaps: list[tuple[Span, Gap]] = []
-    for window in found.unfinished.get(key, []):
-        if window.requested != calendar.job.granularity or window.span not in owed:
-            continue  # of a former configuration: the next cycle takes it out
-        _count(states, window.state)
+    for window in state.unfinished.get(key, []):
+        if window.requested != calendar.job.granularity or window.span not in calendar.span_set:
+            continue  # of an earlier configuration: the next cycle deletes it
+        _count(windows, window.state)
         if last_due is not None and window.span <= last_due:
-            gaps.append((window.span, _gap(window.span, window.state, _reason(window, why))))
-    for span in found.unlisted.get(key, []):
-        _count(states, "pending")
+            gaps.append((window.span, _gap(window.span, window.state, _reason(window, pending_reason))))
+    for span in state.missing.get(key, []):
+        _count(windows, "pending")
         if last_due is not None and span <= last_due:
-            gaps.append((span, _gap(span, "pending", f"{NEVER_ASKED}{why}")))
+            gaps.append((span, _gap(span, "pending", f"{NOT_REQUESTED}{pending_reason}")))
     return JobStatus(
-        windows=states,
-        newest_complete=None if counted.newest is None else instant(counted.newest),
+        windows=windows,
+        newest_complete=None if counts.newest is None else instant(counts.newest),
         gaps=[gap for _, gap in sorted(gaps, key=lambda each: each[0])],
-        rejected=counted.rejected,
-        troubled=counted.troubled,
+        rejected=counts.rejected,
+        complete_with_error=counts.complete_with_error,
     )
 
 
-def _by_hand(org: str, found: _Found, why: str) -> AdHocStatus:
-    states = _none()
-    for state, count in found.ad_hoc.get(org, {}).items():
-        _count(states, state, count)
-    gaps = [_gap(each.span, each.state, _reason(each, why)) for each in found.unfinished.get((org, AD_HOC), [])]
-    return AdHocStatus(windows=states, gaps=gaps)
+def _ad_hoc(org: str, state: _LedgerState, pending_reason: str) -> AdHocStatus:
+    windows = _no_windows()
+    for name, count in state.ad_hoc.get(org, {}).items():
+        _count(windows, name, count)
+    gaps = [
+        _gap(window.span, window.state, _reason(window, pending_reason))
+        for window in state.unfinished.get((org, AD_HOC), [])
+    ]
+    return AdHocStatus(windows=windows, gaps=gaps)
 
 
-def _none() -> Windows:
+def _no_windows() -> Windows:
     return Windows(complete=0, pending=0, running=0, failed=0)
 
 
-def _count(states: Windows, state: str, by: int = 1) -> None:
+def _count(windows: Windows, state: str, by: int = 1) -> None:
     match state:
         case "complete" | "pending" | "running" | "failed":
-            states[state] += by
+            windows[state] += by
 
 
 def _gap(span: Span, state: str, reason: str) -> Gap:
     return Gap(window_start=instant(span.start), window_end=instant(span.end), state=state, reason=reason)
 
 
-def _reason(window: Unfinished, why: str) -> str:
-    return window.last_error or ("being extracted" if window.state == "running" else why)
+def _reason(window: Unfinished, pending_reason: str) -> str:
+    return window.last_error or ("being extracted" if window.state == "running" else pending_reason)
 
 
-def _why_not_yet(hold: OrgLeaseState) -> str:
-    """What keeps an org's due windows waiting that have no error of their own."""
-    if hold.owner is None:
-        return "not extracted yet: no process works the org"
-    if hold.breaker != "closed":
-        return f"not extracted yet: the org's breaker is {hold.breaker}"
-    if hold.held_for:
-        return "not extracted yet: the API asked to wait"
-    return "due, and not extracted yet"
+def _pending_reason(lease: OrgLeaseState) -> str:
+    """Why an org's due windows are pending that have no error of their own."""
+    if lease.owner is None:
+        return "no daemon currently holds this org"
+    if lease.breaker != "closed":
+        return f"the org's breaker is {lease.breaker}"
+    if lease.paused_for:
+        return "rate-limited by the API"
+    return "due, not extracted yet"

@@ -34,9 +34,9 @@ from service.plan import windows
 from service.plan.calendar import Step
 from service.postgres.pool import Connection
 from service.postgres.queries import dashboard
-from service.postgres.queries.dashboard import DayCount, Listed, Work
+from service.postgres.queries.dashboard import DayCount, DayWindow, Stream
 from service.postgres.queries.status import snapshot
-from service.postgres.windows import work_of
+from service.postgres.windows import stream_of
 
 _TICK = timedelta(microseconds=1)
 _WITH_NOTE = {"F", "N", "L", "A", "D", "W"}
@@ -134,7 +134,7 @@ class StoredDays:
     """
 
     counts: Mapping[date, DayCount]
-    listed: Mapping[Span, Listed]
+    listed: Mapping[Span, DayWindow]
     restated: set[date]
 
 
@@ -147,33 +147,33 @@ async def calendar(
         DatabaseUnavailableError, SchemaError: as the connection.
     """
     within = windows.days(first - _LONGEST_WINDOW, end, org.tz)
-    works = [Work(work_of(job.name), job.granularity) for job in jobs]
-    counts: dict[str, dict[date, DayCount]] = {work.work: {} for work in works}
-    listed: dict[str, dict[Span, Listed]] = {work.work: {} for work in works}
+    streams = [Stream(stream_of(job.name), job.granularity) for job in jobs]
+    counts: dict[str, dict[date, DayCount]] = {stream.stream: {} for stream in streams}
+    listed: dict[str, dict[Span, DayWindow]] = {stream.stream: {} for stream in streams}
     planned = {job.name: windows_by_day(job, org, within, now) for job in jobs}
     async with snapshot(connection):
-        for each in await dashboard.days(connection, org.name, works, within, org.timezone):
-            counts[each.work][each.day] = each
+        for each in await dashboard.day_counts(connection, org.name, streams, within, org.timezone):
+            counts[each.stream][each.day] = each
         granularities = {
-            work: {name for count in days.values() for name in count.granularities}
-            for work, days in counts.items()
+            stream: {name for count in days.values() for name in count.granularities}
+            for stream, days in counts.items()
         }
         restated = await dashboard.restated_days(
             connection, org.name, set().union(*granularities.values()), within.start.date(), end, org.timezone
         )
-        for job, work in zip(jobs, works, strict=True):
-            known, expected = counts[work.work], planned[job.name]
+        for job, stream in zip(jobs, streams, strict=True):
+            known, expected = counts[stream.stream], planned[job.name]
             if odd := [
                 day for day, count in known.items() if day in expected and not _agree(expected[day], count)
             ]:
-                rows = await dashboard.listed(connection, org.name, work, odd, org.timezone)
-                listed[work.work] = {row.span: row for row in rows}
+                rows = await dashboard.day_windows(connection, org.name, stream, odd, org.timezone)
+                listed[stream.stream] = {row.span: row for row in rows}
                 for day in odd:
                     del known[day]
     jobs_days: dict[str, JobDays] = {}
-    for job, work in zip(jobs, works, strict=True):
-        restated_days = set().union(*(restated[name] for name in granularities[work.work]))
-        stored = StoredDays(counts[work.work], listed[work.work], restated_days)
+    for job, stream in zip(jobs, streams, strict=True):
+        restated_days = set().union(*(restated[name] for name in granularities[stream.stream]))
+        stored = StoredDays(counts[stream.stream], listed[stream.stream], restated_days)
         jobs_days[job.name] = await asyncio.to_thread(
             _job_days, job, org, planned[job.name], stored, first, end, now
         )

@@ -13,9 +13,9 @@ from service.plan import calendar, windows
 from service.plan.calendar import Step
 from service.postgres.pool import Connection
 from service.postgres.queries import dashboard, series
-from service.postgres.queries.dashboard import Restatement, WindowDetail, Work
+from service.postgres.queries.dashboard import Restatement, Stream, WindowDetail
 from service.postgres.queries.status import snapshot
-from service.postgres.windows import work_of
+from service.postgres.windows import stream_of
 from service.web.coverage import local_day
 
 MAX_WINDOWS = 60
@@ -37,13 +37,13 @@ async def day(connection: Connection, org: Org, job: Job, when: date, now: datet
         DatabaseUnavailableError, SchemaError: as the connection.
     """
     span = local_day(when, org)
-    work = Work(work_of(job.name), job.granularity)
+    stream = Stream(stream_of(job.name), job.granularity)
     planned = _planned(job, org, span, now)
     covered = Span(min(span.start, planned[0].start), max(span.end, planned[-1].end)) if planned else span
     async with snapshot(connection):
-        stored = await dashboard.windows(connection, org.name, work, span, MAX_WINDOWS)
+        stored = await dashboard.window_details(connection, org.name, stream, span, MAX_WINDOWS)
         granularities = {each.granularity for each in stored}
-        count, restated = await dashboard.restated_within(
+        count, restated = await dashboard.restatements_within(
             connection, org.name, granularities, covered, MAX_RESTATEMENTS
         )
     listed = {each.span: _window(each, now) for each in stored if each.span in planned}
@@ -122,8 +122,8 @@ async def changes(connection: Connection, orgs: Sequence[str], limit: int) -> Do
         DatabaseUnavailableError, SchemaError: as the connection.
     """
     async with snapshot(connection):
-        restated = await dashboard.restated_last(connection, orgs, limit)
-        renamed = await dashboard.renamed_last(connection, orgs, min(limit, MAX_RENAMES))
+        restated = await dashboard.last_restatements(connection, orgs, limit)
+        renamed = await dashboard.last_renames(connection, orgs, min(limit, MAX_RENAMES))
     return {
         "restated": [restatement(each) for each in restated],
         "renamed": [{**each._asdict(), "renamed_at": instant(each.renamed_at)} for each in renamed],

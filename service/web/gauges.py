@@ -83,7 +83,7 @@ class Gauges(Collector):
         hold = _gauge("limit_hold_seconds", "Time until the wait after a 429 ends.", "org")
         for name, org in status["orgs"].items():
             held.add_metric([name], float(org["owner"] is not None))
-            hold.add_metric([name], max(0.0, org["held_for"] - self._age))
+            hold.add_metric([name], max(0.0, org["paused_for"] - self._age))
         yield from (held, hold)
 
 

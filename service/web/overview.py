@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 from service.clock import Clock
 from service.config import Config
 from service.postgres.queries.dashboard import Pace
-from service.postgres.windows import AD_HOC, work_of
-from service.status import NEVER_ASKED, AdHocStatus, Gap, JobStatus, OrgStatus, Status
+from service.postgres.windows import AD_HOC, stream_of
+from service.status import NOT_REQUESTED, AdHocStatus, Gap, JobStatus, OrgStatus, Status
 from service.telemetry import Warned
 from service.web.daemon_view import Load
 
@@ -61,7 +61,7 @@ class LocalState(NamedTuple):
 
 def overview(status: Status, config: Config, paces: Sequence[Pace], local: LocalState) -> Document:
     """The document of ``/api/now``."""
-    rates = {(each.org, each.work): each.windows / each.seconds for each in paces}
+    rates = {(each.org, each.stream): each.windows / each.seconds for each in paces}
     orgs = {
         name: _org(name, org, config, rates, local) for name, org in status["orgs"].items() if name in config.orgs
     }
@@ -89,7 +89,8 @@ def _org(
 ) -> Document:
     load = local.load.get(name)
     jobs = {
-        job: _progress(each, rates.get((name, work_of(job)))) | _newest(each) for job, each in org["jobs"].items()
+        job: _progress(each, rates.get((name, stream_of(job)))) | _newest(each)
+        for job, each in org["jobs"].items()
     }
     return {
         "timezone": config.orgs[name].timezone,
@@ -97,12 +98,12 @@ def _org(
         "held_here": load is not None,
         "breaker": org["breaker"],
         "breaker_until": org["breaker_until"],
-        "held_for": org["held_for"],
+        "paused_for": org["paused_for"],
         "limit": config.orgs[name].requests_per_second,
         "rate": local.rates.get(name) if load is not None else None,
         "in_flight": load.in_flight if load else None,
         "waiting": load.waiting if load else None,
-        "restated_lately": org["restated_lately"],
+        "restated_last_day": org["restated_last_day"],
         "jobs": jobs,
         "ad_hoc": _progress(org["ad_hoc"], rates.get((name, AD_HOC))),
     }
@@ -124,7 +125,11 @@ def _progress(work: JobStatus | AdHocStatus, rate: float | None) -> Document:
 
 
 def _newest(job: JobStatus) -> Document:
-    return {"newest_complete": job["newest_complete"], "rejected": job["rejected"], "troubled": job["troubled"]}
+    return {
+        "newest_complete": job["newest_complete"],
+        "rejected": job["rejected"],
+        "complete_with_error": job["complete_with_error"],
+    }
 
 
 def _gaps(status: Status) -> list[Document]:
@@ -143,7 +148,7 @@ def _merged(org: str, job: str | None, gaps: Sequence[Gap]) -> list[Document]:
     """Merge adjacent gaps with one state and reason."""
     merged: list[Document] = []
     for gap in gaps:
-        reason = gap["reason"].removeprefix(NEVER_ASKED)
+        reason = gap["reason"].removeprefix(NOT_REQUESTED)
         state = _STATES[gap["state"]] if reason == gap["reason"] else "not requested"
         last = merged[-1] if merged else Document(window_end=None)
         if last["window_end"] == gap["window_start"] and (last["state"], last["reason"]) == (state, reason):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from service.clock import Clock
 from service.postgres.pool import Connection
-from service.postgres.probe import looking
+from service.postgres.probe import open_connection
 from service.web.assets import etag_of
 from service.web.status_cache import SharedValue
 
@@ -88,7 +88,10 @@ class ResponseCache:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        async with self._slots, looking(self._dsn(), "flow-outcomes page", within=QUERY_TIMEOUT) as connection:
+        async with (
+            self._slots,
+            open_connection(self._dsn(), "flow-outcomes page", timeout=QUERY_TIMEOUT) as connection,
+        ):
             yield connection
 
 

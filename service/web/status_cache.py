@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 
 from service.clock import Clock
 from service.errors import DatabaseUnavailableError, FlowOutcomesError
-from service.postgres.probe import looking, readiness_problem
-from service.postgres.queries.dashboard import Pace, pace
+from service.postgres.probe import open_connection, readiness_problem
+from service.postgres.queries.dashboard import Pace, paces
 from service.status import Status, read_status
 from service.web.daemon_view import DaemonView
 
@@ -127,13 +127,13 @@ class StatusCache:
         return self._daemon.dsn
 
     async def _read_status(self) -> Status:
-        async with looking(self.require_dsn(), NAME, within=STATUS_TIMEOUT) as connection:
+        async with open_connection(self.require_dsn(), NAME, timeout=STATUS_TIMEOUT) as connection:
             return await read_status(connection, self._daemon.config, self._clock.now())
 
     async def _read_paces(self) -> list[Pace]:
-        async with looking(self.require_dsn(), NAME, within=STATUS_TIMEOUT) as connection:
-            return await pace(connection, list(self._daemon.config.orgs))
+        async with open_connection(self.require_dsn(), NAME, timeout=STATUS_TIMEOUT) as connection:
+            return await paces(connection, list(self._daemon.config.orgs))
 
     async def _read_readiness(self) -> str:
-        async with looking(self.require_dsn(), NAME, within=WAIT_TIMEOUT, read_only=False) as connection:
+        async with open_connection(self.require_dsn(), NAME, timeout=WAIT_TIMEOUT, read_only=False) as connection:
             return await readiness_problem(connection) or ""

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.postgres.embedded.binaries import Process, User
+from service.postgres.embedded.binaries import ProcessOptions, User
 from service.postgres.embedded.server import Embedded
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
 from tests.support.program import Program, Row, figures, today
@@ -193,7 +193,7 @@ def database_turned(folder: Path, by: str) -> Iterator[str]:
     """A PostgreSQL in this folder whose clock is off by so much."""
     process = User.process
 
-    def in_that_time(user: User, cwd: Path, *, dies_with_parent: bool = False) -> Process:
+    def in_that_time(user: User, cwd: Path, *, dies_with_parent: bool = False) -> ProcessOptions:
         found = process(user, cwd, dies_with_parent=dies_with_parent)
         found["env"] |= turned(by)
         return found

@@ -1,4 +1,4 @@
-"""A PostgreSQL of these tests' own, to be stopped and broken, and a way to it that can be cut."""
+"""A PostgreSQL that these tests stop and break, behind a proxy that can cut connections."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fragile_server() -> Iterator[Server]:
 
 @pytest.fixture
 async def site(tmp_path: Path, fragile_server: Server) -> AsyncIterator[Site]:
-    """Everything up, the schema current, the tables empty."""
+    """A running server, a current schema and empty tables."""
     fragile_server.start()
     name = f"fault_{next(_numbers)}"
     fragile_server.run(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")

@@ -1,4 +1,4 @@
-"""The database fails in every way that it knows: no window fails for it, none is doubled or seen in part."""
+"""Every kind of database failure: no window fails, is stored twice, or is visible in part."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from tests.support.site import DAYS, LONG_FORM, Site
 pytestmark = pytest.mark.acceptance
 
 SLOW = SimulatedOrg(requests_per_second=None, flows=8, latency=0.04)
-BACK_WITHIN = 12.0  # seconds after the database's return
+BACK_WITHIN = 12.0  # seconds from the database's return to the next progress
 
 
 def source(org: SimulatedOrg = SLOW) -> Simulator:
-    """A source whose figures stand still."""
+    """A source with constant figures."""
     return Simulator(SimulatorConfig(orgs={"acme": org}), clock=FakeClock(SystemClock().now()))
 
 
 async def midway(daemon: Daemon, windows: int = 3) -> None:
-    """Wait until some windows are stored, and some are not."""
+    """Wait until some windows are stored, and others are not."""
     await daemon.told("window_complete", windows)
     assert daemon.count("window_complete") < DAYS
 
 
-async def undisturbed(daemon: Daemon, site: Site, simulator: Simulator, reader: Reader) -> None:
-    """It ends with the exact figures, and nothing failed on the way."""
+async def completes_exactly(daemon: Daemon, site: Site, simulator: Simulator, reader: Reader) -> None:
+    """The daemon completes every window with the exact figures, and no window fails."""
     await complete(daemon, DAYS - 1)
     exact(site.program, simulator)
     assert daemon.count("window_failed") == 0
@@ -52,8 +52,8 @@ async def undisturbed(daemon: Daemon, site: Site, simulator: Simulator, reader: 
 
 
 @pytest.mark.short
-async def test_away_at_the_start(site: Site) -> None:
-    """The daemon is up and says that it is not ready; when the database comes, it goes to work."""
+async def test_unavailable_at_the_start(site: Site) -> None:
+    """Without a database the daemon runs but is not ready; it starts work when the database becomes available."""
     site.server.stop()
     async with source() as simulator:
         site.configure(simulator)
@@ -66,14 +66,14 @@ async def test_away_at_the_start(site: Site) -> None:
         site.up()
         assert await daemon.ready() < BACK_WITHIN
         async with Reader(lambda: site.dsn) as reader:
-            await undisturbed(daemon, site, simulator, reader)
+            await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
 @pytest.mark.parametrize("how", [LONG_FORM("stopped"), "crashed"])
 @pytest.mark.short
 async def test_restarted_midway(site: Site, how: str) -> None:
-    """It carries on by itself where it was, within seconds of the database's return."""
+    """The daemon continues within seconds of the database's return."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -88,14 +88,14 @@ async def test_restarted_midway(site: Site, how: str) -> None:
         site.up()
         assert await daemon.ready() < BACK_WITHIN
         await daemon.told("window_complete", stored + 1, within=BACK_WITHIN)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
         assert site.sessions() == []
 
 
 @pytest.mark.short
-async def test_its_backends_terminated(site: Site) -> None:
-    """Again and again, all of them at once: the org is taken anew each time."""
+async def test_backends_terminated(site: Site) -> None:
+    """Where all its backends are terminated, the daemon loses the org and acquires it again, each time."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -108,12 +108,12 @@ async def test_its_backends_terminated(site: Site) -> None:
             )
             assert len(ended) >= 1
             await daemon.told("org_lost", times, within=3)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
-async def test_cut_off_without_a_word(site: Site) -> None:
-    """No packet arrives and no connection is closed: it notices, and goes on over new connections."""
+async def test_a_network_that_drops_all_packets(site: Site) -> None:
+    """The daemon detects a network that drops packets without closing connections, and then reconnects."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -121,21 +121,21 @@ async def test_cut_off_without_a_word(site: Site) -> None:
         site.proxy.cut()
         await daemon.unready()
         await daemon.told("org_lost", within=16)
-        asked = len(simulator.arrivals)
+        requests = len(simulator.arrivals)
         await asyncio.sleep(1)
-        assert len(simulator.arrivals) == asked
+        assert len(simulator.arrivals) == requests
         site.proxy.heal()
         assert await daemon.ready() < BACK_WITHIN
         stored = daemon.count("window_complete")
         await daemon.told("window_complete", stored + 1, within=BACK_WITHIN)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         assert site.proxy.fired["cut off without a word"] == 1
         await daemon.end()
 
 
 @pytest.mark.chaos
-async def test_cut_off_for_a_moment(site: Site) -> None:
-    """The old connections stay dead for ever, though the network is back: it does not sit on them."""
+async def test_a_short_network_failure(site: Site) -> None:
+    """After a short failure the old connections stay dead; the daemon replaces them."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -144,25 +144,25 @@ async def test_cut_off_for_a_moment(site: Site) -> None:
         site.proxy.heal()
         stored = daemon.count("window_complete")
         await daemon.told("window_complete", stored + 1, within=BACK_WITHIN + 10)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
 @pytest.mark.short
 async def test_the_answer_to_a_commit_is_lost(site: Site) -> None:
-    """What was committed is not believed to be, and asking again does no harm."""
+    """A scan whose commit was not confirmed is extracted again, and the figures stay exact."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         site.proxy.swallow = 3
         daemon = await Daemon.start(site.program)
         await daemon.until(lambda: site.proxy.fired["answer to COMMIT swallowed"] == 3, "swallowed commits")
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
 @pytest.mark.short
-async def test_it_takes_no_writes(site: Site) -> None:
-    """A demoted primary: not ready, nothing fails, and on it goes when it writes again."""
+async def test_a_read_only_database(site: Site) -> None:
+    """While the database accepts no writes the daemon is not ready; no window fails, and it continues later."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -177,74 +177,74 @@ async def test_it_takes_no_writes(site: Site) -> None:
         stored = daemon.count("window_complete")
         await daemon.told("window_complete", stored + 1, within=BACK_WITHIN)
         assert daemon.count("database_unavailable") + daemon.count("org_interrupted") > 0
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
 @pytest.mark.parametrize("state", ["53100", LONG_FORM("57014"), LONG_FORM("40P01"), "25P03", "XX000"])
 @pytest.mark.short
-async def test_it_refuses_midway(site: Site, state: str) -> None:
-    """Out of disk, a cancelled statement, a deadlock and worse, in the middle of a merge."""
-    site.run("CREATE SEQUENCE public.refused")
+async def test_errors_within_a_merge(site: Site, state: str) -> None:
+    """A full disk, a cancelled statement and a deadlock fail no window; an internal error does, and is retried."""
+    site.run("CREATE SEQUENCE public.rejected")
     site.run(
-        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
-        " IF nextval('public.refused') BETWEEN 3 AND 6 THEN"
-        f" RAISE EXCEPTION 'refused' USING ERRCODE = '{state}'; END IF; RETURN NULL; END $$"
+        "CREATE FUNCTION public.reject() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
+        " IF nextval('public.rejected') BETWEEN 3 AND 6 THEN"
+        f" RAISE EXCEPTION 'rejected' USING ERRCODE = '{state}'; END IF; RETURN NULL; END $$"
     )
     site.run(
-        "CREATE TRIGGER refuse AFTER INSERT ON flow_outcomes.figure"
-        " FOR EACH STATEMENT EXECUTE FUNCTION public.refuse()"
+        "CREATE TRIGGER reject AFTER INSERT ON flow_outcomes.figure"
+        " FOR EACH STATEMENT EXECUTE FUNCTION public.reject()"
     )
     async with source(replace(SLOW, latency=0.01)) as simulator, Reader(lambda: site.dsn) as reader:
         job = {"retry_every": "PT1S"} if state == "XX000" else {}
         site.configure(simulator, jobs={"daily": {**site.job, **job}})
         daemon = await Daemon.start(site.program)
-        await daemon.until(lambda: _refused(site) > 6, "refusals")
-        if state == "XX000":  # nobody's absence: the window says so, and the next cycle tries again
+        await daemon.until(lambda: _rejected(site) > 6, "rejected writes")
+        if state == "XX000":  # an error of the database itself: the window fails, and the next cycle retries it
             await daemon.told("window_failed")
             await complete(daemon, DAYS - 1)
             exact(site.program, simulator)
         else:
-            await undisturbed(daemon, site, simulator, reader)
+            await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
-def _refused(site: Site) -> int:
+def _rejected(site: Site) -> int:
     with psycopg.connect(site.dsn) as connection:
-        row = connection.execute("SELECT last_value FROM public.refused").fetchone()
+        row = connection.execute("SELECT last_value FROM public.rejected").fetchone()
     return 0 if row is None else int(row[0])
 
 
 @pytest.mark.short
-async def test_it_refuses_before_the_work_begins(site: Site) -> None:
-    """An org whose work could not begin is given back and taken anew, not kept and left lying."""
-    site.run("CREATE SEQUENCE public.refused")
+async def test_errors_before_the_first_cycle(site: Site) -> None:
+    """An org whose worker could not start is released and acquired again."""
+    site.run("CREATE SEQUENCE public.rejected")
     site.run(
-        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
-        " IF nextval('public.refused') < 3 THEN"
-        " RAISE EXCEPTION 'refused' USING ERRCODE = '53100'; END IF; RETURN NULL; END $$"
+        "CREATE FUNCTION public.reject() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
+        " IF nextval('public.rejected') < 3 THEN"
+        " RAISE EXCEPTION 'rejected' USING ERRCODE = '53100'; END IF; RETURN NULL; END $$"
     )
     site.run(
-        "CREATE TRIGGER refuse BEFORE DELETE ON flow_outcomes.staging"
-        " FOR EACH STATEMENT EXECUTE FUNCTION public.refuse()"
+        "CREATE TRIGGER reject BEFORE DELETE ON flow_outcomes.staging"
+        " FOR EACH STATEMENT EXECUTE FUNCTION public.reject()"
     )
     async with source(replace(SLOW, latency=0.0)) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
         await daemon.told("org_interrupted", 2)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
-async def test_a_hold_that_cannot_be_noted(site: Site) -> None:
-    """A 429's wait is kept in the process too: the org lost and taken again, nothing is sent before its time."""
+async def test_a_pause_that_cannot_be_stored(site: Site) -> None:
+    """A 429's pause is kept in the process too: after the org was lost and acquired again, it still applies."""
     site.run(
-        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " RAISE EXCEPTION 'refused' USING ERRCODE = '53100'; END $$"
+        "CREATE FUNCTION public.reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE EXCEPTION 'rejected' USING ERRCODE = '53100'; END $$"
     )
     site.run(
-        "CREATE TRIGGER refuse BEFORE UPDATE OF held_until ON flow_outcomes.org_lease"
-        " FOR EACH ROW EXECUTE FUNCTION public.refuse()"
+        "CREATE TRIGGER reject BEFORE UPDATE OF held_until ON flow_outcomes.org_lease"
+        " FOR EACH ROW WHEN (NEW.held_until IS DISTINCT FROM OLD.held_until) EXECUTE FUNCTION public.reject()"
     )
     throttled = Faults(throttled=Fault(value="6", request=4, times=1))
     async with source(replace(SLOW, latency=0.0, faults=throttled)) as simulator:
@@ -265,8 +265,8 @@ async def test_a_hold_that_cannot_be_noted(site: Site) -> None:
 
 @pytest.mark.integration
 @pytest.mark.short
-async def test_what_was_staged_is_gone(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash of the server empties unlogged tables: a scan that lost a part of itself there is not stored."""
+async def test_a_truncated_staging_table(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of the server empties unlogged tables; a scan that was spilled there is not stored."""
     monkeypatch.setattr("service.postgres.merge.staging.MEMORY", 1)
     span = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
     clock = SystemClock()

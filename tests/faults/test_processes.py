@@ -1,4 +1,4 @@
-"""Several processes on one database: an org has one owner, and who was it once writes nothing more."""
+"""Several processes on one database: an org has one owner, and a former owner writes nothing more."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import pytest
 from service.clock import SystemClock
 from service.errors import DatabaseUnavailableError, LeaseLostError
 from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Scan, Span, Window
-from service.postgres.lease.lease import Lease
-from service.postgres.lease.manager import LeaseManager
+from service.postgres.lease import Acquired, Disconnected, Lease, LeaseEvent, LeaseManager
 from service.postgres.merge import ScanRecord, merge
 from service.postgres.merge.staging import Staging
 from service.postgres.pool import Database
@@ -31,11 +30,9 @@ HANDOVERS = 50
 CLOCK = SystemClock()
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 
-on_its_own = pytest.mark.acceptance
-
 
 def owners(site: Site) -> dict[str, str]:
-    """The orgs' owners as the database has them."""
+    """The owner of each org in the database."""
     return {
         str(org): str(owner)
         for org, owner in site.run("SELECT org, owner FROM flow_outcomes.org_lease WHERE owner IS NOT NULL")
@@ -43,16 +40,16 @@ def owners(site: Site) -> dict[str, str]:
 
 
 def owner_of(daemons: list[Daemon], site: Site, org: str = "acme") -> tuple[Daemon, Daemon]:
-    """Who of two holds the org, and the other one."""
+    """The daemon of the two that holds the org, and the other one."""
     owner = owners(site)[org]
     first, second = daemons
     return (first, second) if f":{first.pid}:" in owner else (second, first)
 
 
-@on_its_own
+@pytest.mark.acceptance
 @pytest.mark.short
 async def test_one_of_two_is_killed(site: Site) -> None:
-    """The other carries on at once; limit and single flight hold over both, and the figures are exact."""
+    """The other one takes over at once; the limit and the single flight hold for both, the figures are exact."""
     limited = replace(SLOW, requests_per_second=40, latency=0.02)
     orgs = {"acme": limited, "beta": limited}
     async with (
@@ -80,9 +77,9 @@ async def test_one_of_two_is_killed(site: Site) -> None:
         await other.end()
 
 
-@on_its_own
-async def test_a_paused_owner(site: Site) -> None:
-    """It is taken over from within 30 s; when it wakes up it sends nothing and commits nothing."""
+@pytest.mark.acceptance
+async def test_a_suspended_owner(site: Site) -> None:
+    """Another process takes over within 30 s; the suspended one, once resumed, sends and commits nothing."""
     async with source(replace(SLOW, latency=0.1)) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemons = [await Daemon.start(site.program) for _ in range(2)]
@@ -93,25 +90,25 @@ async def test_a_paused_owner(site: Site) -> None:
         began = loop.time()
         owner.send(signal.SIGSTOP)
         await other.told("org_acquired", within=30)
-        assert loop.time() - began > 5, "it was taken from an owner that moved"
+        assert loop.time() - began > 5, "the org was taken from an owner that was running"
         await complete(other, DAYS - 1)
         exact(site.program, simulator)
-        asked, stood = len(simulator.arrivals), site.run("SELECT epoch, revision FROM flow_outcomes.org")
+        requests, before = len(simulator.arrivals), site.run("SELECT epoch, revision FROM flow_outcomes.org")
         owner.send(signal.SIGCONT)
         await owner.told("org_lost", within=5)
         await asyncio.sleep(3)
-        assert len(simulator.arrivals) == asked
-        assert site.run("SELECT epoch, revision FROM flow_outcomes.org") == stood
+        assert len(simulator.arrivals) == requests
+        assert site.run("SELECT epoch, revision FROM flow_outcomes.org") == before
         assert simulator.in_flight_violations == 0
         assert reader.in_part == []
         await owner.end()
         await other.end()
 
 
-@on_its_own
+@pytest.mark.acceptance
 @pytest.mark.short
-async def test_an_orderly_end(site: Site) -> None:
-    """Whoever waits has the org within two seconds of it."""
+async def test_an_orderly_shutdown(site: Site) -> None:
+    """A waiting process acquires the org within two seconds of the owner's shutdown."""
     async with source() as simulator:
         site.configure(simulator)
         daemons = [await Daemon.start(site.program) for _ in range(2)]
@@ -125,9 +122,9 @@ async def test_an_orderly_end(site: Site) -> None:
         await other.end()
 
 
-@on_its_own
+@pytest.mark.acceptance
 async def test_the_lock_connection_alone_is_cut(site: Site) -> None:
-    """The owner notices at once, stops, and takes the org again."""
+    """The owner loses the org at once, and acquires it again."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -147,25 +144,25 @@ async def test_the_lock_connection_alone_is_cut(site: Site) -> None:
 
 @dataclass
 class Holder:
-    """A process as far as handovers go: keeps the org when it has it, and merges all the while."""
+    """A process that keeps the org once it has acquired it, and merges all the time."""
 
     name: str
     dsn: str
     database: Database
-    keeper: LeaseManager
+    manager: LeaseManager
     leases: list[Lease] = field(default_factory=list)
     days: list[int] = field(default_factory=list)
-    refused: int = 0
+    rejected: int = 0
 
     async def work(self) -> None:
-        """Merge under the newest lease that it was ever given, good or not, over and over."""
+        """Merge under the last lease that it acquired, lost or not, again and again."""
         while True:
             await asyncio.sleep(0.005)
             if self.leases:
                 await self.merge_under(self.leases[-1])
 
     async def merge_under(self, lease: Lease) -> bool:
-        """Merge one day's scan whose only outcome is called like the epoch; whether it was stored."""
+        """Merge one day's scan, whose only outcome is named after the epoch; return whether it was stored."""
         day = self.days[0]
         self.days[0] += 1
         span = Span(FIRST + timedelta(days=day), FIRST + timedelta(days=day + 1))
@@ -179,7 +176,7 @@ class Holder:
         try:
             await merge(self.database, lease, staging, record)
         except LeaseLostError:
-            self.refused += 1
+            self.rejected += 1
             return False
         except DatabaseUnavailableError:
             return False
@@ -188,21 +185,21 @@ class Holder:
 
 @asynccontextmanager
 async def holder(name: str, dsn: str, days: list[int]) -> AsyncIterator[Holder]:
-    """One at work."""
+    """A holder that merges."""
     database = Database(dsn, size=2, application_name=f"holder {name}")
     leases: list[Lease] = []
-    keeper = LeaseManager(
-        dsn,
-        f"holder {name}",
-        CLOCK,
-        on_acquired=leases.append,
-        on_released=lambda _: None,
-        on_lost=lambda _: None,
-        on_cut=database.reset,
-    )
+
+    async def on_event(event: LeaseEvent) -> None:
+        match event:
+            case Acquired(lease):
+                leases.append(lease)
+            case Disconnected():
+                await database.reset()
+
+    manager = LeaseManager(dsn, f"holder {name}", CLOCK, on_event)
     await database.open()
-    keeping = asyncio.create_task(keeper.run())
-    held = Holder(name, dsn, database, keeper, leases, days)
+    keeping = asyncio.create_task(manager.run())
+    held = Holder(name, dsn, database, manager, leases, days)
     working = asyncio.create_task(held.work())
     try:
         yield held
@@ -215,9 +212,9 @@ async def holder(name: str, dsn: str, days: list[int]) -> AsyncIterator[Holder]:
 
 @pytest.mark.integration
 async def test_fifty_handovers(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In order and by force, under load: not one commit under an old epoch."""
+    """Fifty releases and lost connections under load: no merge commits under an earlier epoch."""
     monkeypatch.setattr("service.postgres.lease.manager.POLL_EVERY", 0.02)
-    monkeypatch.setattr("service.postgres.lease.manager.CONNECT_AGAIN", 0.02)
+    monkeypatch.setattr("service.postgres.lease.manager.RECONNECT_AFTER", 0.02)
     days = [0]
 
     async def rows(query: str) -> list[tuple[Any, ...]]:
@@ -225,20 +222,20 @@ async def test_fifty_handovers(database: str, monkeypatch: pytest.MonkeyPatch) -
             return await (await connection.execute(query.encode())).fetchall()
 
     async with holder("a", database, days) as one, holder("b", database, days) as other:
-        one.keeper.acquire("acme")
-        other.keeper.acquire("acme")
+        one.manager.acquire("acme")
+        other.manager.acquire("acme")
         for number in range(HANDOVERS):
             async with asyncio.timeout(20):
-                while not (held := [each for each in (one, other) if each.keeper.held]):  # noqa: ASYNC110
+                while not (held := [each for each in (one, other) if each.manager.held]):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
                 before = held[0]
-                epoch = before.keeper.held["acme"].epoch
-                while not await rows(  # noqa: ASYNC110 - there is no event for it, nor below
+                epoch = before.manager.held["acme"].epoch
+                while not await rows(  # noqa: ASYNC110 - there is no event for it
                     f"SELECT 1 FROM flow_outcomes.outcome WHERE outcome_name = '{epoch}'"
                 ):
                     await asyncio.sleep(0.005)
                 if number % 2:
-                    before.keeper.release("acme")
+                    before.manager.release("acme")
                 else:
                     await rows(
                         "SELECT pg_terminate_backend(pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
@@ -246,12 +243,12 @@ async def test_fifty_handovers(database: str, monkeypatch: pytest.MonkeyPatch) -
                     )
                 while max(lease.epoch for each in (one, other) for lease in each.leases) == epoch:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
-            before.keeper.acquire("acme")
+            before.manager.acquire("acme")
             late = next(lease for lease in before.leases if lease.epoch == epoch)
             assert not await before.merge_under(late)
         epochs = await rows("SELECT outcome_name::int FROM flow_outcomes.outcome ORDER BY revision")
     assert epochs == sorted(epochs)
     assert len({epoch for (epoch,) in epochs}) >= HANDOVERS
-    assert one.refused + other.refused >= HANDOVERS // 2
+    assert one.rejected + other.rejected >= HANDOVERS // 2
     assert len(one.leases) > 5
     assert len(other.leases) > 5

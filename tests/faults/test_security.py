@@ -1,4 +1,4 @@
-"""What a role may do, and where a secret may stand."""
+"""The privileges of the database roles, and where a secret may appear."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ROLE_NAMES = ("owner", "daemon", "reader")
 
 @pytest.fixture
 def roles(empty_database: str) -> Iterator[dict[str, str]]:
-    """The DSN of each role that the script makes, in a database with nothing in it."""
-    told = conninfo_to_dict(empty_database)
+    """The DSN of each role that the script creates, in an empty database."""
+    given = conninfo_to_dict(empty_database)
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute(ROLES.read_bytes())
         for role in ROLE_NAMES:
             connection.execute(f"ALTER ROLE flow_outcomes_{role} PASSWORD 'pw'".encode())
         yield {
-            role: f"postgresql://flow_outcomes_{role}:pw@{told['host']}:{told['port']}/{told['dbname']}"
+            role: f"postgresql://flow_outcomes_{role}:pw@{given['host']}:{given['port']}/{given['dbname']}"
             for role in ROLE_NAMES
         } | {"superuser": empty_database}
         for role in ROLE_NAMES:
@@ -43,7 +43,7 @@ def roles(empty_database: str) -> Iterator[dict[str, str]]:
 
 @pytest.mark.short
 async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[str, str]) -> None:
-    """The daemon's role runs and defines nothing; the reader's reads what the contract names, and no more."""
+    """The daemon's role can run but not change the schema; the reader's can read the public relations alone."""
     async with (
         Program(tmp_path, roles["owner"]) as program,
         source(SimulatedOrg(requests_per_second=None)) as simulator,
@@ -66,7 +66,7 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
         assert ended.code == 0, ended
         ended = await program.run("status", "--json")
         assert (ended.code, ended.err) == (0, "")
-    refused(
+    rejected(
         roles["daemon"],
         "CREATE TABLE flow_outcomes.mine ()",
         "DROP TABLE flow_outcomes.outcome_alias",
@@ -78,7 +78,7 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
         "SELECT * FROM pg_authid",
         "SELECT pg_read_file('postgresql.conf')",
     )
-    refused(
+    rejected(
         roles["reader"],
         "DELETE FROM flow_outcomes.figure",
         "UPDATE flow_outcomes.extraction_window SET state = 'complete'",
@@ -102,8 +102,8 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
         assert row == (True,)
 
 
-def refused(dsn: str, *statements: str) -> None:
-    """Each of them is not for this role."""
+def rejected(dsn: str, *statements: str) -> None:
+    """The role lacks the privilege for each statement."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         for statement in statements:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -112,7 +112,7 @@ def refused(dsn: str, *statements: str) -> None:
 
 @pytest.mark.short
 async def test_a_secret_is_found_nowhere(site: Site, tmp_path: Path) -> None:
-    """Of a daemon that met every error that repeats it: log, metrics, status, page, tables, process list."""
+    """Errors that repeat the secret leave it out of the log, metrics, status, page, tables and process list."""
     faults = Faults(
         hostile_error=Fault(request=1, value=400), token_hostile=Fault(request=1), unauthorized=Fault(request=3)
     )
@@ -134,7 +134,7 @@ async def test_a_secret_is_found_nowhere(site: Site, tmp_path: Path) -> None:
         answers = [(await daemon.get(path))[1] for path in ("/metrics", "/api/status", "/readyz", "/")]
         process = Path(f"/proc/{daemon.pid}")
         shown = [(process / "cmdline").read_bytes().decode(), (process / "environ").read_bytes().decode()]
-        assert (process / "environ").stat().st_mode & 0o077 == 0  # the environment is its user's own
+        assert (process / "environ").stat().st_mode & 0o077 == 0  # only its user may read the environment
         await daemon.end()
         tokens = simulator.tokens_issued
         assert tokens > 0
@@ -154,13 +154,13 @@ async def test_a_secret_is_found_nowhere(site: Site, tmp_path: Path) -> None:
         basic = base64.b64encode(f"acme:{SECRET}".encode()).decode().rstrip("=")
         password = str(conninfo_to_dict(site.dsn)["password"])
         for text in (log, *answers, *shown, str(tables)):
-            for spelled in (SECRET, basic, password):
-                assert spelled not in text
+            for form in (SECRET, basic, password):
+                assert form not in text
 
 
 @pytest.mark.short
 async def test_a_secret_file_is_read_again(site: Site, tmp_path: Path) -> None:
-    """A rotated secret takes hold at the next renewal of the token; until it is right, the windows say why not."""
+    """A rotated secret is used at the next renewal of the token; until then the windows fail."""
     secret = tmp_path / "secret"
     secret.write_text("wrong-secret")
     async with source(SLOW) as simulator:

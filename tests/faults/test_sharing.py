@@ -1,4 +1,4 @@
-"""Orgs shared evenly by the daemons of one database: who comes later asks, and nothing goes to and fro."""
+"""The daemons of one database share the orgs: a later one requests some, and no org moves back and forth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from service.clock import SystemClock
-from service.postgres.lease.rebalance import ask
+from service.postgres.lease.rebalance import request_share
 from service.postgres.pool import Connection
 from service.postgres.session import conninfo
 from service.simulator import Simulator, SimulatorConfig
@@ -23,14 +23,14 @@ ORGS = ("acme", "beta", "gamma", "delta")
 
 
 def held(site: Site) -> Counter[str]:
-    """How many orgs each process has."""
+    """The number of orgs that each process holds."""
     rows = site.run("SELECT owner FROM flow_outcomes.org_lease WHERE expires_at > clock_timestamp()")
     return Counter(str(owner) for (owner,) in rows)
 
 
 @pytest.mark.acceptance
-async def test_who_comes_later_gets_its_share(site: Site) -> None:
-    """In the middle of a backlog two of four orgs change hands, once, and no window is asked or stored twice."""
+async def test_a_later_daemon_gets_its_share(site: Site) -> None:
+    """Amid a backlog two of four orgs move once, and no window is requested or stored twice."""
     orgs = dict.fromkeys(ORGS, replace(SLOW, latency=0.4))
     async with Simulator(SimulatorConfig(orgs=orgs), clock=FakeClock(SystemClock().now())) as simulator:
         site.configure(simulator, orgs={org: {"page_size": 3, "concurrency": 2} for org in ORGS})
@@ -50,7 +50,7 @@ async def test_who_comes_later_gets_its_share(site: Site) -> None:
             "everything",
         )
         assert sorted(held(site).values()) == [2, 2]
-        await asyncio.sleep(11)  # two heartbeats, in which nothing more may move
+        await asyncio.sleep(11)  # two renewals, in which no more orgs may move
         assert sorted(held(site).values()) == [2, 2]
         assert (first.count("org_acquired"), second.count("org_acquired")) == (4, 2)
         assert first.count("org_released") == 2
@@ -64,8 +64,8 @@ async def test_who_comes_later_gets_its_share(site: Site) -> None:
 
 @pytest.mark.integration
 @pytest.mark.short
-async def test_what_is_on_its_way_is_not_asked_for_again(database: str) -> None:
-    """Nor others in its place: asked for, or given back and not taken yet."""
+async def test_pending_requests_count_as_held(database: str) -> None:
+    """Requested orgs, and released ones that nobody holds yet, are neither requested again nor replaced."""
     orgs = ["acme", "beta", "delta", "gamma"]
     async with await Connection.connect(conninfo(database, "a"), autocommit=True) as connection:
         for org in orgs:
@@ -75,34 +75,34 @@ async def test_what_is_on_its_way_is_not_asked_for_again(database: str) -> None:
                 (org,),
             )
         wanted = "SELECT org FROM flow_outcomes.org_lease WHERE wanted_by = 'a' ORDER BY org"
-        for given_back in ([], ["acme"], ["acme", "beta"]):
+        for released in ([], ["acme"], ["acme", "beta"]):
             await connection.execute(
                 "UPDATE flow_outcomes.org_lease SET owner = NULL, expires_at = NULL WHERE org = ANY (%s)",
-                (given_back,),
+                (released,),
             )
-            await ask(connection, "a", [], orgs)
+            await request_share(connection, "a", [], orgs)
             assert await (await connection.execute(wanted)).fetchall() == [("acme",), ("beta",)]
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("ours", "theirs", "asked"),
+    ("ours", "theirs", "requested"),
     [
-        ([], {"b": "acme"}, []),  # one org for two: nothing is gained
+        ([], {"b": "acme"}, []),  # one org for two processes
         ([], {"b": "acme beta"}, ["acme"]),
         ([], {"b": "acme beta gamma delta", "c": "x"}, ["acme", "beta"]),
         (["x"], {"b": "acme beta"}, []),
         (["x"], {"b": "acme beta gamma"}, ["acme"]),
         (["x", "y"], {"b": "acme", "c": "beta gamma"}, []),
-        (["x", "y", "z"], {"b": "acme beta"}, []),  # who has more asks for none
+        (["x", "y", "z"], {"b": "acme beta"}, []),  # a process that holds more requests none
         (["w", "x", "y", "z"], {"b": "acme beta gamma"}, []),
     ],
 )
 @pytest.mark.short
-async def test_who_is_asked_for_what(
-    database: str, ours: list[str], theirs: dict[str, str], asked: list[str]
+async def test_which_orgs_are_requested(
+    database: str, ours: list[str], theirs: dict[str, str], requested: list[str]
 ) -> None:
-    """Who has most, for half of what it has more; nobody whose hold has run out."""
+    """Half of the difference, of the process that holds most; expired leases do not count."""
     async with await Connection.connect(conninfo(database, "a"), autocommit=True) as connection:
         insert = (
             "INSERT INTO flow_outcomes.org_lease (org, owner, expires_at)"
@@ -114,8 +114,8 @@ async def test_who_is_asked_for_what(
                 await connection.execute(insert, (org, owner, 1))
         for org in ("late", "later", "latest", "last", "past"):
             await connection.execute(insert, (org, "d", -1))
-        await ask(connection, "a", ours, [*wanted, "late", "later", "latest", "last", "past"])
+        await request_share(connection, "a", ours, [*wanted, "late", "later", "latest", "last", "past"])
         cursor = await connection.execute(
             "SELECT org FROM flow_outcomes.org_lease WHERE wanted_by = 'a' ORDER BY org"
         )
-        assert [org for (org,) in await cursor.fetchall()] == asked
+        assert [org for (org,) in await cursor.fetchall()] == requested

@@ -1,4 +1,4 @@
-"""Signals, each at the worst of moments, and many at once."""
+"""Signals at difficult moments, and many at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from service.simulator import Fault, Faults
-from tests.faults.test_database import SLOW, midway, source, undisturbed
+from tests.faults.test_database import SLOW, completes_exactly, midway, source
 from tests.support.daemon import Daemon, Reader, complete, exact
 from tests.support.program import Running
 from tests.support.site import DAYS, LONG_FORM, Site
@@ -27,7 +27,7 @@ RELOADS = int(os.environ.get("FLOW_OUTCOMES_TEST_RELOADS", "60"))
 
 @pytest.mark.short
 async def test_sigterm_during_a_page(site: Site) -> None:
-    """What is in flight is finished and stored, nothing new begins, and the end is in order."""
+    """Scans in flight are completed and stored, no new one begins, and the process exits in order."""
     async with source(replace(SLOW, latency=0.3)) as simulator:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -44,7 +44,7 @@ async def test_sigterm_during_a_page(site: Site) -> None:
 
 @pytest.mark.parametrize("twice", [LONG_FORM(False, id="once"), pytest.param(True, id="twice")])
 async def test_sigterm_during_a_wait_for_retry_after(site: Site, *, twice: bool) -> None:
-    """It ends within the grace, or at once where it is told twice; the hold outlives it."""
+    """The daemon exits within the grace, or at once at a second signal; the pause stays stored."""
     faults = Faults(throttled=Fault(value="90", request=3))
     async with source(replace(SLOW, latency=0.0, faults=faults)) as simulator:
         site.configure(simulator)
@@ -65,18 +65,25 @@ async def test_sigterm_during_a_wait_for_retry_after(site: Site, *, twice: bool)
 
 
 @pytest.mark.parametrize(
-    "how", ["stopped from the start", "silent from the start", "stopped", LONG_FORM("silent"), "silent, twice"]
+    "how",
+    [
+        "stopped from the start",
+        "unreachable from the start",
+        "stopped",
+        LONG_FORM("unreachable"),
+        "unreachable, twice",
+    ],
 )
 async def test_sigterm_during_an_outage(site: Site, how: str) -> None:
-    """It needs no database to end, with 0."""
+    """The daemon exits with 0 without a database."""
     async with source() as simulator:
         site.configure(simulator)
         if how == "stopped from the start":
             site.server.stop()
-        elif how == "silent from the start":
+        elif how == "unreachable from the start":
             site.proxy.cut()
         daemon = await Daemon.start(site.program)
-        if how in ("stopped", "silent", "silent, twice"):
+        if how in ("stopped", "unreachable", "unreachable, twice"):
             await midway(daemon)
             if how == "stopped":
                 site.server.stop()
@@ -101,7 +108,7 @@ async def test_sigterm_during_an_outage(site: Site, how: str) -> None:
 
 
 async def test_killed_at_start_up_and_shutdown(site: Site) -> None:
-    """Whatever the instant, migrating too: the next start makes it good."""
+    """After a kill at any moment, also while migrating, the next start completes the work."""
     site.run("DROP SCHEMA flow_outcomes CASCADE")
     chance = random.Random(5)  # noqa: S311 - no secret
     async with source(replace(SLOW, latency=0.01)) as simulator, Reader(lambda: site.dsn) as reader:
@@ -117,28 +124,28 @@ async def test_killed_at_start_up_and_shutdown(site: Site) -> None:
             await asyncio.sleep(chance.uniform(0.0, 0.1))
             await _killed(daemon.running)
         daemon = await Daemon.start(site.program)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
 async def _killed(running: Running) -> bool:
-    """Kill it; whether it still lived."""
-    lived = running.process.returncode is None
+    """Kill it; return whether it was still running."""
+    was_running = running.process.returncode is None
     running.kill()
     await running.end()
-    return lived
+    return was_running
 
 
 @pytest.mark.short
 async def test_many_signals_at_once(site: Site) -> None:
-    """A storm of SIGHUP and SIGUSR1 doubles nothing, and SIGTERM in the middle of it is heard."""
+    """Many SIGHUPs and SIGUSR1s cause no double work, and SIGTERM among them ends the daemon."""
     async with source(replace(SLOW, latency=0.02)) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
         await daemon.told("cycle_started")
         for number in range(200):
             daemon.send(signal.SIGUSR1 if number % 2 else signal.SIGHUP)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         assert daemon.count("config_reloaded") >= 1
         for _ in range(20):
             daemon.send(signal.SIGUSR1)
@@ -146,8 +153,8 @@ async def test_many_signals_at_once(site: Site) -> None:
         assert await daemon.end() < GRACE
 
 
-async def test_sigusr1_while_the_database_is_away(site: Site) -> None:
-    """It is not forgotten: outside the off-peak hours nothing else would begin."""
+async def test_sigusr1_while_the_database_is_unavailable(site: Site) -> None:
+    """The request is kept until the database is available; outside the off-peak hours nothing else runs."""
     closed = {"off_peak": "00:00-00:01" if datetime.now(UTC).hour else "12:00-12:01"}
     site.server.stop()
     async with source(replace(SLOW, latency=0.02)) as simulator, Reader(lambda: site.dsn) as reader:
@@ -158,17 +165,17 @@ async def test_sigusr1_while_the_database_is_away(site: Site) -> None:
         await asyncio.sleep(0.3)
         site.up()
         await midway(daemon, 2)
-        site.run(  # and what is left of it outlives the loss of the org
+        site.run(  # and the rest of it is kept while the org is lost
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{site.name}'"
             " AND application_name LIKE 'flow-outcomes %'"
         )
         await daemon.told("org_lost")
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
 async def test_reloads_under_load(site: Site) -> None:
-    """Good ones apply, a third of them bad, and nothing in flight is lost."""
+    """Valid reloads apply, invalid ones are rejected, and no scan in flight is lost."""
     bad = ["jobs: [", "orgs: 7\n", "\0\xff", "nonsense: true\n", ""]
     async with source(replace(SLOW, latency=0.02)) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
@@ -191,9 +198,9 @@ async def test_reloads_under_load(site: Site) -> None:
             event = "config_rejected" if number % 3 == 2 else "config_reloaded"
             await daemon.told(event, rejected if number % 3 == 2 else applied)
         site.program.config.write_text(good)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         assert (daemon.count("config_reloaded"), daemon.count("config_rejected")) == (applied, rejected)
-        # an org that is taken out ends after what is in flight; one that comes back is worked again
+        # an org that was removed is released after its scans in flight; a new one is acquired
         tree = yaml.safe_load(good)
         tree["orgs"]["other"] = {**tree["orgs"].pop("acme"), "client_id": "acme"}
         site.program.config.write_text(yaml.safe_dump(tree))
@@ -203,8 +210,8 @@ async def test_reloads_under_load(site: Site) -> None:
         await daemon.end()
 
 
-async def test_a_flood_of_terms(site: Site) -> None:
-    """As many as come: the exit code is 0 all the same."""
+async def test_many_sigterms(site: Site) -> None:
+    """However many SIGTERMs arrive, the exit code is 0."""
     async with source() as simulator:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)

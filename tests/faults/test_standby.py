@@ -1,4 +1,4 @@
-"""Several hosts and what a DSN asks of them: a real standby, its promotion, and its primary that comes back."""
+"""A DSN with several hosts: a standby, its promotion, and the return of the former primary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.site import DAYS, JOB
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.short]
 
-REFUSED = "asks for a server that takes no writes"
+REJECTED = "selects a server that accepts no writes"
 
 
 @pytest.fixture
@@ -40,17 +40,19 @@ def configure(program: Program, simulator: Simulator, dsn: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "asked"),
+    ("order", "attributes"),
     [
         ("primary first", {"target_session_attrs": "read-write"}),
         ("standby first", {"target_session_attrs": "read-write", "load_balance_hosts": "random"}),
         ("standby first", {}),
     ],
 )
-async def test_a_failover_is_followed(servers: Pair, tmp_path: Path, order: str, asked: dict[str, str]) -> None:
-    """It stores through a promotion and goes on, whichever stands first; the one that comes back is no trouble."""
+async def test_a_failover_is_followed(
+    servers: Pair, tmp_path: Path, order: str, attributes: dict[str, str]
+) -> None:
+    """The daemon continues after a promotion, whichever host is first, and when the former primary returns."""
     async with source() as simulator, Program(tmp_path, "") as program:
-        configure(program, simulator, servers.dsn(order, **asked))
+        configure(program, simulator, servers.dsn(order, **attributes))
         checked = await program.run("check")
         assert checked.code == 0, checked.out
         daemon = await Daemon.start(program)
@@ -70,17 +72,17 @@ async def test_a_failover_is_followed(servers: Pair, tmp_path: Path, order: str,
         assert servers.standby.run("SELECT pg_is_in_recovery()") == [(True,)]
 
 
-async def test_one_host_that_must_take_writes(servers: Pair, tmp_path: Path) -> None:
-    """``read-write`` with one host stores; on a standby it waits, says why, and begins once that is promoted."""
+async def test_one_host_that_must_accept_writes(servers: Pair, tmp_path: Path) -> None:
+    """On a single standby the daemon waits and gives the reason; it starts work after the promotion."""
     async with source() as simulator, Program(tmp_path, "") as program:
         configure(program, simulator, servers.primary.dsn)
         assert (await program.run("migrate")).code == 0
         await asyncio.to_thread(servers.standby.caught_up_with, servers.primary)
-        for asked, reason in (
-            ("", "takes no writes"),
+        for attributes, reason in (
+            ("", "no writes"),
             ("?target_session_attrs=read-write", "session is read-only"),
         ):
-            configure(program, simulator, servers.standby.dsn + asked)
+            configure(program, simulator, servers.standby.dsn + attributes)
             checked = await program.run("check")
             assert checked.code == 1
             assert reason in checked.out
@@ -98,7 +100,7 @@ async def test_one_host_that_must_take_writes(servers: Pair, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("by", "asked"),
+    ("by", "kind"),
     [
         ("the DSN", "read-only"),
         ("the environment", "standby"),
@@ -106,31 +108,31 @@ async def test_one_host_that_must_take_writes(servers: Pair, tmp_path: Path) -> 
         ("the environment", "nonsense"),
     ],
 )
-async def test_who_writes_asks_for_no_standby(database: str, tmp_path: Path, by: str, asked: str) -> None:
-    """What could never store is refused with the reason, and nothing is requested."""
-    setting = {} if by == "the DSN" else {"PGTARGETSESSIONATTRS": asked}
-    dsn = f"{database}?target_session_attrs={asked}" if by == "the DSN" else database
+async def test_a_dsn_for_standbys_is_rejected(database: str, tmp_path: Path, by: str, kind: str) -> None:
+    """A command that writes rejects it with the reason, and sends no request."""
+    setting = {} if by == "the DSN" else {"PGTARGETSESSIONATTRS": kind}
+    dsn = f"{database}?target_session_attrs={kind}" if by == "the DSN" else database
     async with source() as simulator, Program(tmp_path, "") as program:
         configure(program, simulator, dsn)
         for command in (["check"], ["run"], ["run", "--once"], ["migrate"]):
             ended = await program.run(*command, environment=setting)
             assert ended.code == (1 if command == ["check"] else 2), (command, ended)
-            said = ended.out if command == ["check"] else ended.err
-            assert f"target_session_attrs={asked}" in said
-            assert ("must be one of" if asked == "nonsense" else REFUSED) in said
-            assert "Traceback" not in said
+            output = ended.out if command == ["check"] else ended.err
+            assert f"target_session_attrs={kind}" in output
+            assert ("must be one of" if kind == "nonsense" else REJECTED) in output
+            assert "Traceback" not in output
         assert not simulator.arrivals
 
 
-async def test_a_standby_serves_who_reads(servers: Pair, tmp_path: Path) -> None:
-    """``status``, ``rejected``, ``plan`` and ``export`` work there, also where transactions begin serializable."""
+async def test_reading_commands_on_a_standby(servers: Pair, tmp_path: Path) -> None:
+    """``status``, ``rejected``, ``plan`` and ``export`` work on it, also where transactions are serializable."""
     async with source() as simulator, Program(tmp_path, "") as program:
         configure(program, simulator, servers.primary.dsn)
         assert (await program.run("run", "--once")).code == 0
         servers.primary.run("ALTER ROLE flow_outcomes SET default_transaction_isolation = serializable")
         await asyncio.to_thread(servers.standby.caught_up_with, servers.primary)
-        for asked in ("standby", "prefer-standby", "read-only", "any"):
-            configure(program, simulator, servers.dsn("standby first", target_session_attrs=asked))
+        for kind in ("standby", "prefer-standby", "read-only", "any"):
+            configure(program, simulator, servers.dsn("standby first", target_session_attrs=kind))
             ended = await program.run("status", "--json")
             assert (ended.code, ended.err) == (0, "")
             assert json.loads(ended.out)["orgs"]["acme"]["jobs"]["daily"]["gaps"] == []
@@ -140,21 +142,21 @@ async def test_a_standby_serves_who_reads(servers: Pair, tmp_path: Path) -> None
         assert servers.standby.run("SELECT pg_is_in_recovery()") == [(True,)]
 
 
-async def test_hosts_that_are_silent(database: str, tmp_path: Path) -> None:
-    """Two machines that are gone without a word, first in the list, do not delay every connection."""
+async def test_hosts_that_do_not_answer(database: str, tmp_path: Path) -> None:
+    """Two unreachable hosts, first in the list, do not delay every connection."""
     one, other = (socket.create_server(("127.0.0.1", 0), backlog=128) for _ in range(2))
     with one, other:
-        silent = ",".join(f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other))
+        unreachable = ",".join(f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other))
         user, _, rest = database.rpartition("@")
         async with source() as simulator, Program(tmp_path, "") as program:
-            configure(program, simulator, f"{user}@{silent},{rest}?target_session_attrs=read-write")
+            configure(program, simulator, f"{user}@{unreachable},{rest}?target_session_attrs=read-write")
             daemon = await Daemon.start(program)
             assert await daemon.ready() < 20
             program.dsn = database
             await complete(daemon, DAYS - 1)
             exact(program, simulator)
             for _ in range(3):
-                await asyncio.sleep(1.1)  # an answer is kept for a second
+                await asyncio.sleep(1.1)  # the result is cached for a second
                 assert (await daemon.get("/readyz"))[0] == 200
             await daemon.end()
         one.settimeout(1)

@@ -16,10 +16,10 @@ from service.errors import DatabaseUnavailableError
 from service.postgres.probe import Facts
 from service.runtime import preflight
 from service.runtime.preflight import Finding, TokenRecorder
-from service.runtime.process import Runtime
+from service.runtime.process import Process
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
 
-WELL = Facts("16.2", "", writable=True, pending=[], there=True, may_migrate=False, missing_privileges=[])
+WELL = Facts("16.2", "", writable=True, pending=[], schema_exists=True, may_migrate=False, missing_privileges=[])
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def org(simulator: Simulator | None, name: str = "acme", **changes: object) -> O
 
 async def check(dsn: str, org: Org) -> list[Finding]:
     steps = TokenRecorder()
-    async with Runtime(dsn, 2, steps.emit).running() as runtime:
+    async with Process(dsn, 2, steps.emit).running() as runtime:
         return await preflight.check_org(runtime, org, steps)
 
 
@@ -114,7 +114,7 @@ async def test_the_org_is_held_by_another_process(
 ) -> None:
     """The owner and its circuit breaker are reported, and no request is sent."""
     monkeypatch.setattr(preflight, "LEASE_TIMEOUT", 0.3)
-    async with Runtime(database, 2, TokenRecorder().emit).running() as owner:
+    async with Process(database, 2, TokenRecorder().emit).running() as owner:
         await owner.lease("acme")
         found = await check(database, org(simulator))
         assert found[0].ok
@@ -138,11 +138,11 @@ async def test_the_database_in_order(database: str, empty_database: str) -> None
 @pytest.mark.parametrize(
     ("facts", "word"),
     [
-        (WELL._replace(trouble="PostgreSQL 14 or newer is needed"), "14"),
+        (WELL._replace(unsupported="PostgreSQL 14 or newer is needed"), "14"),
         (WELL._replace(writable=False), "standby"),
         (WELL._replace(missing_privileges=["INSERT on figure"]), "INSERT on figure"),
         (WELL._replace(pending=["0004_create_views"], may_migrate=True), "0004_create_views"),
-        (WELL._replace(pending=["0001_create_ledger"], there=False), "may not"),
+        (WELL._replace(pending=["0001_create_ledger"], schema_exists=False), "may not"),
     ],
 )
 def test_the_database_with_problems(facts: Facts, word: str) -> None:
@@ -193,10 +193,11 @@ async def test_settings_that_a_pooler_drops(database: str, monkeypatch: pytest.M
     monkeypatch.setattr("service.postgres.session.conninfo", lambda dsn, *_, **__: dsn)
     with pytest.raises(DatabaseUnavailableError, match="this is a pooler"):
         await preflight.inspect_database(database)
-    runtime = Runtime(database, 2, TokenRecorder().emit)
+    runtime = Process(database, 2, TokenRecorder().emit)
     async with runtime.running():
-        runtime.keeper.acquire("acme")
-        while runtime.keeper.last_error is None:  # noqa: ASYNC110 - it has no event of its own
+        acquiring = asyncio.create_task(runtime.lease("acme"))
+        while runtime.lease_error is None:  # noqa: ASYNC110 - it has no event of its own
             await asyncio.sleep(0.01)
-    assert "this is a pooler" in runtime.keeper.last_error
-    assert runtime.keeper.held == {}
+        acquiring.cancel()
+    assert "this is a pooler" in runtime.lease_error
+    assert runtime.held == frozenset()

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: starts, keeps its data, and never outlives who started it."""
+"""The embedded PostgreSQL starts, keeps its data, and stops with the process that started it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 from service.config import Database as DatabaseConfig
 from service.errors import ConfigError, DatabaseUnavailableError
 from service.postgres.embedded import binaries
-from service.postgres.embedded.folder import running
+from service.postgres.embedded.folder import running_dsn
 from service.postgres.embedded.server import AlreadyRunningError, Embedded
 from service.runtime.database import open_database
 
@@ -37,7 +37,7 @@ time.sleep(600)
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """One cluster for all, as making one takes longest; each test leaves its server stopped."""
+    """One cluster for all tests, as initdb takes longest; each test stops its server."""
     parent = Path(tempfile.mkdtemp(prefix="flow-outcomes-test-"))
     parent.chmod(0o711)
     yield parent / "database"
@@ -73,13 +73,13 @@ def lives(pid: int) -> bool:
 def wait_for_end(pid: int) -> None:
     deadline = time.monotonic() + 20
     while lives(pid):
-        assert time.monotonic() < deadline, "the server outlived who started it"
+        assert time.monotonic() < deadline, "the server outlived the process that started it"
         time.sleep(0.02)
 
 
 @pytest.fixture
 def owner(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that keeps its server in the folder."""
+    """Another process, which runs the server of the folder."""
     command = [sys.executable, "-c", OWNER, str(folder)]
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -91,18 +91,18 @@ def owner(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_data_is_kept_over_a_restart(folder: Path) -> None:
-    """What was stored before a stop is there after the next start, in UTF-8, and the server speaks UTC."""
+    """Data survives a restart; the server uses UTF-8 and UTC."""
     with Embedded(folder) as dsn:
         fetch(dsn, "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT 'Ünïcødé 🦊' AS name")
-    assert running(folder) is None
+    assert running_dsn(folder) is None
     with Embedded(folder) as dsn:
         assert fetch(dsn, "SELECT name FROM kept") == "Ünïcødé 🦊"
         assert fetch(dsn, "SHOW timezone") == "UTC"
         assert fetch(dsn, "SHOW fsync") == "on"
 
 
-def test_local_users_are_asked_for_the_password(folder: Path) -> None:
-    """Who does not have the password gets in neither by the port nor by a socket, nor reads it from the folder."""
+def test_local_users_need_the_password(folder: Path) -> None:
+    """Without the password no user connects, by the port or a socket, and no other user can read it."""
     with Embedded(folder, durable=False) as dsn:
         wrong = dsn.replace(dsn.split(":")[2].split("@")[0], "guess")
         with pytest.raises(psycopg.OperationalError, match="authentication failed"):
@@ -113,30 +113,30 @@ def test_local_users_are_asked_for_the_password(folder: Path) -> None:
 
 
 def test_a_pool_thread_that_ends_leaves_the_server(folder: Path) -> None:
-    """The server lives with the process, not with the thread that asked for it."""
+    """The server stops with the process, not with the thread that started it."""
     embedded = Embedded(folder, durable=False)
-    given: list[str] = []
-    thread = threading.Thread(target=lambda: given.append(embedded.start()))
+    dsns: list[str] = []
+    thread = threading.Thread(target=lambda: dsns.append(embedded.start()))
     thread.start()
     thread.join()
     try:
         for _ in range(3):
-            assert fetch(given[0], "SELECT 1") == 1
+            assert fetch(dsns[0], "SELECT 1") == 1
             time.sleep(0.05)
     finally:
         embedded.stop()
 
 
 async def test_starts_beside_a_running_loop(folder: Path) -> None:
-    """asyncio.to_thread is enough to start and stop it."""
+    """asyncio.to_thread can start and stop it."""
     embedded = Embedded(folder, durable=False)
     dsn = await asyncio.to_thread(embedded.start)
     assert await asyncio.to_thread(fetch, dsn, "SELECT 1") == 1
     await asyncio.to_thread(embedded.stop)
 
 
-def test_a_killed_owner_takes_the_server_along(folder: Path, owner: subprocess.Popen[str]) -> None:
-    """After SIGKILL of the owner the next start waits for the server to be gone, and finds the data."""
+def test_a_killed_owner_ends_the_server(folder: Path, owner: subprocess.Popen[str]) -> None:
+    """After SIGKILL of the owner the next start waits until the server has ended, and finds the data."""
     pid = server_pid(folder)
     owner.kill()
     owner.wait()
@@ -145,8 +145,8 @@ def test_a_killed_owner_takes_the_server_along(folder: Path, owner: subprocess.P
         assert fetch(dsn, "SELECT 1") == 1
 
 
-def test_both_killed(folder: Path, owner: subprocess.Popen[str]) -> None:
-    """A stale postmaster.pid, even with the number of a process that lives, does not stand in the way."""
+def test_the_owner_and_the_server_killed(folder: Path, owner: subprocess.Popen[str]) -> None:
+    """A stale postmaster.pid is ignored, even if its process id is in use."""
     pid = server_pid(folder)
     os.kill(pid, signal.SIGKILL)
     owner.kill()
@@ -158,8 +158,8 @@ def test_both_killed(folder: Path, owner: subprocess.Popen[str]) -> None:
         assert fetch(dsn, "SELECT 1") == 1
 
 
-def test_an_orphan_that_was_not_told_is_ended(folder: Path, owner: subprocess.Popen[str]) -> None:
-    """A server that is stopped when its owner dies goes down by the next start."""
+def test_a_stopped_orphan_is_ended(folder: Path, owner: subprocess.Popen[str]) -> None:
+    """A server that was suspended while its owner died ends at the next start."""
     pid = server_pid(folder)
     os.kill(pid, signal.SIGSTOP)
     owner.kill()
@@ -171,18 +171,18 @@ def test_an_orphan_that_was_not_told_is_ended(folder: Path, owner: subprocess.Po
         assert fetch(dsn, "SELECT 1") == 1
 
 
-def test_a_second_owner_is_refused(folder: Path, owner: subprocess.Popen[str]) -> None:
-    """One folder has one owner; another process is told so, and can ask for the running server's DSN."""
+def test_a_second_owner_is_rejected(folder: Path, owner: subprocess.Popen[str]) -> None:
+    """A folder has one owner; another process gets an error, and can read the running server's DSN."""
     with pytest.raises(DatabaseUnavailableError, match="another process"):
         Embedded(folder, timeout=5).start()
-    dsn = running(folder)
+    dsn = running_dsn(folder)
     assert dsn is not None
     assert fetch(dsn, "SELECT 1") == 1
     assert owner.poll() is None
 
 
-async def test_a_database_that_nobody_keeps_is_started_for_who_asks(folder: Path, new_folder: Path) -> None:
-    """Whoever only reads makes none where there never was one; who shares one leaves it running."""
+async def test_a_reader_starts_the_server(folder: Path, new_folder: Path) -> None:
+    """A reader starts a stopped server and shares a running one, but creates no cluster."""
     with Embedded(folder, durable=False):
         pass
     config = DatabaseConfig(embedded=folder)
@@ -191,20 +191,20 @@ async def test_a_database_that_nobody_keeps_is_started_for_who_asks(folder: Path
         async with open_database(config, make=False) as shared:
             assert shared == dsn
         assert fetch(dsn, "SELECT 1") == 1
-    assert running(folder) is None
+    assert running_dsn(folder) is None
     with pytest.raises(DatabaseUnavailableError, match="start the daemon first"):
         async with open_database(DatabaseConfig(embedded=new_folder), make=False):
             pass
     assert not await asyncio.to_thread(new_folder.exists)
 
 
-async def test_who_stays_does_not_rely_on_who_goes(folder: Path) -> None:
-    """A daemon waits for the end of a command that started the server, and then starts it itself."""
+async def test_a_daemon_does_not_share_a_short_commands_server(folder: Path) -> None:
+    """A daemon waits for the end of a command that started the server, and then starts its own."""
     config, begun, end = DatabaseConfig(embedded=folder), asyncio.Event(), asyncio.Event()
 
     async def stay() -> None:
         begun.set()
-        async with open_database(config, long_lived=True, patience=None) as dsn:
+        async with open_database(config, long_lived=True, timeout=None) as dsn:
             assert end.is_set()
             assert fetch(dsn, "SELECT 1") == 1
             async with open_database(config, long_lived=True) as shared:
@@ -214,7 +214,7 @@ async def test_who_stays_does_not_rely_on_who_goes(folder: Path) -> None:
         staying = asyncio.create_task(stay())
         await begun.wait()
         with pytest.raises(AlreadyRunningError):
-            async with open_database(config, long_lived=True, patience=0):
+            async with open_database(config, long_lived=True, timeout=0):
                 pass
         assert fetch(dsn, "SELECT 1") == 1
         assert not staying.done()
@@ -222,8 +222,8 @@ async def test_who_stays_does_not_rely_on_who_goes(folder: Path) -> None:
     await staying
 
 
-def test_a_creation_that_was_cut_short_begins_again(new_folder: Path) -> None:
-    """A half-made cluster is never taken for a whole one."""
+def test_an_interrupted_initdb_is_repeated(new_folder: Path) -> None:
+    """An incomplete cluster is discarded."""
     (new_folder / "data.new" / "base").mkdir(parents=True)
     (new_folder / "owner.lock").touch()
     (new_folder / "password.new").write_text("half")
@@ -233,8 +233,8 @@ def test_a_creation_that_was_cut_short_begins_again(new_folder: Path) -> None:
     assert not (new_folder / "password.new").exists()
 
 
-def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
-    """The error carries what the server said, and the folder is free again."""
+def test_a_server_that_cannot_start(folder: Path) -> None:
+    """The error contains the server's log, and the folder can be used again."""
     with Embedded(folder, durable=False):
         pass
     settings = folder / "data" / "postgresql.auto.conf"
@@ -246,11 +246,11 @@ def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
         assert fetch(dsn, "SELECT 1") == 1
 
 
-def test_a_folder_with_something_else_is_left_alone(new_folder: Path) -> None:
-    """A folder that holds other files is refused, and neither its mode nor theirs changes."""
+def test_a_folder_with_other_files_is_rejected(new_folder: Path) -> None:
+    """A folder that holds other files is rejected; its mode and files stay as they are."""
     new_folder.mkdir(mode=0o700)
     (new_folder / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="holds something else"):
+    with pytest.raises(ConfigError, match="holds other files"):
         Embedded(new_folder).start()
     assert new_folder.stat().st_mode & 0o777 == 0o700
     assert [entry.name for entry in new_folder.iterdir()] == ["thesis.txt"]
@@ -258,7 +258,7 @@ def test_a_folder_with_something_else_is_left_alone(new_folder: Path) -> None:
 
 @AS_ROOT
 def test_root_drops_to_an_ordinary_user(folder: Path) -> None:
-    """The server is no process of root's, cannot write beside its data, and no parent folder was opened."""
+    """The server does not run as root, can write only its data, and no parent folder's mode changes."""
     before = folder.parent.stat().st_mode
     with Embedded(folder, durable=False) as dsn:
         uids = Path(f"/proc/{server_pid(folder)}/status").read_text().split("Uid:")[1].split()[:4]
@@ -270,8 +270,8 @@ def test_root_drops_to_an_ordinary_user(folder: Path) -> None:
 
 
 @AS_ROOT
-def test_a_folder_out_of_reach_is_named(new_folder: Path) -> None:
-    """Under a closed parent the error names the parent, which stays closed."""
+def test_an_unreachable_folder(new_folder: Path) -> None:
+    """The error names the parent that the server's user cannot enter; its mode stays."""
     new_folder.parent.chmod(0o700)
     with pytest.raises(ConfigError, match=f"cannot enter {new_folder.parent}:"):
         Embedded(new_folder).start()
@@ -279,8 +279,8 @@ def test_a_folder_out_of_reach_is_named(new_folder: Path) -> None:
 
 
 @AS_ROOT
-def test_programs_out_of_reach_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the user cannot reach the wheel, a copy of root's own stands beside the data."""
+def test_unreachable_programs_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server's user cannot run the wheel's programs, a copy that belongs to root is made."""
     monkeypatch.setattr(binaries, "_runs", lambda _user, _installed: False)
     with Embedded(folder, durable=False) as dsn:
         assert fetch(dsn, "SELECT lower('ÄÖ')") == "äö"

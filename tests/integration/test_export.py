@@ -222,7 +222,7 @@ async def test_a_folder_with_other_files(place: ExportHarness) -> None:
 
 async def test_memory_stays_flat(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A month is read in batches, which together hold every row."""
-    monkeypatch.setattr(reading, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(reading, "ROWS_PER_FETCH", 7)
     parts: list[int] = []
     batch = Parquet._batch
 

@@ -18,9 +18,9 @@ import pytest
 from service.export.exporter import export
 from service.model import FlowBucket, OutcomeRow, Span
 from service.postgres.embedded import binaries
-from service.postgres.migrate import known, migrate, pending
+from service.postgres.migrate import known_migrations, migrate, pending_migrations
 from service.postgres.pool import Database
-from service.postgres.probe import inspect, looking
+from service.postgres.probe import inspect, open_connection
 from tests.support.scan_harness import ScanHarness
 
 TEXT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
@@ -97,10 +97,10 @@ async def test_a_role_of_its_own(database: str) -> None:
         connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'outcomes'".encode())
         try:
             given = psycopg.conninfo.make_conninfo(database, user=name, password="outcomes")
-            async with looking(given, "test", within=10) as look:
+            async with open_connection(given, "test", timeout=10) as look:
                 assert (await inspect(look)).missing_privileges
             connection.execute(re.sub(r"\boutcomes;", f"{name};", grants).encode())
-            async with looking(given, "test", within=10) as look:
+            async with open_connection(given, "test", timeout=10) as look:
                 assert (await inspect(look)).missing_privileges == []
             pool = Database(given, size=1, application_name="test")
             await pool.open()
@@ -115,8 +115,8 @@ def test_the_way_back(database: str) -> None:
     """The command takes back what came after the named migration, and a newer version brings it up again."""
     [command] = blocks("The schema", "sh")
     told = shell(command, DSN=database).split()
-    assert told == known()[: known().index("0005_create_coverage") : -1]
-    assert pending(database) == told[::-1]
+    assert told == known_migrations()[: known_migrations().index("0005_create_coverage") : -1]
+    assert pending_migrations(database) == told[::-1]
     assert migrate(database) == told[::-1]
 
 
@@ -125,7 +125,7 @@ async def test_backup_and_restore(desk: ScanHarness, empty_database: str, tmp_pa
     [command] = blocks("Backup", "sh")
     await desk.store(UTC_DAYS[:1], UTC_DAYS[:1], rows(UTC_DAYS[:1], 12))
     shell(f"cd {tmp_path}\n{command}", DSN=desk.dsn, EMPTY_DSN=empty_database)
-    assert pending(empty_database) == []
+    assert pending_migrations(empty_database) == []
     other = ScanHarness(empty_database, desk.database)
     for query in (
         "SELECT * FROM flow_outcomes.flow_outcome ORDER BY 4",

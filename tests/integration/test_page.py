@@ -141,7 +141,7 @@ async def test_now(site: Site) -> None:
     acme, globex = data["orgs"]["acme"], data["orgs"]["globex"]
     assert (acme["held_here"], acme["in_flight"], acme["waiting"]) == (True, 3, 7)
     assert (globex["held_here"], globex["breaker"], globex["in_flight"]) == (False, "open", None)
-    assert 0 < globex["held_for"] <= 50
+    assert 0 < globex["paused_for"] <= 50
 
 
 async def test_changes(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""The dry run held against what a run then does."""
+"""The dry run compared with the run that follows."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def file(folder: Path, dsn: str, simulator: Simulator) -> str:
     return str(path)
 
 
-async def test_what_is_planned_is_what_is_asked(
+async def test_the_plan_equals_the_run(
     database: str, tmp_path: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A guess before the first run; after it, the pages that the next run asks for; and nothing is written."""
+    """Before the first run the plan is a guess, after it the next run's requests; the plan writes nothing."""
     config = file(tmp_path, database, simulator)
 
     async def command(*argv: str) -> str:
@@ -79,11 +79,11 @@ async def test_what_is_planned_is_what_is_asked(
 async def test_without_a_database(
     empty_database: str, tmp_path: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Everything since ``since`` is reckoned, and why is said beside the document."""
+    """Every window since ``since`` is planned, and the reason goes to standard error."""
     for dsn in (empty_database, "postgresql://127.0.0.1:1/none"):
         assert await asyncio.to_thread(main, ["plan", "--json", "--config", file(tmp_path, dsn, simulator)]) == 0
-        told = capsys.readouterr()
-        plan = json.loads(told.out)
+        printed = capsys.readouterr()
+        plan = json.loads(printed.out)
         assert plan["ledger"] is False
         assert plan["orgs"]["acme"]["jobs"]["daily"]["windows"] >= 6
-        assert "as if nothing were stored" in told.err
+        assert "as if nothing were stored" in printed.err

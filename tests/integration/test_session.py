@@ -1,4 +1,4 @@
-"""A session's settings, whatever a site has set, and the servers that it may be with."""
+"""The settings of a session, whatever a site has set, and the servers that a session may connect to."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from service.errors import ConfigError, DatabaseUnavailableError
 from service.postgres import session
 from service.postgres.migrate import migrate
 from service.postgres.pool import Connection, Database
-from service.postgres.probe import looking
+from service.postgres.probe import open_connection
 
-OTHERWISE = {
+SITE_SETTINGS = {
     "client_encoding": "LATIN1",
     "standard_conforming_strings": "off",
     "array_nulls": "off",
@@ -43,39 +43,39 @@ def alter(dsn: str, change: str) -> None:
 
 async def shown(dsn: str) -> list[list[tuple[object, ...]]]:
     """The settings of each kind of session."""
-    names = [list(OTHERWISE)]
+    names = [list(SITE_SETTINGS)]
     pool = Database(dsn, size=2, application_name="test")
     await pool.open()
     async with (
         pool.connection() as one,
         pool.merge_transaction() as merging,
-        looking(dsn, "test", within=10) as look,
+        open_connection(dsn, "test", timeout=10) as look,
         await Connection.connect(session.conninfo(dsn, "test"), autocommit=True) as alone,
     ):
         found = [
             await (await connection.execute(SHOWN, names)).fetchall() for connection in (one, merging, look, alone)
         ]
     await pool.close()
-    with session.connected(dsn, "test", session.MIGRATING) as migrating:
+    with session.connect(dsn, "test", session.MIGRATION_SETTINGS) as migrating:
         found.append(migrating.execute(SHOWN, names).fetchall())
     return found
 
 
-async def test_every_setting_is_the_sessions_own(database: str) -> None:
-    """The same in each kind of session where the database sets all of them otherwise, and where it sets none."""
-    assert OTHERWISE.keys() == session.SETTINGS.keys()
+async def test_the_settings_do_not_depend_on_the_site(database: str) -> None:
+    """Each kind of session has the same settings whether the database sets all of them differently, or none."""
+    assert SITE_SETTINGS.keys() == session.SETTINGS.keys()
     before = await shown(database)
-    for name, value in OTHERWISE.items():
+    for name, value in SITE_SETTINGS.items():
         alter(database, f"SET {name} TO '{value}'")
     with psycopg.connect(database) as connection:
-        otherwise = connection.execute(SHOWN, [list(OTHERWISE)]).fetchall()
+        site = connection.execute(SHOWN, [list(SITE_SETTINGS)]).fetchall()
     for settings in before:
-        assert all(one != other for one, other in zip(settings, otherwise, strict=True))
+        assert all(one != other for one, other in zip(settings, site, strict=True))
     assert await shown(database) == before
 
 
 async def test_a_schema_is_made_with_triggers_that_fire(empty_database: str) -> None:
-    """A role that is not to fire them, and may not change that, is refused before anything is written."""
+    """A role whose sessions fire no triggers, and that may not change that, is rejected before any write."""
     alter(empty_database, "SET session_replication_role TO replica")
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute("CREATE ROLE plain LOGIN PASSWORD 'pw'")
@@ -85,7 +85,7 @@ async def test_a_schema_is_made_with_triggers_that_fire(empty_database: str) -> 
         with pytest.raises(DatabaseUnavailableError, match="session_replication_role"):
             migrate(plain)
         assert migrate(empty_database)
-        async with looking(empty_database, "test", within=10, read_only=False) as connection:
+        async with open_connection(empty_database, "test", timeout=10, read_only=False) as connection:
             cursor = await connection.execute("SHOW session_replication_role")
             assert await cursor.fetchone() == ("origin",)
     finally:
@@ -94,21 +94,21 @@ async def test_a_schema_is_made_with_triggers_that_fire(empty_database: str) -> 
             connection.execute("DROP ROLE plain")
 
 
-@pytest.mark.parametrize("asked", ["standby", "prefer-standby", "read-only"])
-async def test_who_writes_wants_a_server_that_does(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who only reads may ask for a standby, in the DSN or in the environment."""
+@pytest.mark.parametrize("server", ["standby", "prefer-standby", "read-only"])
+async def test_a_writer_rejects_a_dsn_for_standbys(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a session that does not write may select a standby, in the DSN or in the environment."""
     dsn = "postgresql://one,two/x"
-    for given in (f"{dsn}?target_session_attrs={asked}", dsn):
+    for given in (f"{dsn}?target_session_attrs={server}", dsn):
         with pytest.raises(
-            ConfigError, match=f"target_session_attrs={asked} asks for a server that takes no writes"
+            ConfigError, match=f"target_session_attrs={server} selects a server that accepts no writes"
         ):
-            session.conninfo(f"{dsn}?target_session_attrs={asked}", "test")
-        assert asked in session.conninfo(given, "test", writes=False) or given == dsn
-        monkeypatch.setenv("PGTARGETSESSIONATTRS", asked)
+            session.conninfo(f"{dsn}?target_session_attrs={server}", "test")
+        assert server in session.conninfo(given, "test", writes=False) or given == dsn
+        monkeypatch.setenv("PGTARGETSESSIONATTRS", server)
 
 
-def test_several_hosts_mean_the_one_that_takes_writes() -> None:
-    """Where the DSN leaves it open; one host alone is taken as it is."""
+def test_of_several_hosts_one_that_accepts_writes() -> None:
+    """The DSN's own ``target_session_attrs`` stays, and a single host gets none."""
     assert "target_session_attrs=read-write" in session.conninfo("host=one,two", "test")
     assert "target_session_attrs" not in session.conninfo("host=one,two", "test", writes=False)
     assert "target_session_attrs" not in session.conninfo("host=one", "test")

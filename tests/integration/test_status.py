@@ -1,4 +1,4 @@
-"""What ``status`` tells, held against a ledger in every state."""
+"""The status document for a ledger in every state."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from service.cli import main
 from service.config import Config, config_from
 from service.errors import DatabaseUnavailableError, SchemaError
-from service.postgres.lease import breaker
+from service.postgres.lease import note_breaker
 from service.postgres.pool import Database
-from service.postgres.probe import looking, readiness_problem
+from service.postgres.probe import open_connection, readiness_problem
 from service.status.status import JobStatus, Status, read_status
 
 NOW = datetime(2024, 1, 11, 12, tzinfo=UTC)
@@ -25,7 +25,7 @@ DAY = timedelta(days=1)
 
 
 def config(**changes: object) -> Config:
-    """Two orgs, and a job for both whose ten days have all fallen due."""
+    """Two orgs and a job for both; its ten days are all due."""
     org = {"region": "mypurecloud.com", "client_id": "id", "client_secret": "not-a-secret"}
     job = {"since": "2024-01-01", "off_peak": None} | changes
     document = {
@@ -37,7 +37,7 @@ def config(**changes: object) -> Config:
 
 
 class Ledger:
-    """Writes the ledger as daemons would have left it."""
+    """Writes rows of the ledger as a daemon leaves them."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
@@ -67,12 +67,12 @@ class Ledger:
         with psycopg.connect(self.dsn) as connection:
             connection.execute(statement.encode())
 
-    async def standing(self, config: Config, now: datetime = NOW) -> Status:
-        async with looking(self.dsn, "test", within=10) as connection:
+    async def status(self, config: Config, now: datetime = NOW) -> Status:
+        async with open_connection(self.dsn, "test", timeout=10) as connection:
             return await read_status(connection, config, now)
 
     async def daily(self, config: Config, now: datetime = NOW, org: str = "acme") -> JobStatus:
-        return (await self.standing(config, now))["orgs"][org]["jobs"]["daily"]
+        return (await self.status(config, now))["orgs"][org]["jobs"]["daily"]
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def days(job: JobStatus) -> list[str]:
     return [gap["window_start"][:10] for gap in job["gaps"]]
 
 
-async def test_nothing_ever_ran(written: Ledger) -> None:
-    """Every configured org and job is told before the first cycle, all that is due as a gap."""
-    found = await written.standing(config())
+async def test_before_the_first_run(written: Ledger) -> None:
+    """Before the first cycle every configured org and job is listed, with each due window as a gap."""
+    found = await written.status(config())
     assert list(found["orgs"]) == ["acme", "globex"]
     for org in found["orgs"].values():
         job = org["jobs"]["daily"]
@@ -97,8 +97,8 @@ async def test_nothing_ever_ran(written: Ledger) -> None:
         assert all(gap["reason"] for gap in job["gaps"])
 
 
-async def test_all_is_well(written: Ledger) -> None:
-    """Gaps are empty when every due window is complete."""
+async def test_no_gaps(written: Ledger) -> None:
+    """There are no gaps when every due window is complete."""
     written.write(range(10), "complete")
     job = await written.daily(config())
     assert job["gaps"] == []
@@ -107,7 +107,7 @@ async def test_all_is_well(written: Ledger) -> None:
 
 
 async def test_each_state_is_a_gap_with_its_reason(written: Ledger) -> None:
-    """Failed, running and pending windows are gaps, and so is one that the ledger does not list."""
+    """Failed, running and pending windows are gaps, and so is a due one that is not in the ledger."""
     written.write([0, 1, 2, 3, 4, 8], "complete")
     written.write([5], "failed", "HTTP 403 Forbidden")
     written.write([6], "running")
@@ -124,8 +124,8 @@ async def test_each_state_is_a_gap_with_its_reason(written: Ledger) -> None:
     assert job["newest_complete"] == "2024-01-10T00:00:00.000Z"
 
 
-async def test_what_is_not_due_yet_is_no_gap(written: Ledger) -> None:
-    """A window that has rested but waits for the off-peak hours is pending, and no gap."""
+async def test_a_window_that_is_not_due_yet_is_no_gap(written: Ledger) -> None:
+    """A window that waits for the off-peak hours is pending, and no gap."""
     written.write(range(9), "complete")
     off_peak = config(off_peak="02:00-05:00")
     before = await written.daily(off_peak, datetime(2024, 1, 11, 1, 30, tzinfo=UTC))
@@ -134,8 +134,8 @@ async def test_what_is_not_due_yet_is_no_gap(written: Ledger) -> None:
     assert (days(after), after["windows"]["pending"]) == (["2024-01-10"], 1)
 
 
-async def test_as_many_rows_as_windows_but_others(written: Ledger) -> None:
-    """A count that happens to be right hides no gap: rows of a former configuration do not stand in."""
+async def test_rows_of_an_earlier_configuration(written: Ledger) -> None:
+    """A gap is found where the number of rows is right only because of rows of an earlier configuration."""
     written.write([0, 1, 2, 3, 4, 5, 6, 7, 9], "complete")
     written.write([0], "complete", window_start=FIRST, window_end=FIRST + timedelta(hours=1))
     written.write([8], "complete", requested_granularity="hourly")
@@ -145,75 +145,73 @@ async def test_as_many_rows_as_windows_but_others(written: Ledger) -> None:
     assert job["windows"]["failed"] == 0
 
 
-async def test_days_begin_where_the_org_says(written: Ledger) -> None:
-    """The gaps of an org in another zone are its own days."""
+async def test_days_of_the_orgs_time_zone(written: Ledger) -> None:
+    """The gaps of an org are days of its own time zone."""
     job = await written.daily(config(), org="globex")
     assert job["gaps"][0]["window_start"] == "2023-12-31T23:00:00.000Z"
 
 
 async def test_the_owner_and_its_breaker(written: Ledger) -> None:
-    """Another process knows the breaker, for as long as the owner holds the org or it would stay open."""
+    """The stored breaker counts while its owner holds the org, and after that until it would have closed."""
     written.execute(
         "INSERT INTO flow_outcomes.org_lease (org, owner, owned_since, expires_at, held_until)"
         " VALUES ('acme', 'me', now(), now() + interval '15 s', now() + interval '1 min')"
     )
     async with pool(written.dsn) as database:
-        await breaker.note_breaker(database, "acme", "me", "open", 30.0)
-        await breaker.note_breaker(database, "acme", "somebody else", "closed", None)
-        acme = (await written.standing(config()))["orgs"]["acme"]
+        await note_breaker(database, "acme", "me", "open", 30.0)
+        await note_breaker(database, "acme", "another", "closed", None)
+        acme = (await written.status(config()))["orgs"]["acme"]
         assert (acme["owner"], acme["breaker"]) == ("me", "open")
-        assert acme["jobs"]["daily"]["gaps"][0]["reason"] == (
-            "never asked for: not extracted yet: the org's breaker is open"
-        )
+        assert acme["jobs"]["daily"]["gaps"][0]["reason"] == ("not yet requested: the org's breaker is open")
         assert acme["breaker_until"]
-        assert 50 < acme["held_for"] <= 60
+        assert 50 < acme["paused_for"] <= 60
         written.execute("UPDATE flow_outcomes.org_lease SET expires_at = now() - interval '1 s'")
-        acme = (await written.standing(config()))["orgs"]["acme"]
+        acme = (await written.status(config()))["orgs"]["acme"]
         assert (acme["owner"], acme["breaker"]) == (None, "open")
-        await breaker.note_breaker(database, "acme", "me", "half-open", None)
-        acme = (await written.standing(config()))["orgs"]["acme"]
+        await note_breaker(database, "acme", "me", "half-open", None)
+        acme = (await written.status(config()))["orgs"]["acme"]
         assert (acme["breaker"], acme["breaker_until"]) == ("closed", None)
 
 
-async def test_what_was_asked_by_hand(written: Ledger) -> None:
-    """Ad hoc windows are told apart from jobs', and one asked for again is pending."""
-    by_hand = {"work": "ad hoc", "job": None}
-    written.write([0], "complete", requests=1, requests_read=1, **by_hand)
-    written.write([1], "complete", requests=2, requests_read=1, **by_hand)
-    written.write([2], "failed", "too large", **by_hand)
-    found = (await written.standing(config()))["orgs"]["acme"]["ad_hoc"]
+async def test_ad_hoc_windows(written: Ledger) -> None:
+    """Ad hoc windows are counted apart from those of jobs, and one that was requested again is pending."""
+    ad_hoc = {"work": "ad hoc", "job": None}
+    written.write([0], "complete", requests=1, requests_read=1, **ad_hoc)
+    written.write([1], "complete", requests=2, requests_read=1, **ad_hoc)
+    written.write([2], "failed", "too large", **ad_hoc)
+    found = (await written.status(config()))["orgs"]["acme"]["ad_hoc"]
     assert found["windows"] == {"complete": 1, "pending": 1, "running": 0, "failed": 1}
     assert [gap["reason"] for gap in found["gaps"]] == ["too large"]
 
 
 async def test_a_complete_window_with_an_error(written: Ledger) -> None:
-    """A later reading that failed leaves the window complete, and is told."""
+    """A later scan that failed leaves the window complete and is listed in ``last_errors``."""
     written.write(range(9), "complete")
-    written.write([9], "complete", "the scan came back wholly empty")
-    acme = (await written.standing(config()))["orgs"]["acme"]
+    written.write([9], "complete", "the scan was completely empty")
+    acme = (await written.status(config()))["orgs"]["acme"]
     assert acme["jobs"]["daily"]["gaps"] == []
-    assert acme["jobs"]["daily"]["troubled"] == 1
-    assert [each["reason"] for each in acme["last_errors"]] == ["the scan came back wholly empty"]
+    assert acme["jobs"]["daily"]["complete_with_error"] == 1
+    assert [each["reason"] for each in acme["last_errors"]] == ["the scan was completely empty"]
 
 
-async def test_readiness_means_writing(written: Ledger, empty_database: str) -> None:
-    """A database that takes no writes, or lacks the schema, is not ready; one that is leaves no trace."""
-    async with looking(written.dsn, "test", within=10, read_only=False) as connection:
+async def test_readiness_tests_a_write(written: Ledger, empty_database: str) -> None:
+    """A database that accepts no writes or lacks the schema is not ready; the test writes nothing for good."""
+    async with open_connection(written.dsn, "test", timeout=10, read_only=False) as connection:
         assert await readiness_problem(connection) is None
         cursor = await connection.execute("SELECT count(*) FROM flow_outcomes.org")
         assert await cursor.fetchone() == (0,)
         await connection.execute("SET default_transaction_read_only = on")
         assert "no writes" in (await readiness_problem(connection) or "")
-    async with looking(empty_database, "test", within=10, read_only=False) as connection:
+    async with open_connection(empty_database, "test", timeout=10, read_only=False) as connection:
         assert "flow-outcomes migrate" in (await readiness_problem(connection) or "")
 
 
-async def test_errors_are_told_apart(empty_database: str) -> None:
-    """No schema is one thing, no server another."""
+async def test_errors_of_the_database(empty_database: str) -> None:
+    """A missing schema and an unreachable server are different errors."""
     with pytest.raises(SchemaError, match="flow-outcomes migrate"):
-        await Ledger(empty_database).standing(config())
+        await Ledger(empty_database).status(config())
     with pytest.raises(DatabaseUnavailableError, match="refused"):
-        await Ledger("postgresql://127.0.0.1:1/none").standing(config())
+        await Ledger("postgresql://127.0.0.1:1/none").status(config())
 
 
 def file(folder: Path, dsn: str) -> str:
@@ -227,15 +225,15 @@ def file(folder: Path, dsn: str) -> str:
 
 
 def test_the_command(database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The table is for people, ``--json`` is one document and nothing else; neither obeys what it shows."""
+    """``--json`` prints one document and nothing else; neither output interprets markup or control characters."""
     now = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     Ledger(database).write([(now - FIRST).days - 2], "failed", "[bold]\x1b[31m red\u202e", due_at=now)
     assert main(["status", "--config", file(tmp_path, database), "--json"]) == 0
-    told = capsys.readouterr()
-    assert [gap["state"] for gap in json.loads(told.out)["orgs"]["acme"]["jobs"]["daily"]["gaps"]].count(
+    printed = capsys.readouterr()
+    assert [gap["state"] for gap in json.loads(printed.out)["orgs"]["acme"]["jobs"]["daily"]["gaps"]].count(
         "failed"
     ) == 1
-    assert told.err == ""
+    assert printed.err == ""
     assert main(["status", "--config", file(tmp_path, database)]) == 0
     shown = capsys.readouterr().out
     assert "[bold]\\x1b[31m red\\u202e" in shown
@@ -243,7 +241,7 @@ def test_the_command(database: str, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_role_that_may_only_read(database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """``status`` works for it, and says so in a line where it may not even read."""
+    """``status`` needs no more than SELECT, and reports a role that lacks it in one line."""
     name = database.rpartition("/")[2]
     Ledger(database).execute(f"CREATE ROLE reader_{name} LOGIN PASSWORD 'reader'")
     host = database.rpartition("@")[2]
@@ -260,16 +258,16 @@ def test_a_role_that_may_only_read(database: str, tmp_path: Path, capsys: pytest
         Ledger(database).execute(f"DROP OWNED BY reader_{name}; DROP ROLE reader_{name}")
 
 
-def test_the_command_where_it_cannot_tell(
+def test_the_command_without_a_status(
     empty_database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One clear line and exit code 1."""
+    """Where the status cannot be read, the command prints one line and exits with 1."""
     for dsn, word in ((empty_database, "flow-outcomes migrate"), ("postgresql://127.0.0.1:1/none", "refused")):
         assert main(["status", "--config", file(tmp_path, dsn), "--json"]) == 1
-        told = capsys.readouterr()
-        assert told.out == ""
-        assert word in told.err
-        assert told.err.count("\n") == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert word in printed.err
+        assert printed.err.count("\n") == 1
 
 
 @asynccontextmanager

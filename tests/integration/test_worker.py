@@ -1,4 +1,4 @@
-"""One org at work, and what its owner may still do when it is that no more."""
+"""A worker whose org was taken over."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ CONFIG = config_from(
 )
 
 
-async def test_who_was_taken_over_owes_nothing_more(database: str) -> None:
-    """Windows that it cannot enter in the ledger say that the org is lost, though its lease has not run out."""
+async def test_a_former_owner_enqueues_nothing(database: str) -> None:
+    """A worker under an earlier epoch cannot enqueue windows and raises, though its lease has not expired."""
     pool = Database(database, size=2, application_name="test")
     await pool.open()
     try:

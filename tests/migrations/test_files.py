@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from service.postgres.migrate import known, migrations_dir
+from service.postgres.migrate import known_migrations, migrations_dir
 
 CHECKSUMS = Path(__file__).with_name("checksums.txt")
 REFRESH = "(cd migrations && sha256sum *.sql) > tests/migrations/checksums.txt"
@@ -14,19 +14,19 @@ REFRESH = "(cd migrations && sha256sum *.sql) > tests/migrations/checksums.txt"
 
 def test_names_say_what_is_done() -> None:
     """Each file is NNNN_verb_object.sql."""
-    assert known()
-    assert [name for name in known() if not re.fullmatch(r"\d{4}_[a-z]+(_[a-z0-9]+)+", name)] == []
+    assert known_migrations()
+    assert [name for name in known_migrations() if not re.fullmatch(r"\d{4}_[a-z]+(_[a-z0-9]+)+", name)] == []
 
 
 def test_numbers_have_no_gap() -> None:
     """The numbers run from 1 without a gap or a second use."""
-    assert [int(name[:4]) for name in known()] == list(range(1, len(known()) + 1))
+    assert [int(name[:4]) for name in known_migrations()] == list(range(1, len(known_migrations()) + 1))
 
 
 def test_each_file_has_its_way_back() -> None:
     """Beside each file there is its rollback, and no rollback stands alone."""
     back = {file.name.removesuffix(".rollback.sql") for file in migrations_dir().glob("*.rollback.sql")}
-    assert back == set(known())
+    assert back == set(known_migrations())
 
 
 def test_files_are_unedited() -> None:

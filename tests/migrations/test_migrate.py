@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from service.errors import ConfigError, DatabaseUnavailableError
 from service.postgres import migrate as module
-from service.postgres.migrate import known, migrate, pending, rollback, schema_current
+from service.postgres.migrate import known_migrations, migrate, pending_migrations, pending_on, rollback
+from service.postgres.probe import open_connection
 
 CHECKOUT = Path(__file__).parents[2]
 MIGRATE = """
@@ -51,7 +53,7 @@ def test_two_at_once(empty_database: str) -> None:
     processes = [begin(empty_database) for _ in range(2)]
     applied = [process.communicate()[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert sorted(applied) == [[], known()]
+    assert sorted(applied) == [[], known_migrations()]
 
 
 def test_a_killed_process_blocks_nobody(empty_database: str, tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_file_that_fails_leaves_nothing(empty_database: str, tmp_path: Path) -
     (tmp_path / "0002_create_second.sql").write_text("CREATE TABLE second (); SELECT 1/0;")
     with pytest.raises(psycopg.errors.DivisionByZero):
         migrate(empty_database, tmp_path)
-    assert pending(empty_database, tmp_path) == ["0002_create_second"]
+    assert pending_migrations(empty_database, tmp_path) == ["0002_create_second"]
     with psycopg.connect(empty_database) as connection:
         assert connection.execute("SELECT to_regclass('flow_outcomes.second')").fetchone() == (None,)
 
@@ -91,13 +93,13 @@ def test_a_file_without_a_transaction(empty_database: str, tmp_path: Path) -> No
         "-- transactional: false\nCREATE INDEX CONCURRENTLY first_a ON flow_outcomes.first (a);"
     )
     (tmp_path / "0002_create_index.rollback.sql").write_text("DROP INDEX CONCURRENTLY flow_outcomes.first_a;")
-    assert migrate(empty_database, tmp_path) == known(tmp_path)
+    assert migrate(empty_database, tmp_path) == known_migrations(tmp_path)
     assert rollback(empty_database, "0001_create_first", tmp_path) == ["0002_create_index"]
 
 
 def test_a_role_without_rights_may_start(empty_database: str, guest: str) -> None:
     """Where the schema is current nothing is written; where it is not, the error says what is missing."""
-    with pytest.raises(ConfigError, match=rf"lacks {known()[0]}.* may not change it"):
+    with pytest.raises(ConfigError, match=rf"lacks {known_migrations()[0]}.* may not change it"):
         migrate(as_guest(empty_database))
     migrate(empty_database)
     with psycopg.connect(empty_database, autocommit=True) as connection:
@@ -108,18 +110,18 @@ def test_a_role_without_rights_may_start(empty_database: str, guest: str) -> Non
 
 async def test_whether_the_schema_is_current(empty_database: str) -> None:
     """It is current once everything was applied, and not before."""
-    async with await psycopg.AsyncConnection.connect(empty_database, autocommit=True) as connection:
-        assert not await schema_current(connection)
-        migrate(empty_database)
-        assert await schema_current(connection)
+    async with open_connection(empty_database, "test", timeout=10) as connection:
+        assert await pending_on(connection) == known_migrations()
+        await asyncio.to_thread(migrate, empty_database)
+        assert await pending_on(connection) == []
 
 
 def test_any_form_of_dsn(empty_database: str) -> None:
     """Keywords, a URL with parameters and a search_path elsewhere all end in the same schema."""
     elsewhere = f"{empty_database}?application_name=a%20b&options=-csearch_path%3Dpublic"
-    assert migrate(elsewhere) == known()
-    assert rollback(make_conninfo(empty_database)) == known()[::-1]
-    assert migrate(make_conninfo(empty_database, options="-c search_path=pg_catalog")) == known()
+    assert migrate(elsewhere) == known_migrations()
+    assert rollback(make_conninfo(empty_database)) == known_migrations()[::-1]
+    assert migrate(make_conninfo(empty_database, options="-c search_path=pg_catalog")) == known_migrations()
     with psycopg.connect(empty_database) as connection:
         assert connection.execute("SELECT FROM pg_tables WHERE schemaname = 'public'").fetchall() == []
 
@@ -149,8 +151,8 @@ def test_patience_has_an_end(empty_database: str) -> None:
     """Who finds another process migrating waits, but not for ever."""
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [module.LOCK])
-        with pytest.raises(DatabaseUnavailableError, match="another process migrates"):
-            migrate(empty_database, patience=0.2)
+        with pytest.raises(DatabaseUnavailableError, match="another process has been migrating"):
+            migrate(empty_database, timeout=0.2)
 
 
 def test_a_name_that_no_migration_has(empty_database: str) -> None:
@@ -158,4 +160,4 @@ def test_a_name_that_no_migration_has(empty_database: str) -> None:
     migrate(empty_database)
     with pytest.raises(ValueError, match="no migration is called 0000_nothing"):
         rollback(empty_database, "0000_nothing")
-    assert pending(empty_database) == []
+    assert pending_migrations(empty_database) == []

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from service.postgres.embedded import binaries
-from service.postgres.migrate import known, migrate, migrations_dir, pending, rollback
+from service.postgres.migrate import known_migrations, migrate, migrations_dir, pending_migrations, rollback
 
 OF_THE_SCHEMA = "n.nspname = 'flow_outcomes' AND c.relname NOT LIKE '%yoyo%'"
 
@@ -30,9 +30,9 @@ def fetch(dsn: str, query: str) -> list[tuple[Any, ...]]:
 
 def test_up_down_and_up_again(empty_database: str) -> None:
     """The way back leaves nothing behind, and a second way up gives the identical schema."""
-    assert migrate(empty_database) == known()
+    assert migrate(empty_database) == known_migrations()
     whole = dump(empty_database)
-    assert rollback(empty_database) == known()[::-1]
+    assert rollback(empty_database) == known_migrations()[::-1]
     left = fetch(
         empty_database,
         f"""SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {OF_THE_SCHEMA}
@@ -41,19 +41,19 @@ def test_up_down_and_up_again(empty_database: str) -> None:
             WHERE t.typnamespace = 'flow_outcomes'::regnamespace AND t.typname NOT LIKE '%yoyo%'""",
     )
     assert left == []
-    assert pending(empty_database) == known()
+    assert pending_migrations(empty_database) == known_migrations()
     migrate(empty_database)
     assert dump(empty_database) == whole
 
 
 def test_each_step_back_undoes_its_step(empty_database: str, tmp_path: Path) -> None:
     """One step up and its way back give the schema that was there before it."""
-    for name in known():
+    for name in known_migrations():
         before = dump(empty_database)
         for file in (f"{name}.sql", f"{name}.rollback.sql"):
             shutil.copy(migrations_dir() / file, tmp_path)
         assert migrate(empty_database, tmp_path) == [name]
-        earlier = known(tmp_path)[-2:-1]
+        earlier = known_migrations(tmp_path)[-2:-1]
         if earlier:  # the first one's way back leaves the schema itself, which holds yoyo's tables
             assert rollback(empty_database, earlier[0], tmp_path) == [name]
             assert dump(empty_database) == before

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from service.postgres.migrate import pending
+from service.postgres.migrate import pending_migrations
 from service.simulator import Simulator
 from tests.support.program import Running
 from tests.support.site import Site
@@ -55,13 +55,13 @@ class Kills:
         await self._kill(running, "at work")
 
     async def _while_migrating(self) -> None:
-        if not pending(self._site.dsn):
+        if not pending_migrations(self._site.dsn):
             self._site.run("DROP SCHEMA flow_outcomes CASCADE")
         opened = self._site.proxy.opened
         running = await self._site.program.start("run", "--once")
         await _until(lambda: self._site.proxy.opened > opened)
         await asyncio.sleep(self._chance.uniform(0.0, 0.5 * self._to_link))
-        await self._kill(running, "migrating" if pending(self._site.dsn) else None)
+        await self._kill(running, "migrating" if pending_migrations(self._site.dsn) else None)
 
     async def _anywhere(self, *arguments: str) -> None:
         running = await self._site.program.start(*arguments)

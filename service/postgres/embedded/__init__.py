@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own, from a wheel's binaries, in one folder.
+"""The embedded PostgreSQL: the binaries of a wheel, and the data in one folder.
 
 ::
 
@@ -7,8 +7,12 @@
     binaries  the programs, and the user that runs them
 """
 
-from service.postgres.embedded.server import Embedded
+from service.postgres.embedded.folder import holds_cluster, running_dsn
+from service.postgres.embedded.server import AlreadyRunningError, Embedded
 
 __all__ = [
+    "AlreadyRunningError",
     "Embedded",
+    "holds_cluster",
+    "running_dsn",
 ]

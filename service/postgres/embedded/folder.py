@@ -1,4 +1,4 @@
-"""What the folder of an embedded PostgreSQL tells to any process: whether there is one, who keeps it, its DSN."""
+"""The folder of an embedded PostgreSQL, for any process: whether a server runs there, and its DSN."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ ROLE = "flow_outcomes"
 DATABASE = "flow_outcomes"
 OWNER = "owner.lock"
 BRIEF = b"brief"
-"""In the owner's lock: the server goes when a command that takes a moment ends."""
-_THIS_ALONE = (
+"""In the owner's lock: the server stops when a short command ends."""
+_STATUS_LINE = 7  # of postmaster.pid, from 0
+_THIS_SERVER = (  # takes precedence over the environment, which may be meant for another server
     "hostaddr=127.0.0.1&target_session_attrs=any&sslmode=disable&gssencmode=disable&channel_binding=disable"
 )
 
 
-def holds_one(folder: Path) -> bool:
-    """Whether a database was ever kept there that this user can see."""
+def holds_cluster(folder: Path) -> bool:
+    """Whether the folder holds a database cluster that this user can see."""
     try:
         return (folder / "data" / "PG_VERSION").exists()
     except OSError:
         return False
 
 
-def running(folder: Path, *, long_lived: bool = False) -> str | None:
-    """The DSN of the server that another process keeps in this folder; None where there is none ready.
+def running_dsn(folder: Path, *, long_lived: bool = False) -> str | None:
+    """The DSN of the server that runs in this folder; None where none is ready.
 
     Args:
-        folder: where it is kept.
-        long_lived: only one that does not go with a command that takes a moment.
+        folder: the cluster's folder.
+        long_lived: whether a server does not count that stops when a short command ends.
     """
     try:
         status = (folder / "data" / "postmaster.pid").read_text().splitlines()
@@ -41,7 +42,7 @@ def running(folder: Path, *, long_lived: bool = False) -> str | None:
 
 
 def ready(data: Path, pid: int) -> bool:
-    """Whether the server of this process takes connections."""
+    """Whether the server with this process id accepts connections."""
     try:
         status = (data / "postmaster.pid").read_text().splitlines()
     except OSError:
@@ -50,10 +51,10 @@ def ready(data: Path, pid: int) -> bool:
 
 
 def dsn(folder: Path, port: int, database: str) -> str:
-    """Where a server on this port is reached, whatever the environment says of other servers."""
+    """The DSN of the server on this port."""
     password = (folder / "password").read_text()
-    return f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{database}?{_THIS_ALONE}"
+    return f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{database}?{_THIS_SERVER}"
 
 
 def _is_ready(status: list[str]) -> bool:
-    return len(status) > 7 and status[7].strip() == "ready"  # noqa: PLR2004 - the file's eighth line
+    return len(status) > _STATUS_LINE and status[_STATUS_LINE].strip() == "ready"

@@ -1,4 +1,4 @@
-"""The hold on one org, as those who work it see it; ``manager`` takes, renews and gives it back."""
+"""The lease on one org, as its worker sees it."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from service.errors import LeaseLostError
 
 @dataclass
 class Lease:
-    """The hold on one org.
+    """The lease on one org.
 
     Attributes:
         org: the org's name.
-        epoch: raised at each takeover; a merge under an older one writes nothing.
-        hold: seconds for which a 429 still holds the org back, as of the takeover.
-        good_until: monotonic time at which it runs out unless renewed.
-        idle_for: seconds for which nobody can have sent a request, as of the takeover; infinite if none ever did.
+        epoch: raised at each takeover; a merge under an earlier epoch writes nothing.
+        paused_for: seconds for which a 429 still pauses the org, as of the acquisition.
+        good_until: monotonic time at which the lease expires unless it is renewed.
+        clock: the clock of ``good_until``.
+        lost: set when the lease ends, also by a release.
+        idle_for: seconds since any process can last have sent a request, as of the acquisition; infinite where
+            none ever held the org.
     """
 
     org: str
     epoch: int
-    hold: float
+    paused_for: float
     good_until: float
     clock: Clock
     lost: asyncio.Event
     idle_for: float = 0.0
 
     def check(self) -> None:
-        """Say that the org may be worked now.
+        """Check that the lease is still good; called immediately before each request.
 
         Raises:
-            LeaseLostError: it may not.
+            LeaseLostError: it was lost, released, or has expired.
         """
         if self.lost.is_set() or self.clock.monotonic() >= self.good_until:
-            raise LeaseLostError(f"{self.org} is not held any more")
+            raise LeaseLostError(f"this process no longer holds {self.org}")

@@ -1,10 +1,10 @@
-"""The hold on an org: one process works it, and another takes over when that one is gone or stands still.
+"""Acquires, renews and releases the leases of one process: one process works an org at a time.
 
-A session advisory lock says who lives (the kernel closes a killed process's socket at once); a row with an
-expiry says who still moves. The lock free: take the org and raise the epoch. The lock held but the row run out:
-its owner stands still, so its backends are cut off, and then the lock is free. Every request looks at the lease
-just before it is sent, and every merge compares the epoch under the org's row lock. Daemons share their orgs
-evenly, see ``rebalance``.
+A session advisory lock shows that the owner is alive: the kernel closes a killed process's socket at once. The
+expiry of a row in ``org_lease`` shows that the owner is running. Where the lock is free, the org is acquired and
+its epoch raised. Where the lock is held but the row has expired, the owner is suspended; its backends are
+terminated, which frees the lock. Every request checks the lease immediately before it is sent, and every merge
+compares the epoch under the org's row lock. ``rebalance`` shares the orgs between daemons.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import psycopg
 
@@ -20,32 +21,27 @@ from service.clock import Clock
 from service.errors import DatabaseUnavailableError
 from service.postgres import session
 from service.postgres.lease import rebalance
+from service.postgres.lease.events import Acquired, Disconnected, LeaseEvent, Lost, Released, Requested
 from service.postgres.lease.lease import Lease
-from service.postgres.pool import Connection, Database, explain, hung_up_after
+from service.postgres.pool import Connection, abort_after, explain
 
-LIFETIME = 15.0  # seconds that a renewal is good for
-RENEW_EVERY = 5.0
-BATCH = 25  # orgs tried at a time, so that taking many does not delay a renewal
-CONNECT_AGAIN = 1.0  # seconds after which a lost connection is made anew
-POLL_EVERY = 0.5  # seconds; how soon an org that was given back is taken
-ANSWER_WITHIN = 4.0  # seconds after which the connection is taken for dead; with RENEW_EVERY less than LIFETIME
-
-_LOCK = "hashtextextended('flow_outcomes.org.' || %(org)s, 0)"
-_LOCK_OF_ROW = "hashtextextended('flow_outcomes.org.' || w.org, 0)"
+_LIFETIME = 15.0  # seconds from a renewal to the expiry
+RENEW_EVERY = 5.0  # seconds
+_BATCH = 25  # orgs tried at a time, so that acquiring many does not delay a renewal
+RECONNECT_AFTER = 1.0  # seconds
+POLL_EVERY = 0.5  # seconds between two attempts to acquire an org that another process holds
+ANSWER_WITHIN = 4.0  # seconds after which the connection counts as lost; with RENEW_EVERY less than _LIFETIME
 
 
 class LeaseManager:
-    """Takes, renews and gives back the orgs that this process wants, on a connection kept for it.
+    """Keeps the leases of one process, on a connection of its own.
 
     Args:
         dsn: the database.
-        owner: this process's application_name, unlike any other's.
-        clock: for the time at which a lease runs out.
-        on_acquired, on_released, on_lost: called for each org that is taken, given back, or taken from us.
-        on_cut: called when the connection, and all orgs with it, were lost.
-
-    Attributes:
-        on_asked: called for each org that another process asks for; where it is None, none is shared.
+        owner: this process's application_name, which no other process has.
+        clock: the clock of ``Lease.good_until``.
+        on_event: awaited for each event, in order.
+        shares: whether orgs are shared with other processes: requested from them, and requested by them.
     """
 
     def __init__(
@@ -53,99 +49,86 @@ class LeaseManager:
         dsn: str,
         owner: str,
         clock: Clock,
+        on_event: Callable[[LeaseEvent], Awaitable[None]],
         *,
-        on_acquired: Callable[[Lease], None],
-        on_released: Callable[[str], None],
-        on_lost: Callable[[str], None],
-        on_cut: Callable[[], Awaitable[None]],
+        shares: bool = False,
     ) -> None:
         self._dsn = dsn
         self.owner = owner
         self._clock = clock
-        self._on_acquired = on_acquired
-        self._on_released = on_released
-        self._on_lost = on_lost
-        self._on_cut = on_cut
+        self._on_event = on_event
+        self._shares = shares
         self._wanted: set[str] = set()
         self._leases: dict[str, Lease] = {}
-        self._leaving: set[str] = set()
+        self._releasing: set[str] = set()
+        self._requested: set[str] = set()
+        self._released_at: dict[str, float] = {}
         self._offset = 0
         self._changed = asyncio.Event()
         self._connection: Connection | None = None
         self.last_error: str | None = None
-        self.on_asked: Callable[[str], None] | None = None
-        self._asked: set[str] = set()
-        self._handed_over: dict[str, float] = {}
 
     @property
     def held(self) -> dict[str, Lease]:
-        """The orgs that are held now, by name."""
+        """The leases that this process holds, by org."""
         return dict(self._leases)
 
     def acquire(self, org: str) -> None:
-        """Take the org as soon as it is free; where it is about to be given back, after that."""
+        """Acquire the org as soon as it is free; where it is being released, after that."""
         self._wanted.add(org)
         self._changed.set()
 
     def release(self, org: str) -> None:
-        """Let another process have the org, at once."""
+        """Release the org where this process holds it, and do not acquire it any more."""
         self._wanted.discard(org)
         if org in self._leases:
-            self._leaving.add(org)
+            self._releasing.add(org)
         self._changed.set()
 
     async def run(self) -> None:
-        """Keep the holds until cancelled; then give all of them back."""
+        """Keep the leases until cancelled, then release all of them."""
         try:
             while True:
                 try:
                     await self._keep()
                 except (psycopg.Error, DatabaseUnavailableError, OSError, TimeoutError) as error:
                     self.last_error = explain(error)
-                    self._lose_all()
-                    await self._on_cut()
-                    await self._drop_connection()
-                    await asyncio.sleep(CONNECT_AGAIN)
+                    await self._lose_all()
+                    await self._on_event(Disconnected())
+                    await self._disconnect()
+                    await asyncio.sleep(RECONNECT_AFTER)
         finally:
             if self._connection is not None:
-                with contextlib.suppress(psycopg.Error, OSError), hung_up_after(self._connection, 2):
+                with contextlib.suppress(psycopg.Error, OSError), abort_after(self._connection, 2):
                     for org in list(self._leases):
                         await self._release(org)
-            await self._drop_connection()
+            await self._lose_all()
+            await self._disconnect()
 
     async def _keep(self) -> None:
         async with asyncio.timeout(10):
             self._connection = await Connection.connect(
                 session.conninfo(self._dsn, self.owner), autocommit=True, prepare_threshold=None
             )
-        with hung_up_after(self._open, ANSWER_WITHIN):
-            await self._end_former()
+        with abort_after(self._open, ANSWER_WITHIN):
+            await self._open.execute(_TERMINATE_EARLIER_SESSIONS, {"owner": self.owner})
         self.last_error = None
         renewed = 0.0
         while True:
             now = self._clock.monotonic()
-            with hung_up_after(self._open, ANSWER_WITHIN):
-                for org in self._leaving & self._leases.keys():
+            with abort_after(self._open, ANSWER_WITHIN):
+                for org in self._releasing & self._leases.keys():
                     await self._release(org)
-                self._leaving.clear()
+                self._releasing.clear()
                 if now - renewed >= RENEW_EVERY:
                     await self._renew()
                     renewed = now
-            if wanted := sorted(self._wanted - self._leases.keys() - self._left_to_others(now)):
-                await self._try(wanted)
-            await self._watch()
+            if wanted := sorted(self._wanted - self._leases.keys() - self._reserved_for_others(now)):
+                await self._try_to_acquire(wanted)
+            await self._wait()
 
-    async def _end_former(self) -> None:
-        """End what the server still has of our former sessions: cut off without a word, they keep their locks."""
-        await self._open.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = %(owner)s AND datname = current_database() AND pid <> pg_backend_pid()"
-            " AND backend_start < (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())",
-            {"owner": self.owner},
-        )
-
-    async def _watch(self) -> None:
-        """Wait a little with an eye on the socket, so that a connection cut off is known at once."""
+    async def _wait(self) -> None:
+        """Wait for a change or ``POLL_EVERY``; reading the socket reports a lost connection at once."""
         if self._changed.is_set():
             self._changed.clear()
             return
@@ -158,155 +141,172 @@ class LeaseManager:
             raise DatabaseUnavailableError("not connected")
         return self._connection
 
-    async def _try(self, wanted: list[str]) -> None:
-        """Take what is free of some wanted orgs, and cut off the owners of the others that stand still."""
+    async def _try_to_acquire(self, wanted: list[str]) -> None:
+        """Acquire the free orgs of one batch, and terminate the owners of the others whose leases have expired."""
         last = wanted[-1]
-        wanted = wanted[self._offset : self._offset + BATCH] or wanted[:BATCH]
-        self._offset = 0 if wanted[-1] == last else self._offset + BATCH
-        with hung_up_after(self._open, ANSWER_WITHIN):
-            cursor = await self._open.execute(
-                f"SELECT org FROM unnest(%(orgs)s::text[]) AS w (org) WHERE pg_try_advisory_lock({_LOCK_OF_ROW})",
-                {"orgs": wanted},
-            )
-            free = {row[0] for row in await cursor.fetchall()}
+        wanted = wanted[self._offset : self._offset + _BATCH] or wanted[:_BATCH]
+        self._offset = 0 if wanted[-1] == last else self._offset + _BATCH
+        with abort_after(self._open, ANSWER_WITHIN):
+            free = set(await self._open.fetch_values(_TRY_LOCKS, {"orgs": wanted}))
         if free:
-            self._changed.set()  # there may be more to take: do not pause
+            self._changed.set()  # there may be more to acquire: do not wait
         for org in wanted:
             if org in free:
-                with hung_up_after(self._open, ANSWER_WITHIN):
-                    await self._take(org)
+                with abort_after(self._open, ANSWER_WITHIN):
+                    await self._acquire(org)
         if not free.issuperset(wanted):
-            with hung_up_after(self._open, ANSWER_WITHIN):
-                await self._open.execute(
-                    "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a"
-                    " JOIN flow_outcomes.org_lease l ON l.owner = a.application_name"
-                    " WHERE l.org = ANY (%(orgs)s) AND l.owner <> %(owner)s"
-                    " AND l.expires_at < clock_timestamp() AND a.datname = current_database()",
-                    {"orgs": wanted, "owner": self.owner},
-                )
+            with abort_after(self._open, ANSWER_WITHIN):
+                await self._open.execute(_TERMINATE_EXPIRED, {"orgs": wanted, "owner": self.owner})
 
-    async def _take(self, org: str) -> None:
-        connection = self._open
-        before = self._clock.monotonic()
+    async def _acquire(self, org: str) -> None:
+        """Enter this process as the owner of an org whose advisory lock it holds."""
+        connection, good_until = self._open, self._clock.monotonic() + _LIFETIME
+        values = {"org": org, "owner": self.owner, "lifetime": _LIFETIME}
         try:
             async with connection.transaction():
-                await connection.execute(
-                    "INSERT INTO flow_outcomes.org (org) VALUES (%(org)s) ON CONFLICT DO NOTHING", {"org": org}
-                )
-                await connection.execute(
-                    "INSERT INTO flow_outcomes.org_lease (org) VALUES (%(org)s) ON CONFLICT DO NOTHING",
-                    {"org": org},
-                )
-                # an owner that lost its lock but not its other connections writes nothing more
-                await connection.execute(
-                    "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a"
-                    " JOIN flow_outcomes.org_lease l ON l.owner = a.application_name"
-                    " WHERE l.org = %(org)s AND l.owner <> %(owner)s AND a.datname = current_database()",
-                    {"org": org, "owner": self.owner},
-                )
-                cursor = await connection.execute(
-                    "UPDATE flow_outcomes.org SET epoch = epoch + 1 WHERE org = %(org)s RETURNING epoch",
-                    {"org": org},
-                )
-                epoch = await cursor.fetchone()
-                cursor = await connection.execute(
-                    "WITH former AS ("
-                    " SELECT org, CASE WHEN owner IS NULL THEN given_back_at ELSE expires_at END AS sent_until"
-                    " FROM flow_outcomes.org_lease WHERE org = %(org)s FOR UPDATE)"
-                    " UPDATE flow_outcomes.org_lease l SET owner = %(owner)s, owned_since = clock_timestamp(),"
-                    " breaker = 'closed', breaker_until = NULL, wanted_by = NULL,"
-                    # an hour at most: the database's clock may have been set back since
-                    " held_until = CASE WHEN held_until > clock_timestamp() + interval '1 hour'"
-                    "  THEN clock_timestamp() + interval '1 hour' ELSE held_until END,"
-                    " expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s)"
-                    " FROM former WHERE l.org = former.org"
-                    " RETURNING greatest(0, extract(epoch FROM held_until - clock_timestamp()))::float8,"
-                    " greatest(0, extract(epoch FROM clock_timestamp() - sent_until))::float8, sent_until IS NULL",
-                    {"org": org, "owner": self.owner, "lifetime": LIFETIME},
-                )
-                taken = await cursor.fetchone()
+                await connection.execute(_INSERT_ORG, values)
+                await connection.execute(_INSERT_LEASE, values)
+                await connection.execute(_TERMINATE_OWNER, values)
+                epoch = await connection.fetch_value(_RAISE_EPOCH, values)
+                (former,) = await connection.fetch_all(_Former, _TAKE_OVER, values)
         except BaseException:
             with contextlib.suppress(psycopg.Error):
-                await connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", {"org": org})
+                await connection.execute(_UNLOCK, {"org": org})
             raise
         lease = Lease(
             org=org,
-            epoch=epoch[0] if epoch else 0,
-            hold=(taken[0] if taken else None) or 0.0,
-            idle_for=0.0 if taken is None else math.inf if taken[2] else taken[1],
-            good_until=before + LIFETIME,
+            epoch=epoch,
+            paused_for=former.paused_for,
+            idle_for=math.inf if former.idle_for is None else former.idle_for,
+            good_until=good_until,
             clock=self._clock,
             lost=asyncio.Event(),
         )
         self._leases[org] = lease
-        self._on_acquired(lease)
+        await self._on_event(Acquired(lease))
 
-    def _left_to_others(self, now: float) -> set[str]:
-        """What was handed over a moment ago."""
-        return {org for org, at in self._handed_over.items() if now - at < rebalance.LEFT_TO_IT}
+    def _reserved_for_others(self, now: float) -> set[str]:
+        """Orgs that were released on request a moment ago."""
+        return {org for org, at in self._released_at.items() if now - at < rebalance.RESERVED_FOR}
 
     async def _renew(self) -> None:
-        before = self._clock.monotonic()
-        self._asked = set()
+        good_until = self._clock.monotonic() + _LIFETIME
+        self._requested = set()
         if self._leases:
-            cursor = await self._open.execute(
-                "UPDATE flow_outcomes.org_lease"
-                " SET expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s)"
-                " WHERE owner = %(owner)s AND org = ANY (%(orgs)s) RETURNING org, wanted_by",
-                {"owner": self.owner, "orgs": list(self._leases), "lifetime": LIFETIME},
-            )
-            renewed = dict(await cursor.fetchall())
+            renewed = {
+                row.org: row.requested
+                for row in await self._open.fetch_all(
+                    _Renewed,
+                    _RENEW,
+                    {"owner": self.owner, "orgs": list(self._leases), "lifetime": _LIFETIME},
+                )
+            }
             for org, lease in list(self._leases.items()):
                 if org in renewed:
-                    lease.good_until = before + LIFETIME
+                    lease.good_until = good_until
                 else:
-                    self._drop(org, self._on_lost)
-            self._asked = {org for org, by in renewed.items() if by is not None}
-        if self.on_asked is not None:
-            for org in self._asked & self._leases.keys():
-                self.on_asked(org)
+                    await self._end(Lost(org))
+            self._requested = {org for org, requested in renewed.items() if requested}
+        if self._shares:
+            for org in self._requested & self._leases.keys():
+                await self._on_event(Requested(org))
             if others := self._wanted - self._leases.keys():
-                await rebalance.ask(self._open, self.owner, self._leases.keys(), others)
-
-    async def note_hold(self, database: Database, org: str, seconds: float) -> None:
-        """Keep a 429's wait for whoever works the org next.
-
-        Raises:
-            DatabaseUnavailableError: the database is away.
-        """
-        async with database.transaction() as connection:
-            await connection.execute(
-                "UPDATE flow_outcomes.org_lease SET held_until = greatest(held_until,"
-                " clock_timestamp() + make_interval(secs => %(seconds)s))"
-                " WHERE org = %(org)s AND owner = %(owner)s",
-                {"org": org, "owner": self.owner, "seconds": min(seconds, 3600.0)},
-            )
+                await rebalance.request_share(self._open, self.owner, self._leases.keys(), others)
 
     async def _release(self, org: str) -> None:
-        connection = self._open
-        self._drop(org, self._on_released)
-        if org in self._asked:
-            self._handed_over[org] = self._clock.monotonic()
-        await connection.execute(
-            "UPDATE flow_outcomes.org_lease SET owner = NULL, expires_at = NULL, given_back_at = clock_timestamp()"
-            " WHERE org = %(org)s AND owner = %(owner)s",
-            {"org": org, "owner": self.owner},
-        )
-        await connection.execute(f"SELECT pg_advisory_unlock({_LOCK})", {"org": org})
+        await self._end(Released(org))
+        if org in self._requested:
+            self._released_at[org] = self._clock.monotonic()
+        await self._open.execute(_RELEASE, {"org": org, "owner": self.owner})
+        await self._open.execute(_UNLOCK, {"org": org})
 
-    def _drop(self, org: str, tell: Callable[[str], None]) -> None:
-        lease = self._leases.pop(org, None)
+    async def _end(self, event: Released | Lost) -> None:
+        """End a lease; nothing where this process does not hold it."""
+        lease = self._leases.pop(event.org, None)
         if lease is not None:
             lease.lost.set()
-            tell(org)
+            await self._on_event(event)
 
-    def _lose_all(self) -> None:
+    async def _lose_all(self) -> None:
         for org in list(self._leases):
-            self._drop(org, self._on_lost)
+            await self._end(Lost(org))
 
-    async def _drop_connection(self) -> None:
-        self._lose_all()
+    async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(psycopg.Error, OSError):
                 await connection.close()
+
+
+class _Former(NamedTuple):
+    """What the former owner left: a 429's pause, and since when it cannot have sent; None: there was no owner."""
+
+    paused_for: float
+    idle_for: float | None
+
+
+class _Renewed(NamedTuple):
+    org: str
+    requested: bool
+
+
+# Earlier sessions of this process whose connection was lost: until the server notices, they hold their locks.
+_TERMINATE_EARLIER_SESSIONS = """
+    SELECT pg_terminate_backend(a.pid)
+    FROM pg_stat_activity a
+    WHERE a.application_name = %(owner)s AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+      AND a.backend_start < (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
+"""
+
+_TRY_LOCKS = """
+    SELECT wanted.org FROM unnest(%(orgs)s::text[]) AS wanted (org)
+    WHERE pg_try_advisory_lock(hashtextextended('flow_outcomes.org.' || wanted.org, 0))
+"""
+_UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('flow_outcomes.org.' || %(org)s, 0))"
+
+_TERMINATE_EXPIRED = """
+    SELECT pg_terminate_backend(a.pid)
+    FROM pg_stat_activity a
+    JOIN flow_outcomes.org_lease l ON l.owner = a.application_name
+    WHERE l.org = ANY (%(orgs)s) AND l.owner <> %(owner)s AND l.expires_at < clock_timestamp()
+      AND a.datname = current_database()
+"""
+# An owner that lost its lock but not its other connections must write nothing more.
+_TERMINATE_OWNER = """
+    SELECT pg_terminate_backend(a.pid)
+    FROM pg_stat_activity a
+    JOIN flow_outcomes.org_lease l ON l.owner = a.application_name
+    WHERE l.org = %(org)s AND l.owner <> %(owner)s AND a.datname = current_database()
+"""
+
+_INSERT_ORG = "INSERT INTO flow_outcomes.org (org) VALUES (%(org)s) ON CONFLICT DO NOTHING"
+_INSERT_LEASE = "INSERT INTO flow_outcomes.org_lease (org) VALUES (%(org)s) ON CONFLICT DO NOTHING"
+_RAISE_EPOCH = "UPDATE flow_outcomes.org SET epoch = epoch + 1 WHERE org = %(org)s RETURNING epoch"
+
+# A pause is cut to an hour: the database's clock may have been set back since it was stored.
+_TAKE_OVER = """
+    WITH former AS (  -- until when the former owner may have sent requests
+        SELECT l.org, CASE WHEN l.owner IS NULL THEN l.given_back_at ELSE l.expires_at END AS sent_until
+        FROM flow_outcomes.org_lease l WHERE l.org = %(org)s FOR UPDATE
+    )
+    UPDATE flow_outcomes.org_lease l
+    SET owner = %(owner)s, owned_since = clock_timestamp(), breaker = 'closed', breaker_until = NULL,
+        wanted_by = NULL, expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s),
+        held_until = CASE WHEN l.held_until > clock_timestamp() + interval '1 hour'
+                          THEN clock_timestamp() + interval '1 hour' ELSE l.held_until END
+    FROM former
+    WHERE l.org = former.org
+    RETURNING greatest(0, extract(epoch FROM l.held_until - clock_timestamp()))::float8 AS paused_for,
+              CASE WHEN former.sent_until IS NOT NULL
+                   THEN greatest(0, extract(epoch FROM clock_timestamp() - former.sent_until))::float8
+              END AS idle_for
+"""
+_RENEW = """
+    UPDATE flow_outcomes.org_lease SET expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s)
+    WHERE owner = %(owner)s AND org = ANY (%(orgs)s)
+    RETURNING org, wanted_by IS NOT NULL AS requested
+"""
+_RELEASE = """
+    UPDATE flow_outcomes.org_lease SET owner = NULL, expires_at = NULL, given_back_at = clock_timestamp()
+    WHERE org = %(org)s AND owner = %(owner)s
+"""

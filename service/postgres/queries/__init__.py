@@ -1,11 +1,11 @@
-"""Reads; nothing here writes.
+"""Queries that only read.
 
 ::
 
     status     windows, leases and errors
-    dashboard  what the page shows
+    dashboard  the page's calendar, windows and restatements
     series     a flow's outcomes over time
-    summary    what is stored, in a few figures
+    summary    how much is stored
     export     figures for a warehouse
     rejects    rejected entries
 """

@@ -1,4 +1,4 @@
-"""Figures read for a warehouse: one snapshot, what changed in it, and the rows of a month at a time."""
+"""Figures for a warehouse: a snapshot, the months that changed, and the rows of a month."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from psycopg import IsolationLevel
 
 from service.postgres.pool import Connection
-from service.postgres.probe import looking
+from service.postgres.probe import open_connection
 
 NAME = "flow-outcomes export"
-WITHIN = 86_400.0  # seconds that an export may take
-IDLE_LIMIT = "10min"  # between two reads the rows are written to a disk, which may be slow
-ROWS_AT_ONCE = 20_000
+TIMEOUT = 86_400.0  # seconds, for a complete export
+_IDLE_TIMEOUT = "10min"  # between two reads the rows are written to a disk, which may be slow
+ROWS_PER_FETCH = 20_000
 
 COLUMNS = (
     "org",
@@ -35,15 +35,21 @@ COLUMNS = (
 )
 
 
-class Stand(NamedTuple):
-    """How far an org has come: its last revision, and that one's stamp, which tells two databases apart."""
+class OrgRevision(NamedTuple):
+    """An org's last revision; its stamp distinguishes a restored database from the exported one."""
 
     revision: int
     stamped_at: datetime | None
 
 
+class _Row(NamedTuple):
+    org: str
+    revision: int
+    stamped_at: datetime | None
+
+
 class Month(NamedTuple):
-    """The buckets of one org and granularity that begin in one month, UTC."""
+    """The buckets of one org and granularity that start in one UTC month."""
 
     org: str
     granularity: str
@@ -51,81 +57,85 @@ class Month(NamedTuple):
 
 
 class Snapshot:
-    """The figures as they stood at one instant, however long they are read."""
+    """The database as of one instant, however long the reading takes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def taken_at(self) -> datetime:
-        """When it was taken, by the database's clock."""
-        cursor = await self._connection.execute("SELECT transaction_timestamp()")
-        row = await cursor.fetchone()
-        assert row is not None  # noqa: S101 - for mypy: the statement always has a row
-        at: datetime = row[0]
+        """The snapshot's time, by the database's clock."""
+        at: datetime = await self._connection.fetch_value("SELECT transaction_timestamp()")
         return at
 
-    async def stands(self) -> dict[str, Stand]:
-        """How far each org has come, by its name."""
-        cursor = await self._connection.execute(
-            "SELECT o.org, o.revision, r.stamped_at FROM flow_outcomes.org o"
-            " LEFT JOIN flow_outcomes.revision r ON r.org = o.org AND r.revision = o.revision ORDER BY o.org"
+    async def revisions(self) -> dict[str, OrgRevision]:
+        """The last revision of each org, by its name."""
+        rows = await self._connection.fetch_all(
+            _Row,
+            """
+            SELECT org.org, org.revision, r.stamped_at
+            FROM flow_outcomes.org
+            LEFT JOIN flow_outcomes.revision r ON r.org = org.org AND r.revision = org.revision
+            ORDER BY org.org
+            """,
         )
-        return {row[0]: Stand(row[1], row[2]) for row in await cursor.fetchall()}
+        return {row.org: OrgRevision(row.revision, row.stamped_at) for row in rows}
 
     async def stamp(self, org: str, revision: int) -> datetime | None:
-        """When a revision was stamped; None where there is no such one."""
-        cursor = await self._connection.execute(
-            "SELECT stamped_at FROM flow_outcomes.revision WHERE org = %s AND revision = %s", (org, revision)
+        """The time stamp of a revision; None where there is no such revision."""
+        at: datetime | None = await self._connection.fetch_value(
+            "SELECT stamped_at FROM flow_outcomes.revision WHERE org = %(org)s AND revision = %(revision)s",
+            {"org": org, "revision": revision},
         )
-        row = await cursor.fetchone()
-        return row[0] if row else None
+        return at
 
     async def changed(self, org: str, since: int) -> list[Month]:
-        """The months in which something is otherwise than at that revision; with 0 all that hold anything.
+        """The months that differ from those of a revision, with 0 all that hold a figure.
 
-        Figures stored, restated or taken back, and every month of an outcome that has another name now.
+        A month changes when a figure in it is stored, restated or removed, or when one of its outcomes is renamed.
         """
-        cursor = await self._connection.execute(_CHANGED, {"org": org, "since": since})
-        return [Month(org, granularity, start) for granularity, start in await cursor.fetchall()]
+        return await self._connection.fetch_all(Month, _CHANGED, {"org": org, "since": since})
 
     async def rows(self, month: Month) -> AsyncGenerator[list[tuple[Any, ...]], None]:
-        """The rows of a month in the order of ``COLUMNS``, some at a time, so that memory stays flat."""
+        """The rows of a month in the order of ``COLUMNS``, ``ROWS_PER_FETCH`` at a time."""
         async with self._connection.cursor(name="flow_outcomes_export") as cursor:
             await cursor.execute(_ROWS, month._asdict())
-            while found := await cursor.fetchmany(ROWS_AT_ONCE):
-                yield found
+            while rows := await cursor.fetchmany(ROWS_PER_FETCH):
+                yield rows
 
 
 @asynccontextmanager
 async def snapshot(dsn: str) -> AsyncIterator[Snapshot]:
-    """One snapshot of the database, read only.
+    """One read-only snapshot of the database.
 
     Raises:
-        DatabaseUnavailableError: the server cannot be reached, or went away.
-        SchemaError: the schema is not there, or not for this role to read.
+        DatabaseUnavailableError, SchemaError: as ``open_connection``.
     """
-    async with looking(dsn, NAME, within=WITHIN) as connection:
+    async with open_connection(dsn, NAME, timeout=TIMEOUT) as connection:
         await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
         async with connection.transaction():
-            await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_LIMIT}'")
+            await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_TIMEOUT}'")
             yield Snapshot(connection)
 
 
 _CHANGED = """
-    SELECT granularity, date_trunc('month', bucket_start) AS month_start
+    SELECT %(org)s::text AS org, granularity, date_trunc('month', bucket_start) AS start
     FROM (
-        SELECT granularity, bucket_start FROM flow_outcomes.figure
-        WHERE org = %(org)s AND revision > %(since)s
+        -- stored or restated
+        SELECT f.granularity, f.bucket_start FROM flow_outcomes.figure f
+        WHERE f.org = %(org)s AND f.revision > %(since)s
         UNION ALL
-        SELECT granularity, bucket_start FROM flow_outcomes.figure_history
-        WHERE org = %(org)s AND until_revision > %(since)s
+        -- restated or removed
+        SELECT h.granularity, h.bucket_start FROM flow_outcomes.figure_history h
+        WHERE h.org = %(org)s AND h.until_revision > %(since)s
         UNION ALL
+        -- of a renamed outcome
         SELECT f.granularity, f.bucket_start
         FROM flow_outcomes.outcome o
         JOIN flow_outcomes.figure f ON f.org = o.org AND f.outcome_no = o.outcome_no
         WHERE o.org = %(org)s AND o.revision > %(since)s
-    ) changed
-    GROUP BY 1, 2 ORDER BY 1, 2
+    ) AS changed
+    GROUP BY 2, 3
+    ORDER BY 2, 3
 """
 
 _ROWS = f"""

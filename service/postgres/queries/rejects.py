@@ -1,4 +1,4 @@
-"""Refused entries, read back as they were kept."""
+"""Rejected entries, as they were received."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from service.postgres.pool import Connection
 
 
 class RejectedEntry(NamedTuple):
-    """One refused outcome; ``flow_id``, ``bucket_start`` and ``outcome_name`` are None where they cannot be told.
+    """One rejected outcome of an entry.
 
-    ``entry`` is the whole entry as it came, JSON text with NUL and lone surrogates escaped.
+    Attributes:
+        org, window_start, window_end: the window of its scan.
+        reason: what is invalid.
+        flow_id, bucket_start, outcome_name: None where they are unknown.
+        rejected_at: when it was stored.
+        entry: the complete entry, JSON text in which NUL and lone surrogates are escaped.
     """
 
     org: str
@@ -26,20 +31,23 @@ class RejectedEntry(NamedTuple):
 
 
 async def count(connection: Connection, org: str | None) -> int:
-    """How many there are, of one org or (None) of all."""
-    cursor = await connection.execute(
-        "SELECT count(*) FROM flow_outcomes.rejected_outcome WHERE org = coalesce(%s, org)", (org,)
+    """The number of rejected entries of one org, or of all where ``org`` is None."""
+    total: int = await connection.fetch_value(
+        "SELECT count(*) FROM flow_outcomes.rejected_outcome WHERE org = coalesce(%(org)s, org)", {"org": org}
     )
-    row = await cursor.fetchone()
-    return row[0] if row else 0
+    return total
 
 
 async def latest(connection: Connection, org: str | None, limit: int) -> list[RejectedEntry]:
-    """The latest so many, newest first, of one org or (None) of all."""
-    cursor = await connection.execute(
-        "SELECT org, window_start, window_end, reason, flow_id, bucket_start, outcome_name, rejected_at, entry"
-        " FROM flow_outcomes.rejected_entry WHERE org = coalesce(%s, org)"
-        " ORDER BY rejected_at DESC, org, window_start, flow_id, outcome_name, reason LIMIT %s",
-        (org, limit),
+    """The newest rejected entries of one org, or of all where ``org`` is None, newest first."""
+    return await connection.fetch_all(
+        RejectedEntry,
+        """
+        SELECT org, window_start, window_end, reason, flow_id, bucket_start, outcome_name, rejected_at, entry
+        FROM flow_outcomes.rejected_entry
+        WHERE org = coalesce(%(org)s, org)
+        ORDER BY rejected_at DESC, org, window_start, flow_id, outcome_name, reason
+        LIMIT %(limit)s
+        """,
+        {"org": org, "limit": limit},
     )
-    return [RejectedEntry(*row) async for row in cursor]

@@ -1,62 +1,68 @@
-"""How it stands, as the ledger and the leases tell it; reads only, but for the owner's note of its breaker.
+"""Windows, leases and errors, as ``status`` reports them; reads only.
 
-A ledger of 500 orgs and three years of days is half a million rows, and nearly all of them are complete. So these
-are counted where they are, and a sum over their edges says whether they are just the windows that are owed; only
-what is not complete, or not listed, is fetched one by one.
+The ledger of 500 orgs and three years of days has half a million rows, nearly all of them complete. So these are
+counted in the database, and the sums of their starts and ends show whether they are exactly the windows that
+should exist. Only windows that are not complete, or not in the ledger, are fetched one by one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from psycopg.rows import kwargs_row
 
 from service.model import Span
 from service.postgres.pool import Connection
 from service.postgres.windows import AD_HOC
 
-_AT_ONCE = 2000  # rows between two turns of the event loop
-_ERRORS = 5  # last errors of an org that are told
+T = TypeVar("T")
+
+_ROWS_PER_TURN = 2000  # rows between two turns of the event loop
+_ERRORS_PER_ORG = 5
 
 
 class JobRange(NamedTuple):
-    """One job's windows of one org, all that have rested.
+    """One job's windows of one org that have ended, plus the job's delay.
 
     Attributes:
-        requested: the job's granularity as configured; windows of a former one are another matter.
-        whole: from the first window's start to the last one's end.
+        org, stream: whose windows.
+        requested: the job's granularity as configured; windows of an earlier one do not count.
+        span: from the first window's start to the last one's end.
     """
 
     org: str
-    work: str
+    stream: str
     requested: str
-    whole: Span
+    span: Span
 
 
 class JobCounts(NamedTuple):
-    """What the ledger holds of one job's windows.
+    """The number of one job's windows in the ledger.
 
     Attributes:
-        complete: how many are complete.
+        complete: those that are complete.
         newest: the end of the newest complete one.
-        listed: windows in whatever state within the owed whole.
-        edges: the sum of their starts and that of their ends, in seconds since 1970.
-        rejected: outcomes that were refused in the stored scans.
-        troubled: complete ones whose later reading failed or is doubted.
+        listed: those within the ``JobRange``, in any state.
+        starts, ends: the sums of the starts and of the ends of these, in seconds since 1970.
+        rejected: rejected outcomes of the stored scans.
+        complete_with_error: complete ones whose later scan failed or is doubted.
     """
 
     complete: int
     newest: datetime | None
     listed: int
-    edges: tuple[float, float]
+    starts: float
+    ends: float
     rejected: int
-    troubled: int
+    complete_with_error: int
 
 
 class Sums(NamedTuple):
-    """How many windows there are, and the sums of their starts and ends in seconds since 1970."""
+    """A number of windows, and the sums of their starts and ends in seconds since 1970."""
 
     windows: int
     starts: float
@@ -67,208 +73,270 @@ class Unfinished(NamedTuple):
     """A window that is not complete."""
 
     org: str
-    work: str
+    stream: str
     requested: str
-    span: Span
+    window_start: datetime
+    window_end: datetime
     state: str
     last_error: str | None
     due_at: datetime
 
+    @property
+    def span(self) -> Span:
+        """The window's span."""
+        return Span(self.window_start, self.window_end)
 
-class Troubled(NamedTuple):
-    """A complete window with an error since."""
 
+class CompleteWithError(NamedTuple):
+    """A complete window whose later scan failed or is doubted; ``job`` is None for an ad hoc one."""
+
+    org: str
     job: str | None
-    span: Span
-    reason: str
+    window_start: datetime
+    window_end: datetime
+    last_error: str
 
 
 class OrgLeaseState(NamedTuple):
-    """Who works an org, and what holds it back.
+    """The owner of an org, and what keeps it from working.
 
     Attributes:
-        owner: None where nobody holds a live lease.
-        since: when the owner took it.
+        owner: the process that holds the lease; None where no process does.
+        since: when it acquired the lease.
         breaker: ``closed``, ``half-open`` or ``open``.
-        breaker_until: open: when a probe may be sent.
-        held_for: seconds that a 429 still holds the org back.
+        breaker_until: of an open breaker, when a probe may be sent.
+        paused_for: seconds for which a 429 still pauses the org.
     """
 
     owner: str | None
     since: datetime | None
     breaker: str
     breaker_until: datetime | None
-    held_for: float
+    paused_for: float
 
 
 NO_SUMS = Sums(0, 0.0, 0.0)
-NO_HOLD = OrgLeaseState(None, None, "closed", None, 0.0)
-NOTHING = JobCounts(0, None, 0, (0.0, 0.0), 0, 0)
+NO_LEASE = OrgLeaseState(None, None, "closed", None, 0.0)
+NO_WINDOWS = JobCounts(0, None, 0, 0.0, 0.0, 0, 0)
 
 
 @asynccontextmanager
 async def snapshot(connection: Connection) -> AsyncIterator[Connection]:
-    """All that is read within is as of one instant."""
+    """Everything read within is as of one instant."""
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         yield connection
 
 
-async def readable(connection: Connection) -> None:
-    """See that the ledger is there and may be read; where not, the connection's own error says why."""
+async def check_readable(connection: Connection) -> None:
+    """Check that the ledger exists and may be read; the connection's error says why not."""
     await connection.execute("SELECT FROM flow_outcomes.extraction_window, flow_outcomes.ad_hoc_entry LIMIT 0")
 
 
-async def counted(connection: Connection, owed: Sequence[JobRange]) -> dict[tuple[str, str], JobCounts]:
-    """What the ledger holds, by org and work; nothing where it has no row."""
-    rows = _rows(
-        connection,
-        # work by work: as one grouping the planner would sort the whole ledger for it
-        "SELECT o.org, o.work, w.complete, w.newest, w.listed, w.starts, w.ends, w.rejected, w.troubled"
-        " FROM unnest(%(orgs)s::text[], %(works)s::text[], %(requested)s::text[],"
-        "   %(firsts)s::timestamptz[], %(pasts)s::timestamptz[]) AS o (org, work, requested, first, past)"
-        " CROSS JOIN LATERAL ("
-        "   SELECT count(*) AS found, count(*) FILTER (WHERE e.complete) AS complete,"
-        "     max(e.window_end) FILTER (WHERE e.complete) AS newest, count(*) FILTER (WHERE e.within) AS listed,"
-        "     coalesce(sum(date_part('epoch', e.window_start)) FILTER (WHERE e.within), 0) AS starts,"
-        "     coalesce(sum(date_part('epoch', e.window_end)) FILTER (WHERE e.within), 0) AS ends,"
-        "     sum(e.rejected)::bigint AS rejected,"
-        "     count(*) FILTER (WHERE e.complete AND e.last_error IS NOT NULL) AS troubled"
-        "   FROM (SELECT window_start, window_end, rejected, last_error, state = 'complete' AS complete,"
-        "           window_start >= o.first AND window_end <= o.past AS within"
-        "         FROM flow_outcomes.extraction_window"
-        "         WHERE org = o.org AND work = o.work AND requested_granularity = o.requested) e) w"
-        " WHERE w.found > 0",
-        {
-            "orgs": [each.org for each in owed],
-            "works": [each.work for each in owed],
-            "requested": [each.requested for each in owed],
-            "firsts": [each.whole.start for each in owed],
-            "pasts": [each.whole.end for each in owed],
-        },
-    )
-    return {
-        (org, work): JobCounts(complete, newest, listed, (starts, ends), rejected, troubled)
-        async for org, work, complete, newest, listed, starts, ends, rejected, troubled in rows
+async def job_counts(connection: Connection, jobs: Sequence[JobRange]) -> dict[tuple[str, str], JobCounts]:
+    """The counts of each job with a window in the ledger, by org and stream."""
+    values = {
+        "orgs": [job.org for job in jobs],
+        "streams": [job.stream for job in jobs],
+        "requested": [job.requested for job in jobs],
+        "starts": [job.span.start for job in jobs],
+        "ends": [job.span.end for job in jobs],
     }
+
+    def row(org: str, stream: str, **counts: Any) -> tuple[tuple[str, str], JobCounts]:
+        return (org, stream), JobCounts(**counts)
+
+    return {key: counts async for key, counts in _rows(connection, row, _JOB_COUNTS, values)}
 
 
 async def unfinished(connection: Connection, orgs: Collection[str]) -> list[Unfinished]:
     """Every window of these orgs that is not complete, by start."""
-    rows = _rows(
-        connection,
-        "SELECT org, work, requested_granularity, window_start, window_end, state, last_error, due_at"
-        " FROM flow_outcomes.extraction_window WHERE org = ANY (%(orgs)s) AND state <> 'complete'"
-        " ORDER BY window_start, window_end",
-        {"orgs": list(orgs)},
-    )
-    return [
-        Unfinished(org, work, requested, Span(start, end), state, error, due_at)
-        async for org, work, requested, start, end, state, error, due_at in rows
-    ]
+    return [row async for row in _rows(connection, Unfinished, _UNFINISHED, {"orgs": list(orgs)})]
 
 
-async def listed(connection: Connection, org: str, work: str, requested: str, whole: Span) -> dict[date, Sums]:
-    """What the ledger holds of a work's windows within a span, by the UTC date of their start."""
-    rows = _rows(
-        connection,
-        "SELECT (window_start AT TIME ZONE 'UTC')::date, count(*), sum(date_part('epoch', window_start)),"
-        " sum(date_part('epoch', window_end)) FROM flow_outcomes.extraction_window"
-        " WHERE org = %(org)s AND work = %(work)s AND requested_granularity = %(requested)s"
-        " AND window_start >= %(start)s AND window_end <= %(end)s GROUP BY 1",
-        {"org": org, "work": work, "requested": requested, "start": whole.start, "end": whole.end},
-    )
-    return {day: Sums(count, starts, ends) async for day, count, starts, ends in rows}
+class _Day(NamedTuple):
+    day: date
+    windows: int
+    starts: float
+    ends: float
 
 
-async def unlisted(
-    connection: Connection, orgs: Sequence[str], work: str, requested: str, spans: Sequence[Span]
-) -> list[tuple[str, Span]]:
-    """Which of these spans the ledger does not list, for each of the orgs, by start."""
-    rows = _rows(
-        connection,
-        "SELECT o.org, s.window_start, s.window_end"
-        " FROM unnest(%(orgs)s::text[]) AS o (org)"
-        " CROSS JOIN unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS s (window_start, window_end)"
-        " WHERE NOT EXISTS (SELECT 1 FROM flow_outcomes.extraction_window e WHERE e.org = o.org"
-        "   AND e.work = %(work)s AND e.requested_granularity = %(requested)s"
-        "   AND e.window_start = s.window_start AND e.window_end = s.window_end)"
-        " ORDER BY s.window_start",
-        {
-            "orgs": list(orgs),
-            "work": work,
-            "requested": requested,
-            "starts": [span.start for span in spans],
-            "ends": [span.end for span in spans],
-        },
-    )
-    return [(org, Span(start, end)) async for org, start, end in rows]
+async def sums_by_day(connection: Connection, job: JobRange) -> dict[date, Sums]:
+    """The windows of a job in the ledger, by the UTC date of their start."""
+    values = {
+        "org": job.org,
+        "stream": job.stream,
+        "requested": job.requested,
+        "start": job.span.start,
+        "end": job.span.end,
+    }
+    rows = _rows(connection, _Day, _SUMS_BY_DAY, values)
+    return {row.day: Sums(row.windows, row.starts, row.ends) async for row in rows}
 
 
-async def ad_hoc(connection: Connection, orgs: Collection[str]) -> dict[str, dict[str, int]]:
-    """How many windows of ad hoc work are in each state, by org; one to be read again is pending."""
-    found: dict[str, dict[str, int]] = {}
-    rows = _rows(
-        connection,
-        "SELECT org, CASE WHEN state = 'complete' AND requests > requests_read THEN 'pending' ELSE state END,"
-        " count(*)"
-        " FROM flow_outcomes.extraction_window WHERE org = ANY (%(orgs)s) AND work = %(work)s GROUP BY 1, 2",
-        {"orgs": list(orgs), "work": AD_HOC},
-    )
-    async for org, state, count in rows:
-        found.setdefault(org, {})[state] = count
-    return found
+async def missing(connection: Connection, job: JobRange, spans: Sequence[Span]) -> list[Span]:
+    """Those of these spans that are no window of the job in the ledger, by start."""
+    values = {
+        "org": job.org,
+        "stream": job.stream,
+        "requested": job.requested,
+        "starts": [span.start for span in spans],
+        "ends": [span.end for span in spans],
+    }
+    return [span async for span in _rows(connection, Span, _MISSING, values)]
 
 
-async def holds(connection: Connection, orgs: Collection[str]) -> dict[str, OrgLeaseState]:
-    """Who works each org, as far as anybody ever did."""
-    rows = _rows(
-        connection,
-        # nobody holds it: the last owner's breaker says something just as long as it would have stayed open
-        "SELECT org, CASE WHEN live THEN owner END, CASE WHEN live THEN owned_since END,"
-        " CASE WHEN live OR breaker_until > clock_timestamp() THEN breaker ELSE 'closed' END, breaker_until,"
-        " coalesce(greatest(0, date_part('epoch', held_until - clock_timestamp())), 0)"
-        " FROM (SELECT *, owner IS NOT NULL AND expires_at > clock_timestamp() AS live"
-        "       FROM flow_outcomes.org_lease WHERE org = ANY (%(orgs)s)) lease",
-        {"orgs": list(orgs)},
-    )
-    return {row[0]: OrgLeaseState(*row[1:]) async for row in rows}
+class _AdHocCount(NamedTuple):
+    org: str
+    state: str
+    windows: int
 
 
-async def last_errors(connection: Connection, orgs: Collection[str]) -> dict[str, list[Troubled]]:
-    """Complete windows whose later reading failed or is doubted, by org, the newest first; a few of each."""
-    found: dict[str, list[Troubled]] = {}
-    rows = _rows(
-        connection,
-        "SELECT org, job, window_start, window_end, last_error FROM ("
-        " SELECT *, row_number() OVER (PARTITION BY org ORDER BY window_start DESC) AS place"
-        " FROM flow_outcomes.extraction_window WHERE org = ANY (%(orgs)s) AND state = 'complete'"
-        " AND last_error IS NOT NULL) told WHERE place <= %(most)s ORDER BY org, place",
-        {"orgs": list(orgs), "most": _ERRORS},
-    )
-    async for org, job, start, end, error in rows:
-        found.setdefault(org, []).append(Troubled(job, Span(start, end), error))
-    return found
+async def ad_hoc_counts(connection: Connection, orgs: Collection[str]) -> dict[str, dict[str, int]]:
+    """The number of ad hoc windows in each state, by org; one that was requested again is pending."""
+    counts: dict[str, dict[str, int]] = {}
+    async for row in _rows(connection, _AdHocCount, _AD_HOC_COUNTS, {"orgs": list(orgs), "stream": AD_HOC}):
+        counts.setdefault(row.org, {})[row.state] = row.windows
+    return counts
 
 
-async def restated(connection: Connection, orgs: Collection[str]) -> dict[str, int]:
-    """How many figures were restated within the last day, by org."""
-    rows = _rows(
-        connection,
-        # from the few revisions to their figures: the planner would rather read every restatement there ever was
-        "SELECT r.org, sum(s.count)::bigint FROM flow_outcomes.revision r CROSS JOIN LATERAL ("
-        "   SELECT count(*) FROM flow_outcomes.restated s WHERE s.org = r.org AND s.revision = r.revision) s"
-        " WHERE r.org = ANY (%(orgs)s) AND r.stamped_at > now() - interval '1 day' AND s.count > 0 GROUP BY 1",
-        {"orgs": list(orgs)},
-    )
-    return {org: count async for org, count in rows}
+async def leases(connection: Connection, orgs: Collection[str]) -> dict[str, OrgLeaseState]:
+    """The lease of each org that was ever held, by org."""
+
+    def row(org: str, **state: Any) -> tuple[str, OrgLeaseState]:
+        return org, OrgLeaseState(**state)
+
+    return {org: state async for org, state in _rows(connection, row, _LEASES, {"orgs": list(orgs)})}
 
 
-async def _rows(connection: Connection, statement: str, values: dict[str, Any]) -> AsyncIterator[tuple[Any, ...]]:
-    """The rows of an answer, others having their turn in between."""
-    cursor = await connection.execute(statement, values)
-    rows: Iterable[tuple[Any, ...]]
-    while rows := await cursor.fetchmany(_AT_ONCE):
-        for row in rows:
-            yield row
-        await asyncio.sleep(0)
+async def last_errors(connection: Connection, orgs: Collection[str]) -> dict[str, list[CompleteWithError]]:
+    """The newest complete windows with an error, by org; ``_ERRORS_PER_ORG`` of each."""
+    errors: dict[str, list[CompleteWithError]] = {}
+    values = {"orgs": list(orgs), "most": _ERRORS_PER_ORG}
+    async for row in _rows(connection, CompleteWithError, _LAST_ERRORS, values):
+        errors.setdefault(row.org, []).append(row)
+    return errors
+
+
+class _Restated(NamedTuple):
+    org: str
+    figures: int
+
+
+async def restated_last_day(connection: Connection, orgs: Collection[str]) -> dict[str, int]:
+    """The number of figures that were restated within the last 24 hours, by org."""
+    rows = _rows(connection, _Restated, _RESTATED_LAST_DAY, {"orgs": list(orgs)})
+    return {row.org: row.figures async for row in rows}
+
+
+async def _rows(
+    connection: Connection, row: Callable[..., T], statement: str, values: Mapping[str, Any]
+) -> AsyncIterator[T]:
+    """Every row, as ``row(**columns)``; other tasks run in between."""
+    async with connection.cursor(row_factory=kwargs_row(row)) as cursor:
+        await cursor.execute(statement, values)
+        while rows := await cursor.fetchmany(_ROWS_PER_TURN):
+            for each in rows:
+                yield each
+            await asyncio.sleep(0)
+
+
+# One lateral query a job: for one grouping of all jobs the planner would sort the whole ledger.
+_JOB_COUNTS = """
+    SELECT job.org, job.stream, counts.complete, counts.newest, counts.listed, counts.starts, counts.ends,
+           counts.rejected, counts.complete_with_error
+    FROM unnest(%(orgs)s::text[], %(streams)s::text[], %(requested)s::text[], %(starts)s::timestamptz[],
+                %(ends)s::timestamptz[]) AS job (org, stream, requested, span_start, span_end)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS total,
+               count(*) FILTER (WHERE own.complete) AS complete,
+               max(own.window_end) FILTER (WHERE own.complete) AS newest,
+               count(*) FILTER (WHERE own.within) AS listed,
+               coalesce(sum(date_part('epoch', own.window_start)) FILTER (WHERE own.within), 0) AS starts,
+               coalesce(sum(date_part('epoch', own.window_end)) FILTER (WHERE own.within), 0) AS ends,
+               sum(own.rejected)::bigint AS rejected,
+               count(*) FILTER (WHERE own.complete AND own.last_error IS NOT NULL) AS complete_with_error
+        FROM (
+            SELECT w.window_start, w.window_end, w.rejected, w.last_error, w.state = 'complete' AS complete,
+                   w.window_start >= job.span_start AND w.window_end <= job.span_end AS within
+            FROM flow_outcomes.extraction_window w
+            WHERE w.org = job.org AND w.work = job.stream AND w.requested_granularity = job.requested
+        ) AS own
+    ) AS counts
+    WHERE counts.total > 0
+"""
+
+_UNFINISHED = """
+    SELECT w.org, w.work AS stream, w.requested_granularity AS requested, w.window_start, w.window_end, w.state,
+           w.last_error, w.due_at
+    FROM flow_outcomes.extraction_window w
+    WHERE w.org = ANY (%(orgs)s) AND w.state <> 'complete'
+    ORDER BY w.window_start, w.window_end
+"""
+
+_SUMS_BY_DAY = """
+    SELECT (w.window_start AT TIME ZONE 'UTC')::date AS day, count(*) AS windows,
+           sum(date_part('epoch', w.window_start)) AS starts, sum(date_part('epoch', w.window_end)) AS ends
+    FROM flow_outcomes.extraction_window w
+    WHERE w.org = %(org)s AND w.work = %(stream)s AND w.requested_granularity = %(requested)s
+      AND w.window_start >= %(start)s AND w.window_end <= %(end)s
+    GROUP BY 1
+"""
+
+_MISSING = """
+    SELECT given.window_start AS start, given.window_end AS "end"
+    FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS given (window_start, window_end)
+    WHERE NOT EXISTS (
+        SELECT FROM flow_outcomes.extraction_window w
+        WHERE w.org = %(org)s AND w.work = %(stream)s AND w.requested_granularity = %(requested)s
+          AND w.window_start = given.window_start AND w.window_end = given.window_end)
+    ORDER BY given.window_start
+"""
+
+_AD_HOC_COUNTS = """
+    SELECT w.org,
+           CASE WHEN w.state = 'complete' AND w.requests > w.requests_read THEN 'pending'
+                ELSE w.state END AS state,
+           count(*) AS windows
+    FROM flow_outcomes.extraction_window w
+    WHERE w.org = ANY (%(orgs)s) AND w.work = %(stream)s
+    GROUP BY 1, 2
+"""
+
+# Where no process holds the org, the former owner's breaker counts until it would have closed.
+_LEASES = """
+    SELECT lease.org,
+           CASE WHEN lease.live THEN lease.owner END AS owner,
+           CASE WHEN lease.live THEN lease.owned_since END AS since,
+           CASE WHEN lease.live OR lease.breaker_until > clock_timestamp() THEN lease.breaker ELSE 'closed' END
+               AS breaker,
+           lease.breaker_until,
+           coalesce(greatest(0, date_part('epoch', lease.held_until - clock_timestamp())), 0) AS paused_for
+    FROM (
+        SELECT l.*, l.owner IS NOT NULL AND l.expires_at > clock_timestamp() AS live
+        FROM flow_outcomes.org_lease l
+        WHERE l.org = ANY (%(orgs)s)
+    ) AS lease
+"""
+
+_LAST_ERRORS = """
+    SELECT ranked.org, ranked.job, ranked.window_start, ranked.window_end, ranked.last_error
+    FROM (
+        SELECT w.*, row_number() OVER (PARTITION BY w.org ORDER BY w.window_start DESC) AS place
+        FROM flow_outcomes.extraction_window w
+        WHERE w.org = ANY (%(orgs)s) AND w.state = 'complete' AND w.last_error IS NOT NULL
+    ) AS ranked
+    WHERE ranked.place <= %(most)s
+    ORDER BY ranked.org, ranked.place
+"""
+
+# From the few revisions of a day to their figures: otherwise the planner reads every restatement.
+_RESTATED_LAST_DAY = """
+    SELECT r.org, sum(of_revision.figures)::bigint AS figures
+    FROM flow_outcomes.revision r
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS figures FROM flow_outcomes.restated s WHERE s.org = r.org AND s.revision = r.revision
+    ) AS of_revision
+    WHERE r.org = ANY (%(orgs)s) AND r.stamped_at > now() - interval '1 day' AND of_revision.figures > 0
+    GROUP BY r.org
+"""

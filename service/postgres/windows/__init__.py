@@ -3,17 +3,24 @@
 ::
 
     ledger    the state of each window, and the last error
-    requests  ad hoc windows
+    requests  requested ad hoc windows
 """
 
-from service.postgres.windows.ledger import AD_HOC, Ledger, LedgerWindow, work_of
-from service.postgres.windows.requests import ask, progress
+from service.postgres.windows.ledger import AD_HOC, Ledger, LedgerWindow, stream_of
+from service.postgres.windows.requests import (
+    RequestProgress,
+    request_progress,
+    request_windows,
+    requested_orgs,
+)
 
 __all__ = [
     "AD_HOC",
     "Ledger",
     "LedgerWindow",
-    "ask",
-    "progress",
-    "work_of",
+    "RequestProgress",
+    "request_progress",
+    "request_windows",
+    "requested_orgs",
+    "stream_of",
 ]

@@ -1,101 +1,86 @@
-"""The ledger: what is owed, how far it is, and why not further."""
+"""The ledger: the state of each window of an org, and the reason why one is not complete."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.clock import TOLERANCE
 from service.model import Granularity, Scan, Span, SplitHint, Window
 from service.postgres.pool import Database
-from service.postgres.windows.requests import INSERT, ask, columns
+from service.postgres.windows.requests import INSERT_WINDOWS, columns, request_windows
 
 AD_HOC = "ad hoc"
-LAST_ERROR_LENGTH = 1000
+_LAST_ERROR_LENGTH = 1000
 
 
-def work_of(job: str) -> str:
+def stream_of(job: str) -> str:
     """The ledger's name for a job's windows."""
     return f"job:{job}"
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerWindow:
-    """A window as the ledger has it.
+    """A window with its state in the ledger.
 
     Attributes:
-        window: the window itself.
+        window: the window.
         state: ``pending``, ``running``, ``complete`` or ``failed``.
-        flows: the flows that its last stored scan asked for; None is all of them, or none stored yet.
-        doubted: a wholly empty answer is not believed yet.
-        unread: ad hoc work that was asked for again since its last stored scan began.
-        ask_alone: a page that it shared was at fault, or what it was asked with took too long.
-        attempts, last_error: so far.
+        flows: the flows that its last stored scan requested; None: all flows, or nothing stored yet.
+        doubted: its last scan was completely empty and has not been confirmed yet.
+        requested_again: an ad hoc window that was requested again since its last stored scan began.
+        isolated: it is requested alone, as a page that it shared was invalid or the query took too long.
+        attempts: how many scans of it have begun.
+        last_error: None where there is none.
     """
 
     window: Window
     state: str
     flows: frozenset[str] | None
     doubted: bool
-    unread: bool
-    ask_alone: bool
+    requested_again: bool
+    isolated: bool
     attempts: int
     last_error: str | None
 
     def settled(self, flows: Collection[str]) -> bool:
-        """Whether nothing is owed of it: complete, for all the flows that are asked for now."""
-        if self.state != "complete" or self.unread:
+        """Whether it is complete for the flows that are configured now, so that no scan is due."""
+        if self.state != "complete" or self.requested_again:
             return False
         return self.flows is None or (bool(flows) and self.flows.issuperset(flows))
 
 
 class Ledger:
-    """One org's windows. All it writes is for the org's owner alone, under its epoch."""
+    """The windows of one org. Only the org's owner writes here, under its epoch: see ``_IS_OWNER``."""
 
     def __init__(self, database: Database, org: str, epoch: int) -> None:
         self._database = database
         self._org = org
         self._epoch = epoch
 
-    async def windows(self, work: str) -> list[LedgerWindow]:
-        """Every window of a work that the ledger knows, by start."""
+    async def windows(self, stream: str) -> list[LedgerWindow]:
+        """Every window of a stream, by start."""
         async with self._database.connection() as connection:
-            cursor = await connection.execute(
-                "SELECT job, window_start, window_end, requested_granularity, granularity, due_at,"
-                " state, flow_ids, doubted_in IS NOT NULL, job IS NULL AND requests > requests_read,"
-                " ask_alone, attempts, last_error, coarsened"
-                " FROM flow_outcomes.extraction_window WHERE org = %s AND work = %s"
-                " ORDER BY window_start, window_end",
-                (self._org, work),
-            )
-            return [self._window(work, row) for row in await cursor.fetchall()]
-
-    def _window(self, work: str, row: tuple[Any, ...]) -> LedgerWindow:
-        job, start, end, requested, granularity, due_at, state, flows, *rest, coarsened = row
-        span, step = Span(start, end), Granularity(granularity)
-        window = Window(self._org, work, job, span, requested, step, due_at, coarsened)
-        return LedgerWindow(window, state, None if flows is None else frozenset(flows), *rest)
+            return await connection.fetch_all(_ledger_window, _WINDOWS, {"org": self._org, "stream": stream})
 
     async def all_settled(self, windows: Sequence[Window], flows: Collection[str]) -> bool:
-        """Whether nothing of these ad hoc windows is left to do."""
+        """Whether each of these ad hoc windows is settled."""
         known = {(each.window.span, each.window.requested): each for each in await self.windows(AD_HOC)}
-        there = [known.get((window.span, window.requested)) for window in windows]
-        return all(each is not None and each.settled(flows) for each in there)
+        states = [known.get((window.span, window.requested)) for window in windows]
+        return all(state is not None and state.settled(flows) for state in states)
 
     async def enqueue(self, windows: Sequence[Window]) -> None:
-        """Enter windows that are owed; those that are there already stay as they are."""
+        """Insert windows that are due; those in the ledger already stay as they are."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                f"{INSERT} WHERE EXISTS"
-                " (SELECT 1 FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)"
-                " ON CONFLICT DO NOTHING",
+                f"{INSERT_WINDOWS} WHERE {_IS_OWNER} ON CONFLICT DO NOTHING",
                 {**columns(windows), "epoch": self._epoch},
             )
 
-    async def forget(self, windows: Sequence[Window]) -> None:
-        """Take out windows of one work that are not owed any more and were never completed."""
+    async def delete(self, windows: Sequence[Window]) -> None:
+        """Delete windows of one stream that are no longer due; those that were ever complete stay."""
         async with self._database.transaction() as connection:
             await connection.execute(
                 f"DELETE FROM flow_outcomes.extraction_window WHERE {_THESE} AND completed_at IS NULL",
@@ -103,212 +88,301 @@ class Ledger:
             )
 
     async def replace(self, window: Window, by: Window) -> None:
-        """Owe another window in the place of one that cannot be had as it is."""
+        """Replace a window that the API rejects by a coarser one."""
         if by.span == window.span:
             async with self._database.transaction() as connection:
                 await connection.execute(
-                    "UPDATE flow_outcomes.extraction_window SET granularity = %(granularity)s, coarsened = true"
-                    f" WHERE {_THESE}",
+                    f"""
+                    UPDATE flow_outcomes.extraction_window
+                    SET granularity = %(granularity)s, coarsened = true
+                    WHERE {_THESE}
+                    """,
                     {**self._these([window]), "granularity": by.granularity.value},
                 )
             return
-        await self.forget([window])
-        await ask(self._database, [by], again=False)
+        await self.delete([window])
+        await request_windows(self._database, [by], again=False)
 
-    async def entry_known(self, name: str, content: str) -> bool:
-        """Whether an ad hoc entry of the configuration was asked for already, by name and content."""
+    async def has_entry(self, name: str, content: str) -> bool:
+        """Whether an ad hoc entry of the configuration, with this content, was requested already."""
         async with self._database.connection() as connection:
-            cursor = await connection.execute(
-                "SELECT 1 FROM flow_outcomes.ad_hoc_entry WHERE org = %s AND name = %s AND content = %s",
-                (self._org, name, content),
+            return bool(
+                await connection.fetch_value(
+                    """
+                    SELECT EXISTS (SELECT FROM flow_outcomes.ad_hoc_entry
+                                   WHERE org = %(org)s AND name = %(name)s AND content = %(content)s)
+                    """,
+                    {"org": self._org, "name": name, "content": content},
+                )
             )
-            return await cursor.fetchone() is not None
 
-    async def enter(self, name: str, content: str) -> None:
-        """Note that an ad hoc entry of the configuration was asked for."""
+    async def note_entry(self, name: str, content: str) -> None:
+        """Record that an ad hoc entry of the configuration was requested."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                "INSERT INTO flow_outcomes.ad_hoc_entry (org, name, content) VALUES (%s, %s, %s)"
-                " ON CONFLICT DO NOTHING",
-                (self._org, name, content),
+                """
+                INSERT INTO flow_outcomes.ad_hoc_entry (org, name, content)
+                VALUES (%(org)s, %(name)s, %(content)s) ON CONFLICT DO NOTHING
+                """,
+                {"org": self._org, "name": name, "content": content},
             )
 
     async def begin(self, scan: Scan, query_hash: str) -> None:
-        """Note that a scan begins; what was complete stays so."""
-        await self._each(
-            scan,
-            "attempts = attempts + 1, query_hash = %(query_hash)s, granularity = %(granularity)s,"
-            " state = CASE WHEN state = 'complete' THEN state ELSE 'running' END, requests_begun = requests",
+        """Record that a scan begins; a complete window stays complete."""
+        await self._update(
+            scan.windows,
+            """
+            attempts = attempts + 1, query_hash = %(query_hash)s, granularity = %(granularity)s,
+            state = CASE WHEN state = 'complete' THEN state ELSE 'running' END, requests_begun = requests
+            """,
             query_hash=query_hash,
             granularity=scan.granularity.value,
         )
 
-    async def fail(self, scan: Scan, error: str, *, ask_alone: bool = False) -> None:
-        """Note why a scan failed; what was complete stays so."""
-        await self._each(
-            scan,
-            "last_error = %(error)s, requests_failed = requests_begun, ask_alone = ask_alone OR %(ask_alone)s,"
-            " state = CASE WHEN state = 'complete' THEN state ELSE 'failed' END",
-            error=_clean(error),
-            ask_alone=ask_alone,
+    async def fail(self, scan: Scan, error: str, *, isolate: bool = False) -> None:
+        """Record why a scan failed; a complete window stays complete.
+
+        Args:
+            scan: whose windows.
+            error: for ``last_error``.
+            isolate: whether its windows are requested one by one from now on.
+        """
+        await self._update(
+            scan.windows,
+            """
+            last_error = %(error)s, requests_failed = requests_begun, ask_alone = ask_alone OR %(isolate)s,
+            state = CASE WHEN state = 'complete' THEN state ELSE 'failed' END
+            """,
+            error=_storable(error),
+            isolate=isolate,
         )
 
-    async def interrupt(self, scan: Scan, reason: str | None = None, *, ask_alone: bool = False) -> None:
-        """Put a scan back that did not fail: it was stopped or split, or the database or the org was away."""
-        await self._each(
-            scan,
-            "last_error = coalesce(%(reason)s, last_error), ask_alone = ask_alone OR %(ask_alone)s,"
-            " state = CASE WHEN state = 'running' THEN 'pending' ELSE state END",
-            reason=None if reason is None else _clean(reason),
-            ask_alone=ask_alone,
+    async def requeue(self, scan: Scan, reason: str | None = None, *, isolate: bool = False) -> None:
+        """Put back a scan that did not fail: it was stopped or split, or the database or the lease was lost.
+
+        Args:
+            scan: whose windows.
+            reason: for ``last_error``; None leaves it as it is.
+            isolate: whether its windows are requested one by one from now on.
+        """
+        await self._update(
+            scan.windows,
+            """
+            last_error = coalesce(%(reason)s, last_error), ask_alone = ask_alone OR %(isolate)s,
+            state = CASE WHEN state = 'running' THEN 'pending' ELSE state END
+            """,
+            reason=None if reason is None else _storable(reason),
+            isolate=isolate,
         )
 
     async def note_skipped(self, windows: Sequence[Window], reason: str) -> None:
-        """Note why nobody came to these windows; those that were begun know better."""
+        """Record why no scan of these windows began; those that have begun before keep their own reason."""
         for requested in {window.requested for window in windows}:
-            async with self._database.transaction() as connection:
-                await connection.execute(
-                    "UPDATE flow_outcomes.extraction_window SET last_error = %(reason)s"
-                    f" WHERE {_THESE} AND state = 'pending'",
-                    {
-                        **self._these([window for window in windows if window.requested == requested]),
-                        "reason": _clean(reason),
-                    },
-                )
+            await self._update(
+                [window for window in windows if window.requested == requested],
+                "last_error = %(reason)s",
+                only="state = 'pending'",
+                reason=_storable(reason),
+            )
 
-    async def reopen(self, work: str, delay: timedelta, latest: datetime | None) -> list[Span]:
-        """Make due again what a wrong clock completed too early.
+    async def reopen(self, stream: str, delay: timedelta, latest: datetime | None) -> list[Span]:
+        """Make windows due again that a wrong clock completed too early.
 
         Args:
-            work: whose windows.
+            stream: whose windows.
             delay: a window completed before its end plus this is reopened.
-            latest: the latest of the API's and the process's clocks, where both are known. A window that ends, or
-                was completed, more than five minutes after it and after the database's clock is reopened too.
+            latest: the later of the API's and the process's clocks, where both are known. A window that ends, or
+                was completed, more than ``TOLERANCE`` after both it and the database's clock is reopened too.
 
         Returns:
             The windows' spans, by start.
         """
+        values = {
+            "org": self._org,
+            "stream": stream,
+            "delay": delay,
+            "latest": latest,
+            "tolerance": TOLERANCE,
+            "reason": "a clock that was ahead completed it before its end; it is extracted again",
+            "epoch": self._epoch,
+        }
         async with self._database.transaction() as connection:
-            cursor = await connection.execute(
-                _REOPEN,
-                {
-                    "org": self._org,
-                    "work": work,
-                    "delay": delay,
-                    "latest": latest,
-                    "tolerance": TOLERANCE,
-                    "reason": "a clock that was ahead completed it before its end; it is extracted again",
-                    "epoch": self._epoch,
-                },
-            )
-            return sorted(Span(start, end) for start, end in await cursor.fetchall())
+            return sorted(await connection.fetch_all(Span, _REOPEN, values))
 
-    async def completed_after(self, work: str, latest: datetime) -> bool:
-        """Whether a window is complete that ends, or was completed, after this time and the database's clock."""
+    async def has_completed_after(self, stream: str, latest: datetime) -> bool:
+        """Whether a complete window ends, or was completed, after both this time and the database's clock."""
         async with self._database.connection() as connection:
-            cursor = await connection.execute(
-                f"SELECT EXISTS (SELECT 1 FROM flow_outcomes.extraction_window"
-                f" WHERE org = %(org)s AND work = %(work)s AND state = 'complete' AND {_OF_THE_FUTURE})",
-                {"org": self._org, "work": work, "latest": latest, "tolerance": TOLERANCE},
+            return bool(
+                await connection.fetch_value(
+                    f"""
+                    SELECT EXISTS (SELECT FROM flow_outcomes.extraction_window
+                                   WHERE org = %(org)s AND work = %(stream)s AND state = 'complete'
+                                     AND {_IN_THE_FUTURE})
+                    """,
+                    {"org": self._org, "stream": stream, "latest": latest, "tolerance": TOLERANCE},
+                )
             )
-            row = await cursor.fetchone()
-            return bool(row and row[0])
 
     async def recover(self) -> None:
-        """Put back what an owner left running that is no more."""
+        """Make the windows pending that a former owner left running."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                "UPDATE flow_outcomes.extraction_window SET state = 'pending' WHERE org = %s AND state = 'running'"
-                " AND EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %s AND epoch = %s)",
-                (self._org, self._org, self._epoch),
+                f"""
+                UPDATE flow_outcomes.extraction_window SET state = 'pending'
+                WHERE org = %(org)s AND state = 'running' AND {_IS_OWNER}
+                """,
+                {"org": self._org, "epoch": self._epoch},
             )
 
-    async def entries_per_bucket(self, work: str, granularity: Granularity, bucket_seconds: float) -> float | None:
-        """How many entries a bucket had lately; None where none was ever read.
+    async def entries_per_bucket(
+        self, stream: str, granularity: Granularity, bucket_seconds: float
+    ) -> float | None:
+        """How many entries a bucket had in the last scans, the maximum of 20 windows; None before the first scan.
 
         Args:
-            work: whose windows; those of other works at the granularity serve where it has none.
-            granularity: the step.
+            stream: whose windows; where it has none at this granularity, those of other streams count.
+            granularity: of the scans.
             bucket_seconds: the usual length of a bucket.
         """
+        values = {
+            "seconds": bucket_seconds,
+            "org": self._org,
+            "granularity": granularity.value,
+            "stream": stream,
+        }
         async with self._database.connection() as connection:
-            cursor = await connection.execute(
-                "SELECT max(entries * %(seconds)s / extract(epoch FROM window_end - window_start))::float8"
-                " FROM (SELECT entries, window_start, window_end FROM flow_outcomes.extraction_window"
-                "       WHERE org = %(org)s AND granularity = %(granularity)s AND entries IS NOT NULL"
-                "       ORDER BY work = %(work)s DESC, scan_number DESC LIMIT 20) lately",
+            entries: float | None = await connection.fetch_value(_ENTRIES_PER_BUCKET, values)
+            return entries
+
+    async def split_hints(self) -> list[SplitHint]:
+        """The queries whose results were too large."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch_all(
+                _Split,
+                """
+                SELECT granularity, span_start, span_end, by_flow, half
+                FROM flow_outcomes.query_cut WHERE org = %(org)s
+                """,
+                {"org": self._org},
+            )
+        return [
+            SplitHint(Granularity(row.granularity), Span(row.span_start, row.span_end), row.by_flow, row.half)
+            for row in rows
+        ]
+
+    async def note_split(self, query_hash: str, hint: SplitHint) -> None:
+        """Record that a query's result was too large."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                """
+                INSERT INTO flow_outcomes.query_cut
+                    (org, query_hash, granularity, span_start, span_end, by_flow, half)
+                VALUES (%(org)s, %(query_hash)s, %(granularity)s, %(start)s, %(end)s, %(by_flow)s, %(half)s)
+                ON CONFLICT DO NOTHING
+                """,
                 {
-                    "seconds": bucket_seconds,
                     "org": self._org,
-                    "granularity": granularity.value,
-                    "work": work,
+                    "query_hash": query_hash,
+                    "granularity": hint.granularity.value,
+                    "start": hint.span.start,
+                    "end": hint.span.end,
+                    "by_flow": hint.by_flow,
+                    "half": hint.half,
                 },
             )
-            row = await cursor.fetchone()
-            return row[0] if row else None
 
-    async def cuts(self) -> list[SplitHint]:
-        """The queries that came out too large."""
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(
-                "SELECT granularity, span_start, span_end, by_flow, half"
-                " FROM flow_outcomes.query_cut WHERE org = %s",
-                (self._org,),
-            )
-            return [
-                SplitHint(Granularity(granularity), Span(start, end), *size)
-                for granularity, start, end, *size in await cursor.fetchall()
-            ]
-
-    async def cut(self, query_hash: str, cut: SplitHint) -> None:
-        """Remember that a query came out too large."""
+    async def _update(
+        self, windows: Sequence[Window], changes: str, *, only: str = "true", **values: object
+    ) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(
-                "INSERT INTO flow_outcomes.query_cut"
-                " (org, query_hash, granularity, span_start, span_end, by_flow, half)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                (self._org, query_hash, cut.granularity.value, *cut.span, cut.by_flow, cut.half),
-            )
-
-    async def _each(self, scan: Scan, change: str, **parameters: object) -> None:
-        async with self._database.transaction() as connection:
-            await connection.execute(
-                f"UPDATE flow_outcomes.extraction_window SET {change} WHERE {_THESE}",
-                {**self._these(scan.windows), **parameters},
+                f"UPDATE flow_outcomes.extraction_window SET {changes} WHERE {_THESE} AND {only}",
+                {**self._these(windows), **values},
             )
 
     def _these(self, windows: Sequence[Window]) -> dict[str, object]:
+        """The parameters of ``_THESE``."""
         return {
             "org": self._org,
-            "work": windows[0].stream,
+            "stream": windows[0].stream,
             "requested": windows[0].requested,
-            "starts": [w.span.start for w in windows],
-            "ends": [w.span.end for w in windows],
+            "starts": [window.span.start for window in windows],
+            "ends": [window.span.end for window in windows],
             "epoch": self._epoch,
         }
 
 
-# Windows of one work, for the org's owner alone.
-_THESE = (
-    "org = %(org)s AND work = %(work)s AND requested_granularity = %(requested)s"
-    " AND (window_start, window_end) IN"
-    "     (SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]))"
-    " AND EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)"
-)
+def _ledger_window(
+    *,
+    org: str,
+    stream: str,
+    job: str | None,
+    window_start: datetime,
+    window_end: datetime,
+    requested_granularity: str,
+    granularity: str,
+    due_at: datetime,
+    coarsened: bool,
+    flow_ids: list[str] | None,
+    **state: Any,
+) -> LedgerWindow:
+    """A row of ``_WINDOWS``."""
+    span, step = Span(window_start, window_end), Granularity(granularity)
+    window = Window(org, stream, job, span, requested_granularity, step, due_at, coarsened)
+    return LedgerWindow(window, flows=None if flow_ids is None else frozenset(flow_ids), **state)
 
 
-_OF_THE_FUTURE = (
+class _Split(NamedTuple):
+    granularity: str
+    span_start: datetime
+    span_end: datetime
+    by_flow: bool
+    half: int
+
+
+# A process that was taken over has an earlier epoch: its statement changes nothing.
+_IS_OWNER = "EXISTS (SELECT FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)"
+
+_THESE = f"""
+    org = %(org)s AND work = %(stream)s AND requested_granularity = %(requested)s
+    AND (window_start, window_end) IN (SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]))
+    AND {_IS_OWNER}
+"""
+
+_IN_THE_FUTURE = (
     "greatest(window_end, completed_at) > greatest(%(latest)s::timestamptz, clock_timestamp()) + %(tolerance)s"
 )
+
+_WINDOWS = """
+    SELECT w.org, w.work AS stream, w.job, w.window_start, w.window_end, w.requested_granularity, w.granularity,
+           w.due_at, w.coarsened, w.state, w.flow_ids, w.doubted_in IS NOT NULL AS doubted,
+           w.job IS NULL AND w.requests > w.requests_read AS requested_again,
+           w.ask_alone AS isolated, w.attempts, w.last_error
+    FROM flow_outcomes.extraction_window w
+    WHERE w.org = %(org)s AND w.work = %(stream)s
+    ORDER BY w.window_start, w.window_end
+"""
+
 _REOPEN = f"""
     UPDATE flow_outcomes.extraction_window
     SET state = 'pending', last_error = %(reason)s, completed_at = NULL, complete_since = NULL, doubted_in = NULL
-    WHERE org = %(org)s AND work = %(work)s AND state = 'complete'
-      AND (completed_at < window_end + %(delay)s OR (%(latest)s::timestamptz IS NOT NULL AND {_OF_THE_FUTURE}))
-      AND EXISTS (SELECT 1 FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)
-    RETURNING window_start, window_end
+    WHERE org = %(org)s AND work = %(stream)s AND state = 'complete' AND {_IS_OWNER}
+      AND (completed_at < window_end + %(delay)s OR (%(latest)s::timestamptz IS NOT NULL AND {_IN_THE_FUTURE}))
+    RETURNING window_start AS start, window_end AS "end"
+"""
+
+_ENTRIES_PER_BUCKET = """
+    SELECT max(latest.entries * %(seconds)s / extract(epoch FROM latest.window_end - latest.window_start))::float8
+    FROM (
+        SELECT w.entries, w.window_start, w.window_end
+        FROM flow_outcomes.extraction_window w
+        WHERE w.org = %(org)s AND w.granularity = %(granularity)s AND w.entries IS NOT NULL
+        ORDER BY w.work = %(stream)s DESC, w.scan_number DESC
+        LIMIT 20
+    ) AS latest
 """
 
 
-def _clean(error: str) -> str:
-    return error[:LAST_ERROR_LENGTH].replace("\0", "\\0")
+def _storable(error: str) -> str:
+    """Bounded, and without NUL, which PostgreSQL cannot store."""
+    return error[:_LAST_ERROR_LENGTH].replace("\0", "\\0")

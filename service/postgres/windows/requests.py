@@ -1,4 +1,4 @@
-"""Ad hoc windows, asked for by anybody: rows that the org's owner finds and works off."""
+"""Requested ad hoc windows: rows that any process enters, and that the org's owner finds and extracts."""
 
 from __future__ import annotations
 
@@ -8,104 +8,119 @@ from typing import NamedTuple
 from service.model import Window
 from service.postgres.pool import Database
 
-INSERT = (
-    "INSERT INTO flow_outcomes.extraction_window (org, work, job, window_start, window_end,"
-    " requested_granularity, granularity, due_at, coarsened)"
-    " SELECT %(org)s, %(work)s, w.* FROM unnest(%(jobs)s::text[], %(starts)s::timestamptz[],"
-    " %(ends)s::timestamptz[], %(requests)s::text[], %(granularities)s::text[], %(due)s::timestamptz[],"
-    " %(coarsened)s::boolean[]) AS w"
-)
-_NAMED = (
-    "org = %(org)s AND work = %(work)s AND (window_start, window_end, requested_granularity) IN"
-    " (SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requests)s::text[]))"
-)
+INSERT_WINDOWS = """
+    INSERT INTO flow_outcomes.extraction_window (
+        org, work, job, window_start, window_end, requested_granularity, granularity, due_at, coarsened
+    )
+    SELECT %(org)s, %(stream)s, given.*
+    FROM unnest(%(jobs)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requested)s::text[],
+                %(granularities)s::text[], %(due)s::timestamptz[], %(coarsened)s::boolean[]) AS given
+"""
+_REQUEST_AGAIN = """
+    UPDATE flow_outcomes.extraction_window SET requests = requests_begun + 1
+    WHERE org = %(org)s AND work = %(stream)s AND requests <= requests_begun
+      AND (window_start, window_end, requested_granularity) IN (
+          SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requested)s::text[]))
+"""
+_REQUESTED_ORGS = """
+    SELECT DISTINCT w.org
+    FROM flow_outcomes.extraction_window w
+    WHERE w.job IS NULL AND w.requests > w.requests_begun
+"""
 
 
-async def ask(database: Database, windows: Sequence[Window], *, again: bool) -> None:
-    """Ask for ad hoc windows of one org; anybody may, and the org's owner extracts them.
+async def request_windows(database: Database, windows: Sequence[Window], *, again: bool) -> None:
+    """Enter ad hoc windows of one org; any process may, and the org's owner extracts them.
 
-    Those that are there already are asked for once more where ``again`` says so.
+    Args:
+        database: the pool.
+        windows: at least one.
+        again: whether those that are in the ledger already are extracted again.
 
     Raises:
-        DatabaseUnavailableError: the database is away.
+        DatabaseUnavailableError: the database is unavailable.
     """
     async with database.transaction() as connection:
-        await connection.execute(f"{INSERT} ON CONFLICT DO NOTHING", columns(windows))
+        await connection.execute(f"{INSERT_WINDOWS} ON CONFLICT DO NOTHING", columns(windows))
         if again:
-            await connection.execute(
-                f"UPDATE flow_outcomes.extraction_window SET requests = requests_begun + 1 WHERE {_NAMED}"
-                " AND requests <= requests_begun",
-                columns(windows),
-            )
+            await connection.execute(_REQUEST_AGAIN, columns(windows))
 
 
-async def orgs_asked(database: Database) -> list[str]:
-    """The orgs of which somebody asked for an ad hoc span that nobody has begun yet.
+async def requested_orgs(database: Database) -> list[str]:
+    """The orgs with a requested ad hoc window that no scan has begun yet.
 
     Raises:
-        DatabaseUnavailableError: the database is away.
+        DatabaseUnavailableError: the database is unavailable.
     """
     async with database.connection() as connection:
-        cursor = await connection.execute(
-            "SELECT DISTINCT org FROM flow_outcomes.extraction_window"
-            " WHERE job IS NULL AND requests > requests_begun"
-        )
-        return [row[0] for row in await cursor.fetchall()]
+        return await connection.fetch_values(_REQUESTED_ORGS)
 
 
 class RequestProgress(NamedTuple):
-    """How far the windows are that somebody asked for."""
+    """The progress of a request: how many windows it has, and how many of them are complete or failed."""
 
     windows: int
-    read: int
+    complete: int
     failed: int
     errors: list[str]
 
     @property
-    def over(self) -> bool:
-        """Whether every one was read, or could not be."""
-        return self.read + self.failed >= self.windows
+    def finished(self) -> bool:
+        """Whether each window is complete or failed."""
+        return self.complete + self.failed >= self.windows
 
 
-async def progress(database: Database, windows: Sequence[Window]) -> RequestProgress:
-    """How far these ad hoc windows are.
+class _State(NamedTuple):
+    complete: bool
+    failed: bool
+    last_error: str | None
+
+
+async def request_progress(database: Database, windows: Sequence[Window]) -> RequestProgress:
+    """The progress of requested ad hoc windows.
 
     Raises:
-        DatabaseUnavailableError: the database is away.
+        DatabaseUnavailableError: the database is unavailable.
     """
     async with database.connection() as connection:
-        cursor = await connection.execute(_PROGRESS, columns(windows))
-        rows = await cursor.fetchall()
-    read = sum(bool(row[0]) for row in rows)
-    failed = [row[2] for row in rows if row[1] and not row[0]]
-    return RequestProgress(len(windows), read, len(failed), [error for error in failed if error])
+        states = await connection.fetch_all(_State, _PROGRESS, columns(windows))
+    failed = [each for each in states if each.failed and not each.complete]
+    return RequestProgress(
+        windows=len(windows),
+        complete=sum(each.complete for each in states),
+        failed=len(failed),
+        errors=[each.last_error for each in failed if each.last_error],
+    )
 
 
-# A window that the server refused as it was stands no longer in the table; the coarser one in its place counts.
 _PROGRESS = """
-    SELECT x.requests_read >= x.requests OR (x.doubted_in IS NOT NULL AND x.state = 'complete'),
-           x.requests IS NULL OR x.requests_failed >= x.requests, x.last_error
-    FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requests)s::text[])
-         AS w (window_start, window_end, requested)
+    SELECT coalesce(w.requests_read >= w.requests OR (w.doubted_in IS NOT NULL AND w.state = 'complete'), false)
+               AS complete,
+           w.requests IS NULL OR w.requests_failed >= w.requests AS failed,
+           w.last_error
+    FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requested)s::text[])
+         AS given (window_start, window_end, requested)
     LEFT JOIN LATERAL (
-        SELECT * FROM flow_outcomes.extraction_window x
-        WHERE x.org = %(org)s AND x.work = %(work)s AND x.requested_granularity = w.requested
-          AND x.window_start < w.window_end AND x.window_end > w.window_start
-        ORDER BY (x.window_start, x.window_end) = (w.window_start, w.window_end) DESC, x.window_start LIMIT 1
-    ) x ON true
+        -- the window itself, else the coarser one that replaced it, as the API rejected it
+        SELECT * FROM flow_outcomes.extraction_window w
+        WHERE w.org = %(org)s AND w.work = %(stream)s AND w.requested_granularity = given.requested
+          AND w.window_start < given.window_end AND w.window_end > given.window_start
+        ORDER BY (w.window_start, w.window_end) = (given.window_start, given.window_end) DESC, w.window_start
+        LIMIT 1
+    ) w ON true
 """
 
 
 def columns(windows: Sequence[Window]) -> dict[str, object]:
-    """The windows as parameters of ``INSERT``."""
+    """The windows of one org and stream as the parameters of ``INSERT_WINDOWS``."""
     return {
         "org": windows[0].org,
-        "work": windows[0].stream,
-        "jobs": [w.job for w in windows],
-        "starts": [w.span.start for w in windows],
-        "ends": [w.span.end for w in windows],
-        "requests": [w.requested for w in windows],
-        "granularities": [w.granularity.value for w in windows],
-        "due": [w.due_at for w in windows],
-        "coarsened": [w.coarsened for w in windows],
+        "stream": windows[0].stream,
+        "jobs": [window.job for window in windows],
+        "starts": [window.span.start for window in windows],
+        "ends": [window.span.end for window in windows],
+        "requested": [window.requested for window in windows],
+        "granularities": [window.granularity.value for window in windows],
+        "due": [window.due_at for window in windows],
+        "coarsened": [window.coarsened for window in windows],
     }

@@ -17,7 +17,7 @@ export function render(now, openDay) {
 function summary(now) {
   const works = Object.values(now.orgs).flatMap((org) => [...Object.values(org.jobs), org.ad_hoc]);
   const due = works.reduce((sum, work) => sum + work.due, 0);
-  const doubted = Object.values(now.orgs).flatMap((org) => Object.values(org.jobs)).reduce((sum, job) => sum + (job.troubled ?? 0), 0);
+  const doubted = Object.values(now.orgs).flatMap((org) => Object.values(org.jobs)).reduce((sum, job) => sum + (job.complete_with_error ?? 0), 0);
   const left = Math.max(0, ...works.map((work) => work.seconds_left ?? 0));
   const words = [];
   if (!due) words.push("No window is due yet");
@@ -71,10 +71,10 @@ function card(name, org, at) {
   if (org.in_flight !== null) fact("queue", `${many(org.in_flight, "scan")} in flight, ${org.waiting} waiting`);
   const breaker = org.breaker === "closed" ? "closed" : `${org.breaker}${org.breaker_until ? ` until ${when(org.breaker_until)}` : ""}`;
   fact("circuit breaker", el("span", { class: org.breaker === "closed" ? null : "trouble" }, breaker));
-  fact("Retry-After", org.held_for > 0 ? el("span", { class: "trouble" }, `rate-limited for ${duration(org.held_for)}`) : "none");
+  fact("Retry-After", org.paused_for > 0 ? el("span", { class: "trouble" }, `rate-limited for ${duration(org.paused_for)}`) : "none");
   for (const [job, work] of Object.entries(org.jobs)) fact(visible(job), ...progress(work, at));
   if (org.ad_hoc.due) fact("ad hoc", ...progress(org.ad_hoc, at));
-  if (org.restated_lately) fact("restated", `${many(org.restated_lately, "figure")} in the last day`);
+  if (org.restated_last_day) fact("restated", `${many(org.restated_last_day, "figure")} in the last day`);
   return el("div", { class: "card", "data-org": name }, el("h3", {}, visible(name)), el("dl", {}, facts));
 }
 

@@ -57,11 +57,11 @@ class RecordingLedger:
     async def entries_per_bucket(self, *_: object) -> float:
         return self.entries
 
-    async def fail(self, scan: Scan, _reason: str, *, ask_alone: bool) -> None:
+    async def fail(self, scan: Scan, _reason: str, *, isolate: bool) -> None:
         self.failed.append(scan.span)
-        self.isolated.append(ask_alone)
+        self.isolated.append(isolate)
 
-    async def interrupt(self, scan: Scan, _reason: str | None = None) -> None:
+    async def requeue(self, scan: Scan, _reason: str | None = None) -> None:
         self.requeued.append(scan.span)
 
     async def note_skipped(self, *_: object) -> None:
@@ -165,10 +165,10 @@ class FailingLedger(RecordingLedger):
         await self.reading.wait()
         await super().extract(scan, cycle, release_fetch_slot)
 
-    async def interrupt(self, scan: Scan, _reason: str | None = None) -> None:
+    async def requeue(self, scan: Scan, _reason: str | None = None) -> None:
         self.requeuing.set()
         await self.release.wait()
-        await super().interrupt(scan)
+        await super().requeue(scan)
 
 
 async def test_a_cancelled_cycle_ends_cancelled_though_one_of_its_scans_has_just_failed() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from service.config import Config
 from service.runtime import once
-from service.runtime.process import Runtime
+from service.runtime.process import Process
 from service.runtime.signals import Signals
 
 ORG = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "a-secret"}
@@ -31,8 +31,7 @@ async def test_the_reason_for_a_missing_lease(
     async def never(_: str) -> None:
         await asyncio.Event().wait()
 
-    keeper = SimpleNamespace(last_error=error, release=released.append)
-    runtime = cast("Runtime", SimpleNamespace(lease=never, keeper=keeper))
+    runtime = cast("Process", SimpleNamespace(lease=never, release=released.append, lease_error=error))
     monkeypatch.setattr(once, "LEASE_TIMEOUT", 0.0)
     [org] = config.orgs.values()
     done = await once._run_org(

@@ -16,7 +16,7 @@ from service.config import Job, config_from
 from service.errors import DatabaseUnavailableError
 from service.extraction import EVERYTHING, Cycle, CycleRequest, CycleResult, OrgWorker, Scope
 from service.runtime.org_loop import RETRY, SLACK, JobLoop, OrgLoop
-from service.runtime.process import Runtime
+from service.runtime.process import Process
 from service.runtime.timers import Timers
 from tests.support.fake_clock import FakeClock
 
@@ -211,7 +211,7 @@ async def test_a_reload_that_changes_the_due_windows_triggers_a_cycle(
     changed: dict[str, object], *, triggered: bool
 ) -> None:
     """At once, not only when the next window is due."""
-    runtime = cast(Runtime, SimpleNamespace(clock=FakeClock()))
+    runtime = cast(Process, SimpleNamespace(clock=FakeClock()))
     loop = OrgLoop(CONFIG, CONFIG.orgs["acme"], runtime, cast(Timers, FakeTimers()), lambda *_, **__: None)
     event = loop._jobs["daily"]._triggered
     org = CONFIG.orgs["acme"].model_copy(update=changed)

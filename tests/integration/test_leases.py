@@ -1,0 +1,93 @@
+"""The events that a lease manager reports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+
+from service.clock import SystemClock
+from service.postgres.lease import Acquired, Disconnected, LeaseEvent, LeaseManager, Lost, Released, Requested
+from service.postgres.lease import manager as module
+
+pytestmark = pytest.mark.integration
+
+
+class Events:
+    """The events of one manager."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[LeaseEvent] = asyncio.Queue()
+
+    async def put(self, event: LeaseEvent) -> None:
+        self._queue.put_nowait(event)
+
+    async def next(self) -> LeaseEvent:
+        async with asyncio.timeout(10):
+            return await self._queue.get()
+
+
+@asynccontextmanager
+async def running(dsn: str, events: Events, *, shares: bool = False) -> AsyncIterator[LeaseManager]:
+    manager = LeaseManager(dsn, "mine", SystemClock(), events.put, shares=shares)
+    task = asyncio.create_task(manager.run())
+    try:
+        yield manager
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def execute(dsn: str, statement: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+async def test_a_release(database: str) -> None:
+    """A release ends the lease before it is reported; so does the end of the manager."""
+    events = Events()
+    async with running(database, events) as manager:
+        manager.acquire("acme")
+        acquired = await events.next()
+        assert isinstance(acquired, Acquired)
+        assert (acquired.lease.org, acquired.lease.epoch) == ("acme", 1)
+        manager.release("acme")
+        assert await events.next() == Released("acme")
+        assert acquired.lease.lost.is_set()
+        manager.acquire("acme")
+        assert isinstance(await events.next(), Acquired)
+    assert await events.next() == Released("acme")
+
+
+async def test_a_lost_connection(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost connection loses each lease first; then the org is acquired again under the next epoch."""
+    monkeypatch.setattr(module, "RECONNECT_AFTER", 0.01)
+    events = Events()
+    async with running(database, events) as manager:
+        manager.acquire("acme")
+        assert isinstance(await events.next(), Acquired)
+        execute(database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mine'")
+        assert await events.next() == Lost("acme")
+        assert await events.next() == Disconnected()
+        again = await events.next()
+        assert isinstance(again, Acquired)
+        assert again.lease.epoch == 2
+
+
+@pytest.mark.parametrize("shares", [True, False])
+async def test_a_request(database: str, monkeypatch: pytest.MonkeyPatch, *, shares: bool) -> None:
+    """Another process's request is reported at the next renewal, where orgs are shared."""
+    monkeypatch.setattr(module, "RENEW_EVERY", 0.0)
+    events = Events()
+    async with running(database, events, shares=shares) as manager:
+        manager.acquire("acme")
+        assert isinstance(await events.next(), Acquired)
+        execute(database, "UPDATE flow_outcomes.org_lease SET wanted_by = 'another'")
+        if shares:
+            assert await events.next() == Requested("acme")
+        else:
+            execute(database, "UPDATE flow_outcomes.org_lease SET owner = 'another'")
+            assert await events.next() == Lost("acme")
