@@ -79,7 +79,7 @@ class Breaker:
         return self._state
 
     @property
-    def opens_in(self) -> float:
+    def probe_in(self) -> float:
         """Seconds until a probe may be sent; 0 where requests may pass."""
         return max(0.0, self._probe_at - self._clock.monotonic()) if self._state == "open" else 0.0
 
@@ -89,7 +89,7 @@ class Breaker:
         Raises:
             CircuitOpenError: nothing may be sent now.
         """
-        wait = _PROBE_RETRY if self._probe_in_flight else self.opens_in
+        wait = _PROBE_RETRY if self._probe_in_flight else self.probe_in
         if wait > 0:
             raise CircuitOpenError(
                 f"circuit breaker open after {self._failures_in_a_row} consecutive failures, the last:"

@@ -73,7 +73,7 @@ def test_consecutive_failures_open_it(breaker: Breaker, events: Events) -> None:
     assert state_of(breaker) == "closed"
     end_request(breaker, ConnectionFailedError("reset"))
     assert state_of(breaker) == "open"
-    assert breaker.opens_in == 30
+    assert breaker.probe_in == 30
     with pytest.raises(CircuitOpenError, match="3 consecutive failures, the last: reset") as raised:
         breaker.check()
     assert raised.value.retry_after == 30
@@ -132,15 +132,15 @@ def test_the_open_time_doubles_up_to_ten_minutes(breaker: Breaker, clock: FakeCl
     open_up(breaker)
     times = []
     for _ in range(1200):
-        times.append(breaker.opens_in)
-        clock.advance(timedelta(seconds=breaker.opens_in))
+        times.append(breaker.probe_in)
+        clock.advance(timedelta(seconds=breaker.probe_in))
         end_request(breaker, ServerError("HTTP 500"))
     assert times[:7] == [30, 60, 120, 240, 480, 600, 600]
     assert set(times[7:]) == {600}
     clock.advance(timedelta(minutes=10))
     end_request(breaker, None)
     open_up(breaker)
-    assert breaker.opens_in == 30
+    assert breaker.probe_in == 30
 
 
 def test_requests_sent_before_it_opened_do_not_count(breaker: Breaker, clock: FakeClock) -> None:
@@ -153,7 +153,7 @@ def test_requests_sent_before_it_opened_do_not_count(breaker: Breaker, clock: Fa
     _leave(late_failure, ServerError("HTTP 500"))
     _leave(late_success, None)
     assert state_of(breaker) == "open"
-    assert breaker.opens_in == 20
+    assert breaker.probe_in == 20
 
 
 def test_each_change_of_state_is_reported(clock: FakeClock, events: Events) -> None:
@@ -185,7 +185,7 @@ def test_open_admits_nothing_and_half_open_one_request(steps: list[str | float])
         if isinstance(step, float):
             clock.advance(timedelta(seconds=step))
         elif step == "start":
-            guard, wait = breaker.guard(), breaker.opens_in
+            guard, wait = breaker.guard(), breaker.probe_in
             probing = any(probe for _, probe in out)
             if wait > 0 or probing:
                 with pytest.raises(CircuitOpenError) as raised:
