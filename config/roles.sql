@@ -1,13 +1,13 @@
--- The roles of a database that flow-outcomes shares with others: one that owns the schema, one for the daemon, one
--- for who reads. Run it as a superuser in that database, before the first `flow-outcomes migrate` and again after
--- each that brought something; it may be run as often as one likes. Give the passwords apart:
+-- Roles for a database that flow-outcomes shares with other applications: the schema's owner, the daemon and a
+-- reader. Run this script as a superuser in that database before the first `flow-outcomes migrate`, and again after
+-- each one that applied a migration. It is idempotent. Set the passwords separately:
 --
 --     ALTER ROLE flow_outcomes_owner PASSWORD '…';     -- flow-outcomes migrate
 --     ALTER ROLE flow_outcomes_daemon PASSWORD '…';    -- run, backfill, status, check, alias and the others
 --     ALTER ROLE flow_outcomes_reader PASSWORD '…';    -- dashboards and reports
 --
--- All processes of one database use the one daemon's role: an owner that stands still is cut off by another process,
--- which the server allows within a role.
+-- All daemons on one database use the same role, because a daemon terminates the sessions of one that has stopped
+-- responding, and PostgreSQL permits that within a role.
 
 DO $$
 DECLARE
@@ -18,9 +18,9 @@ BEGIN
             EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION', role);
         END IF;
     END LOOP;
-    -- the migrations begin with CREATE SCHEMA IF NOT EXISTS, which asks for the right first
+    -- CREATE SCHEMA IF NOT EXISTS in the first migration checks this privilege, even if the schema exists
     EXECUTE format('GRANT CONNECT, CREATE ON DATABASE %I TO flow_outcomes_owner', current_database());
-    -- a merge compares in temporary tables
+    -- a merge uses temporary tables
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO flow_outcomes_daemon', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO flow_outcomes_reader', current_database());
 END
@@ -29,7 +29,7 @@ $$;
 CREATE SCHEMA IF NOT EXISTS flow_outcomes AUTHORIZATION flow_outcomes_owner;
 GRANT USAGE ON SCHEMA flow_outcomes TO flow_outcomes_daemon, flow_outcomes_reader;
 
--- The daemon reads and writes rows, and defines nothing: partitions are made by a function of the owner's.
+-- The daemon reads and writes rows and creates nothing: a SECURITY DEFINER function of the owner creates partitions.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA flow_outcomes TO flow_outcomes_daemon;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA flow_outcomes TO flow_outcomes_daemon;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA flow_outcomes TO flow_outcomes_daemon;
@@ -42,22 +42,23 @@ ALTER DEFAULT PRIVILEGES FOR ROLE flow_outcomes_owner IN SCHEMA flow_outcomes
     GRANT EXECUTE ON FUNCTIONS TO flow_outcomes_daemon;
 ALTER DEFAULT PRIVILEGES FOR ROLE flow_outcomes_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 
--- Which migrations there are is for the migrating alone to write.
+-- Only the owner writes the tables that record the applied migrations.
 DO $$
 DECLARE
-    ledger text;
+    migration_table text;
 BEGIN
-    FOR ledger IN
+    FOR migration_table IN
         SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = 'flow_outcomes' AND c.relkind = 'r' AND c.relname LIKE '%yoyo%'
     LOOP
-        EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON flow_outcomes.%I FROM flow_outcomes_daemon', ledger);
+        EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON flow_outcomes.%I FROM flow_outcomes_daemon', migration_table);
     END LOOP;
 END
 $$;
 
--- Who reads sees what the contract names. Entries that were refused stand as a server sent them: not for everybody.
--- A view reads with its owner's rights, a function with those of who calls it: hence the tables behind it.
+-- The reader sees the public relations, except for rejected_entry, which holds unchecked text from the API.
+-- A view reads with its owner's privileges. flow_outcome_as_of reads with its caller's, so the tables that it reads
+-- are granted too.
 DO $$
 BEGIN
     IF to_regclass('flow_outcomes.flow_outcome') IS NOT NULL THEN

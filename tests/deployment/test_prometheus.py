@@ -51,7 +51,7 @@ TROUBLES = {
         "61m",
         JOB,
     ),
-    "FlowOutcomesGapsStay": Trouble(
+    "FlowOutcomesGapsRemain": Trouble(
         {
             'flow_outcomes_gaps{org="acme",job="daily",instance="a"}': "1x400",  # and is replaced
             'flow_outcomes_gaps{org="acme",job="daily",instance="b"}': "_x399 1x400",
@@ -59,15 +59,15 @@ TROUBLES = {
         "721m",
         JOB,
     ),
-    "FlowOutcomesGone": Trouble({"flow_outcomes_database_up": "1x10 stale"}, "17m", {}),
-    "FlowOutcomesNobodyWorksTheOrg": Trouble({'flow_outcomes_org_held{org="acme"}': "0x20"}, "6m", ORG),
+    "FlowOutcomesNoDaemon": Trouble({"flow_outcomes_database_up": "1x10 stale"}, "17m", {}),
+    "FlowOutcomesOrgNotHeld": Trouble({'flow_outcomes_org_held{org="acme"}': "0x20"}, "6m", ORG),
     "FlowOutcomesBreakerOpen": Trouble({'flow_outcomes_breaker_state{org="acme"}': "2x30"}, "16m", ORG),
-    "FlowOutcomesHeldBack": Trouble({'flow_outcomes_limit_hold_seconds{org="acme"}': "600x60"}, "31m", ORG),
-    "FlowOutcomesEntriesRefused": Trouble(  # the counter begins with them
+    "FlowOutcomesRateLimited": Trouble({'flow_outcomes_limit_hold_seconds{org="acme"}': "600x60"}, "31m", ORG),
+    "FlowOutcomesEntriesRejected": Trouble(  # the counter begins with them
         {'flow_outcomes_rejected_entries_total{org="acme",job="daily"}': "_x120 3x60"}, "125m", JOB
     ),
-    "FlowOutcomesDatabaseAway": Trouble({"flow_outcomes_database_up": "0x20"}, "3m", {}),
-    "FlowOutcomesStatusOld": Trouble({"flow_outcomes_status_age_seconds": "500+60x40"}, "15m", {}),
+    "FlowOutcomesDatabaseUnavailable": Trouble({"flow_outcomes_database_up": "0x20"}, "3m", {}),
+    "FlowOutcomesStatusStale": Trouble({"flow_outcomes_status_age_seconds": "500+60x40"}, "15m", {}),
 }
 
 
