@@ -98,7 +98,7 @@ async def test_the_answers_are_right(desk: ScanHarness) -> None:
     answers: dict[str, list[list[tuple[object, ...]]]] = {}
     for heading, query in QUERIES:
         answers.setdefault(heading, []).append(await desk.rows(query.replace("%", "%%")))
-    trend, together = answers["How does an outcome's share move?"]
+    trend, together = answers["How does an outcome's share change?"]
     assert [str(each) for each in trend[0][1:]] == ["100", "66.7", "66.7"]
     assert len(trend) == 31
     assert [row[3] for row in together][9] == 1
@@ -108,9 +108,9 @@ async def test_the_answers_are_right(desk: ScanHarness) -> None:
     [stood] = answers["What was March's figure on the 3rd of April?"]
     march = sum(100 + day for day in range(31))
     assert [(name, then, now) for name, then, now in stood if name == "Paid"] == [("Paid", march, march + 21)]
-    silent, missing = answers["Which flows were silent?"]
+    silent, missing = answers["Which flows reported nothing?"]
     assert [(str(day), flow, expected) for day, flow, expected in silent] == [("2024-03-21", "support", 2)]
     assert [(name, str(day)) for _, name, day in missing] == [("Closed", "2024-03-10"), ("Closed", "2024-03-13")]
-    whole, moved = answers["Is the month complete, and does it hold still?"]
+    whole, moved = answers["Is the month complete and stable?"]
     assert [(row[0], row[3], row[6], row[7]) for row in whole] == [("daily", True, 1, 21), (None, True, 0, 0)]
     assert [(str(row[0]), row[3], row[4]) for row in moved] == [("2024-03-31", 1, 21)]

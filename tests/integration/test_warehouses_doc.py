@@ -58,11 +58,11 @@ def shell(place: ExportHarness, command: str) -> str:
 @needs_jq
 async def test_the_folder(place: ExportHarness) -> None:
     """The export writes the tree that is drawn, jq lists what is new in it, and DuckDB reads it."""
-    [command] = blocks(PAGE, "Into a warehouse", "sh")
+    [command] = blocks(PAGE, "Warehouse export", "sh")
     assert shell(place, command.text).endswith("4 files with 480 rows written, 0 removed, 0 unchanged\n")
     await place.acme.store(DAYS[59:], DAYS[59:], figures(DAYS[59:], count=8))
     shell(place, command.text)
-    [drawn] = blocks(PAGE, "Into a warehouse", "")
+    [drawn] = blocks(PAGE, "Warehouse export", "")
     for line in drawn.text.replace(FOLDER, " ").split():
         name = line.lstrip("/").replace("2024-03", "2024-02").replace("hourly", "daily")
         assert (place.folder / name).is_file(), name
