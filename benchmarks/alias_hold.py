@@ -27,8 +27,7 @@ from service.postgres import aliases
 from service.postgres.aliases import Alias
 from service.postgres.embedded.server import Embedded
 from service.postgres.lease.lease import Lease
-from service.postgres.merge import ScanRecord, merge
-from service.postgres.merge.staging import Staging
+from service.postgres.merge import ScanBuffer, ScanRecord, merge
 from service.postgres.migrate import migrate
 from service.postgres.pool import Database
 from service.postgres.windows.ledger import Ledger
@@ -116,16 +115,16 @@ class Bench:
         scan = Scan((window,), (Query(ORG, span, Granularity.DAILY, "UTC", (), 100, None, span),), 31 * DAY)
         clock = SystemClock()
         await Ledger(self.database, ORG, 1).enqueue([window])
-        staging = Staging(self.database, ORG)
+        buffer = ScanBuffer(self.database, ORG)
         for flow in range(1, self.flows + 1):
             rows = [
                 OutcomeRow(f"flow {flow}", *span, f"Outcome {each}", 1000 + more, 0.02, rejected=False)
                 for each in range(1, self.outcomes + 1)
             ]
-            await staging.add(NormalisedPage(rows, []))
+            await buffer.add(NormalisedPage(rows, []))
         record = ScanRecord(scan, [span], (), "hash", clock.now(), 1, 1, str(more))
         lease = Lease(ORG, 1, 0.0, clock.monotonic() + 3600, clock, asyncio.Event())
-        merged = await merge(self.database, lease, staging, record)
+        merged = await merge(self.database, lease, buffer, record)
         print(f"{merged.changed:,} figures changed")
 
     async def explain(self, connection: psycopg.AsyncConnection[Any]) -> None:

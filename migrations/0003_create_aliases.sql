@@ -1,20 +1,20 @@
--- The mapping table. It may be edited with plain SQL, so the rules hold here, whoever writes.
+-- The table of aliases. It may be edited with plain SQL, so its rules are enforced here.
 
 CREATE TABLE flow_outcomes.outcome_alias (
     org      text NOT NULL CHECK (octet_length(org) BETWEEN 1 AND 512),
     flow_id  text CHECK (octet_length(flow_id) BETWEEN 1 AND 512),   -- null: all flows of the org
-    old_name text NOT NULL CHECK (octet_length(old_name) BETWEEN 1 AND 512),   -- no longer name is ever stored,
-    new_name text NOT NULL CHECK (octet_length(new_name) BETWEEN 1 AND 512)    -- and none may overfill an index
+    old_name text NOT NULL CHECK (octet_length(old_name) BETWEEN 1 AND 512),   -- the bound of stored names,
+    new_name text NOT NULL CHECK (octet_length(new_name) BETWEEN 1 AND 512)    -- which fits an index row
 );
 CREATE UNIQUE INDEX outcome_alias_key ON flow_outcomes.outcome_alias (org, (coalesce(flow_id, '')), old_name);
 
--- One row an org: counts the changes, and makes those who write at the same time wait for each other.
+-- One row per org: counts the changes, and serialises concurrent writers.
 CREATE TABLE flow_outcomes.alias_guard (
     org     text PRIMARY KEY,
     changes bigint NOT NULL DEFAULT 0
 );
 
--- One step of a chain: what the name is called next; null at the chain's end. A flow's own entry beats the org's.
+-- The next name in a chain; null at its end. A flow's own entry takes precedence over the org's.
 CREATE FUNCTION flow_outcomes.next_alias(p_org text, p_flow_id text, p_name text) RETURNS text
     LANGUAGE sql STABLE AS $$
     SELECT a.new_name FROM flow_outcomes.outcome_alias a
@@ -22,9 +22,9 @@ CREATE FUNCTION flow_outcomes.next_alias(p_org text, p_flow_id text, p_name text
     ORDER BY a.flow_id IS NULL LIMIT 1
 $$;
 
--- A circle in the entries as one flow sees them, told as a path; null where there is none. A flow that has entries
--- of its own sees these before the org's; all others (flow_id '') see the org's alone.
--- Every chain is followed back from its end, so what is not come by leads into a circle.
+-- A cycle in the entries as one flow sees them, as a path; null where there is none. A flow with entries of its own
+-- sees these before the org's; all others (flow_id '') see only the org's. Every chain is followed back from its end,
+-- so an entry that is not reached leads into a cycle.
 CREATE FUNCTION flow_outcomes.alias_cycle(p_org text) RETURNS text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -55,7 +55,7 @@ BEGIN
         RETURN NULL;
     END IF;
     FOR step IN 1 .. (SELECT count(*) FROM flow_outcomes.outcome_alias WHERE org = p_org) LOOP
-        name := flow_outcomes.next_alias(p_org, seen_by, name);   -- past what only leads into the circle
+        name := flow_outcomes.next_alias(p_org, seen_by, name);   -- past the entries that only lead into the cycle
     END LOOP;
     path := ARRAY[name];
     LOOP
@@ -70,7 +70,7 @@ BEGIN
 END
 $$;
 
--- Who may write the mapping table need not have rights on what stands behind it.
+-- Runs with its owner's rights: a role that may write the aliases needs none on the other tables.
 CREATE FUNCTION flow_outcomes.guard_aliases() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -78,13 +78,13 @@ DECLARE
     cycle       text;
 BEGIN
     FOR changed_org IN
-        SELECT org FROM touched GROUP BY org ORDER BY org
+        SELECT org FROM changed GROUP BY org ORDER BY org
     LOOP
         INSERT INTO flow_outcomes.alias_guard AS g (org, changes) VALUES (changed_org, 1)
             ON CONFLICT (org) DO UPDATE SET changes = g.changes + 1;
         cycle := flow_outcomes.alias_cycle(changed_org);
         IF cycle IS NOT NULL THEN
-            RAISE EXCEPTION 'the aliases of org % would go round in a circle: %', changed_org, cycle
+            RAISE EXCEPTION 'the aliases of org % would form a cycle: %', changed_org, cycle
                 USING ERRCODE = 'check_violation', HINT = 'remove one of these entries first';
         END IF;
     END LOOP;
@@ -92,14 +92,14 @@ BEGIN
 END
 $$;
 CREATE TRIGGER guard_insert AFTER INSERT ON flow_outcomes.outcome_alias
-    REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION flow_outcomes.guard_aliases();
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION flow_outcomes.guard_aliases();
 CREATE TRIGGER guard_update_new AFTER UPDATE ON flow_outcomes.outcome_alias
-    REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION flow_outcomes.guard_aliases();
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION flow_outcomes.guard_aliases();
 CREATE TRIGGER guard_update_old AFTER UPDATE ON flow_outcomes.outcome_alias
-    REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION flow_outcomes.guard_aliases();
--- an entry that goes may uncover the org's own, and so close a circle
+    REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION flow_outcomes.guard_aliases();
+-- Without a flow's entry the org's applies, which may close a cycle.
 CREATE TRIGGER guard_delete AFTER DELETE ON flow_outcomes.outcome_alias
-    REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION flow_outcomes.guard_aliases();
+    REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION flow_outcomes.guard_aliases();
 
 CREATE FUNCTION flow_outcomes.guard_aliases_emptied() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -111,18 +111,18 @@ $$;
 CREATE TRIGGER guard_truncate AFTER TRUNCATE ON flow_outcomes.outcome_alias
     FOR EACH STATEMENT EXECUTE FUNCTION flow_outcomes.guard_aliases_emptied();
 
--- What a flow's reported name is called after the aliases.
+-- A flow's reported name after the aliases.
 CREATE FUNCTION flow_outcomes.resolve_alias(p_org text, p_flow_id text, p_name text) RETURNS text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    reached text := p_name;
-    further text;
+    name text := p_name;
+    next_name text;
 BEGIN
-    FOR step IN 1 .. 100000 LOOP   -- no circle can be written; where the rules were switched off, this ends all the same
-        further := flow_outcomes.next_alias(p_org, p_flow_id, reached);
-        EXIT WHEN further IS NULL;
-        reached := further;
+    FOR step IN 1 .. 100000 LOOP   -- ends also where triggers were disabled and a cycle was written
+        next_name := flow_outcomes.next_alias(p_org, p_flow_id, name);
+        EXIT WHEN next_name IS NULL;
+        name := next_name;
     END LOOP;
-    RETURN reached;
+    RETURN name;
 END
 $$;

@@ -1,23 +1,23 @@
--- How far each job has come, and how its figures held: a row a window.
+-- The coverage of each job, and how its figures changed: one row per window.
 
-ALTER TABLE flow_outcomes.extraction_window ADD COLUMN complete_since timestamptz;   -- when it first was
+ALTER TABLE flow_outcomes.extraction_window ADD COLUMN complete_since timestamptz;   -- when it was first complete
 
--- A merge asks whether a scan begun later has been there, and nearly always none has.
+-- For a merge, which looks for windows that a later scan has covered; nearly always there are none.
 CREATE INDEX extraction_window_scanned ON flow_outcomes.extraction_window (org, scan_number);
 CREATE INDEX extraction_window_doubted ON flow_outcomes.extraction_window (org) WHERE doubted_in IS NOT NULL;
 
--- restated_by adds up how far each restated count moved, a null taken as nothing.
+-- restated_by is the sum of the absolute changes of restated counts; a null counts as zero.
 CREATE VIEW flow_outcomes.coverage AS
     SELECT w.org, w.job, w.window_start, w.window_end, w.granularity, w.state = 'complete' AS complete,
            w.complete_since, w.completed_at AS confirmed_at, w.state, w.doubted_in IS NOT NULL AS doubted, w.last_error,
-           r.restatements, r.restated_by, r.last_restated_at
+           s.restatements, s.restated_by, s.last_restated_at
     FROM flow_outcomes.extraction_window w
     CROSS JOIN LATERAL (
         SELECT count(*) AS restatements,
                coalesce(sum(abs(coalesce(s.new_count, 0)::numeric - coalesce(s.old_count, 0))), 0) AS restated_by,
-               max(v.stamped_at) AS last_restated_at
+               max(r.stamped_at) AS last_restated_at
         FROM flow_outcomes.restated s
-        JOIN flow_outcomes.revision v ON v.org = s.org AND v.revision = s.revision
+        JOIN flow_outcomes.revision r ON r.org = s.org AND r.revision = s.revision
         WHERE s.org = w.org AND s.granularity = w.granularity
           AND s.bucket_start >= w.window_start AND s.bucket_start < w.window_end
-    ) r;
+    ) s;

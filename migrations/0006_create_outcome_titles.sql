@@ -1,4 +1,4 @@
--- The present names of outcomes, where the API knows them by id; an outcome that turns up later finds its own here.
+-- The present names of outcomes that the API identifies by id. An outcome that is reported later finds its name here.
 CREATE TABLE flow_outcomes.outcome_title (
     org        text NOT NULL,
     outcome_id text NOT NULL,
@@ -7,5 +7,5 @@ CREATE TABLE flow_outcomes.outcome_title (
 );
 CREATE INDEX outcome_by_id ON flow_outcomes.outcome (org, outcome_id) WHERE outcome_id IS NOT NULL;
 
--- Which part of a figure a row tells, where the API splits it by what was not asked for; the parts add up.
+-- Which part of a figure a row is, where the API splits figures by a dimension that was not requested; parts add up.
 ALTER TABLE flow_outcomes.staging ADD COLUMN part text NOT NULL DEFAULT '';

@@ -19,7 +19,7 @@ from service.genesys import GenesysClient
 from service.model import Span, Window
 from service.plan import selection
 from service.postgres.lease import Lease
-from service.postgres.merge import Partitions
+from service.postgres.merge import MemoryBudget, Partitions
 from service.postgres.pool import Database
 from service.postgres.windows import AD_HOC, Ledger, LedgerWindow, request_windows, stream_of
 from service.telemetry import Emit, Event
@@ -43,6 +43,7 @@ class OrgWorker:
         clock: the process's clock.
         emit: receives the events.
         monitor: compares the clocks; by default one of its own.
+        budget: memory for scans; by default one of its own.
         gives_up: whether an open breaker or a long ``Retry-After`` ends the run instead of being waited out, as
             with ``--once``.
     """
@@ -57,6 +58,7 @@ class OrgWorker:
         emit: Emit,
         *,
         monitor: ClockMonitor | None = None,
+        budget: MemoryBudget | None = None,
         gives_up: bool = False,
     ) -> None:
         self.client = client
@@ -67,7 +69,7 @@ class OrgWorker:
         self._ledger = Ledger(database, org.name, lease.epoch)
         self._names = NameSync(client, lease, database, clock, emit)
         monitor = monitor or ClockMonitor(clock, emit)
-        pipeline = Pipeline(client, database, self._ledger, lease, clock, monitor, emit)
+        pipeline = Pipeline(client, database, self._ledger, lease, clock, monitor, emit, budget or MemoryBudget())
         self._scanner = Scanner(
             org, client, self._ledger, pipeline, Partitions(database), clock, emit, gives_up=gives_up
         )

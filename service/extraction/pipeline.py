@@ -20,7 +20,7 @@ from service.model import NormalisedPage, Query, Scan, SplitHint, Window
 from service.plan.buckets import buckets, is_edge
 from service.plan.splitting import halve, largest, size, split_hint
 from service.postgres.lease import Lease
-from service.postgres.merge import Merged, ScanRecord, Staging, merge
+from service.postgres.merge import MemoryBudget, Merged, ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.windows import Ledger
 from service.telemetry import Emit, Event
@@ -41,7 +41,7 @@ class _Attempt:
 
     scan: Scan
     cycle: Cycle
-    staging: Staging
+    buffer: ScanBuffer
     number: int
     started_at: datetime
     started_monotonic: float
@@ -63,6 +63,7 @@ class Pipeline:
         clock: Clock,
         monitor: ClockMonitor,
         emit: Emit,
+        budget: MemoryBudget,
     ) -> None:
         self._client = client
         self._database = database
@@ -71,6 +72,7 @@ class Pipeline:
         self._clock = clock
         self._monitor = monitor
         self._emit = emit
+        self._budget = budget
         self._merging = asyncio.Lock()  # merges of an org queue here, where a waiting one holds no connection
         self._split_hints: list[SplitHint] | None = None
         # Epochs increase from lease to lease, so the numbers of scans increase across processes.
@@ -101,17 +103,17 @@ class Pipeline:
                 release_fetch_slot()
                 record = self._record(attempt, query_hash)
                 async with self._merging:
-                    merged = await merge(self._database, self._lease, attempt.staging, record)
+                    merged = await merge(self._database, self._lease, attempt.buffer, record)
             except CursorExpiredError as error:
-                await attempt.staging.discard()
+                await attempt.buffer.discard()
                 if number == RESTARTS:
                     raise
                 self._emit(Event.WINDOW_RESTARTED, **scan_context(scan), query_hash=query_hash, reason=str(error))
             except ExtractionError as error:
-                await attempt.staging.abandon()
+                await attempt.buffer.abandon()
                 raise self._client.redact_error(error) from None
             except BaseException:
-                await attempt.staging.abandon()
+                await attempt.buffer.abandon()
                 raise
             else:
                 self._monitor.observe("database", merged.database_time)
@@ -123,7 +125,7 @@ class Pipeline:
         return _Attempt(
             scan,
             cycle,
-            Staging(self._database, scan.org, self._client.redact),
+            ScanBuffer(self._database, scan.org, self._budget, self._client.redact),
             next(self._numbers),
             self._clock.now(),
             self._clock.monotonic(),
@@ -162,7 +164,7 @@ class Pipeline:
                 async with aclosing(self._pages(query, attempt)) as pages:
                     async for page in pages:
                         _check_attributable(attempt.scan, page)
-                        await attempt.staging.add(page)
+                        await attempt.buffer.add(page)
             except QueryTooLargeError as error:
                 if halves is None:
                     raise

@@ -1,4 +1,4 @@
-"""The mapping table: entries, and their taking hold of the names in use."""
+"""The table of aliases, and its effect on the names of outcomes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import psycopg
+from psycopg.rows import class_row, scalar_row
 
 from service.errors import FlowOutcomesError, SchemaError
+from service.model import NAME_BYTES_MAX
 from service.postgres.pool import Database, explain
-from service.postgres.revision import STAMP
-
-NAME_BYTES = 512  # as the table says: no longer name is ever stored
+from service.postgres.revision import RENAME_TIMEOUT, STAMP, lock_org
 
 
 class AliasError(FlowOutcomesError):
-    """The entry cannot be written, or is not there."""
+    """The entry cannot be written, or does not exist."""
 
 
 class Alias(NamedTuple):
-    """An entry: in this org, for this flow or (None) for all, the old name is to be called the new one."""
+    """An entry: in this org, in one flow or (None) in all, the old name is displayed as the new name."""
 
     org: str
     flow_id: str | None
@@ -29,159 +29,186 @@ class Alias(NamedTuple):
 
 
 def name_fault(text: str) -> str | None:
-    """Why no name or id can be like this, in words, or None."""
+    """Why a text cannot be a name or an id, or None."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        return "is no text in UTF-8"
+        return "is not valid UTF-8"
     if not text:
         return "is empty"
     if "\0" in text:
-        return "holds a NUL"
-    return f"is longer than {NAME_BYTES} bytes of UTF-8" if size > NAME_BYTES else None
+        return "contains a NUL character"
+    return f"is longer than {NAME_BYTES_MAX} bytes of UTF-8" if size > NAME_BYTES_MAX else None
 
 
-async def add(database: Database, alias: Alias) -> str | None:
-    """Write an entry, in place of one for the same old name; tells what that one said.
+_SELECT_NEW_NAME = """
+    SELECT a.new_name FROM flow_outcomes.outcome_alias a
+    WHERE a.org = %s AND coalesce(a.flow_id, '') = coalesce(%s, '') AND a.old_name = %s
+    FOR UPDATE
+"""
 
-    Raises:
-        AliasError: it would close a circle, or no name can be like this.
-        DatabaseUnavailableError: the database is away.
-        SchemaError: the mapping table is not there, or not for this role to write.
-    """
-    with _explained():
-        async with database.transaction() as connection:
-            cursor = await connection.execute(
-                "SELECT new_name FROM flow_outcomes.outcome_alias"
-                " WHERE org = %s AND coalesce(flow_id, '') = coalesce(%s, '') AND old_name = %s FOR UPDATE",
-                alias[:3],
-            )
-            former = await cursor.fetchone()
-            await connection.execute(
-                "INSERT INTO flow_outcomes.outcome_alias AS a (org, flow_id, old_name, new_name)"
-                " VALUES (%s, %s, %s, %s) ON CONFLICT (org, (coalesce(flow_id, '')), old_name)"
-                " DO UPDATE SET new_name = EXCLUDED.new_name WHERE a.new_name <> EXCLUDED.new_name",
-                alias,
-            )
-    return former[0] if former else None
+_UPSERT = """
+    INSERT INTO flow_outcomes.outcome_alias AS a (org, flow_id, old_name, new_name) VALUES (%s, %s, %s, %s)
+    ON CONFLICT (org, (coalesce(flow_id, '')), old_name)
+    DO UPDATE SET new_name = EXCLUDED.new_name WHERE a.new_name <> EXCLUDED.new_name
+"""
 
+_DELETE = """
+    DELETE FROM flow_outcomes.outcome_alias a
+    WHERE a.org = %s AND coalesce(a.flow_id, '') = coalesce(%s, '') AND a.old_name = %s
+      AND a.new_name = coalesce(%s, a.new_name)
+    RETURNING a.org, a.flow_id, a.old_name, a.new_name
+"""
 
-async def remove(
-    database: Database, org: str, flow_id: str | None, old_name: str, new_name: str | None = None
-) -> Alias:
-    """Take the entry for an old name out, and give it; where ``new_name`` is told, only if it is that one.
+_LIST = """
+    SELECT a.org, a.flow_id, a.old_name, a.new_name FROM flow_outcomes.outcome_alias a
+    WHERE a.org = %s
+    ORDER BY a.flow_id NULLS FIRST, a.old_name
+"""
 
-    Raises:
-        AliasError: there is none like it, or taking it out would uncover a circle.
-        DatabaseUnavailableError: the database is away.
-        SchemaError: the mapping table is not there, or not for this role to write.
-    """
-    with _explained():
-        async with database.transaction() as connection:
-            cursor = await connection.execute(
-                "DELETE FROM flow_outcomes.outcome_alias WHERE org = %s "
-                " AND coalesce(flow_id, '') = coalesce(%s, '')"
-                " AND old_name = %s AND new_name = coalesce(%s, new_name)"
-                " RETURNING org, flow_id, old_name, new_name",
-                (org, flow_id, old_name, new_name),
-            )
-            row = await cursor.fetchone()
-    if row is None:
-        place = "" if flow_id is None else f" for flow {flow_id}"
-        goal = "" if new_name is None else f" to {new_name!r}"
-        raise AliasError(f"there is no alias from {old_name!r}{goal}{place} to remove")
-    return Alias(*row)
+_FIND_STALE = """
+    SELECT g.org FROM flow_outcomes.alias_guard g
+    JOIN flow_outcomes.org USING (org)
+    WHERE g.changes > org.aliases_applied
+"""
 
+# Before the entries are read: a change that is committed in between is applied again, and not missed.
+_MARK_APPLIED = """
+    UPDATE flow_outcomes.org SET aliases_applied = g.changes
+    FROM flow_outcomes.alias_guard g
+    WHERE org.org = %s AND g.org = org.org AND org.aliases_applied < g.changes
+"""
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """The server's refusals in our words."""
-    try:
-        yield
-    except (psycopg.errors.IntegrityError, psycopg.errors.DataError) as error:
-        raise AliasError(error.diag.message_primary or explain(error)) from error
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-        raise SchemaError("the schema is not there yet: run flow-outcomes migrate") from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise SchemaError(f"the role may not do that: {explain(error)}") from error
-
-
-async def entries(database: Database, org: str) -> list[Alias]:
-    """The org's entries, its own first, then those of single flows.
-
-    Raises:
-        DatabaseUnavailableError: the database is away.
-        SchemaError: the mapping table is not there, or not for this role to read.
-    """
-    with _explained():
-        async with database.connection() as connection:
-            cursor = await connection.execute(
-                "SELECT org, flow_id, old_name, new_name FROM flow_outcomes.outcome_alias WHERE org = %s"
-                " ORDER BY flow_id NULLS FIRST, old_name",
-                (org,),
-            )
-            return [Alias(*row) for row in await cursor.fetchall()]
-
-
-async def stale(database: Database) -> list[str]:
-    """The orgs whose mapping table has changed since it was last applied."""
-    async with database.connection() as connection:
-        cursor = await connection.execute(
-            "SELECT org FROM flow_outcomes.alias_guard g JOIN flow_outcomes.org o USING (org)"
-            " WHERE g.changes > o.aliases_applied"
-        )
-        return [row[0] for row in await cursor.fetchall()]
-
-
-async def apply(database: Database, org: str) -> int:
-    """Give the org's outcomes the names that the mapping table says; tells how many got another one.
-
-    Names stand in one place, so however many figures there are, this writes a row an outcome. It holds the org's
-    row as a merge does: revisions stay in order, and either sees the names before or after.
-    """
-    async with database.transaction(limit=330) as connection:
-        await connection.execute("SET LOCAL statement_timeout = '300s'")
-        cursor = await connection.execute(
-            "SELECT revision FROM flow_outcomes.org WHERE org = %s FOR NO KEY UPDATE", (org,)
-        )
-        row = await cursor.fetchone()
-        if row is None:
-            return 0
-        # counted before they are read: a change that comes in between is applied once more, not missed
-        cursor = await connection.execute(
-            "UPDATE flow_outcomes.org o SET aliases_applied = g.changes FROM flow_outcomes.alias_guard g"
-            " WHERE o.org = %s AND g.org = o.org AND o.aliases_applied < g.changes",
-            (org,),
-        )
-        if cursor.rowcount == 0:
-            return 0
-        cursor = await connection.execute(_RENAME, {"org": org, "revision": row[0] + 1})
-        renamed = cursor.rowcount
-        if renamed:
-            await connection.execute(STAMP, {"org": org, "revision": row[0] + 1, "not_after": None})
-    return renamed
-
-
-# Why (SELECT org): as in a merge's statements, see merge/scan.py.
+# (SELECT org) as in the statements of a merge, see merge/scan.py.
 _RENAME = """
-    WITH named AS (
-        SELECT outcome_no, flow_outcomes.resolve_alias(org, flow_id, reported_name) AS outcome_name
-        FROM flow_outcomes.outcome WHERE org = %(org)s AND source_key <> ''
-          AND (outcome_name <> reported_name
-               OR reported_name IN (SELECT old_name FROM flow_outcomes.outcome_alias WHERE org = %(org)s))
-    ), moved AS (
+    WITH
+    -- Outcomes that have an alias or may get one, and the names that the entries give.
+    named AS (
+        SELECT o.outcome_no, flow_outcomes.resolve_alias(o.org, o.flow_id, o.reported_name) AS outcome_name
+        FROM flow_outcomes.outcome o
+        WHERE o.org = %(org)s AND o.source_key <> ''
+          AND (o.outcome_name <> o.reported_name OR o.reported_name IN (
+              SELECT a.old_name FROM flow_outcomes.outcome_alias a WHERE a.org = %(org)s))
+    ),
+    -- Those whose name changes.
+    renamed AS (
         SELECT o.outcome_no, named.outcome_name
         FROM named
         JOIN flow_outcomes.outcome o ON o.org = (SELECT %(org)s::text) AND o.outcome_no = named.outcome_no
         WHERE o.outcome_name <> named.outcome_name
-    ), kept AS (
+    ),
+    archived AS (
         INSERT INTO flow_outcomes.outcome_history (org, outcome_no, flow_id, outcome_id, reported_name,
                                                    outcome_name, revision, until_revision)
         SELECT o.org, o.outcome_no, o.flow_id, o.outcome_id, o.reported_name,
                o.outcome_name, o.revision, %(revision)s
         FROM flow_outcomes.outcome o
-        JOIN moved ON o.org = (SELECT %(org)s::text) AND o.outcome_no = moved.outcome_no
+        JOIN renamed ON o.org = (SELECT %(org)s::text) AND o.outcome_no = renamed.outcome_no
     )
-    UPDATE flow_outcomes.outcome o SET outcome_name = moved.outcome_name, revision = %(revision)s
-    FROM moved WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = moved.outcome_no
+    UPDATE flow_outcomes.outcome o SET outcome_name = renamed.outcome_name, revision = %(revision)s
+    FROM renamed WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = renamed.outcome_no
 """
+
+
+async def add(database: Database, alias: Alias) -> str | None:
+    """Write an entry, and return the new name of the entry that it replaces, if any.
+
+    Raises:
+        AliasError: it would form a cycle, or a name is not valid.
+        DatabaseUnavailableError: the database cannot be reached.
+        SchemaError: the table does not exist, or the role may not write it.
+    """
+    with _explained():
+        async with database.transaction() as connection:
+            cursor = await connection.execute(_SELECT_NEW_NAME, alias[:3])
+            replaced = await cursor.fetchone()
+            await connection.execute(_UPSERT, alias)
+    return replaced[0] if replaced else None
+
+
+async def remove(
+    database: Database, org: str, flow_id: str | None, old_name: str, new_name: str | None = None
+) -> Alias:
+    """Remove the entry for an old name, and return it. With ``new_name``, only if it has that one.
+
+    Raises:
+        AliasError: there is no such entry, or a cycle would remain without it.
+        DatabaseUnavailableError: the database cannot be reached.
+        SchemaError: the table does not exist, or the role may not write it.
+    """
+    with _explained():
+        async with (
+            database.transaction() as connection,
+            connection.cursor(row_factory=class_row(Alias)) as cursor,
+        ):
+            await cursor.execute(_DELETE, (org, flow_id, old_name, new_name))
+            alias = await cursor.fetchone()
+    if alias is None:
+        flow = "" if flow_id is None else f" for flow {flow_id}"
+        goal = "" if new_name is None else f" to {new_name!r}"
+        raise AliasError(f"no alias from {old_name!r}{goal}{flow} exists")
+    return alias
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise the server's errors as ours."""
+    try:
+        yield
+    except (psycopg.errors.IntegrityError, psycopg.errors.DataError) as error:
+        raise AliasError(error.diag.message_primary or explain(error)) from error
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        raise SchemaError("the schema does not exist; run flow-outcomes migrate") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SchemaError(f"the role lacks a privilege: {explain(error)}") from error
+
+
+async def entries(database: Database, org: str) -> list[Alias]:
+    """The org's entries; first those for all flows.
+
+    Raises:
+        DatabaseUnavailableError: the database cannot be reached.
+        SchemaError: the table does not exist, or the role may not read it.
+    """
+    with _explained():
+        async with (
+            database.connection() as connection,
+            connection.cursor(row_factory=class_row(Alias)) as cursor,
+        ):
+            await cursor.execute(_LIST, (org,))
+            return await cursor.fetchall()
+
+
+async def stale(database: Database) -> list[str]:
+    """The orgs whose entries have changed since they were last applied."""
+    async with (
+        database.connection() as connection,
+        connection.cursor(row_factory=scalar_row) as cursor,
+    ):
+        await cursor.execute(_FIND_STALE)
+        return await cursor.fetchall()
+
+
+async def apply(database: Database, org: str) -> int:
+    """Rename the org's outcomes as its entries say, and return how many were renamed.
+
+    One row is written per outcome, however many figures it has. The org's row is locked as in a merge, so
+    revisions are in order, and a merge sees the names before or after.
+
+    Raises:
+        DatabaseUnavailableError: the database cannot be reached.
+    """
+    async with database.transaction(limit=RENAME_TIMEOUT + 30) as connection:
+        await connection.execute(f"SET LOCAL statement_timeout = '{RENAME_TIMEOUT}s'")
+        locked = await lock_org(connection, org)
+        if locked is None:
+            return 0
+        cursor = await connection.execute(_MARK_APPLIED, (org,))
+        if cursor.rowcount == 0:
+            return 0
+        parameters = {"org": org, "revision": locked.revision + 1, "not_after": None}
+        cursor = await connection.execute(_RENAME, parameters)
+        renamed = cursor.rowcount
+        if renamed:
+            await connection.execute(STAMP, parameters)
+    return renamed

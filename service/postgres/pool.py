@@ -117,7 +117,6 @@ class Database:
         # a merge waits here without a limit: its scan has been read and must not be lost
         self._merge_slots = asyncio.Semaphore(merges)
         self._in_use: set[Connection] = set()
-        self.held = 0  # bytes of scans that wait in this process's memory for their merges
 
     def _make_pool(self, size: int) -> AsyncConnectionPool[Connection]:
         return AsyncConnectionPool(

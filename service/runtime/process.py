@@ -31,7 +31,7 @@ from service.postgres.lease import (
     note_breaker,
     note_pause,
 )
-from service.postgres.merge import sweep_org
+from service.postgres.merge import MemoryBudget, sweep_org
 from service.postgres.pool import Database
 from service.telemetry import BreakerStateWriter, Emit, Event
 
@@ -74,6 +74,7 @@ class Process:
         self.clock = clock or SystemClock()
         self.emit = emit
         self._monitor = ClockMonitor(self.clock, emit)
+        self._budget = MemoryBudget()
         self._on_org_requested = on_org_requested
         self._leases = LeaseManager(
             dsn, self.owner, self.clock, self._on_lease_event, shares=on_org_requested is not None
@@ -172,6 +173,7 @@ class Process:
                 self.clock,
                 self.emit,
                 monitor=self._monitor,
+                budget=self._budget,
                 gives_up=gives_up,
             )
             await sweep_org(self.database, org.name)

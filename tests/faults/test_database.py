@@ -13,8 +13,7 @@ from service.clock import SystemClock
 from service.errors import DatabaseUnavailableError
 from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Scan, Span, Window
 from service.postgres.lease.lease import Lease
-from service.postgres.merge import ScanRecord, merge
-from service.postgres.merge.staging import Staging
+from service.postgres.merge import MemoryBudget, ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
 from tests.support.daemon import Daemon, Reader, complete, exact
@@ -267,7 +266,7 @@ async def test_a_pause_that_cannot_be_stored(site: Site) -> None:
 @pytest.mark.short
 async def test_a_truncated_staging_table(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash of the server empties unlogged tables; a scan that was spilled there is not stored."""
-    monkeypatch.setattr("service.postgres.merge.staging.MEMORY", 1)
+    monkeypatch.setattr(MemoryBudget, "PER_SCAN", 1)
     span = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
     clock = SystemClock()
     pool = Database(database, size=2, application_name="test")
@@ -275,12 +274,12 @@ async def test_a_truncated_staging_table(database: str, monkeypatch: pytest.Monk
     try:
         async with pool.transaction() as connection:
             await connection.execute("INSERT INTO flow_outcomes.org (org, epoch) VALUES ('acme', 1)")
-        staging = Staging(pool, "acme")
+        buffer = ScanBuffer(pool, "acme")
         rows = [
             OutcomeRow(FlowBucket(f"f{number}", *span), "Paid", 1, None, rejected=False) for number in range(3)
         ]
-        await staging.add(NormalisedPage(rows, []))
-        assert staging.spilled
+        await buffer.add(NormalisedPage(rows, []))
+        assert buffer.spill.used
         async with pool.transaction() as connection:
             await connection.execute("TRUNCATE flow_outcomes.staging, flow_outcomes.staging_reject")
         query = Query("acme", span, Granularity.DAILY, "UTC", (), 100, None, span)
@@ -299,6 +298,6 @@ async def test_a_truncated_staging_table(database: str, monkeypatch: pytest.Monk
         )
         lease = Lease("acme", 1, 0.0, clock.monotonic() + 60, clock, asyncio.Event())
         with pytest.raises(DatabaseUnavailableError):
-            await merge(pool, lease, staging, record)
+            await merge(pool, lease, buffer, record)
     finally:
         await pool.close()

@@ -17,8 +17,7 @@ from service.clock import SystemClock
 from service.errors import DatabaseUnavailableError, LeaseLostError
 from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Scan, Span, Window
 from service.postgres.lease import Acquired, Disconnected, Lease, LeaseEvent, LeaseManager
-from service.postgres.merge import ScanRecord, merge
-from service.postgres.merge.staging import Staging
+from service.postgres.merge import ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
 from service.simulator import Simulator, SimulatorConfig
 from tests.faults.test_database import SLOW, midway, source
@@ -170,11 +169,11 @@ class Holder:
         query = Query("acme", span, Granularity.DAILY, "UTC", (), 100, None, span)
         scan = Scan((window,), (query,), timedelta(0))
         record = ScanRecord(scan, [span], (), "hash", CLOCK.now(), 1, 1, "cycle", day, CLOCK.monotonic())
-        staging = Staging(self.database, "acme")
+        buffer = ScanBuffer(self.database, "acme")
         row = OutcomeRow(FlowBucket(f"{self.name}{day}", *span), str(lease.epoch), 1, None, rejected=False)
-        await staging.add(NormalisedPage([row], []))
+        await buffer.add(NormalisedPage([row], []))
         try:
-            await merge(self.database, lease, staging, record)
+            await merge(self.database, lease, buffer, record)
         except LeaseLostError:
             self.rejected += 1
             return False

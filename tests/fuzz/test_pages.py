@@ -22,8 +22,7 @@ from service.extraction.normalise import BucketGrid, normalise
 from service.genesys import flow_aggregates, query_builder
 from service.model import Entry, Granularity, NormalisedPage, Query, Scan, Span, ValidEntry, Window, instant
 from service.postgres.lease.lease import Lease
-from service.postgres.merge import ScanRecord, merge
-from service.postgres.merge.staging import Staging
+from service.postgres.merge import ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
 from tests.support.mutation import mutated
 from tests.support.rows import rows_of
@@ -242,14 +241,14 @@ async def test_what_is_stored_of_them(database: str, pages: int) -> None:
                 1,
                 CLOCK.monotonic(),
             )
-            staging = Staging(pool, org)
-            await staging.add(found)
+            buffer = ScanBuffer(pool, org)
+            await buffer.add(found)
             try:
-                await merge(pool, lease, staging, record)
+                await merge(pool, lease, buffer, record)
             except FlowOutcomesError:
                 continue
             finally:
-                await staging.abandon()
+                await buffer.abandon()
             stored += 1
             kept = {
                 (row.bucket.flow_id, row.bucket.start, row.source_key, row.outcome_count)

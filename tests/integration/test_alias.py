@@ -1,4 +1,4 @@
-"""The mapping table: what it refuses, whoever writes it, and its commands."""
+"""The table of aliases: the entries that it rejects, whoever writes them, and its commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.postgres.aliases import Alias, AliasError
 from service.postgres.pool import Database
 
 ADD = "INSERT INTO flow_outcomes.outcome_alias (org, flow_id, old_name, new_name) VALUES ('acme', %s, %s, %s)"
-CIRCLE = psycopg.errors.CheckViolation
+CYCLE = psycopg.errors.CheckViolation
 
 Session = psycopg.Connection[tuple[Any, ...]]
 
@@ -43,7 +43,7 @@ def entries(session: Session) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize(
-    "circle",
+    "cycle",
     [
         [(None, "A", "A")],
         [(None, "A", "B"), (None, "B", "A")],
@@ -53,37 +53,35 @@ def entries(session: Session) -> list[tuple[Any, ...]]:
         [(None, "X", "A"), (None, "A", "B"), (None, "B", "A")],
     ],
 )
-def test_a_circle_is_refused_at_its_last_entry(
-    session: Session, circle: list[tuple[str | None, str, str]]
-) -> None:
-    """In whatever order its entries come, over a flow's and the org's entries too, in one statement or many."""
-    *before, last = circle
+def test_a_cycle_is_rejected_at_its_last_entry(session: Session, cycle: list[tuple[str | None, str, str]]) -> None:
+    """In any order of its entries, across a flow's and the org's, in one statement or several."""
+    *before, last = cycle
     for entry in before:
         session.execute(ADD, entry)
-    with pytest.raises(CIRCLE, match=r"circle: .*A → "):
+    with pytest.raises(CYCLE, match=r"cycle: .*A → "):
         session.execute(ADD, last)
     assert len(entries(session)) == len(before)
     session.execute("DELETE FROM flow_outcomes.outcome_alias")
-    with pytest.raises(CIRCLE):
+    with pytest.raises(CYCLE):
         session.execute(
             "INSERT INTO flow_outcomes.outcome_alias (org, flow_id, old_name, new_name) SELECT 'acme', e.*"
             " FROM unnest(%s::text[], %s::text[], %s::text[]) AS e",
-            [list(column) for column in zip(*circle, strict=True)],
+            [list(column) for column in zip(*cycle, strict=True)],
         )
 
 
-def test_a_flows_entry_may_break_the_circle_that_another_would_see(session: Session) -> None:
-    """Each flow has its own view: what goes round in none is taken, and taking the breaker out is refused."""
+def test_a_flows_entry_may_break_a_cycle(session: Session) -> None:
+    """Entries that form a cycle for no flow are accepted, and removing the one that breaks it is rejected."""
     session.execute(ADD, ("f", "A", "B"))
     session.execute(ADD, ("f", "B", "C"))
     session.execute(ADD, (None, "B", "A"))
-    with pytest.raises(CIRCLE, match=r"B → A → B|A → B → A"):
+    with pytest.raises(CYCLE, match=r"B → A → B|A → B → A"):
         session.execute("DELETE FROM flow_outcomes.outcome_alias WHERE flow_id = 'f' AND old_name = 'B'")
-    with pytest.raises(CIRCLE):
+    with pytest.raises(CYCLE):
         session.execute(
             "UPDATE flow_outcomes.outcome_alias SET flow_id = 'g' WHERE flow_id = 'f' AND old_name = 'B'"
         )
-    with pytest.raises(CIRCLE):
+    with pytest.raises(CYCLE):
         session.execute(
             "UPDATE flow_outcomes.outcome_alias SET new_name = 'A' WHERE flow_id = 'f' AND old_name = 'B'"
         )
@@ -114,7 +112,7 @@ def test_a_flows_entry_may_break_the_circle_that_another_would_see(session: Sess
     ],
 )
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
-def test_of_two_writers_at_once_that_would_close_a_circle_one_is_refused(
+def test_of_two_concurrent_writers_that_would_close_a_cycle_one_is_rejected(
     session: Session,
     other: Session,
     database: str,
@@ -155,23 +153,23 @@ def test_of_two_writers_at_once_that_would_close_a_circle_one_is_refused(
     other.commit()
     writer.join(10)
     [error] = outcome
-    broken = "the first statement was no part of a circle" if "'D'" in first[0] else None
+    broken = "the first statement is not part of a cycle" if "'D'" in first[0] else None
     if broken and level == "READ COMMITTED":
         assert error is None
     else:
-        assert isinstance(error, (CIRCLE, psycopg.errors.SerializationFailure))
+        assert isinstance(error, (CYCLE, psycopg.errors.SerializationFailure))
     assert session.execute("SELECT flow_outcomes.alias_cycle('acme')").fetchone() == (None,)
 
 
-def test_a_long_chain_leads_to_its_end_and_its_circle_is_found(session: Session) -> None:
-    """However long it is, and in little time."""
+def test_a_long_chain_is_resolved_and_its_cycle_found(session: Session) -> None:
+    """In little time, whatever its length."""
     session.execute("SET statement_timeout = '10s'")
     session.execute(
         "INSERT INTO flow_outcomes.outcome_alias (org, old_name, new_name)"
         " SELECT 'acme', 'n' || n, 'n' || n + 1 FROM generate_series(1, 3000) AS n"
     )
     assert session.execute("SELECT flow_outcomes.resolve_alias('acme', 'f', 'n1')").fetchone() == ("n3001",)
-    with pytest.raises(CIRCLE):
+    with pytest.raises(CYCLE):
         session.execute(ADD, (None, "n3001", "n1"))
 
 
@@ -179,8 +177,8 @@ def test_a_long_chain_leads_to_its_end_and_its_circle_is_found(session: Session)
     ("flow", "old", "new"),
     [(None, "", "B"), (None, "A", ""), ("", "A", "B"), (None, "é" * 257, "B"), (None, "A", "x" * 513)],
 )
-async def test_what_no_name_can_be_is_refused(database: str, flow: str | None, old: str, new: str) -> None:
-    """Empty, or longer than any name that is stored: it could overfill an index, and stop the org's work."""
+async def test_an_invalid_name_is_rejected(database: str, flow: str | None, old: str, new: str) -> None:
+    """Empty, or longer than a stored name may be: it could exceed an index row, and block the org."""
     pool = Database(database, size=1, application_name="test")
     await pool.open()
     with pytest.raises(AliasError):
@@ -189,8 +187,8 @@ async def test_what_no_name_can_be_is_refused(database: str, flow: str | None, o
     await pool.close()
 
 
-def test_changes_are_counted_whatever_made_them(session: Session) -> None:
-    """So that a daemon finds them: insert, update, a move to another org, delete, truncate."""
+def test_every_change_is_counted(session: Session) -> None:
+    """A daemon notices insert, update, a move to another org, delete, and truncate."""
 
     def changes() -> dict[str, int]:
         return dict(session.execute("SELECT org, changes FROM flow_outcomes.alias_guard").fetchall())
@@ -209,7 +207,7 @@ def test_changes_are_counted_whatever_made_them(session: Session) -> None:
 
 
 class Shell:
-    """The command line over a database, its output taken in."""
+    """Runs commands on a database, and captures their output."""
 
     def __init__(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self._config = config
@@ -238,8 +236,8 @@ def shell(database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 OF_ACME = ("--org", "acme")
 
 
-async def test_an_alias_takes_hold_at_once_and_goes_again(shell: Shell, session: Session) -> None:
-    """Without a daemon: stored figures have the new name when the command ends, and the old one back later."""
+async def test_an_alias_is_applied_at_once_and_removed_again(shell: Shell, session: Session) -> None:
+    """Without a daemon: figures have the new name when the command ends, and the old one after its removal."""
     session.execute("INSERT INTO flow_outcomes.org (org) VALUES ('acme')")
     session.execute(
         "INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, reported_name, outcome_name, revision)"
@@ -253,25 +251,23 @@ async def test_an_alias_takes_hold_at_once_and_goes_again(shell: Shell, session:
     code, out = await shell("alias", "add", *OF_ACME, "Paid", "Done")
     assert out.startswith("Paid → Done in all flows of acme, replacing Settled\n")
     assert (await shell("alias", "remove", *OF_ACME, "Paid", "Settled"))[0] == 1
-    assert "there is no alias from 'Paid' to 'Settled'" in shell.errors
+    assert "no alias from 'Paid' to 'Settled'" in shell.errors
     code, out = await shell("alias", "remove", *OF_ACME, "Paid")
     assert (code, out.splitlines()[0]) == (0, "removed: Paid → Done in all flows of acme")
     assert session.execute(names).fetchall() == [("Paid",)]
 
 
-async def test_a_circle_costs_one_line_and_exit_1(shell: Shell, session: Session) -> None:
-    """The line names the way round, and nothing is written."""
+async def test_a_cycle_prints_one_line_and_exits_1(shell: Shell, session: Session) -> None:
+    """The line shows the cycle, and nothing is written."""
     await shell("alias", "add", *OF_ACME, "A", "B")
     code, out = await shell("alias", "add", *OF_ACME, "--flow", "f", "B", "A")
     assert (code, out) == (1, "")
-    assert (
-        shell.errors == "flow-outcomes: the aliases of org acme would go round in a circle: A → B → A (flow f)\n"
-    )
+    assert shell.errors == "flow-outcomes: the aliases of org acme would form a cycle: A → B → A (flow f)\n"
     assert entries(session) == [(None, "A", "B")]
 
 
-async def test_what_is_listed_is_what_is_there(shell: Shell) -> None:
-    """As a table with nothing in it that a terminal obeys, or as one JSON document."""
+async def test_aliases_are_listed(shell: Shell) -> None:
+    """As a table without control characters, or as one JSON document."""
     assert await shell("alias", "list", *OF_ACME) == (0, "acme has no aliases\n")
     await shell("alias", "add", *OF_ACME, "A", "B")
     await shell("alias", "add", *OF_ACME, "--flow", "f", "--", "-\x1b[2J[red]\u202e", "Bezahlt ✓ 已付")
@@ -290,22 +286,22 @@ async def test_what_is_listed_is_what_is_there(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (("add", "--org", "nobody", "A", "B"), "--org: no org 'nobody'"),
         (("add", *OF_ACME, "", "x" * 513), "OLD: is empty\nNEW: is longer than 512 bytes"),
-        (("add", *OF_ACME, "\udcff", "B"), "OLD: is no text"),
+        (("add", *OF_ACME, "\udcff", "B"), "OLD: is not valid UTF-8"),
         (("add", *OF_ACME, "--flow", "", "A", "B"), "--flow: is empty"),
     ],
 )
-async def test_bad_usage_is_told_for_each_fault(shell: Shell, argv: tuple[str, ...], told: str) -> None:
-    """Exit code 2, one line a fault, and no traceback."""
+async def test_each_usage_error_is_reported(shell: Shell, argv: tuple[str, ...], message: str) -> None:
+    """Exit code 2, one line per error, and no traceback."""
     assert await shell("alias", *argv) == (2, "")
-    assert shell.errors.startswith(told)
+    assert shell.errors.startswith(message)
 
 
-async def test_rejected_entries_are_listed_the_latest_first(shell: Shell, session: Session) -> None:
-    """With window, flow, reason and the entry: cut for people, whole in the JSON document."""
+async def test_rejected_entries_are_listed_latest_first(shell: Shell, session: Session) -> None:
+    """With window, flow, reason and the entry, which is cut in the table and complete in the JSON document."""
     session.execute(
         "INSERT INTO flow_outcomes.rejected_text (org, digest, entry) VALUES ('acme', 'd', %s)", ["[x]\x1b" * 99]
     )
@@ -324,6 +320,6 @@ async def test_rejected_entries_are_listed_the_latest_first(shell: Shell, sessio
     assert "\x1b" not in out
     assert "1 of 2 rejected outcomes" in out
     _, out = await shell("rejected", "--json")
-    told = json.loads(out)
-    assert [each["reason"] for each in told["rejected"]] == ["newer", "older"]
-    assert told["rejected"][0]["entry"] == "[x]\x1b" * 99
+    document = json.loads(out)
+    assert [each["reason"] for each in document["rejected"]] == ["newer", "older"]
+    assert document["rejected"][0]["entry"] == "[x]\x1b" * 99

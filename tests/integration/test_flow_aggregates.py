@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 from service.clock import SystemClock
 from service.config import Config, load_config
-from service.postgres.merge import staging
+from service.postgres.merge import MemoryBudget
 from service.runtime.once import run_once
 from service.runtime.preflight import TokenRecorder, check_org_without_lease
 from service.simulator import (
@@ -116,7 +116,7 @@ async def test_both_apis_give_the_same_counts(installation: Installation, monkey
 
     Also where little is held in memory.
     """
-    monkeypatch.setattr(staging, "MEMORY", 100)
+    monkeypatch.setattr(MemoryBudget, "PER_SCAN", 100)
     org = replace(OPEN, centre=GeneratedCentre(seed=5, flows=20, outcomes=2))
     orgs = {
         "builder": org,

@@ -1,6 +1,6 @@
-"""Whatever history of scans, corrections and aliases: the tables say what the plain definition says.
+"""After any history of scans, corrections and aliases the tables equal the reference model.
 
-``FLOW_OUTCOMES_HISTORIES`` tells how many histories are tried; ``make soak`` tries thousands of long ones.
+``FLOW_OUTCOMES_HISTORIES`` is the number of histories; ``make soak`` runs thousands of long ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from service.model import FlowBucket, Granularity, OutcomeRow, Reject, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias, AliasError
 from service.postgres.pool import Database
-from tests.support.reference_model import Key, Place, Reference, Row, Said, Scanned, Shown
+from tests.support.reference_model import CompleteScan, Key, Place, Reference, Row, Shown, Value
 from tests.support.scan_harness import FIRST, ScanHarness
 
 HISTORIES = int(os.environ.get("FLOW_OUTCOMES_HISTORIES", "60"))
@@ -39,18 +39,18 @@ LEAPS = (0, 1, 2, 31)  # expect_for, in buckets
 
 @dataclass(frozen=True)
 class ScanStep:
-    """A scan of some windows; it begins ``late`` scans before the one that was merged last began.
+    """A scan of some windows, numbered ``late`` scans before the one that was merged last.
 
-    One that is ``torn`` says two things of one outcome, so that it fails when much of it was written already.
+    One that is ``torn`` reports two figures for one outcome, and so fails after much of it was written.
     """
 
     granularity: Granularity
-    work: str
+    stream: str
     first: int
     windows: int
     width: int
     flows: tuple[str, ...]
-    figures: dict[tuple[int, str, str], Said]
+    figures: dict[tuple[int, str, str], Value]
     nameless: frozenset[tuple[int, str]]
     unplaced: frozenset[int]
     expect: int
@@ -61,14 +61,14 @@ class ScanStep:
 
 @dataclass(frozen=True)
 class AgainStep:
-    """The scan before, once more."""
+    """The previous scan again."""
 
     new_cycle: bool
 
 
 @dataclass(frozen=True)
 class AliasStep:
-    """An entry of the mapping table, written or (``new`` is None) taken out; it may wait to take hold."""
+    """An alias that is added or (``new`` is None) removed, and applied now or later."""
 
     flow: str | None
     old: str
@@ -78,18 +78,18 @@ class AliasStep:
 
 Step = ScanStep | AgainStep | AliasStep
 
-SAID = st.builds(
-    Said,
+VALUE = st.builds(
+    Value,
     st.sampled_from((0, 1, 2, 3, 40, HUGE, None)),
     st.sampled_from((None, 0.0, 0.25, 0.5, 1.0)),
-).map(lambda said: said if said.count is not None else Said(None))
+).map(lambda value: value if value.count is not None else Value(None))
 FIGURES = st.dictionaries(
-    st.tuples(st.integers(0, BUCKETS - 1), st.sampled_from(FLOWS), st.sampled_from(NAMES)), SAID, max_size=8
+    st.tuples(st.integers(0, BUCKETS - 1), st.sampled_from(FLOWS), st.sampled_from(NAMES)), VALUE, max_size=8
 )
 SCAN = st.builds(
     ScanStep,
     granularity=st.sampled_from([Granularity.DAILY, Granularity.DAILY, Granularity.DAILY, Granularity.HOURLY]),
-    work=st.sampled_from(("job:one", "job:one", "job:two", "ad hoc")),
+    stream=st.sampled_from(("job:one", "job:one", "job:two", "ad hoc")),
     first=st.integers(0, BUCKETS - 1),
     windows=st.integers(1, 4),
     width=st.sampled_from((1, 1, 1, 2)),
@@ -115,10 +115,14 @@ HISTORY = st.lists(STEP, min_size=1, max_size=10)
 Seen = dict[Row, Shown]
 
 
-def _row(key: Key, said: Said) -> OutcomeRow:
+def _row(key: Key, value: Value) -> OutcomeRow:
     place = key.place
     return OutcomeRow(
-        FlowBucket(place.flow, *place.bucket), key.source, said.count, said.percentage, rejected=said.count is None
+        FlowBucket(place.flow, *place.bucket),
+        key.source,
+        value.count,
+        value.percentage,
+        rejected=value.count is None,
     )
 
 
@@ -127,11 +131,11 @@ def span(granularity: Granularity, bucket: int) -> Span:
     return Span(FIRST + bucket * step, FIRST + (bucket + 1) * step)
 
 
-class Account:
-    """One history, told to the database and to the plain definition alike."""
+class Replay:
+    """One history, replayed in the database and in the reference model."""
 
-    def __init__(self, desk: ScanHarness, reader: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
-        self.desk = desk
+    def __init__(self, harness: ScanHarness, reader: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+        self.harness = harness
         self.reader = reader
         self.reference = Reference()
         self.scans = 0
@@ -139,10 +143,10 @@ class Account:
         self.last: ScanStep | None = None
         self.snapshots: list[tuple[datetime, Counter[tuple[Any, ...]]]] = []
 
-    async def take(self, step: Step) -> None:
-        """One step, and what a reader sees after it."""
+    async def replay_step(self, step: Step) -> None:
+        """Replay a step, and compare."""
         before = await self.writes()
-        told_before = (dict(self.reference.figures), self.reference.expected(), dict(self.reference.names))
+        model_before = (dict(self.reference.figures), self.reference.expected(), dict(self.reference.names))
         match step:
             case ScanStep():
                 self.last = step
@@ -152,73 +156,73 @@ class Account:
                 await self.scan(self.last)
             case AliasStep():
                 await self.alias(step)
-        told = (dict(self.reference.figures), self.reference.expected(), dict(self.reference.names))
+        model = (dict(self.reference.figures), self.reference.expected(), dict(self.reference.names))
         after = await self.writes()
-        fresh = told[0] != told_before[0] or told[1] != told_before[1]
-        renamed = isinstance(step, AliasStep) and told[2] != told_before[2]
-        assert (after[0] > before[0]) == (fresh or renamed), "a revision is made just where something changed"
+        fresh = model[0] != model_before[0] or model[1] != model_before[1]
+        renamed = isinstance(step, AliasStep) and model[2] != model_before[2]
+        assert (after[0] > before[0]) == (fresh or renamed), "a revision is added exactly where something changed"
         if not (fresh or renamed):
-            assert after == before, "what is unchanged is not written"
+            assert after == before, "unchanged rows are not written"
         await self.compare()
 
     async def scan(self, step: ScanStep) -> None:
         granularity, width = step.granularity, step.width
         self.cycle += step.new_cycle
         self.scans += 1
-        began = self.scans * 10 - step.late * 14  # never at the same instant as another
+        number = self.scans * 10 - step.late * 14  # never equal to another number
         first = step.first // width * width
         starts = range(first, min(BUCKETS, first + step.windows * width), width)
         windows = [Span(span(granularity, at).start, span(granularity, at + width - 1).end) for at in starts]
         numbers = range(first, starts[-1] + width)
         buckets = [span(granularity, at) for at in numbers]
-        asked = step.flows or FLOWS
-        said, rejects, untold, rejected = {}, [], set(), set()
+        requested = step.flows or FLOWS
+        values, rejects, inconclusive, rejected = {}, [], set(), set()
         for (at, flow, name), each in step.figures.items():
-            if at in numbers and flow in asked:
-                said[Key(Place(granularity, span(granularity, at), flow), name)] = each
+            if at in numbers and flow in requested:
+                values[Key(Place(granularity, span(granularity, at), flow), name)] = each
                 if each.count is None:
                     rejects.append(Reject("a bad count", f"{at} {flow}", flow, span(granularity, at).start, name))
                     rejected.add(next(window for window in windows if window.covers(span(granularity, at))))
         for at, flow in step.nameless:
-            if at in numbers and flow in asked:
-                said[Key(Place(granularity, span(granularity, at), flow), "")] = Said(None)
+            if at in numbers and flow in requested:
+                values[Key(Place(granularity, span(granularity, at), flow), "")] = Value(None)
                 rejects.append(Reject("no name", f"{at} {flow} ?", flow, span(granularity, at).start, None))
-                untold.add(next(window for window in windows if window.covers(span(granularity, at))))
+                inconclusive.add(next(window for window in windows if window.covers(span(granularity, at))))
         for at in step.unplaced:
             if at in numbers:
-                known = span(granularity, at).start if len(windows) > 1 else None
-                rejects.append(Reject("no flow", f"{at} ?", None, known, "A"))
-                untold.add(next(window for window in windows if window.covers(span(granularity, at))))
+                bucket_start = span(granularity, at).start if len(windows) > 1 else None
+                rejects.append(Reject("no flow", f"{at} ?", None, bucket_start, "A"))
+                inconclusive.add(next(window for window in windows if window.covers(span(granularity, at))))
         expect_for = step.expect * STEPS[granularity]
-        told = Scanned(
+        model_scan = CompleteScan(
             granularity=granularity,
             windows=tuple(windows),
             buckets=tuple(buckets),
-            work=step.work,
+            stream=step.stream,
             flows=step.flows,
-            said=said,
-            rejected=frozenset(rejected | untold),
-            untold=frozenset(untold),
+            values=values,
+            rejected=frozenset(rejected | inconclusive),
+            inconclusive=frozenset(inconclusive),
             expect_for=expect_for,
             cycle=str(self.cycle),
-            began=began,
+            number=number,
         )
         restated = len(self.reference.restated)
-        rows = [_row(key, each) for key, each in said.items()]
+        rows = [_row(key, each) for key, each in values.items()]
         if step.torn:
-            row = OutcomeRow(FlowBucket(asked[0], *buckets[-1]), "Torn", 1, None, rejected=False)
+            row = OutcomeRow(FlowBucket(requested[0], *buckets[-1]), "Torn", 1, None, rejected=False)
             with pytest.raises(ConflictError):
-                await self.desk.store(
+                await self.harness.store(
                     windows,
                     buckets,
                     [*rows, row, replace(row, outcome_count=2)],
                     granularity=granularity,
                     rejects=rejects,
-                    work=step.work,
+                    stream=step.stream,
                 )
             return
-        doubted = self.reference.scan(told)
-        merged = await self.desk.store(
+        doubted = self.reference.scan(model_scan)
+        merged = await self.harness.store(
             windows,
             buckets,
             rows,
@@ -227,8 +231,8 @@ class Account:
             expect_for=expect_for,
             rejects=rejects,
             cycle=str(self.cycle),
-            work=step.work,
-            number=began,
+            stream=step.stream,
+            number=number,
         )
         assert {window.span for window in merged.doubted} == doubted
         assert sum(merged.restated.values()) == len(self.reference.restated) - restated
@@ -239,40 +243,40 @@ class Account:
         writing: Awaitable[object]
         if step.new is None:
             table.pop((step.flow, step.old), None)
-            writing = aliases.remove(self.desk.database, self.desk.org, step.flow, step.old)
+            writing = aliases.remove(self.harness.database, self.harness.org, step.flow, step.old)
         else:
             table[step.flow, step.old] = step.new
-            writing = aliases.add(self.desk.database, Alias(self.desk.org, step.flow, step.old, step.new))
-        refused = self.reference.circles() or (step.new is None and (step.flow, step.old) not in former)
+            writing = aliases.add(self.harness.database, Alias(self.harness.org, step.flow, step.old, step.new))
+        rejected_alias = self.reference.has_cycle() or (step.new is None and (step.flow, step.old) not in former)
         try:
             await writing
         except AliasError:
-            assert refused
+            assert rejected_alias
             self.reference.aliases = former
         else:
-            assert not refused
+            assert not rejected_alias
         if step.apply:
             changed = self.reference.apply()
-            assert bool(await aliases.apply(self.desk.database, self.desk.org)) == changed
+            assert bool(await aliases.apply(self.harness.database, self.harness.org)) == changed
 
     async def fetch(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         cursor = await self.reader.execute(query.encode(), parameters)
         return await cursor.fetchall()
 
     async def writes(self) -> tuple[int, int, int]:
-        """How many revisions and former versions there are."""
+        """The numbers of revisions and previous versions."""
         [found] = await self.fetch(
             "SELECT (SELECT count(*) FROM flow_outcomes.revision WHERE org = o.org),"
             " (SELECT count(*) FROM flow_outcomes.figure_history WHERE org = o.org),"
             " (SELECT count(*) FROM flow_outcomes.outcome_history WHERE org = o.org)"
             " FROM flow_outcomes.org o WHERE org = %s",
-            self.desk.org,
+            self.harness.org,
         )
         return found[0], found[1], found[2]
 
     async def compare(self) -> None:
-        """Hold flow_outcome against the definition, and keep it for as-of."""
-        rows = await self.fetch("SELECT * FROM flow_outcomes.flow_outcome WHERE org = %s", self.desk.org)
+        """Compare flow_outcome with the model, and keep a copy for as-of."""
+        rows = await self.fetch("SELECT * FROM flow_outcomes.flow_outcome WHERE org = %s", self.harness.org)
         [(now,)] = await self.fetch("SELECT clock_timestamp()")
         self.snapshots.append((now, Counter(rows)))
         seen: Seen = {
@@ -283,29 +287,29 @@ class Account:
         assert all(row[5] == f"{row[1]}_{row[6]}" for row in rows)
 
     async def close(self) -> None:
-        """What is told of the whole history at its end."""
+        """Compare what the complete history left: as-of, restatements, and pending aliases."""
         for at, snapshot in self.snapshots:
             rows = await self.fetch(
-                "SELECT * FROM flow_outcomes.flow_outcome_as_of(%s) WHERE org = %s", at, self.desk.org
+                "SELECT * FROM flow_outcomes.flow_outcome_as_of(%s) WHERE org = %s", at, self.harness.org
             )
             assert Counter(rows) == snapshot, f"as of {at}"
         rows = await self.fetch(
             "SELECT granularity, bucket_start, flow_id, outcome_name, old_count, new_count"
             " FROM flow_outcomes.restatement WHERE org = %s",
-            self.desk.org,
+            self.harness.org,
         )
         assert Counter(rows) == Counter(
             (place.granularity, place.bucket.start, place.flow, name, old, new)
             for place, name, old, new in self.reference.restated
         )
-        # what waits is applied at last, as a daemon would: the end does not hang on when
+        # aliases that were not applied yet: the result does not depend on when they are
         self.reference.apply()
-        await aliases.apply(self.desk.database, self.desk.org)
+        await aliases.apply(self.harness.database, self.harness.org)
         await self.compare()
 
 
-class Hall:
-    """Many accounts on one database, an org each."""
+class Replays:
+    """Replays histories in one database, each in an org of its own."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -329,26 +333,26 @@ class Hall:
         await self._reader.close()
         await self._pool.close()
 
-    def tell(self, history: list[Step]) -> None:
-        """A history in an org of its own."""
-        self._runner.run(self._tell(history))
+    def run(self, history: list[Step]) -> None:
+        """Replay a history in a new org."""
+        self._runner.run(self._run(history))
 
-    async def _tell(self, history: list[Step]) -> None:
-        desk = ScanHarness(self._dsn, self._pool, f"org_{next(self._numbers)}")
-        await desk.found()
-        account = Account(desk, self._reader)
+    async def _run(self, history: list[Step]) -> None:
+        harness = ScanHarness(self._dsn, self._pool, f"org_{next(self._numbers)}")
+        await harness.create_org()
+        replay = Replay(harness, self._reader)
         for step in history:
-            await account.take(step)
-        await account.close()
+            await replay.replay_step(step)
+        await replay.close()
 
 
 @pytest.fixture
-def hall(database: str) -> Iterator[Hall]:
-    with Hall(database) as hall:
-        yield hall
+def replays(database: str) -> Iterator[Replays]:
+    with Replays(database) as replays:
+        yield replays
 
 
-def _tried(histories: int) -> settings:
+def _settings(histories: int) -> settings:
     return settings(
         max_examples=histories,
         deadline=None,
@@ -360,16 +364,16 @@ def _tried(histories: int) -> settings:
     )
 
 
-@_tried(HISTORIES)
+@_settings(HISTORIES)
 @given(history=HISTORY)
-def test_any_history_ends_in_what_the_plain_definition_says(hall: Hall, history: list[Step]) -> None:
-    """At every step, and as of every step afterwards; what is unchanged is not written."""
-    hall.tell(history)
+def test_any_history_ends_in_what_the_plain_definition_says(replays: Replays, history: list[Step]) -> None:
+    """After every step, and as of every step afterwards; unchanged rows are not written."""
+    replays.run(history)
 
 
 @pytest.mark.soak
-@_tried(5000)
+@_settings(5000)
 @given(history=st.lists(STEP, min_size=1, max_size=30))
-def test_any_long_history_does_so_too(hall: Hall, history: list[Step]) -> None:
-    """The same for thousands of longer ones."""
-    hall.tell(history)
+def test_any_long_history_does_so_too(replays: Replays, history: list[Step]) -> None:
+    """Thousands of longer ones too."""
+    replays.run(history)

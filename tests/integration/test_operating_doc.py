@@ -65,7 +65,7 @@ async def desk(database: str) -> AsyncIterator[ScanHarness]:
     pool = Database(database, size=2, application_name="test")
     await pool.open()
     desk = ScanHarness(database, pool)
-    await desk.found()
+    await desk.create_org()
     await desk.store(UTC_DAYS, UTC_DAYS, rows(UTC_DAYS, 10))
     yield desk
     await pool.close()
@@ -135,7 +135,7 @@ async def test_backup_and_restore(desk: ScanHarness, empty_database: str, tmp_pa
     pool = Database(empty_database, size=1, application_name="test")
     await pool.open()
     later = ScanHarness(empty_database, pool)
-    later.cycle = desk.cycle
+    later.scans = desk.scans
     await later.store(UTC_DAYS[:1], UTC_DAYS[:1], rows(UTC_DAYS[:1], 13))
     await pool.close()
     assert await other.rows(DAYS) == [(40, 403)]

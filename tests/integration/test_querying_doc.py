@@ -43,7 +43,7 @@ async def desk(database: str) -> AsyncIterator[ScanHarness]:
     pool = Database(database, size=2, application_name="test")
     await pool.open()
     desk = ScanHarness(database, pool)
-    await desk.found()
+    await desk.create_org()
     figures: dict[tuple[int, str, str], int | None] = {}
     for day in range(31):
         figures |= {(day, "billing", "Paid"): 100 + day, (day, "billing", "Lost"): 50}
@@ -65,7 +65,7 @@ async def desk(database: str) -> AsyncIterator[ScanHarness]:
             for hour in hours
         ],
         granularity=Granularity.HOURLY,
-        work="ad hoc",
+        stream="ad hoc",
     )
     for revision, stamped_at in enumerate(("2024-04-01 05:00Z", "2024-04-05 05:00Z", "2024-04-06 05:00Z"), 1):
         await desk.rows(

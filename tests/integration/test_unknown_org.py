@@ -60,7 +60,7 @@ async def read(database: Database) -> int:
 
 async def settled(alone: Database, known: ScanHarness) -> None:
     """Have the statistics know all of one org."""
-    await known.found()
+    await known.create_org()
     await known.store(DAYS, DAYS, said(500))
     await known.store(DAYS, DAYS, said(500, plus=lambda number: number % 2))
     async with alone.connection() as connection:
@@ -71,7 +71,7 @@ async def test_reading_an_org_that_is_new(database: str, alone: Database) -> Non
     """After its first scan the statistics know its outcomes; that it has a few more later, they need not."""
     await settled(alone, ScanHarness(database, alone, "known"))
     new = ScanHarness(database, alone, "new")
-    await new.found()
+    await new.create_org()
     await new.store(DAYS, DAYS, said(1000))
     known = "SELECT most_common_vals::text::text[] FROM pg_stats WHERE tablename = 'outcome' AND attname = 'org'"
     ((orgs,),) = await new.rows(known)
@@ -96,7 +96,7 @@ async def test_an_org_that_the_statistics_do_not_know(database: str, alone: Data
         await connection.execute(
             "CREATE OR REPLACE FUNCTION flow_outcomes.analyse_outcomes() RETURNS void LANGUAGE sql AS ''"
         )
-    await unknown.found()
+    await unknown.create_org()
     cost: dict[str, float] = {}
     for what, rows, changed in (
         ("new", said(1000), 4000),
@@ -129,11 +129,11 @@ async def test_an_org_that_the_statistics_do_not_know(database: str, alone: Data
 async def test_a_flow_of_many_outcomes(database: str, alone: Database) -> None:
     """Where each flow has a single outcome for all that the statistics know, one of 2,000 costs no more."""
     known, unknown = ScanHarness(database, alone, "known"), ScanHarness(database, alone, "unknown")
-    await known.found()
+    await known.create_org()
     await known.store(DAYS, DAYS, each_day(lambda number: f"flow {number}"))
     async with alone.connection() as connection:
         await connection.execute("VACUUM ANALYZE")
-    await unknown.found()
+    await unknown.create_org()
     for plus in (0, 0, 1):
         before = await read(alone)
         await unknown.store(DAYS, DAYS, each_day(lambda _: "one flow", plus))

@@ -1,4 +1,4 @@
-"""docs/scaling.md against the schema and the statements: what would be spread, and the rules for that."""
+"""The schema and the statements follow the rules that docs/scaling.md gives for a distributed PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def column(dsn: str, query: str) -> set[str]:
 
 
 def listed() -> tuple[set[str], set[str]]:
-    """The tables that the document spreads, and those that it keeps."""
+    """The tables that the document distributes, and those that it keeps local."""
     spread, kept = (set(re.findall(r"'(\w+)'", part)) for part in re.findall(r"ARRAY\[(.*?)\]", TEXT, re.DOTALL))
     return spread | {"org"}, kept
 
 
 def test_every_table_is_in_the_list(database: str) -> None:
-    """Each table is spread or kept, none is forgotten, and none is listed that is not there."""
+    """Each table is distributed or local, and each table in the document exists."""
     tables = column(
         database,
         "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -38,8 +38,8 @@ def test_every_table_is_in_the_list(database: str) -> None:
     assert not spread & kept
 
 
-def test_triggers_are_on_kept_tables_alone(database: str) -> None:
-    """A trigger on a spread table could not be made."""
+def test_triggers_are_on_local_tables_only(database: str) -> None:
+    """Distributed tables cannot have triggers."""
     found = column(
         database,
         "SELECT c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
@@ -48,17 +48,17 @@ def test_triggers_are_on_kept_tables_alone(database: str) -> None:
     assert found <= listed()[1]
 
 
-def test_sessions_are_compared_with_kept_tables_alone() -> None:
-    """A statement that looks at the server's sessions names no spread table: it would ask another node's."""
-    asking = [text for text in texts() if "pg_stat_activity" in text or "pg_locks" in text]
-    assert len(asking) > 2
-    named = {table for text in asking for table in re.findall(r"flow_outcomes\.(\w+)", text)}
+def test_statements_on_sessions_use_local_tables_only() -> None:
+    """A statement on the server's sessions names no distributed table: it would read another node's sessions."""
+    on_sessions = [text for text in texts() if "pg_stat_activity" in text or "pg_locks" in text]
+    assert len(on_sessions) > 2
+    named = {table for text in on_sessions for table in re.findall(r"flow_outcomes\.(\w+)", text)}
     assert named
     assert named <= listed()[1]
 
 
 def texts() -> Iterator[str]:
-    """Every string of the statements' modules, its parts joined."""
+    """Every string constant in the statements' modules, f-strings joined."""
     for file in (ROOT / "service" / "postgres").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
@@ -69,7 +69,7 @@ def texts() -> Iterator[str]:
 
 
 def test_numbers_are_wide_enough(database: str) -> None:
-    """Nodes number without asking each other, which takes a bigint."""
+    """Nodes number rows independently, which needs a bigint."""
     narrow = column(
         database,
         "SELECT table_name || '.' || column_name FROM information_schema.columns"
@@ -80,7 +80,7 @@ def test_numbers_are_wide_enough(database: str) -> None:
 
 
 def test_statements_keep_the_rules() -> None:
-    """Nothing moves a row to another org, nothing merges, and an upsert takes its values from what is inserted."""
+    """No row moves to another org, there is no MERGE, and no upsert calls a volatile function."""
     assert not re.search(r"\bMERGE\s+INTO\b", STATEMENTS)
     assert not re.search(r"\bSET\s+org\s*=", STATEMENTS)
     upserts = re.findall(r"DO UPDATE SET(.*?)(?:\"\"\"|RETURNING|\)\s*$)", STATEMENTS, re.DOTALL | re.MULTILINE)

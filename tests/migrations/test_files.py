@@ -1,4 +1,4 @@
-"""The files themselves: numbered, each with its way back, and never edited once written down."""
+"""Migration files: numbered, each with a rollback, and never edited after a release."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHECKSUMS = Path(__file__).with_name("checksums.txt")
 REFRESH = "(cd migrations && sha256sum *.sql) > tests/migrations/checksums.txt"
 
 
-def test_names_say_what_is_done() -> None:
+def test_names() -> None:
     """Each file is NNNN_verb_object.sql."""
     assert known_migrations()
     assert [name for name in known_migrations() if not re.fullmatch(r"\d{4}_[a-z]+(_[a-z0-9]+)+", name)] == []
@@ -23,17 +23,17 @@ def test_numbers_have_no_gap() -> None:
     assert [int(name[:4]) for name in known_migrations()] == list(range(1, len(known_migrations()) + 1))
 
 
-def test_each_file_has_its_way_back() -> None:
-    """Beside each file there is its rollback, and no rollback stands alone."""
+def test_each_file_has_a_rollback() -> None:
+    """Each file has a rollback, and each rollback a file."""
     back = {file.name.removesuffix(".rollback.sql") for file in migrations_dir().glob("*.rollback.sql")}
     assert back == set(known_migrations())
 
 
 def test_files_are_unedited() -> None:
-    """What a database may have applied stays as it is: a change is a new file.
+    """A file that a database may have applied is not edited; a change is a new file.
 
-    yoyo knows a file by its name and would not notice. Of what no release holds yet, write the sums down anew.
+    yoyo identifies a file by its name and would not notice. For a file that no release has, update the checksums.
     """
     found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in migrations_dir().glob("*.sql")}
     written = {name: digest for digest, name in map(str.split, CHECKSUMS.read_text().splitlines())}
-    assert found == written, f"if no release holds the change: {REFRESH}"
+    assert found == written, f"if no release has these files: {REFRESH}"

@@ -1,4 +1,4 @@
-"""Bringing the schema up: by two at once, after a kill, with few rights, from any form of DSN."""
+"""Migrating: two processes at once, after a kill, with few privileges, from any form of DSN."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def begin(*arguments: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def guest(server: str) -> Iterator[str]:
-    """A role that may connect, with a password that no URL holds unquoted."""
+    """A role that may connect, with a password that a URL has to quote."""
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(psycopg.sql.SQL("CREATE ROLE guest LOGIN PASSWORD {}").format(PASSWORD))
         yield "guest"
@@ -49,15 +49,15 @@ def as_guest(dsn: str) -> str:
 
 
 def test_two_at_once(empty_database: str) -> None:
-    """Two processes that migrate at once apply each file once, and both come home."""
+    """Two processes that migrate at once apply each file once, and both succeed."""
     processes = [begin(empty_database) for _ in range(2)]
     applied = [process.communicate()[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(applied) == [[], known_migrations()]
 
 
-def test_a_killed_process_blocks_nobody(empty_database: str, tmp_path: Path) -> None:
-    """After a kill in the middle of a file the next start applies it whole, a lock row left behind or not."""
+def test_a_killed_process_blocks_no_other(empty_database: str, tmp_path: Path) -> None:
+    """After a kill in the middle of a file the next start applies all of it, also if a lock row remains."""
     (tmp_path / "0001_create_first.sql").write_text("CREATE TABLE first ();")
     (tmp_path / "0002_create_second.sql").write_text("CREATE TABLE second (); SELECT pg_sleep(60);")
     process = begin(empty_database, str(tmp_path))
@@ -76,7 +76,7 @@ def test_a_killed_process_blocks_nobody(empty_database: str, tmp_path: Path) -> 
 
 
 def test_a_file_that_fails_leaves_nothing(empty_database: str, tmp_path: Path) -> None:
-    """A file is applied whole or not at all, and those before it stay."""
+    """A file is applied completely or not at all, and those before it remain."""
     (tmp_path / "0001_create_first.sql").write_text("CREATE TABLE first ();")
     (tmp_path / "0002_create_second.sql").write_text("CREATE TABLE second (); SELECT 1/0;")
     with pytest.raises(psycopg.errors.DivisionByZero):
@@ -87,7 +87,7 @@ def test_a_file_that_fails_leaves_nothing(empty_database: str, tmp_path: Path) -
 
 
 def test_a_file_without_a_transaction(empty_database: str, tmp_path: Path) -> None:
-    """CREATE INDEX CONCURRENTLY does not deadlock with the lock that keeps other processes out."""
+    """CREATE INDEX CONCURRENTLY does not deadlock with the migration lock."""
     (tmp_path / "0001_create_first.sql").write_text("CREATE TABLE first (a int);")
     (tmp_path / "0002_create_index.sql").write_text(
         "-- transactional: false\nCREATE INDEX CONCURRENTLY first_a ON flow_outcomes.first (a);"
@@ -98,7 +98,7 @@ def test_a_file_without_a_transaction(empty_database: str, tmp_path: Path) -> No
 
 
 def test_a_role_without_rights_may_start(empty_database: str, guest: str) -> None:
-    """Where the schema is current nothing is written; where it is not, the error says what is missing."""
+    """If the schema is current nothing is written; if not, the error names the missing files."""
     with pytest.raises(ConfigError, match=rf"lacks {known_migrations()[0]}.* may not change it"):
         migrate(as_guest(empty_database))
     migrate(empty_database)
@@ -109,7 +109,7 @@ def test_a_role_without_rights_may_start(empty_database: str, guest: str) -> Non
 
 
 async def test_whether_the_schema_is_current(empty_database: str) -> None:
-    """It is current once everything was applied, and not before."""
+    """It is current once every file was applied, and not before."""
     async with open_connection(empty_database, "test", timeout=10) as connection:
         assert await pending_on(connection) == known_migrations()
         await asyncio.to_thread(migrate, empty_database)
@@ -117,7 +117,7 @@ async def test_whether_the_schema_is_current(empty_database: str) -> None:
 
 
 def test_any_form_of_dsn(empty_database: str) -> None:
-    """Keywords, a URL with parameters and a search_path elsewhere all end in the same schema."""
+    """Keywords, a URL with parameters and another search_path all give the same schema."""
     elsewhere = f"{empty_database}?application_name=a%20b&options=-csearch_path%3Dpublic"
     assert migrate(elsewhere) == known_migrations()
     assert rollback(make_conninfo(empty_database)) == known_migrations()[::-1]
@@ -126,20 +126,20 @@ def test_any_form_of_dsn(empty_database: str) -> None:
         assert connection.execute("SELECT FROM pg_tables WHERE schemaname = 'public'").fetchall() == []
 
 
-def test_a_database_that_is_away() -> None:
-    """No server is no traceback of a driver's, but our own error."""
+def test_an_unavailable_database() -> None:
+    """A missing server raises our own error, not the driver's."""
     with pytest.raises(DatabaseUnavailableError, match="refused"):
         migrate("postgresql://somebody:secret@127.0.0.1:1/nothing")
 
 
-def test_what_is_no_dsn() -> None:
-    """A DSN that libpq cannot read is a fault of the configuration."""
+def test_an_invalid_dsn() -> None:
+    """A DSN that libpq cannot parse is a configuration error."""
     with pytest.raises(ConfigError, match="not a PostgreSQL DSN"):
         migrate("nonsense")
 
 
 def test_a_database_of_another_encoding(server: str) -> None:
-    """Names are any Unicode: a database that cannot hold it is refused."""
+    """Names are any Unicode; a database that cannot store it is rejected."""
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
         with pytest.raises(ConfigError, match="encoding is LATIN1"):
@@ -147,16 +147,16 @@ def test_a_database_of_another_encoding(server: str) -> None:
         connection.execute("DROP DATABASE latin WITH (FORCE)")
 
 
-def test_patience_has_an_end(empty_database: str) -> None:
-    """Who finds another process migrating waits, but not for ever."""
+def test_the_wait_for_another_migration_ends(empty_database: str) -> None:
+    """A process waits for another one that migrates, up to a timeout."""
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [module.LOCK])
         with pytest.raises(DatabaseUnavailableError, match="another process has been migrating"):
             migrate(empty_database, timeout=0.2)
 
 
-def test_a_name_that_no_migration_has(empty_database: str) -> None:
-    """A rollback to an unknown name undoes nothing."""
+def test_an_unknown_migration(empty_database: str) -> None:
+    """A rollback to an unknown name rolls nothing back."""
     migrate(empty_database)
     with pytest.raises(ValueError, match="no migration is called 0000_nothing"):
         rollback(empty_database, "0000_nothing")

@@ -1,4 +1,4 @@
-"""The schema, read off the server: up, down and up again, and by the rules of a distributed PostgreSQL."""
+"""The schema: up, down and up again, and by the rules of a distributed PostgreSQL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OF_THE_SCHEMA = "n.nspname = 'flow_outcomes' AND c.relname NOT LIKE '%yoyo%'"
 
 
 def dump(dsn: str) -> list[str]:
-    """The schema as pg_dump writes it, without yoyo's tables and the dump's own random words."""
+    """The schema as pg_dump writes it, without yoyo's tables and the dump's random tokens."""
     command = [str(binaries.installed() / "pg_dump"), "--schema-only", "--exclude-table=flow_outcomes.*yoyo*", dsn]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))]
@@ -29,9 +29,9 @@ def fetch(dsn: str, query: str) -> list[tuple[Any, ...]]:
 
 
 def test_up_down_and_up_again(empty_database: str) -> None:
-    """The way back leaves nothing behind, and a second way up gives the identical schema."""
+    """The rollback leaves nothing, and a second migration gives the identical schema."""
     assert migrate(empty_database) == known_migrations()
-    whole = dump(empty_database)
+    complete = dump(empty_database)
     assert rollback(empty_database) == known_migrations()[::-1]
     left = fetch(
         empty_database,
@@ -43,18 +43,18 @@ def test_up_down_and_up_again(empty_database: str) -> None:
     assert left == []
     assert pending_migrations(empty_database) == known_migrations()
     migrate(empty_database)
-    assert dump(empty_database) == whole
+    assert dump(empty_database) == complete
 
 
 def test_each_step_back_undoes_its_step(empty_database: str, tmp_path: Path) -> None:
-    """One step up and its way back give the schema that was there before it."""
+    """Each migration and its rollback give the schema before it."""
     for name in known_migrations():
         before = dump(empty_database)
         for file in (f"{name}.sql", f"{name}.rollback.sql"):
             shutil.copy(migrations_dir() / file, tmp_path)
         assert migrate(empty_database, tmp_path) == [name]
         earlier = known_migrations(tmp_path)[-2:-1]
-        if earlier:  # the first one's way back leaves the schema itself, which holds yoyo's tables
+        if earlier:  # the first rollback leaves the schema itself, which has yoyo's tables
             assert rollback(empty_database, earlier[0], tmp_path) == [name]
             assert dump(empty_database) == before
             migrate(empty_database, tmp_path)
@@ -110,5 +110,5 @@ def test_each_step_back_undoes_its_step(empty_database: str, tmp_path: Path) -> 
     ],
 )
 def test_the_schema_can_be_distributed(database: str, what: str, query: str) -> None:
-    """By the catalogs the tables keep the rules of a PostgreSQL that is spread by org."""
+    """The catalogs show no violation of the rules for a PostgreSQL that is distributed by org."""
     assert fetch(database, query) == [], what

@@ -1,9 +1,10 @@
-"""A desk at which scans are merged as the pipeline would, and the tables read as a user would."""
+"""Merges scans as the pipeline does, and reads the tables as a user does."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -15,35 +16,40 @@ from service.clock import SystemClock
 from service.extraction.normalise import SHARE_TOLERANCE
 from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Reject, Scan, Span, Window
 from service.postgres.lease.lease import Lease
-from service.postgres.merge import Merged, ScanRecord, merge
-from service.postgres.merge.staging import Staging
+from service.postgres.merge import Merged, ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.windows.ledger import Ledger
 
 CLOCK = SystemClock()
+DAY = timedelta(days=1)
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 
 
+def day_span(day: int) -> Span:
+    """A day, counted from ``FIRST``."""
+    return Span(FIRST + day * DAY, FIRST + (day + 1) * DAY)
+
+
 def as_entries(rows: Sequence[OutcomeRow]) -> list[OutcomeRow]:
-    """The rows as an API would send them: of one flow and bucket in one entry, unless one of them comes again."""
+    """The rows as an API sends them: one entry for a flow and bucket, or more if an outcome is repeated."""
     entries: dict[FlowBucket, list[dict[str, OutcomeRow]]] = {}
     for row in rows:
-        told = entries.setdefault(row.bucket, [])
-        if not told or row.source_key in told[-1]:
-            told.append({})
-        told[-1][row.source_key] = row
-    found = []
-    for bucket, told in entries.items():
-        for entry in told:
+        of_bucket = entries.setdefault(row.bucket, [])
+        if not of_bucket or row.source_key in of_bucket[-1]:
+            of_bucket.append({})
+        of_bucket[-1][row.source_key] = row
+    ordered = []
+    for bucket, of_bucket in entries.items():
+        for entry in of_bucket:
             shared = msgspec.structs.replace(bucket)
-            found += [msgspec.structs.replace(row, bucket=shared) for row in entry.values()]
-    return found
+            ordered += [msgspec.structs.replace(row, bucket=shared) for row in entry.values()]
+    return ordered
 
 
 def page(rows: Sequence[OutcomeRow], rejects: Sequence[Reject] = ()) -> NormalisedPage:
-    """One page of these, with what its shares are worth told as an API's page has it told."""
+    """One page of these rows, with ``shares_fit`` as normalising sets it."""
     entries = as_entries(rows)
-    fit = all(_fit(list(told)) for _, told in groupby(entries, key=lambda row: id(row.bucket)))
+    fit = all(_fit(list(entry)) for _, entry in groupby(entries, key=lambda row: id(row.bucket)))
     return NormalisedPage(entries, list(rejects), shares_fit=fit)
 
 
@@ -57,12 +63,16 @@ def _fit(entry: Sequence[OutcomeRow]) -> bool:
 
 
 class ScanHarness:
-    """One org on a database.
+    """One org in a database.
 
     Args:
-        dsn: where a user reads.
-        database: the pool that the merges use.
-        org: its name; ``found`` enters it.
+        dsn: for the user's connections.
+        database: for the merges.
+        org: its name; ``create_org`` inserts it.
+
+    Attributes:
+        lease: of the org.
+        scans: merged so far.
     """
 
     def __init__(self, dsn: str, database: Database, org: str = "acme") -> None:
@@ -70,10 +80,10 @@ class ScanHarness:
         self.database = database
         self.org = org
         self.lease = Lease(org, 1, 0.0, CLOCK.monotonic() + 36_000, CLOCK, asyncio.Event())
-        self.cycle = 0
+        self.scans = 0
 
-    async def found(self) -> None:
-        """Enter the org, as a first lease would."""
+    async def create_org(self) -> None:
+        """Insert the org as its first lease does."""
         await self.rows("INSERT INTO flow_outcomes.org (org, epoch) VALUES (%s, 1) RETURNING 1", self.org)
 
     async def store(
@@ -87,22 +97,24 @@ class ScanHarness:
         expect_for: timedelta = timedelta(days=31),
         rejects: Sequence[Reject] = (),
         cycle: str | None = None,
-        work: str = "job:daily",
+        stream: str = "job:daily",
         number: int | None = None,
+        by_id: bool = False,
     ) -> Merged:
         """Merge one scan of the windows with these spans."""
-        self.cycle += 1
-        job = work.removeprefix("job:") if work.startswith("job:") else None
+        self.scans += 1
+        job = stream.removeprefix("job:") if stream.startswith("job:") else None
         windows = tuple(
-            Window(self.org, work, job, span, granularity.value, granularity, spans[0].start) for span in spans
+            Window(self.org, stream, job, span, granularity.value, granularity, spans[0].start) for span in spans
         )
-        whole = Span(spans[0].start, spans[-1].end)
-        scan = Scan(windows, (Query(self.org, whole, granularity, "UTC", flows, 100, None, whole),), expect_for)
+        all_spans = Span(spans[0].start, spans[-1].end)
+        query = Query(self.org, all_spans, granularity, "UTC", flows, 100, None, all_spans)
+        scan = Scan(windows, (query,), expect_for)
         ledger = Ledger(self.database, self.org, 1)
         await ledger.enqueue(windows)
         await ledger.begin(scan, "hash")
-        staging = Staging(self.database, self.org)
-        await staging.add(page(rows, rejects))
+        buffer = ScanBuffer(self.database, self.org)
+        await buffer.add(page(rows, rejects))
         record = ScanRecord(
             scan=scan,
             buckets=buckets,
@@ -111,14 +123,33 @@ class ScanHarness:
             began_at=CLOCK.now(),
             pages=1,
             entries=1,
-            cycle=cycle or f"cycle {self.cycle}",
-            number=self.cycle * 10 if number is None else number,
+            cycle=cycle or f"cycle {self.scans}",
+            number=self.scans * 10 if number is None else number,
             began_monotonic=CLOCK.monotonic(),
+            by_id=by_id,
         )
-        return await merge(self.database, self.lease, staging, record)
+        return await merge(self.database, self.lease, buffer, record)
+
+    async def store_days(self, days: range, rows: Sequence[OutcomeRow], **options: Any) -> Merged:  # noqa: ANN401 - of store
+        """Merge one scan of these days, a window each."""
+        spans = [day_span(day) for day in days]
+        return await self.store(spans, spans, rows, **options)
 
     async def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """What a user's query gives."""
+        """The result of a user's query."""
         async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
             cursor = await connection.execute(query.encode(), parameters)
             return await cursor.fetchall()
+
+
+@asynccontextmanager
+async def scan_harness(dsn: str) -> AsyncIterator[ScanHarness]:
+    """The org ``acme``, new in a database."""
+    pool = Database(dsn, size=4, application_name="test")
+    await pool.open()
+    harness = ScanHarness(dsn, pool)
+    await harness.create_org()
+    try:
+        yield harness
+    finally:
+        await pool.close()

@@ -1,33 +1,37 @@
-"""One scan into the tables, in one short transaction: a window is shown complete or not at all.
+"""Stores a scan in one short transaction, so that a reader sees a window complete or not at all.
 
 ::
 
-    staging         a scan's rows until the merge: memory, then unlogged tables
+    buffer          a scan's rows until the merge, in memory within a budget
+    spill           unlogged tables for what exceeds it
     packing         rows as binary COPY sends them
     binary_copy     the format of binary COPY
     record          what is merged, and the result
-    transaction     which statement runs when
-    merge_session   runs the statements of one merge
-    loader          rows into the temporary tables
+    transaction     the steps of a merge, in order
+    merge_session   runs its statements
+    loader          rows into the temporary tables, or into figure
     scan            ┐
     window_results  │ the statements
     figures         │
     expected        ┘
-    partitions      partitions made ahead
-    statistics      the planner's statistics after many new outcomes
+    partitions      monthly partitions
+    statistics      the planner's statistics
 """
 
+from service.postgres.merge.buffer import MemoryBudget, ScanBuffer
 from service.postgres.merge.partitions import Partitions
-from service.postgres.merge.record import Merged, Missing, ScanRecord
-from service.postgres.merge.staging import Staging, sweep_org
+from service.postgres.merge.record import Merged, Missing, RejectedOutcome, ScanRecord
+from service.postgres.merge.spill import sweep_org
 from service.postgres.merge.transaction import merge
 
 __all__ = [
+    "MemoryBudget",
     "Merged",
     "Missing",
     "Partitions",
+    "RejectedOutcome",
+    "ScanBuffer",
     "ScanRecord",
-    "Staging",
     "merge",
     "sweep_org",
 ]

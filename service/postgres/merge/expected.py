@@ -1,14 +1,18 @@
-"""What silence means: which buckets a scan has covered, and where an outcome is expected and missing."""
+"""Absence: the buckets that a scan has covered, and the nulls where an outcome is expected and missing.
+
+``seen_from`` and ``expected_to`` bound the figures that can matter, so that a statement reads few partitions.
+"""
 
 from __future__ import annotations
 
-from typing import LiteralString
+from datetime import datetime
+from typing import LiteralString, NamedTuple
 
-NOTE_COVERED_BEFORE = """
-    INSERT INTO pg_temp.covered_before
-    SELECT c.bucket_start, s.flow_ids
+NOTE_PREVIOUS_COVERAGE = """
+    INSERT INTO pg_temp.previous_coverage (bucket_start, flow_ids)
+    SELECT c.bucket_start, fs.flow_ids
     FROM flow_outcomes.bucket_coverage c
-    JOIN flow_outcomes.flow_scope s ON s.org = c.org AND s.scope = c.scope
+    JOIN flow_outcomes.flow_scope fs ON fs.org = c.org AND fs.scope = c.scope
     JOIN pg_temp.scan_bucket b USING (bucket_start)
     WHERE c.org = %(org)s AND c.granularity = %(granularity)s
       AND c.bucket_start >= %(start)s AND c.bucket_start < %(end)s
@@ -19,17 +23,19 @@ ADD_SCOPE = """
     ON CONFLICT DO NOTHING
 """
 
-# What one scan's silence told, a later one whose silence tells nothing does not take back.
 COVER = """
-    WITH covered AS (
+    WITH
+    -- Buckets that no later scan has covered for all these flows. Once conclusive, absence stays conclusive.
+    covered AS (
         INSERT INTO flow_outcomes.bucket_coverage AS c
                (org, granularity, bucket_start, bucket_end, scope, absence_conclusive, expect_for)
         SELECT %(org)s, %(granularity)s, b.bucket_start, b.bucket_end, %(scope)s, b.absence_conclusive,
                %(expect_for)s
         FROM pg_temp.scan_bucket b
-        WHERE b.believed AND NOT EXISTS (
-            SELECT 1 FROM pg_temp.superseded n
-            WHERE n.bucket_start = b.bucket_start AND (n.flow_ids IS NULL OR n.flow_ids @> %(flows)s::text[]))
+        WHERE b.confirmed AND NOT EXISTS (
+            SELECT 1 FROM pg_temp.superseded su
+            WHERE su.bucket_start = b.bucket_start
+              AND (su.flow_ids IS NULL OR su.flow_ids @> %(flows)s::text[]))
         ORDER BY b.bucket_start
         ON CONFLICT (org, granularity, bucket_start, scope) DO UPDATE
             SET bucket_end = EXCLUDED.bucket_end,
@@ -38,20 +44,19 @@ COVER = """
             WHERE EXCLUDED.absence_conclusive AND NOT c.absence_conclusive OR c.expect_for <> EXCLUDED.expect_for
         RETURNING bucket_start, bucket_end
     )
-    INSERT INTO pg_temp.newly_covered SELECT * FROM covered
+    INSERT INTO pg_temp.new_coverage SELECT * FROM covered
 """
 
-# How far a figure can make an outcome expected at all; keeps the statements below to a few partitions.
 LONGEST_EXPECTATION = """
-    SELECT max(expect_for) FROM flow_outcomes.bucket_coverage
-    WHERE org = %(org)s AND granularity = %(granularity)s
+    SELECT max(c.expect_for) FROM flow_outcomes.bucket_coverage c
+    WHERE c.org = %(org)s AND c.granularity = %(granularity)s
 """
 
-# Buckets that are new: every outcome that had a figure not too long before and is not in each of the scan's. Asked
-# outcome by outcome, since the index finds that figure at once where reading them all would take a month of them.
+# Candidates in newly covered buckets: outcomes with a figure in reach that are not in each of the scan's buckets.
+# The figure is looked up outcome by outcome: the index finds it at once, and all of them would be a month of rows.
 FIND_EXPECTED_HERE = """
     INSERT INTO pg_temp.candidate
-    SELECT seen.outcome_no, b.bucket_start, b.bucket_end
+    SELECT seen.outcome_no, nc.bucket_start, nc.bucket_end
     FROM (
         SELECT o.outcome_no
         FROM flow_outcomes.outcome o
@@ -61,180 +66,180 @@ FIND_EXPECTED_HERE = """
             WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = o.outcome_no
               AND f.outcome_count IS NOT NULL AND f.bucket_start >= %(seen_from)s AND f.bucket_start < %(end)s
             LIMIT 1
-        ) figure
+        ) f
         WHERE o.org = (SELECT %(org)s::text)
           AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
           AND o.outcome_no NOT IN (
-              SELECT n.outcome_no FROM pg_temp.scan_outcome n
-              WHERE n.name_no NOT IN (SELECT unnest(%(sparse)s::integer[])))
+              SELECT so.outcome_no FROM pg_temp.scan_outcome so
+              WHERE so.name_no NOT IN (SELECT unnest(%(sparse)s::integer[])))
     ) seen
-    CROSS JOIN pg_temp.newly_covered b
+    CROSS JOIN pg_temp.new_coverage nc
     WHERE NOT EXISTS (
         SELECT 1 FROM flow_outcomes.figure f
         WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-          AND f.outcome_no = seen.outcome_no AND f.bucket_start = b.bucket_start
+          AND f.outcome_no = seen.outcome_no AND f.bucket_start = nc.bucket_start
           AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
         OFFSET 0)
     ON CONFLICT DO NOTHING
 """
 
-# And the nulls that are there already, for another list of flows had covered them.
+# Candidates in the same buckets: nulls that are stored already, from a scan of other flows.
 FIND_EXPECTED_BEFORE = """
     INSERT INTO pg_temp.candidate
     SELECT f.outcome_no, f.bucket_start, f.bucket_end
     FROM flow_outcomes.figure f
     WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.state = 'expected'
       AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
-      AND (f.bucket_start IN (SELECT bucket_start FROM pg_temp.newly_covered)) IS TRUE
+      AND (f.bucket_start IN (SELECT bucket_start FROM pg_temp.new_coverage)) IS TRUE
     ON CONFLICT DO NOTHING
 """
 
-# What came or went: of everything that was scanned where nothing was stored, or of what changed.
-_CAME: LiteralString = """
-        SELECT n.outcome_no, true AS came, b.earliest, b.latest
-        FROM pg_temp.scan_outcome n
+# Outcomes that a first scan reports, and the ends of the first and the last bucket in which it does.
+_REPORTED: LiteralString = """
+        -- in all of the scan's buckets
+        SELECT so.outcome_no, true AS appeared, b.earliest, b.latest
+        FROM pg_temp.scan_outcome so
         CROSS JOIN (SELECT min(bucket_end) AS earliest, max(bucket_end) AS latest FROM pg_temp.scan_bucket) b
-        WHERE n.name_no NOT IN (SELECT unnest(%(sparse)s::integer[]))
+        WHERE so.name_no NOT IN (SELECT unnest(%(sparse)s::integer[]))
         UNION ALL
-        SELECT n.outcome_no, true, f.earliest, f.latest
-        FROM pg_temp.scan_outcome n
+        -- in some of them
+        SELECT so.outcome_no, true, f.earliest, f.latest
+        FROM pg_temp.scan_outcome so
         CROSS JOIN LATERAL (
             SELECT min(f.bucket_end) AS earliest, max(f.bucket_end) AS latest FROM flow_outcomes.figure f
-            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = n.outcome_no
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = so.outcome_no
               AND f.outcome_count IS NOT NULL AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
         ) f
-        WHERE n.name_no IN (SELECT unnest(%(sparse)s::integer[])) AND f.earliest IS NOT NULL
+        WHERE so.name_no IN (SELECT unnest(%(sparse)s::integer[])) AND f.earliest IS NOT NULL
 """
-_CAME_OR_WENT: LiteralString = """
-        SELECT outcome_no, outcome_count IS NOT NULL AS came,
+# Outcomes whose figures appeared or disappeared, with the same ends.
+_CHANGED: LiteralString = """
+        SELECT outcome_no, outcome_count IS NOT NULL AS appeared,
                min(bucket_end) AS earliest, max(bucket_end) AS latest
-        FROM pg_temp.change WHERE (outcome_count IS NULL) <> (old_count IS NULL)
+        FROM pg_temp.change
+        WHERE (outcome_count IS NULL) <> (old_count IS NULL)
         GROUP BY outcome_no, outcome_count IS NOT NULL
 """
-_LATER: LiteralString = """
-    , reach AS MATERIALIZED (
-        SELECT DISTINCT bucket_start, bucket_end, max(expect_for) OVER (PARTITION BY bucket_start) AS expect_for
-        FROM flow_outcomes.bucket_coverage
-        WHERE org = %(org)s AND granularity = %(granularity)s
-          AND bucket_start >= %(start)s AND bucket_start <= %(expected_to)s
-          AND NOT bucket_start IN (SELECT bucket_start FROM pg_temp.newly_covered)
+_FIND_EXPECTED_AFTER: LiteralString = """
+    INSERT INTO pg_temp.candidate
+    WITH
+    moved AS ({moved}),
+    -- Buckets that were covered before, and how long outcomes are expected in them.
+    reach AS MATERIALIZED (
+        SELECT DISTINCT c.bucket_start, c.bucket_end,
+               max(c.expect_for) OVER (PARTITION BY c.bucket_start) AS expect_for
+        FROM flow_outcomes.bucket_coverage c
+        WHERE c.org = %(org)s AND c.granularity = %(granularity)s
+          AND c.bucket_start >= %(start)s AND c.bucket_start <= %(expected_to)s
+          AND NOT c.bucket_start IN (SELECT bucket_start FROM pg_temp.new_coverage)
     )
-    SELECT m.outcome_no, v.bucket_start, v.bucket_end
-    FROM moved m
-    JOIN reach v ON v.bucket_start >= m.earliest AND v.bucket_start <= m.latest + v.expect_for
+    SELECT moved.outcome_no, reach.bucket_start, reach.bucket_end
+    FROM moved
+    JOIN reach ON reach.bucket_start >= moved.earliest AND reach.bucket_start <= moved.latest + reach.expect_for
     LEFT JOIN LATERAL (
         SELECT f.state FROM flow_outcomes.figure f
         WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-          AND f.outcome_no = m.outcome_no AND f.bucket_start = v.bucket_start
+          AND f.outcome_no = moved.outcome_no AND f.bucket_start = reach.bucket_start
           AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
         LIMIT 1
     ) f ON true
-    WHERE CASE WHEN m.came THEN f.state IS NULL ELSE f.state = 'expected' END
+    WHERE CASE WHEN moved.appeared THEN f.state IS NULL ELSE f.state = 'expected' END
     ON CONFLICT DO NOTHING
 """
 
-# Buckets after a figure that has come or gone, whichever of them was scanned first. One that came can only bring
-# nulls where there is no row, one that went can only take back nulls that are there.
-FIND_EXPECTED_AFTER_NEW = f"INSERT INTO pg_temp.candidate WITH moved AS ({_CAME}) {_LATER}"
-FIND_EXPECTED_AFTER_CHANGES = f"INSERT INTO pg_temp.candidate WITH moved AS ({_CAME_OR_WENT}) {_LATER}"
+# Candidates in buckets that were covered before: those after a figure that appeared or disappeared. One that
+# appeared can only add nulls where there is no row, and one that disappeared can only remove nulls.
+FIND_EXPECTED_AFTER_FIRST_SCAN = _FIND_EXPECTED_AFTER.format(moved=_REPORTED)
+FIND_EXPECTED_AFTER_CHANGES = _FIND_EXPECTED_AFTER.format(moved=_CHANGED)
 
-_WANTED = """
-    EXISTS (
-        SELECT 1
-        FROM flow_outcomes.bucket_coverage v
-        JOIN flow_outcomes.flow_scope s ON s.org = v.org AND s.scope = v.scope
-        JOIN flow_outcomes.outcome o ON o.org = (SELECT %(org)s::text) AND o.outcome_no = k.outcome_no
-        WHERE v.org = %(org)s AND v.granularity = %(granularity)s AND v.bucket_start = k.bucket_start
-          AND v.absence_conclusive AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
-          AND EXISTS (
-              SELECT 1 FROM flow_outcomes.figure p
-              WHERE p.org = %(org)s AND p.granularity = %(granularity)s AND p.outcome_no = k.outcome_no
-                AND p.outcome_count IS NOT NULL
-                AND p.bucket_start >= %(seen_from)s AND p.bucket_start < %(expected_to)s
-                AND p.bucket_start >= k.bucket_start - v.expect_for - %(longest_bucket)s
-                AND p.bucket_start < k.bucket_start
-                AND p.bucket_end <= k.bucket_start AND p.bucket_end >= k.bucket_start - v.expect_for
-              OFFSET 0
-          )
-        OFFSET 0
-    )
-"""
-
-# For all candidates at once: each outcome's figures and candidates are walked in the order of time, with the last
-# figure seen in hand.
+# Stores the nulls of all candidates at once: figures and candidates of an outcome are put in the order of time,
+# and each candidate is compared with the figure before it.
 STORE_EXPECTED = """
-    WITH k AS MATERIALIZED (
-        SELECT * FROM pg_temp.candidate c
+    WITH
+    -- Candidates without a figure.
+    vacant AS MATERIALIZED (
+        SELECT * FROM pg_temp.candidate k
         WHERE NOT EXISTS (
             SELECT 1 FROM flow_outcomes.figure f
             WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-              AND f.outcome_no = c.outcome_no AND f.bucket_start = c.bucket_start
+              AND f.outcome_no = k.outcome_no AND f.bucket_start = k.bucket_start
               AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
             OFFSET 0)
-    ), reach AS MATERIALIZED (
-        SELECT outcome_no, min(bucket_start) AS earliest, max(bucket_start) AS latest FROM k GROUP BY outcome_no
-    ), seen AS (
-        SELECT r.outcome_no, f.bucket_end
-        FROM reach r
+    ),
+    reach AS MATERIALIZED (
+        SELECT outcome_no, min(bucket_start) AS earliest, max(bucket_start) AS latest
+        FROM vacant
+        GROUP BY outcome_no
+    ),
+    -- The ends of the buckets with a figure: the last one before the first candidate, and all between candidates.
+    seen AS (
+        SELECT reach.outcome_no, f.bucket_end
+        FROM reach
         CROSS JOIN LATERAL (
             SELECT f.bucket_end FROM flow_outcomes.figure f
-            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = r.outcome_no
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = reach.outcome_no
               AND f.outcome_count IS NOT NULL
               AND f.bucket_start >= %(seen_from)s AND f.bucket_start < %(expected_to)s
-              AND f.bucket_start < r.earliest
+              AND f.bucket_start < reach.earliest
             ORDER BY f.bucket_start DESC LIMIT 1
         ) f
         UNION ALL
-        SELECT r.outcome_no, f.bucket_end
-        FROM reach r
+        SELECT reach.outcome_no, f.bucket_end
+        FROM reach
         CROSS JOIN LATERAL (
             SELECT f.bucket_end FROM flow_outcomes.figure f
-            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = r.outcome_no
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = reach.outcome_no
               AND f.outcome_count IS NOT NULL
               AND f.bucket_start >= %(start)s AND f.bucket_start < %(expected_to)s
-              AND f.bucket_start >= r.earliest AND f.bucket_start < r.latest
+              AND f.bucket_start >= reach.earliest AND f.bucket_start < reach.latest
             OFFSET 0
         ) f
-    ), walked AS (
+    ),
+    step AS (
+        SELECT outcome_no, bucket_start, bucket_end, bucket_start AS instant, NULL::timestamptz AS seen_to
+        FROM vacant
+        UNION ALL
+        SELECT outcome_no, NULL, NULL, bucket_end, bucket_end FROM seen
+    ),
+    -- Each candidate with the end of the last bucket before it that has a figure.
+    preceded AS (
         SELECT outcome_no, bucket_start, bucket_end,
                max(seen_to) OVER (PARTITION BY outcome_no ORDER BY instant, bucket_start NULLS FIRST
                                   ROWS UNBOUNDED PRECEDING) AS seen_to
-        FROM (
-            SELECT outcome_no, bucket_start, bucket_end, bucket_start AS instant, NULL::timestamptz AS seen_to
-            FROM k
-            UNION ALL
-            SELECT outcome_no, NULL, NULL, bucket_end, bucket_end FROM seen
-        ) steps
-    ), stored AS (
+        FROM step
+    ),
+    stored AS (
         INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,
                                           extraction_timestamp, revision)
-        SELECT %(org)s, %(granularity)s, w.outcome_no, w.bucket_start, w.bucket_end, 'expected',
-               %(began_at)s, %(revision)s
-        FROM walked w
+        SELECT %(org)s, %(granularity)s, preceded.outcome_no, preceded.bucket_start, preceded.bucket_end,
+               'expected', %(began_at)s, %(revision)s
+        FROM preceded
         CROSS JOIN LATERAL (
             SELECT o.flow_id FROM flow_outcomes.outcome o
-            WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = w.outcome_no
+            WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = preceded.outcome_no
             LIMIT 1
         ) o
-        WHERE w.bucket_start IS NOT NULL AND w.seen_to IS NOT NULL
+        WHERE preceded.bucket_start IS NOT NULL AND preceded.seen_to IS NOT NULL
           AND EXISTS (
               SELECT 1
-              FROM flow_outcomes.bucket_coverage v
-              JOIN flow_outcomes.flow_scope s ON s.org = v.org AND s.scope = v.scope
-              WHERE v.org = %(org)s AND v.granularity = %(granularity)s AND v.bucket_start = w.bucket_start
-                AND v.absence_conclusive AND (s.flow_ids IS NULL OR o.flow_id = ANY (s.flow_ids))
-                AND w.seen_to >= w.bucket_start - v.expect_for
+              FROM flow_outcomes.bucket_coverage c
+              JOIN flow_outcomes.flow_scope fs ON fs.org = c.org AND fs.scope = c.scope
+              WHERE c.org = %(org)s AND c.granularity = %(granularity)s AND c.bucket_start = preceded.bucket_start
+                AND c.absence_conclusive AND (fs.flow_ids IS NULL OR o.flow_id = ANY (fs.flow_ids))
+                AND preceded.seen_to >= preceded.bucket_start - c.expect_for
               OFFSET 0)
-        ORDER BY w.outcome_no, w.bucket_start
+        ORDER BY preceded.outcome_no, preceded.bucket_start
         RETURNING outcome_no, bucket_start
     )
-    INSERT INTO pg_temp.missing SELECT * FROM stored
+    INSERT INTO pg_temp.expected_null SELECT * FROM stored
 """
 
-# Each row is found by its key, and deleted where it was found: of a join the planner could read all figures for
-# each candidate. The key again, for every partition has such a place.
-TAKE_BACK_EXPECTED = f"""
-    WITH unwanted AS MATERIALIZED (
+# Deletes nulls that are no longer expected. Each is found by its key and deleted by its place; for a join the
+# planner could read all figures for each candidate. The key is compared again, for every partition has such a
+# place.
+DELETE_UNEXPECTED = """
+    WITH
+    unexpected AS MATERIALIZED (
         SELECT k.outcome_no, k.bucket_start, f.place
         FROM pg_temp.candidate k
         CROSS JOIN LATERAL (
@@ -244,50 +249,88 @@ TAKE_BACK_EXPECTED = f"""
               AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
             LIMIT 1
         ) f
-        WHERE f.state = 'expected' AND f.revision < %(revision)s AND NOT {_WANTED}
-    ), gone AS (
+        WHERE f.state = 'expected' AND f.revision < %(revision)s AND NOT EXISTS (
+            SELECT 1
+            FROM flow_outcomes.bucket_coverage c
+            JOIN flow_outcomes.flow_scope fs ON fs.org = c.org AND fs.scope = c.scope
+            JOIN flow_outcomes.outcome o ON o.org = (SELECT %(org)s::text) AND o.outcome_no = k.outcome_no
+            WHERE c.org = %(org)s AND c.granularity = %(granularity)s AND c.bucket_start = k.bucket_start
+              AND c.absence_conclusive AND (fs.flow_ids IS NULL OR o.flow_id = ANY (fs.flow_ids))
+              AND EXISTS (
+                  SELECT 1 FROM flow_outcomes.figure f
+                  WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = k.outcome_no
+                    AND f.outcome_count IS NOT NULL
+                    AND f.bucket_start >= %(seen_from)s AND f.bucket_start < %(expected_to)s
+                    AND f.bucket_start >= k.bucket_start - c.expect_for - %(longest_bucket)s
+                    AND f.bucket_start < k.bucket_start
+                    AND f.bucket_end <= k.bucket_start AND f.bucket_end >= k.bucket_start - c.expect_for
+                  OFFSET 0
+              )
+            OFFSET 0)
+    ),
+    deleted AS (
         DELETE FROM flow_outcomes.figure f
         WHERE f.org = %(org)s AND f.granularity = %(granularity)s
           AND f.bucket_start >= %(start)s AND f.bucket_start <= %(expected_to)s
-          AND f.ctid = ANY (ARRAY(SELECT place FROM unwanted))
-          AND ((f.outcome_no, f.bucket_start) IN (SELECT outcome_no, bucket_start FROM unwanted)) IS TRUE
+          AND f.ctid = ANY (ARRAY(SELECT place FROM unexpected))
+          AND ((f.outcome_no, f.bucket_start) IN (SELECT outcome_no, bucket_start FROM unexpected)) IS TRUE
         RETURNING f.*
     )
     INSERT INTO flow_outcomes.figure_history
     SELECT org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count, outcome_percentage,
            success_count, failure_count, extraction_timestamp, revision, %(revision)s
-    FROM gone
+    FROM deleted
 """
 
-# What this scan made null that a reader misses: a name that another one was made an alias of is not missing.
+
+class MissingCount(NamedTuple):
+    """A row of ``COUNT_MISSING``.
+
+    Attributes:
+        window_start: of the window.
+        rows: figures that became null.
+        sample: up to five of their names.
+    """
+
+    window_start: datetime
+    rows: int
+    sample: list[str]
+
+
 COUNT_MISSING = """
-    WITH gone AS MATERIALIZED (
-        SELECT o.flow_id, o.outcome_name, m.bucket_start
-        FROM (SELECT outcome_no, bucket_start FROM pg_temp.missing
-              UNION ALL
-              SELECT outcome_no, bucket_start FROM pg_temp.change WHERE state = 'withdrawn') m
+    WITH
+    -- What the scan made null: withdrawn figures and expected ones.
+    nulled AS MATERIALIZED (
+        SELECT o.flow_id, o.outcome_name, null_figure.bucket_start
+        FROM (
+            SELECT en.outcome_no, en.bucket_start FROM pg_temp.expected_null en
+            UNION ALL
+            SELECT ch.outcome_no, ch.bucket_start FROM pg_temp.change ch WHERE ch.state = 'withdrawn'
+        ) null_figure
         CROSS JOIN LATERAL (
             SELECT o.flow_id, o.outcome_name FROM flow_outcomes.outcome o
-            WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = m.outcome_no
+            WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = null_figure.outcome_no
             LIMIT 1
         ) o
         WHERE o.outcome_name <> ''
     )
-    SELECT b.window_start, count(*), (array_agg(DISTINCT gone.outcome_name))[1:5]
-    FROM gone
+    SELECT b.window_start, count(*) AS rows, (array_agg(DISTINCT nulled.outcome_name))[1:5] AS sample
+    FROM nulled
     JOIN pg_temp.scan_bucket b USING (bucket_start)
+    -- A name under which another outcome was reported is not missing.
     WHERE NOT EXISTS (
         SELECT 1
         FROM flow_outcomes.outcome o
         CROSS JOIN LATERAL (
             SELECT 1 FROM flow_outcomes.figure f
             WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-              AND f.outcome_no = o.outcome_no AND f.bucket_start = gone.bucket_start
+              AND f.outcome_no = o.outcome_no AND f.bucket_start = nulled.bucket_start
               AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
               AND f.state IN ('reported', 'rejected')
             LIMIT 1
         ) f
-        WHERE o.org = (SELECT %(org)s::text) AND o.flow_id = gone.flow_id AND o.outcome_name = gone.outcome_name
+        WHERE o.org = (SELECT %(org)s::text)
+          AND o.flow_id = nulled.flow_id AND o.outcome_name = nulled.outcome_name
         OFFSET 0)
     GROUP BY b.window_start
 """

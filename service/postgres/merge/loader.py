@@ -1,4 +1,4 @@
-"""A scan's way into a merge: its buckets, its outcomes' numbers, its rows, what of it was refused."""
+"""Loads a scan into a merge: its buckets, its outcomes, its rows, its rejects."""
 
 from __future__ import annotations
 
@@ -6,93 +6,151 @@ from struct import iter_unpack
 
 from service.errors import ConflictError
 from service.model import instant
-from service.postgres.merge import scan, window_results
-from service.postgres.merge.binary_copy import pack_instant, pack_int8, pack_text
-from service.postgres.merge.merge_session import Session
-from service.postgres.merge.record import Merged, ScanRecord
-from service.postgres.merge.staging import Staging
+from service.postgres.merge import scan, spill, window_results
+from service.postgres.merge.binary_copy import (
+    copy_in,
+    pack_instant,
+    pack_int4,
+    pack_int8,
+    pack_prefix,
+    pack_text,
+)
+from service.postgres.merge.buffer import ScanBuffer
+from service.postgres.merge.merge_session import MergeSession
+from service.postgres.merge.packing import COLUMNS, NAME_COLUMNS
+from service.postgres.merge.record import Merged, RejectedOutcome, ScanRecord
 
 
 class ScanLoader:
-    """Brings a scan in, and notes in the merge's result what came."""
+    """Loads a scan, and counts in the merge's result what was loaded."""
 
-    def __init__(self, session: Session, record: ScanRecord, staging: Staging, result: Merged) -> None:
+    def __init__(self, session: MergeSession, record: ScanRecord, buffer: ScanBuffer, result: Merged) -> None:
         self._session = session
         self._record = record
-        self._staging = staging
+        self._buffer = buffer
         self._result = result
         self._windows = record.scan.windows
 
-    async def take_names(self) -> None:
-        """Bring in its buckets, what was refused, and its names, numbered; nearly always all are known."""
-        await self._staging.load_names(self._session.connection)
+    async def load_buckets(self) -> None:
+        """Load the scan's buckets."""
         window_of = {bucket: window for window in self._windows for bucket in self._record.buckets_in(window)}
-        take = scan.TAKE_REPEATED_OUTCOMES if self._staging.repeats else scan.TAKE_OUTCOMES
-        _, known = await self._session.run_pipelined(
-            scan.TAKE_BUCKETS,
-            take,
+        await self._session.execute(
+            scan.INSERT_BUCKETS,
             bucket_starts=[bucket.start for bucket in window_of],
             bucket_ends=[bucket.end for bucket in window_of],
             bucket_windows=[window.span.start for window in window_of.values()],
         )
-        if known < self._staging.names:
-            *_, all_of_them = await self._session.run_pipelined(scan.FORGET_OUTCOMES, scan.ADD_OUTCOMES, take)
-            self._result.outcomes_added = all_of_them - known
 
-    async def take_rows(self) -> None:
-        """Bring its rows in, each key once.
+    async def load_outcomes(self) -> None:
+        """Load the names that the scan reports, and find their outcomes; those that are new are added.
 
         Raises:
-            ConflictError: it gives two different figures for one key.
+            DatabaseUnavailableError: spilled names are missing.
         """
-        await self._staging.load_rows(self._session.connection)
-        if self._staging.repeats:
-            await self._session.run(scan.TAKE_PARTS if self._staging.in_parts else scan.TAKE_REPEATS)
-        if self._staging.in_parts and self._staging.rejects:
-            await self._session.run(scan.DOUBT_PARTS)
-        conflicts = await self._session.run(scan.FIND_CONFLICT) if self._staging.repeats else []
-        for flow_id, bucket_start, name in conflicts:
+        connection, packer = self._session.connection, self._buffer.packer
+        prefix = pack_prefix(NAME_COLUMNS.count(",") + 1)
+        await copy_in(connection, "pg_temp.scan_name", NAME_COLUMNS, packer.packed_names(prefix))
+        await self._buffer.spill.read(connection, spill.NAMES, "scan_name")
+        find = scan.FIND_REPEATED_OUTCOMES if packer.may_repeat else scan.FIND_OUTCOMES
+        known = await self._session.execute(find)
+        if known < packer.names:
+            *_, found = await self._session.run_pipelined(scan.DELETE_OUTCOMES, scan.ADD_OUTCOMES, find)
+            self._result.outcomes_added = found - known
+
+    async def load_rows(self) -> None:
+        """Load the rows into ``scan_figure``, one for each outcome and bucket.
+
+        Raises:
+            ConflictError: the scan reports two different figures for one outcome and bucket.
+            DatabaseUnavailableError: spilled rows are missing.
+        """
+        connection, packer = self._session.connection, self._buffer.packer
+        table = "scan_figure"
+        if packer.may_repeat:
+            await connection.execute(scan.CREATE_REPEATS)
+            table = "scan_figure_raw"
+        columns = spill.TABLES[spill.ROWS]
+        prefix = pack_prefix(columns.count(",") + 1)
+        rows = packer.packed_rows(lambda number: prefix + pack_int4(number), parts=True)
+        await copy_in(connection, f"pg_temp.{table}", columns, rows)
+        self._buffer.clear()
+        await self._buffer.spill.read(connection, spill.ROWS, table)
+        await self._buffer.spill.delete(connection)
+        if packer.may_repeat:
+            await self._session.execute(scan.INSERT_PARTS if packer.has_parts else scan.INSERT_REPEATED)
+        if packer.has_parts and self._buffer.rejects:
+            await self._session.execute(scan.REJECT_INCOMPLETE_SUMS)
+        if packer.may_repeat:
+            await self._check_conflicts()
+
+    async def _check_conflicts(self) -> None:
+        for conflict in await self._session.rows(scan.Conflict, scan.FIND_CONFLICT):
             raise ConflictError(
-                f"two different figures for outcome {name!r} of flow {flow_id}"
-                f" in the bucket {instant(bucket_start)}"
+                f"two different figures for outcome {conflict.source_key!r} of flow {conflict.flow_id}"
+                f" in the bucket {instant(conflict.bucket_start)}"
             )
 
-    async def store_at_once(self) -> None:
-        """Store its rows where nothing was stored, without bringing them in first."""
-        [(packed,)] = await self._session.run(scan.NUMBERS)
-        self._result.changed = await self._staging.store(
-            self._session.connection,
-            dict(iter_unpack("!iq", packed)),
-            org=pack_text(self._record.scan.org),
-            granularity=pack_text(self._record.scan.granularity.value),
-            extraction_timestamp=pack_instant(self._session.parameters["began_at"]),
-            revision=pack_int8(self._session.parameters["revision"]),
+    async def copy_to_figure(self) -> None:
+        """Copy the rows into ``figure``. None of them may be stored, and the buffer is ``directly_copyable``."""
+        parameters = self._session.parameters
+        outcome_nos = dict(iter_unpack("!iq", await self._session.value(scan.PACK_OUTCOMES)))
+        shared = pack_prefix(
+            COLUMNS.count(",") + 6,
+            pack_text(parameters["org"]),
+            pack_text(parameters["granularity"]),
+            pack_instant(parameters["began_at"]),
+            pack_int8(parameters["revision"]),
         )
+        self._result.changed = await copy_in(
+            self._session.connection,
+            "flow_outcomes.figure",
+            f"org, granularity, extraction_timestamp, revision, outcome_no, {COLUMNS}",
+            self._buffer.packer.packed_rows(lambda number: shared + pack_int8(outcome_nos[number])),
+        )
+        self._buffer.clear()
 
     async def count_rows(self) -> None:
-        """How many figures each window reports; of those that came more than once the server has to tell."""
-        if self._staging.repeats or self._staging.in_parts:
-            for start, rows in await self._session.run(scan.COUNT_ROWS):
-                self._result.rows[self._record.window_at(start)] = rows
+        """Count the figures that each window reports; in memory, unless an outcome may be there twice."""
+        packer, rows = self._buffer.packer, self._result.rows
+        if packer.may_repeat or packer.has_parts:
+            for counted in await self._session.rows(scan.WindowCount, scan.COUNT_REPORTED):
+                rows[self._record.window_at(counted.window_start)] = counted.rows
             return
-        reported = self._staging.reported()
+        reported = packer.reported()
         for window in self._windows:
-            rows = sum(reported.get(bucket.start, 0) for bucket in self._record.buckets_in(window))
-            if rows:
-                self._result.rows[window] = rows
+            if count := sum(reported.get(bucket.start, 0) for bucket in self._record.buckets_in(window)):
+                rows[window] = count
 
-    async def take_rejects(self) -> None:
-        """Keep what was refused; where one may have been any outcome, silence tells nothing."""
-        alone = self._windows[0].span.start if len(self._windows) == 1 else None
-        untold = []
-        for start, rejected, tellable in await self._session.run(window_results.COUNT_REJECTS, alone=alone):
-            self._result.rejected[self._record.window_at(start)] = rejected
-            if not tellable:
-                untold.append(start)
-        if self._result.rejected:
-            await self._session.run(window_results.SILENCE_UNTOLD, untold=untold)
-            await self._session.run(window_results.KEEP_REJECTED_TEXT)
-            for start, reason, flow_id, outcome in await self._session.run(
-                window_results.KEEP_REJECTED, alone=alone
-            ):
-                self._result.rejects.append((self._record.window_at(start), reason, flow_id, outcome))
+    async def load_rejects(self) -> None:
+        """Load the rejects into ``scan_reject``.
+
+        Raises:
+            DatabaseUnavailableError: spilled rejects are missing.
+        """
+        connection, columns = self._session.connection, spill.TABLES[spill.REJECTS]
+        await connection.execute(scan.CREATE_REJECTS)
+        rejects = self._buffer.packed_rejects(pack_prefix(columns.count(",") + 1))
+        await copy_in(connection, "pg_temp.scan_reject", columns, rejects)
+        await self._buffer.spill.read(connection, spill.REJECTS, "scan_reject")
+
+    async def store_rejects(self) -> None:
+        """Store the rejects. Where one may have been any outcome, no absence in its window is conclusive."""
+        only_window = self._windows[0].span.start if len(self._windows) == 1 else None
+        inconclusive = []
+        for counted in await self._session.rows(
+            window_results.RejectCount, window_results.COUNT_REJECTS, only_window=only_window
+        ):
+            self._result.rejected[self._record.window_at(counted.window_start)] = counted.rejected
+            if not counted.identified:
+                inconclusive.append(counted.window_start)
+        await self._session.execute(window_results.MARK_ABSENCE_INCONCLUSIVE, starts=inconclusive)
+        await self._session.execute(window_results.STORE_REJECTED_TEXTS)
+        stored = await self._session.rows(
+            window_results.StoredReject, window_results.STORE_REJECTED, only_window=only_window
+        )
+        self._result.rejects = [
+            RejectedOutcome(
+                self._record.window_at(each.window_start), each.reason, each.flow_id, each.outcome_name
+            )
+            for each in stored
+        ]

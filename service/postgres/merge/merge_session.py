@@ -1,14 +1,18 @@
-"""A merge's transaction: its connection, and the parameters that its statements share."""
+"""Runs the statements of one merge, in its transaction and with its parameters."""
 
 from __future__ import annotations
 
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
+
+from psycopg.rows import class_row, scalar_row
 
 from service.postgres.pool import Connection
 
+Row = TypeVar("Row")
 
-class Session:
-    """Runs a merge's statements.
+
+class MergeSession:
+    """A merge's connection.
 
     Attributes:
         connection: in the transaction.
@@ -19,24 +23,31 @@ class Session:
         self.connection = connection
         self.parameters = parameters
 
-    async def run(self, statement: LiteralString, **more: object) -> list[tuple[Any, ...]]:
-        """Run it, for its rows, if it has any."""
-        cursor = await self.connection.execute(statement, {**self.parameters, **more})
-        return await cursor.fetchall() if cursor.description else []
-
-    async def count(self, statement: LiteralString, **more: object) -> int:
-        """Run it, for how many rows it touched."""
+    async def execute(self, statement: LiteralString, **more: object) -> int:
+        """Run a statement, and return how many rows it affected."""
         cursor = await self.connection.execute(statement, {**self.parameters, **more})
         return cursor.rowcount
 
+    async def rows(self, row: type[Row], statement: LiteralString, **more: object) -> list[Row]:
+        """Run a query, and return its rows as objects of a class, by the names of the columns."""
+        async with self.connection.cursor(row_factory=class_row(row)) as cursor:
+            await cursor.execute(statement, {**self.parameters, **more})
+            return await cursor.fetchall()
+
+    async def value(self, statement: LiteralString) -> Any:
+        """Run a query of one row and one column, and return its value."""
+        async with self.connection.cursor(row_factory=scalar_row) as cursor:
+            await cursor.execute(statement, self.parameters)
+            return await cursor.fetchone()
+
     async def insert_and_analyze(self, statement: LiteralString, table: LiteralString) -> int:
-        """Fill one of the session's own tables, and let the planner know how large it is; its rows."""
-        rows = await self.count(statement)
-        await self.run(f"ANALYZE pg_temp.{table}")
+        """Fill a temporary table, gather its statistics, and return how many rows it has."""
+        rows = await self.execute(statement)
+        await self.connection.execute(f"ANALYZE pg_temp.{table}")
         return rows
 
     async def run_pipelined(self, *statements: LiteralString, **more: object) -> list[int]:
-        """Run statements, none waiting for the answer to the one before, for how many rows each touched."""
+        """Run statements without waiting between them, and return how many rows each affected."""
         parameters = {**self.parameters, **more}
         async with self.connection.pipeline():
             cursors = [await self.connection.execute(statement, parameters) for statement in statements]

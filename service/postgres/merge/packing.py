@@ -1,8 +1,8 @@
-"""Rows as binary COPY sends them, packed as they come.
+"""A scan's rows, packed for binary COPY as the pages arrive.
 
-A packed row is a fraction of what it is made from, and making it takes a third of the driver's time: of an entry
-the bucket is packed once, and a name goes once for the scan, with a number that its rows carry. What a row begins
-with, its table's columns and its outcome, is put before it when it is sent.
+A packed row takes a fraction of the memory of the objects that it is made from, and packing takes a third of the
+time of the driver's own COPY. An entry's bucket is packed once. A name is packed once per scan and gets a number,
+which the rows carry. How a row begins depends on the table, so that part is added when the row is sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import msgspec
 from service.model import FlowBucket, NormalisedPage, OutcomeRow
 from service.postgres.merge.binary_copy import (
     NULL,
-    begin,
     pack_float8,
     pack_instant,
     pack_int4,
@@ -32,35 +31,37 @@ from service.postgres.merge.binary_copy import (
 COLUMNS: LiteralString = (
     "bucket_start, bucket_end, state, success_count, failure_count, outcome_count, outcome_percentage"
 )
-"""What a row has after what it begins with; where rows are sent with their parts, ``part`` stands before these."""
+"""The columns of a packed row after its prefix and, where parts are sent, ``part``."""
 NAME_COLUMNS: LiteralString = "name_no, flow_id, source_key"
-
-_NAMES = 32_768
-"""Names kept with their numbers; those past so many get a new one each time."""
-_SEEN = 2**25
-"""Flows times buckets, of which it is kept, a bit for each, whether they came."""
+"""The columns of a packed name after its prefix."""
 ROWS_PER_CHUNK = 512
-"""Rows that are sent in one piece; the next ones are of the next entry."""
-_OVERHEAD = 120
-"""Bytes that an entry takes beside its packed figures and what is its own of the following."""
-_NUMBER = 40
-"""Bytes of an outcome's number, and of where it stands."""
-_OBJECT = 40
-"""Bytes of an object and of where it stands, beside what it holds."""
-_LONG = b"\0\0\0\x08"
+"""Rows after which a chunk ends; it ends with a complete entry."""
+
+_NAMES_MAX = 32_768
+"""Names whose numbers are cached. A name past these gets a new number each time."""
+_BITS_MAX = 2**25
+"""Flows times buckets up to which a bit for each records whether it was reported."""
+_ENTRY_BYTES = 120
+"""Memory of an entry besides its packed figures."""
+_NUMBER_BYTES = 40
+"""Memory of an outcome's number and the reference to it."""
+_OBJECT_BYTES = 40
+"""Memory of a bytes object and the reference to it, besides its content."""
+_LENGTH_8 = b"\0\0\0\x08"
 _NO_PART = bytes(4)
-# A sound figure, from its count on; what comes before that is the same for all of an entry.
-_pack_sound = Struct("!qid").pack
-_SOUND = len(_pack_sound(0, 8, 0.0))
+# The count and the share of a valid figure; the columns before these are the same for all of its entry.
+_pack_valid = Struct("!qid").pack
+_VALID_BYTES = len(_pack_valid(0, 8, 0.0))
 
 
-class _Entry(msgspec.Struct, frozen=True, gc=False):
+class _PackedEntry(msgspec.Struct, frozen=True, gc=False):
     """Figures of one entry.
 
     Attributes:
-        numbers: their outcomes', as the scan numbers them.
-        part, shared: packed, what is the same for all of them.
-        figures: packed, the rest of each, equally long.
+        numbers: the numbers of their names.
+        part: packed.
+        shared: the packed columns that are equal for all of them.
+        figures: the other packed columns, of equal length for each.
     """
 
     numbers: tuple[int, ...]
@@ -70,193 +71,207 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Flow:
-    """A flow of the scan: its outcomes' numbers, one by one and as entries have them; a bit for each bucket."""
+    """A flow of the scan.
 
-    __slots__ = ("numbers", "seen", "text", "told")
+    Attributes:
+        packed_id: its id.
+        numbers: the number of each name.
+        number_cache: the numbers of the names of an entry, as entries list them.
+        buckets: a bit for each bucket that it reported.
+    """
+
+    __slots__ = ("buckets", "number_cache", "numbers", "packed_id")
 
     def __init__(self, flow_id: str) -> None:
-        self.text = pack_text(flow_id)
+        self.packed_id = pack_text(flow_id)
         self.numbers: dict[str, int] = {}
-        self.told: dict[tuple[str, ...], tuple[int, ...]] = {}
-        self.seen = 0
+        self.number_cache: dict[tuple[str, ...], tuple[int, ...]] = {}
+        self.buckets = 0
 
 
 class _Bucket:
-    """A bucket of the scan: its bit, how many figures were reported in it, and what these share, packed."""
+    """A bucket of the scan.
 
-    __slots__ = ("bit", "rejected", "reported", "rows", "sound")
+    Attributes:
+        bit: stands for it in ``_Flow.buckets``.
+        reported: the packed bucket and state of a reported figure.
+        rejected: the same of a rejected one.
+        valid: the packed columns of a valid figure before its count.
+        rows: figures reported in it.
+    """
+
+    __slots__ = ("bit", "rejected", "reported", "rows", "valid")
 
     def __init__(self, bucket: FlowBucket, bit: int) -> None:
         packed = pack_instant(bucket.start) + pack_instant(bucket.end)
         self.bit = bit
         self.reported = packed + pack_text("reported")
         self.rejected = packed + pack_text("rejected")
-        self.sound = self.reported + NULL + NULL + _LONG
+        self.valid = self.reported + NULL + NULL + _LENGTH_8
         self.rows = 0
 
 
 class Packer:
-    """Packs a scan's rows, and the names that they are about, in ``NAME_COLUMNS``.
+    """Packs a scan's rows, and the names that they refer to.
 
     Attributes:
-        numbered: how many names there were in all, numbered from one; one may have come more than once.
-        rows: how many were packed.
-        parts: whether some row was a part of its outcome's figure.
-        repeats: whether some outcome may have come twice in one bucket.
-        held: about how many bytes are not forgotten.
+        rows: rows packed so far.
+        names: names numbered so far, from one; a name may have several numbers.
+        has_parts: whether a row is a part of its outcome's figure.
+        may_repeat: whether an outcome may have been reported twice in one bucket.
+        memory: bytes held, about.
     """
 
     def __init__(self) -> None:
-        self.parts = False
-        self.repeats = False
-        self.numbered = self.rows = self.held = 0
-        self._entries: list[_Entry] = []
-        self._names: list[bytes] = []
-        self._times: list[int] = []  # by number, how often it came in what is forgotten
+        self.has_parts = False
+        self.may_repeat = False
+        self.names = self.rows = self.memory = 0
+        self._entries: list[_PackedEntry] = []
+        self._packed_names: list[bytes] = []
+        self._cleared_counts: list[int] = []  # by number, how often it came in rows that were cleared
         self._flows: dict[str, _Flow] = {}
         self._buckets: dict[datetime, _Bucket] = {}
-        self._known = self._told = 0
+        self._names_cached = self._lists_cached = 0
 
-    def pack(self, normalised: NormalisedPage) -> None:
-        """Take a page's rows, those of one entry one after the other.
-
-        They share its bucket, and none of them comes twice in it.
-        """
-        add, rows = self._entries.append, 0
-        for bucket, outcomes in normalised.valid:
-            flow, place = self._entry(bucket)
+    def add(self, page: NormalisedPage) -> None:
+        """Pack a page's rows. Those of an entry are adjacent, share its bucket, and differ in their outcomes."""
+        append, rows = self._entries.append, 0
+        for flow_bucket, outcomes in page.valid:
+            flow, bucket = self._note(flow_bucket)
             keys = tuple(outcomes)
             if not keys:
                 continue
-            numbers = flow.told.get(keys) or self._numbers(flow, keys)
+            numbers = flow.number_cache.get(keys) or self._numbers(flow, keys)
             try:
-                figures = [_pack_sound(it.outcome_count, 8, it.percent_of_total) for it in outcomes.values()]
-            except struct.error:  # a share is not told
-                told = [_figure(it.outcome_count, it.percent_of_total) for it in outcomes.values()]
-                self._add(numbers, _NO_PART, place.reported, told)
+                figures = [_pack_valid(it.outcome_count, 8, it.percent_of_total) for it in outcomes.values()]
+            except struct.error:  # a share is absent
+                packed = [_figure(it.outcome_count, it.percent_of_total) for it in outcomes.values()]
+                self._add(numbers, _NO_PART, bucket.reported, packed)
             else:
-                add(_Entry(numbers, _NO_PART, place.sound, b"".join(figures)))
+                append(_PackedEntry(numbers, _NO_PART, bucket.valid, b"".join(figures)))
                 rows += len(keys)
-            place.rows += len(keys)
+            bucket.rows += len(keys)
         self.rows += rows
-        self.held += rows * _SOUND + _OVERHEAD * len(normalised.valid)
-        for _, together in groupby(normalised.rows, key=lambda row: id(row.bucket)):
-            self._add_rows(list(together))
+        self.memory += rows * _VALID_BYTES + _ENTRY_BYTES * len(page.valid)
+        for _, entry in groupby(page.rows, key=lambda row: id(row.bucket)):
+            self._add_rows(list(entry))
 
     def _add_rows(self, rows: Sequence[OutcomeRow]) -> None:
-        bucket = rows[0].bucket
-        flow, place = self._entry(bucket)
-        self.parts = self.parts or bool(bucket.part)
-        part = pack_text(bucket.part)
+        """Pack the rows of one entry."""
+        shared = rows[0].bucket
+        flow, bucket = self._note(shared)
+        self.has_parts = self.has_parts or bool(shared.part)
+        part = pack_text(shared.part)
         for rejected in (False, True):
-            told = [row for row in rows if row.rejected is rejected]
-            keys = tuple(row.source_key for row in told)
-            numbers = flow.told.get(keys) or self._numbers(flow, keys)
-            figures = [_figure(it.outcome_count, it.outcome_percentage, it.success, it.failure) for it in told]
-            self._add(numbers, part, place.rejected if rejected else place.reported, figures)
-            place.rows += 0 if rejected else len(told)
+            same = [row for row in rows if row.rejected is rejected]
+            keys = tuple(row.source_key for row in same)
+            numbers = flow.number_cache.get(keys) or self._numbers(flow, keys)
+            figures = [_figure(it.outcome_count, it.outcome_percentage, it.success, it.failure) for it in same]
+            self._add(numbers, part, bucket.rejected if rejected else bucket.reported, figures)
+            bucket.rows += 0 if rejected else len(same)
 
-    def _add(self, numbers: tuple[int, ...], part: bytes, at: bytes, figures: list[bytes]) -> None:
-        """Keep figures of one entry, those together that are equally long."""
+    def _add(self, numbers: tuple[int, ...], part: bytes, shared: bytes, figures: list[bytes]) -> None:
+        """Keep figures of one entry, grouped by their length."""
         for size in dict.fromkeys(map(len, figures)):
-            which = [place for place, figure in enumerate(figures) if len(figure) == size]
-            own = numbers if len(which) == len(numbers) else tuple(numbers[place] for place in which)
-            self._entries.append(_Entry(own, part, at, b"".join(figures[place] for place in which)))
-            self.held += size * len(own) + len(part) + _OVERHEAD
-            self.held += 0 if own is numbers else _NUMBER * len(own)
+            places = [place for place, figure in enumerate(figures) if len(figure) == size]
+            own = numbers if len(places) == len(numbers) else tuple(numbers[place] for place in places)
+            self._entries.append(_PackedEntry(own, part, shared, b"".join(figures[place] for place in places)))
+            self.memory += size * len(own) + len(part) + _ENTRY_BYTES
+            self.memory += 0 if own is numbers else _NUMBER_BYTES * len(own)
         self.rows += len(figures)
 
-    def _entry(self, bucket: FlowBucket) -> tuple[_Flow, _Bucket]:
-        """Note that an entry has come."""
-        flow = self._flows.get(bucket.flow_id)
+    def _note(self, flow_bucket: FlowBucket) -> tuple[_Flow, _Bucket]:
+        """Record that an entry reported a flow's bucket."""
+        flow = self._flows.get(flow_bucket.flow_id)
         if flow is None:
-            flow = _Flow(bucket.flow_id)
-            if self._room():
-                self._flows[bucket.flow_id] = flow
-        place = self._buckets.get(bucket.start)
-        if place is None:
-            place = self._buckets[bucket.start] = _Bucket(bucket, 1 << len(self._buckets))
-        if not self.repeats:
-            self.repeats = bool(flow.seen & place.bit) or len(self._flows) * len(self._buckets) > _SEEN
-            flow.seen |= place.bit
-        return flow, place
+            flow = _Flow(flow_bucket.flow_id)
+            if self._can_cache():
+                self._flows[flow_bucket.flow_id] = flow
+        bucket = self._buckets.get(flow_bucket.start)
+        if bucket is None:
+            bucket = self._buckets[flow_bucket.start] = _Bucket(flow_bucket, 1 << len(self._buckets))
+        if not self.may_repeat:
+            self.may_repeat = bool(flow.buckets & bucket.bit) or len(self._flows) * len(self._buckets) > _BITS_MAX
+            flow.buckets |= bucket.bit
+        return flow, bucket
 
-    def _room(self) -> bool:
-        """Whether more can be kept; what is not is taken as if it repeated."""
-        self.repeats = self.repeats or self._known >= _NAMES
-        return self._known < _NAMES
+    def _can_cache(self) -> bool:
+        """Whether another name or flow can be cached; what is not cached may repeat unnoticed."""
+        self.may_repeat = self.may_repeat or self._names_cached >= _NAMES_MAX
+        return self._names_cached < _NAMES_MAX
 
     def _numbers(self, flow: _Flow, keys: tuple[str, ...]) -> tuple[int, ...]:
-        """The numbers of an entry's outcomes, kept for the next one that has the same."""
+        """The numbers of an entry's names, cached for entries with the same names."""
         numbers = tuple(flow.numbers.get(key) or self._number(flow, key) for key in keys)
-        if self._told < _NAMES:
-            flow.told[tuple(map(intern, keys))] = numbers  # each name once, however many pages spell it
-            self._told += len(keys)
+        if self._lists_cached < _NAMES_MAX:
+            flow.number_cache[tuple(map(intern, keys))] = numbers  # one string per name, not one per page
+            self._lists_cached += len(keys)
         else:
-            self.held += _NUMBER * len(numbers)
+            self.memory += _NUMBER_BYTES * len(numbers)
         return numbers
 
     def _number(self, flow: _Flow, key: str) -> int:
-        self.numbered += 1
-        if self._room():
-            flow.numbers[intern(key)] = self.numbered
-            self._known += 1
-        packed = begin(3, pack_int4(self.numbered), flow.text, pack_text(key))
-        self._names.append(packed)
-        self.held += len(packed) + _OBJECT
-        return self.numbered
+        """Number and pack a name."""
+        self.names += 1
+        if self._can_cache():
+            flow.numbers[intern(key)] = self.names
+            self._names_cached += 1
+        packed = pack_int4(self.names) + flow.packed_id + pack_text(key)
+        self._packed_names.append(packed)
+        self.memory += len(packed) + _OBJECT_BYTES
+        return self.names
 
     def reported(self) -> dict[datetime, int]:
-        """How many figures were reported, by bucket; those that came twice count twice."""
+        """Figures reported, by the start of the bucket; one that was reported twice counts twice."""
         return {start: bucket.rows for start, bucket in self._buckets.items() if bucket.rows}
 
     def sparse(self, buckets: int) -> list[int]:
-        """The numbers that not each of so many buckets has, where nothing repeats."""
-        times = self._count()
-        return [number for number in range(1, self.numbered + 1) if times[number] < buckets]
+        """The numbers of the names that are in fewer than so many buckets; exact unless ``may_repeat``."""
+        counts = self._counts()
+        return [number for number in range(1, self.names + 1) if counts[number] < buckets]
 
-    def _count(self) -> list[int]:
-        """How often each number came, by number."""
-        times = self._times + [0] * (self.numbered + 1 - len(self._times))
+    def _counts(self) -> list[int]:
+        """The rows of each name, by its number."""
+        counts = self._cleared_counts + [0] * (self.names + 1 - len(self._cleared_counts))
         for numbers, entries in Counter(entry.numbers for entry in self._entries).items():
             for number in numbers:
-                times[number] += entries
-        return times
+                counts[number] += entries
+        return counts
 
-    def packed(self, row_prefix: Callable[[int], bytes], *, parts: bool = False) -> Iterator[bytes]:
-        """The rows, in pieces, entries in the order of what their first rows begin with.
+    def packed_rows(self, row_prefix: Callable[[int], bytes], *, parts: bool = False) -> Iterator[bytes]:
+        """The rows held, in chunks; entries in the order of their first row's prefix.
 
         Args:
-            row_prefix: what a row begins with, by its outcome's number.
-            parts: whether their parts come before ``COLUMNS``.
+            row_prefix: gives the start of a row by the number of its name.
+            parts: whether ``part`` is sent before ``COLUMNS``.
         """
         self._entries.sort(key=lambda entry: row_prefix(entry.numbers[0]))
         last: tuple[int, ...] = ()
-        rows: list[bytes] = []
+        chunk: list[bytes] = []
         for entry in self._entries:
             if entry.numbers is not last:
-                last, row_prefixes = entry.numbers, [row_prefix(number) for number in entry.numbers]
+                last, prefixes = entry.numbers, [row_prefix(number) for number in entry.numbers]
             shared, figures = entry.part + entry.shared if parts else entry.shared, entry.figures
             start, size = 0, len(figures) // len(last)
-            for begun in row_prefixes:
+            for prefix in prefixes:
                 end = start + size
-                rows += begun, shared, figures[start:end]
+                chunk += prefix, shared, figures[start:end]
                 start = end
-            if len(rows) >= 3 * ROWS_PER_CHUNK:
-                yield b"".join(rows)
-                rows.clear()
-        yield b"".join(rows)
+            if len(chunk) >= 3 * ROWS_PER_CHUNK:
+                yield b"".join(chunk)
+                chunk.clear()
+        yield b"".join(chunk)
 
-    def packed_names(self) -> Iterator[bytes]:
-        """The names that are not forgotten, in pieces."""
-        for first in range(0, len(self._names), ROWS_PER_CHUNK):
-            yield b"".join(self._names[first : first + ROWS_PER_CHUNK])
+    def packed_names(self, prefix: bytes) -> Iterator[bytes]:
+        """The names held, in chunks, each after the prefix."""
+        for first in range(0, len(self._packed_names), ROWS_PER_CHUNK):
+            yield b"".join(prefix + name for name in self._packed_names[first : first + ROWS_PER_CHUNK])
 
-    def forget(self) -> None:
-        """Let go of rows and names; numbers stay as they are."""
-        if not self.repeats:
-            self._times = self._count()
-        self._entries, self._names, self.held = [], [], 0
+    def clear(self) -> None:
+        """Drop the rows and names held; names keep their numbers."""
+        if not self.may_repeat:
+            self._cleared_counts = self._counts()
+        self._entries, self._packed_names, self.memory = [], [], 0
 
 
 def _figure(

@@ -1,4 +1,4 @@
-"""Partitions made ahead of the figures that go into them."""
+"""Monthly partitions, created before the figures that go into them."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from service.model import Span
 from service.postgres.pool import Database
 
 AHEAD = timedelta(days=92)
+"""How far past a scan partitions are created."""
 
 
 class Partitions:
-    """Knows which months have their partitions already, so that a scan seldom asks."""
+    """Creates partitions, and remembers which months have them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._made: set[tuple[int, int]] = set()
-        self._turn = asyncio.Lock()
+        self._created: set[tuple[int, int]] = set()
+        self._lock = asyncio.Lock()
 
     async def ensure(self, span: Span) -> None:
-        """Have the partitions for all buckets of the span, and for the months soon after it.
+        """Create the partitions for the buckets of a span and for the months after it, where they do not exist.
 
         Raises:
             DatabaseUnavailableError: the database cannot be reached.
         """
         months = _months(Span(span.start, span.end + AHEAD))
-        async with self._turn:
-            if self._made.issuperset(months):
+        async with self._lock:
+            if self._created.issuperset(months):
                 return
             async with self._database.transaction() as connection:
                 await connection.execute(
                     "SELECT flow_outcomes.ensure_partitions(%s, %s)", (span.start, span.end + AHEAD)
                 )
-            self._made |= months
+            self._created |= months
 
 
 def _months(span: Span) -> set[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""What goes into a merge, and what comes of it."""
+"""What is merged, and what a merge returns."""
 
 from __future__ import annotations
 
@@ -7,36 +7,38 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from service.model import Granularity, Scan, Span, Window
 
 ALL_FLOWS = "*"
-# No bucket is longer, wherever clocks are put back.
 LONGEST_BUCKET = {
     Granularity.HOURLY: timedelta(hours=3),
     Granularity.DAILY: timedelta(days=3),
     Granularity.MONTHLY: timedelta(days=33),
 }
+"""No bucket is longer in any time zone, clock changes included."""
 
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """What is known of a scan that came to its end.
+    """A scan whose last page was read.
 
     Attributes:
-        scan: the windows and queries.
-        buckets: all buckets of the scan, ascending.
-        flows: flow ids asked for; empty is all.
-        query_hash: what the windows show.
-        began_at: when the scan began by the process's clock.
-        pages: pages read, for each window what it took (they share a query's).
-        entries: entries read; each window keeps its share, to reckon the next scan's pages with.
-        cycle: names the cycle; an empty scan is believed when a later one says it again.
-        number: of the org's scans, in the order in which they began: of two the higher is the truth.
+        scan: its windows and queries.
+        buckets: its buckets, ascending.
+        flows: ids of the flows that it requested; empty means all flows.
+        query_hash: shown with its windows.
+        began_at: when it began, by the process's clock.
+        pages: pages read. Each window is stored with all of them, for the windows share a query.
+        entries: entries read. Each window is stored with its share, from which the pages of the next scan are
+            estimated.
+        cycle: id of its cycle. An empty window is accepted if a later cycle confirms it.
+        number: the org's scans are numbered as they begin; of two scans the higher number is the truth.
         began_monotonic: when it began, in seconds of the monotonic clock.
         api_date: the ``Date`` of its last response; None where that had no valid one.
-        api_monotonic: when that response came, in seconds of the monotonic clock.
-        by_id: whether the API knows outcomes by id, and these are what it reported.
+        api_monotonic: when that response arrived, in seconds of the monotonic clock.
+        by_id: whether the API reports outcomes by id.
     """
 
     scan: Scan
@@ -53,44 +55,70 @@ class ScanRecord:
     api_monotonic: float = 0.0
     by_id: bool = False
 
+    @property
+    def scope(self) -> str:
+        """The key of the requested flows in ``flow_scope``."""
+        if not self.flows:
+            return ALL_FLOWS
+        return hashlib.sha256("\0".join(sorted(self.flows)).encode()).hexdigest()[:32]
+
     def window_at(self, start: datetime) -> Window:
-        """The window that starts then."""
+        """The window that starts at an instant."""
         windows = self.scan.windows
         return windows[bisect_left(windows, start, key=lambda window: window.span.start)]
 
     def buckets_in(self, window: Window) -> list[Span]:
-        """The buckets of one of its windows."""
+        """The buckets of one of the windows."""
         first = bisect_left(self.buckets, window.span.start, key=lambda bucket: bucket.start)
         last = bisect_left(self.buckets, window.span.end, key=lambda bucket: bucket.start)
         return list(self.buckets[first:last])
 
+    def entries_of(self, window: Window) -> int:
+        """The share of the entries that falls to one of the windows, by its buckets."""
+        return round(self.entries * len(self.buckets_in(window)) / max(1, len(self.buckets)))
 
-@dataclass(frozen=True)
-class Missing:
-    """Outcomes that a window no longer has: how many rows, and some of their names."""
+
+class Missing(NamedTuple):
+    """Figures of a window that a scan made null.
+
+    Attributes:
+        rows: how many.
+        sample: up to five of their names.
+    """
 
     rows: int
     sample: list[str]
 
 
+class RejectedOutcome(NamedTuple):
+    """A rejected outcome, for the log; None where a part is unknown."""
+
+    window: Window
+    reason: str
+    flow_id: str | None
+    outcome: str | None
+
+
 @dataclass
 class Merged:
-    """What a merge did, window by window.
+    """What a merge stored.
 
     Attributes:
         rows: figures reported, by window.
-        rejected: refused outcomes, by window.
-        rejects: up to a few refused outcomes for the log: (window, reason, flow id, outcome).
-        doubted: windows whose wholly empty scan is not believed yet.
-        missing, restated, mismatched: how many rows, by window.
-        database_time: what the database's clock showed.
-        changed: rows stored anew or changed.
-        outcomes_added: outcomes that the org had not had before.
+        rejected: rejected outcomes, by window.
+        rejects: some of the rejected outcomes.
+        doubted: windows that are empty but have figures, until a later cycle confirms it.
+        missing: outcomes that became null, by window.
+        restated: restatements, by window.
+        mismatched: figures whose share fits no denominator, by window.
+        database_time: the database's clock during the merge.
+        changed: figures inserted, updated or deleted.
+        outcomes_added: outcomes that were new to the org.
     """
 
     rows: dict[Window, int] = field(default_factory=dict)
     rejected: dict[Window, int] = field(default_factory=dict)
-    rejects: list[tuple[Window, str, str | None, str | None]] = field(default_factory=list)
+    rejects: list[RejectedOutcome] = field(default_factory=list)
     doubted: set[Window] = field(default_factory=set)
     missing: dict[Window, Missing] = field(default_factory=dict)
     restated: dict[Window, int] = field(default_factory=dict)
@@ -98,8 +126,3 @@ class Merged:
     database_time: datetime | None = None
     changed: int = 0
     outcomes_added: int = 0
-
-
-def scope_of(flows: Sequence[str]) -> str:
-    """The name of a set of flows in ``flow_scope``."""
-    return hashlib.sha256("\0".join(sorted(flows)).encode()).hexdigest()[:32] if flows else ALL_FLOWS

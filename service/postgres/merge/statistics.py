@@ -1,4 +1,4 @@
-"""What the planner knows of an org that is new."""
+"""Statistics for readers, after a scan that added many outcomes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import psycopg
 from service.errors import DatabaseUnavailableError
 from service.postgres.pool import Database
 
-_FEW = 100
+_MIN_ADDED = 100
+_MIN_SHARE = 10  # one in so many reported outcomes
 
 
-async def note_outcomes(database: Database, added: int, of: int) -> None:
-    """Have the planner know of outcomes that are new, where these are many.
+async def analyze_outcomes(database: Database, *, added: int, reported: int) -> None:
+    """Analyse ``outcome`` where a scan added many rows to it.
 
-    Autovacuum sees to it too, but not before a tenth of the whole table is new. Until then a query for a new org's
-    figures may go through all its outcomes for each. Where it cannot be done now, it is left to autovacuum.
+    Autovacuum does so only when a tenth of the table is new. Until then a query for a new org's figures may read
+    all of its outcomes for each of them. A failure is ignored; autovacuum remains.
 
     Args:
-        database: where they were stored.
-        added: how many a scan has added.
-        of: how many it named.
+        database: where the outcomes are.
+        added: outcomes that the scan added.
+        reported: outcomes that it reported.
     """
-    if added <= max(_FEW, of // 10):
+    if added <= max(_MIN_ADDED, reported // _MIN_SHARE):
         return
     with contextlib.suppress(psycopg.Error, DatabaseUnavailableError):
         async with database.connection() as connection:
