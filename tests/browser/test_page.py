@@ -49,7 +49,7 @@ def test_missing_windows_with_reasons(view: Open) -> None:
     lines = page.locator("#gaps li").all_inner_texts()
     for back, words in (
         (planted.FAILED, "failed: the page was cut short"),
-        (planted.LATE, "late: due, and not extracted yet"),
+        (planted.LATE, "late: due, not extracted yet"),
         (planted.NEVER, "not requested: due"),
         (planted.DOUBTED, "unconfirmed: the scan came back wholly empty"),
     ):
