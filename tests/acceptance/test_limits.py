@@ -165,8 +165,8 @@ async def test_transient_and_lasting_failures(program: Program) -> None:
         for name in orgs:
             for fault in Faults.__dataclass_fields__:
                 simulator.switch(fault, None, org=name)
-        simulator.orgs["long"].hold.tell(requests["long"][-1].at, 600)
-        before = len(requests["long"])
+        simulator.orgs["long"].retry_after_watch.start(asked["long"][-1].at, 600)
+        held = len(asked["long"])
         ended = await program.run("run", "--once")
         assert ended.code == 1
         assert len([each for each in simulator.arrivals if each.org == "long"]) == before

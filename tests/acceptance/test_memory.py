@@ -29,7 +29,7 @@ class FlatCentre:
         """Every outcome."""
         return [Flow(name, name) for name, _, _ in FIGURES]
 
-    def tally(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:  # noqa: ARG002
+    def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:  # noqa: ARG002
         """The same whatever is asked for."""
         return FIGURES
 
@@ -37,7 +37,7 @@ class FlatCentre:
         """Itself."""
         return self
 
-    def final(self, end: int, at: int) -> bool:  # noqa: ARG002
+    def is_final(self, end: int, at: int) -> bool:  # noqa: ARG002
         """Never: a page that is remembered would take the memory of the test."""
         return False
 

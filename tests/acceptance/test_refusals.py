@@ -13,8 +13,8 @@ from service.simulator import (
     Simulator,
     SimulatorConfig,
     StaticCentre,
+    cardinality_exceeded,
 )
-from service.simulator.engine import cardinality_exceeded
 from tests.acceptance.test_spans import RecordingCentre
 from tests.support.program import Program, today
 
@@ -118,12 +118,12 @@ class BusyCentre(StaticCentre):
         """The centre itself, which does not change."""
         return self
 
-    def tally(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
-        """What was reported; an error where the span includes the day."""
+    def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
+        """What was reported; a refusal where the day is in it."""
         if start <= round(BUSY.timestamp() * 1000) < end:
             self.rejected += 1
             raise cardinality_exceeded(100_000, 1)
-        return super().tally(flow_id, start, end, at)
+        return super().count_outcomes(flow_id, start, end, at)
 
 
 BUSY = today() - timedelta(days=3)

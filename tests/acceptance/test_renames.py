@@ -15,7 +15,7 @@ JOB = {"daily": {"since": "P6D", "off_peak": None}}
 async def test_a_rename_is_seen_when_everything_is_asked_for_now(program: Program) -> None:
     """Also where the names were looked at but a moment ago; all that is stored has the new one."""
     centre = StaticCentre({("f", today() - timedelta(days=day)): {"o1": 3} for day in range(2, 5)})
-    centre.entitle("o1", "Paid")
+    centre.rename_by_id("o1", "Paid")
     org = SimulatedOrg(client_secret=SECRET, centre=centre)
 
     async def called(name: str) -> None:
@@ -32,7 +32,7 @@ async def test_a_rename_is_seen_when_everything_is_asked_for_now(program: Progra
         program.configure(simulator, orgs={"acme": {"api": "flow-aggregates"}}, jobs=JOB, http={"port": 0})
         running = await program.start("run")
         await called("Paid")
-        centre.entitle("o1", "Settled")
+        centre.rename_by_id("o1", "Settled")
         running.process.send_signal(signal.SIGUSR1)
         await called("Settled")
         running.process.terminate()

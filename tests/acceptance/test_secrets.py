@@ -48,7 +48,7 @@ async def test_no_secret_is_repeated(program: Program) -> None:
         assert (ended.code, ended.err) == (1, "")
         for name in orgs:
             assert simulator.orgs[name].fired.total(), name
-        tokens = list(simulator.tokens._known)
+        tokens = list(simulator.tokens._tokens)
     assert len(tokens) >= len(orgs) - 1
     failed = {each["org"]: each["last_error"] for each in program.windows() if each["state"] == "failed"}
     assert set(failed) == set(orgs)

@@ -23,10 +23,10 @@ class RecordingCentre(StaticCentre):
         """Itself: nothing changes while it is read."""
         return self
 
-    def tally(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
+    def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
         """What was reported; noted before."""
         self.asked.add((start, end))
-        return super().tally(flow_id, start, end, at)
+        return super().count_outcomes(flow_id, start, end, at)
 
 
 def centre() -> RecordingCentre:

@@ -118,13 +118,13 @@ async def _rest(daemon: Daemon, simulator: Simulator) -> None:
 def _forget(simulator: Simulator) -> None:
     simulator.arrivals.clear()
     for org in simulator.orgs.values():
-        org.cursors._known.clear()
-        org.remembered._pages.clear()
-        org.remembered._held = 0
+        org.cursors._cursors.clear()
+        org.page_cache._pages.clear()
+        org.page_cache._bytes = 0
         getattr(org.centre, "_days", {}).clear()
-    stale = [token for token, (_, expires) in simulator.tokens._known.items() if expires == float("-inf")]
+    stale = [token for token, (_, expires) in simulator.tokens._tokens.items() if expires == float("-inf")]
     for token in stale:
-        del simulator.tokens._known[token]
+        del simulator.tokens._tokens[token]
 
 
 def _objects() -> Counter[str]:
