@@ -18,7 +18,7 @@ async def program(tmp_path: Path, database: str) -> AsyncIterator[Program]:
 
 
 @pytest.fixture
-async def newcomer(tmp_path: Path, empty_database: str) -> AsyncIterator[Program]:
+async def new_program(tmp_path: Path, empty_database: str) -> AsyncIterator[Program]:
     """The program on a database with nothing in it."""
     async with Program(tmp_path, empty_database) as program:
         yield program

@@ -38,5 +38,5 @@ async def test_whatever_takes_an_org_applies_its_aliases_first(program: Program)
                 assert stored() != wanted
                 ended = await program.run(*command)
                 assert (ended.code, stored()) == (0, wanted)
-                assert len(ended.told("alias_applied", org="acme", outcomes=1)) == 1
+                assert len(ended.find_events("alias_applied", org="acme", outcomes=1)) == 1
     assert program.rows("SELECT * FROM flow_outcomes.restatement") == []

@@ -102,14 +102,14 @@ async def test_a_clock_that_is_ahead_completes_nothing_of_the_future(
         assert ended.code == 1, ended.err
         assert of_the_future(program) == []
         assert {row["state"] for row in in_the_past(program)} == {"complete"}, ended.out + ended.err
-        assert len(ended.told("clock_doubted")) == 1
+        assert len(ended.find_events("clock_doubted")) == 1
         waiting = [row for row in program.windows() if row["state"] != "complete"]
         assert waiting
         assert all("not settled" in row["last_error"] for row in waiting)
         ended = await program.run("run", "--once")
         assert ended.code == 0, ended.err
         assert of_the_future(program) == []
-        assert not ended.told("clock_doubted")
+        assert not ended.find_events("clock_doubted")
         for gaps in (await status(program)).values():
             assert gaps["gaps"] == []
 
@@ -142,8 +142,8 @@ async def test_a_clock_that_is_behind_takes_nothing_back(program: Program) -> No
         before, stored = program.windows(), figures(program.stored("acme", "daily"))
         ended = await program.run("run", "--once", environment=turned("-12d"))
         assert ended.code == 0, ended.err
-        assert len(ended.told("clock_doubted")) == 1
-        assert not ended.told("window_reopened")
+        assert len(ended.find_events("clock_doubted")) == 1
+        assert not ended.find_events("window_reopened")
         assert {row["state"] for row in program.windows()} == {"complete"}
         assert len(program.windows()) == len(before)
         assert figures(program.stored("acme", "daily")) == stored
@@ -184,7 +184,7 @@ async def test_a_date_that_is_ahead_makes_nothing_due(program: Program) -> None:
         ended = await program.run("run", "--once")
         assert ended.code == 0, ended.err
         assert api.fired["date"]
-        assert len(ended.told("clock_doubted")) == 1
+        assert len(ended.find_events("clock_doubted")) == 1
         assert of_the_future(program) == []
 
 
@@ -229,8 +229,8 @@ async def test_a_database_whose_clock_is_wrong(tmp_path: Path, kept: Path, by: s
             for _ in range(2):
                 ended = await program.run("run", "--once")
                 assert ended.code == 0, ended.err
-                assert len(ended.told("clock_doubted")) == 1
-                assert not ended.told("window_reopened")
+                assert len(ended.find_events("clock_doubted")) == 1
+                assert not ended.find_events("window_reopened")
             assert of_the_future(program) == []
             for row in program.windows():
                 assert row["state"] == "complete"
@@ -271,10 +271,10 @@ async def test_windows_that_were_completed_too_early_are_extracted_again(program
         assert figures(program.stored("acme", "daily")) != truth
         ended = await program.run("run", "--once")
         assert ended.code == 0, ended.err
-        assert len(ended.told("window_reopened")) == 1
+        assert len(ended.find_events("window_reopened")) == 1
         assert figures(program.stored("acme", "daily")) == truth
         ended = await program.run("run", "--once")
-        assert not ended.told("window_reopened"), "once"
+        assert not ended.find_events("window_reopened"), "once"
 
 
 @pytest.mark.parametrize("command", ["--once", "daemon"])

@@ -69,7 +69,7 @@ async def test_an_entry_at_fault_costs_itself_alone(program: Program) -> None:
             },
         )
         ended = await program.run("run", "--once")
-        assert (ended.code, ended.err) == (0, ""), ended.why()
+        assert (ended.code, ended.err) == (0, ""), ended.failures()
         truth = dict(simulator.truth(START, BUCKETS[-1][1], "daily", org="count_text"))
         for name, (fault, _) in switches.items():
             assert simulator.orgs[name].fired[fault] == 1, name
@@ -96,7 +96,7 @@ async def test_an_entry_at_fault_costs_itself_alone(program: Program) -> None:
         kept = program.rows("SELECT * FROM flow_outcomes.rejected_entry WHERE org = %s", name)
         count = len(struck) if kind == WHOLE_ENTRY and not name.startswith("entry") else 1
         assert (len(kept), window["rejected"], window["state"]) == (count, count, "complete"), name
-        assert len(ended.told("entry_rejected", org=name)) == count, name
+        assert len(ended.find_events("entry_rejected", org=name)) == count, name
         assert {(row["window_start"], row["window_end"]) for row in kept} == {(START, BUCKETS[-1][1])}, name
         assert len({row["entry"] for row in kept}) == 1
         entry = kept[0]["entry"]
@@ -135,6 +135,6 @@ async def test_a_share_that_fits_no_total_is_told(program: Program) -> None:
         program.configure(simulator, ad_hoc={name: {"org": name, **day} for name in ("right", "wrong")})
         ended = await program.run("run", "--once")
         assert simulator.orgs["wrong"].fired["bad_percent"] == 1
-    (told,) = ended.told("percentage_mismatch")
+    (told,) = ended.find_events("percentage_mismatch")
     assert (told["org"], told["rows"]) == ("wrong", 1)
     assert 0.987 in {row["outcome_percentage"] for row in program.stored("wrong", "daily").values()}

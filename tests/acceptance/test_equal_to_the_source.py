@@ -111,7 +111,7 @@ async def test_every_row_and_every_share(program: Program) -> None:
             },
         )
         ended = await program.run("run", "--once")
-        assert (ended.code, ended.err) == (0, ""), ended.why()
+        assert (ended.code, ended.err) == (0, ""), ended.failures()
         for fault, org in [
             ("flow_beside", "beside"),
             ("extra_fields", "beside"),
@@ -147,7 +147,7 @@ async def test_every_row_and_every_share(program: Program) -> None:
     assert window["rows"] == sum(row["outcome_count"] is not None for row in rows.values())
     assert _hours(program, "spring") == {23, 24}
     assert _hours(program, "autumn") == {24, 25}
-    assert [line["org"] for line in ended.told("percentage_mismatch")] == []
+    assert [line["org"] for line in ended.find_events("percentage_mismatch")] == []
 
 
 def _hours(program: Program, org: str) -> set[float]:

@@ -52,7 +52,7 @@ async def test_memory_is_flat(program: Program) -> None:
             past = first + timedelta(days=rows // (FLOWS * 5))
             span = ("--from", first.isoformat(), "--to", past.isoformat(), "--granularity", "daily")
             ended = await program.run("backfill", "--org", "acme", *span)
-            assert ended.code == 0, ended.why()
+            assert ended.code == 0, ended.failures()
             peaks.append(ended.peak)
     assert [each["rows"] for each in program.windows()] == [FLOWS * 5, ROWS]
     assert peaks[1] < 150 * MIB

@@ -95,7 +95,7 @@ async def test_a_page_at_fault_fails_its_window_alone(program: Program) -> None:
             assert first["state"] == "failed", name
             assert told in first["last_error"], (name, first["last_error"])
             assert inside == [], name
-            assert ended.told("window_failed", org=name, reason=first["last_error"]), name
+            assert ended.find_events("window_failed", org=name, reason=first["last_error"]), name
         assert sum(1 for arrival in simulator.arrivals if arrival.kind == "moved") == 0
         forbidden = [each for each in simulator.arrivals if each.org == "forbidden" and each.status == 403]
         assert len(forbidden) == 1
@@ -104,8 +104,8 @@ async def test_a_page_at_fault_fails_its_window_alone(program: Program) -> None:
         for name in FAULTS:
             simulator.switch(name, None)
         ended = await program.run("run", "--once")
-        assert (ended.code, ended.err, ended.told("window_failed")) == (0, "", [])
-        assert len(ended.told("window_complete")) == len(FAULTS) - len(HARMLESS)
+        assert (ended.code, ended.err, ended.find_events("window_failed")) == (0, "", [])
+        assert len(ended.find_events("window_complete")) == len(FAULTS) - len(HARMLESS)
         for name in FAULTS:
             zone = ZONES.get(name, "UTC")
             stored = figures(program.stored(name, "daily"))
@@ -139,12 +139,12 @@ async def test_a_complete_window_stays_complete(program: Program) -> None:
         simulator.switch("not_json", None)
         centre.clear()
         doubted = await program.run("run", "--once")
-        assert (doubted.code, len(doubted.told("window_doubted"))) == (0, len(windows))
+        assert (doubted.code, len(doubted.find_events("window_doubted"))) == (0, len(windows))
         assert {each["state"] for each in program.windows()} == {"complete"}
         assert all("empty" in each["last_error"] for each in program.windows())
         assert program.stored("acme", "daily") == stored
         believed = await program.run("run", "--once")
-        assert (believed.code, len(believed.told("outcome_missing"))) == (0, len(windows))
+        assert (believed.code, len(believed.find_events("outcome_missing"))) == (0, len(windows))
     assert {row["outcome_count"] for row in program.stored("acme", "daily").values()} == {None}
     assert {row["last_error"] for row in program.windows()} == {None}
     restated = program.rows("SELECT * FROM flow_outcomes.restatement")

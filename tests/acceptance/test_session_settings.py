@@ -15,7 +15,7 @@ import pytest
 from service.clock import SystemClock
 from service.postgres.queries.export import COLUMNS
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
-from tests.support.daemon import exact
+from tests.support.daemon import assert_exact
 from tests.support.export_harness import read
 from tests.support.fake_clock import FakeClock
 from tests.support.program import Ended, Program, figures, today
@@ -117,7 +117,7 @@ async def test_the_same_is_stored_shown_and_exported(
         well(await program.run("export", "--to", str(folder), environment=site.environment))
         site.reset()
         program.dsn = empty_database
-        exact(program, source)
+        assert_exact(program, source)
         assert any(not name.isascii() for _, _, name in program.stored("acme", "daily"))
         unrounded(program, folder)
         before = figures(program.stored("acme", "daily"))
@@ -168,7 +168,7 @@ async def test_one_setting_alone(
         folder = tmp_path / "export"
         well(await program.run("export", "--to", str(folder), environment=site.environment))
         site.reset()
-        exact(program, source)
+        assert_exact(program, source)
         unrounded(program, folder)
 
 
@@ -183,7 +183,7 @@ async def test_an_environment_that_no_server_takes(empty_database: str, tmp_path
     async with source, Program(tmp_path, empty_database) as program:
         program.configure(source, jobs=job(3))
         well(await program.run("run", "--once", environment=nonsense))
-        exact(program, source)
+        assert_exact(program, source)
 
 
 async def test_an_embedded_database_is_this_one(tmp_path: Path, source: Simulator, server_folder: Path) -> None:

@@ -76,12 +76,12 @@ async def test_spans_that_cannot_be_had_as_asked(program: Program) -> None:
             },
         )
         ended = await program.run("run", "--once")
-        assert (ended.code, ended.err) == (0, ""), ended.why()
+        assert (ended.code, ended.err) == (0, ""), ended.failures()
         queries = {
             name: sum(each.org == name and each.kind == "query" for each in simulator.arrivals) for name in orgs
         }
         again = await program.run("run", "--once")
-        assert (again.code, again.told("window_complete")) == (0, [])
+        assert (again.code, again.find_events("window_complete")) == (0, [])
         truth = {
             name: {
                 (flow, start, outcome): count
@@ -121,11 +121,11 @@ async def test_spans_that_cannot_be_had_as_asked(program: Program) -> None:
         assert stored or name == "week", name
     assert program.windows("nothing") == []
     assert queries == dict.fromkeys(entries, 1) | {"long": 2, "week": 2, "nothing": 0}
-    adjusted = {line["org"]: line for line in ended.told("granularity_adjusted")}
+    adjusted = {line["org"]: line for line in ended.find_events("granularity_adjusted")}
     assert set(adjusted) == {"ten_days", "years"}
     assert (adjusted["ten_days"]["requested"], adjusted["ten_days"]["granularity"]) == ("hourly", "daily")
-    assert {line["org"] for line in ended.told("span_adjusted")} == {"years", "half", "ahead"}
-    assert len(ended.told("span_adjusted", org="half", window_start="2024-04-01T00:00:00.000Z")) == 1
+    assert {line["org"] for line in ended.find_events("span_adjusted")} == {"years", "half", "ahead"}
+    assert len(ended.find_events("span_adjusted", org="half", window_start="2024-04-01T00:00:00.000Z")) == 1
 
 
 async def test_backfill(program: Program) -> None:
@@ -139,8 +139,8 @@ async def test_backfill(program: Program) -> None:
         assert (first.code, first.out) == (0, "stored 1 of 1 window\n")
         source.correct("f1", datetime(2024, 1, 12, 7, tzinfo=UTC), "A", 1000)
         again = await program.run(*span)
-        assert (again.code, again.out) == (0, "stored 1 of 1 window\n")
-        assert len(again.told("outcome_restated", org="acme")) == 1
+        assert (again.code, again.out) == (0, "1 of 1 windows stored\n")
+        assert len(again.find_events("outcome_restated", org="acme")) == 1
         future, unknown, turned, early, odd = await asyncio.gather(
             program.run("backfill", "--org", "acme", "--from", "2080-01-01", "--to", "2080-02-01"),
             program.run("backfill", "--org", "nobody", "--from", "2024-01-01", "--to", "2024-02-01"),
@@ -175,8 +175,8 @@ async def test_an_unfinished_span_follows_the_orgs_time_zone(program: Program) -
             simulator, orgs={"acme": {"timezone": ZONE_OF_WEEK}}, ad_hoc={"before": entry, "later": later}
         )
         ended = await program.run("run", "--once")
-    assert (ended.code, ended.err) == (0, ""), ended.why()
-    assert len(ended.told("span_adjusted", org="acme")) == 1
+    assert (ended.code, ended.err) == (0, ""), ended.failures()
+    assert len(ended.find_events("span_adjusted", org="acme")) == 1
     spans = [(each["window_start"], each["window_end"], each["state"]) for each in program.windows()]
     hour = timedelta(hours=1)
     assert spans == [

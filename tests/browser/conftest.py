@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from service.telemetry import Reporter
-from service.web import Load, WebServer
-from tests.support import planted
-from tests.support.fake_daemon import FakeDaemon
+from service.telemetry.events import Reporter
+from service.web import WebServer
+from service.web.gauges import Load
+from tests.support import sample_database
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -59,9 +59,9 @@ Open = Callable[..., View]
 
 @pytest.fixture
 def site(database: str) -> Iterator[Site]:
-    planted.plant(database)
+    sample_database.plant(database)
     reporter = Reporter()
-    config = planted.config(database)
+    config = sample_database.config(database)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -14,8 +14,8 @@ import pytest
 
 from tests.chaos.test_chaos import ORG, SEED
 from tests.faults.test_database import source
-from tests.support.daemon import PATIENCE, Daemon, Reader, complete, exact
-from tests.support.site import DAYS, Site
+from tests.support.daemon import TIMEOUT, Daemon, Reader, assert_exact, wait_until_complete
+from tests.support.fault_harness import DAYS, FaultHarness
 
 TIMES = int(os.environ.get("FLOW_OUTCOMES_CHAOS_OUTAGES", "50"))
 READY_WITHIN = 10.0  # seconds after the database's return
@@ -33,7 +33,7 @@ class Outages:
         at_work: and to store a window.
     """
 
-    def __init__(self, site: Site, daemon: Daemon, seed: int) -> None:
+    def __init__(self, site: FaultHarness, daemon: Daemon, seed: int) -> None:
         self.fired: Counter[str] = Counter()
         self.ready: dict[str, float] = {}
         self.at_work: dict[str, float] = {}
@@ -66,14 +66,14 @@ class Outages:
         await self._kinds[kind]()
         self.fired[kind] += 1
         back, stored = loop.time(), daemon.count("window_complete")
-        await daemon.ready(within=READY_WITHIN)
+        await daemon.wait_until_ready(within=READY_WITHIN)
         self.ready[kind] = max(self.ready.get(kind, 0.0), loop.time() - back)
         await self._working(lambda: daemon.count("window_complete") > stored, "window stored", AT_WORK_WITHIN)
         self.at_work[kind] = max(self.at_work.get(kind, 0.0), loop.time() - back)
         sessions = self._site.sessions()
         assert len(sessions) <= SESSIONS, (kind, sessions)
 
-    async def _working(self, true: Callable[[], bool], what: str, within: float = PATIENCE) -> None:
+    async def _working(self, true: Callable[[], bool], what: str, within: float = TIMEOUT) -> None:
         """Have every window read, over and over, until something is true."""
 
         async def ask() -> None:
@@ -83,7 +83,7 @@ class Outages:
 
         asking = asyncio.create_task(ask())
         try:
-            await self._daemon.until(true, what, within=within)
+            await self._daemon.wait_until(true, what, within=within)
         finally:
             asking.cancel()
 
@@ -93,11 +93,11 @@ class Outages:
     async def _stopped(self) -> None:
         await asyncio.to_thread(self._site.server.stop)
         await self._pause()
-        await asyncio.to_thread(self._site.up)
+        await asyncio.to_thread(self._site.start_server)
 
     async def _crashed(self) -> None:
         await asyncio.to_thread(self._site.server.crash)
-        await asyncio.to_thread(self._site.up)
+        await asyncio.to_thread(self._site.start_server)
 
     async def _terminated(self) -> None:
         ended = self._site.run(
@@ -108,8 +108,8 @@ class Outages:
 
     async def _cut_off(self) -> None:
         lost = self._daemon.count("org_lost")
-        self._site.proxy.cut()
-        await self._daemon.told("org_lost", lost + 1, within=20)
+        self._site.proxy.stall()
+        await self._daemon.wait_for_event("org_lost", lost + 1, within=20)
         self._site.proxy.heal()
 
     async def _reset(self) -> None:
@@ -118,7 +118,7 @@ class Outages:
 
     async def _read_only(self) -> None:
         self._set("ALTER SYSTEM SET default_transaction_read_only = on")
-        await self._daemon.unready()
+        await self._daemon.wait_until_unready()
         self._set("ALTER SYSTEM RESET ALL")
 
     def _set(self, statement: str) -> None:
@@ -139,9 +139,9 @@ class Outages:
         self._site.run("DROP FUNCTION public.refuse CASCADE")
 
     async def _answer_lost(self) -> None:
-        proxy, name = self._site.proxy, "answer to COMMIT swallowed"
+        proxy, name = self._site.proxy, "answer to COMMIT lost"
         before = proxy.fired[name]
-        proxy.swallow = 1
+        proxy.commit_answers_to_lose = 1
         await self._working(lambda: proxy.fired[name] > before, "swallowed commit")
 
 
@@ -155,7 +155,7 @@ def _held(pid: int) -> tuple[int, int]:
     "times",
     [pytest.param(1, marks=pytest.mark.faults), pytest.param(TIMES, marks=pytest.mark.chaos)],
 )
-async def test_outages_again_and_again(site: Site, times: int) -> None:
+async def test_outages_again_and_again(site: FaultHarness, times: int) -> None:
     """Ready again within ten seconds each time, no connection left over, and memory flat."""
     async with source(ORG) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator, jobs={"daily": {**site.job, "lookback": f"P{DAYS}D"}})
@@ -165,7 +165,7 @@ async def test_outages_again_and_again(site: Site, times: int) -> None:
         memory, descriptors = _held(daemon.pid)
         for _ in range(times - 1):
             await outages.round()
-        await complete(daemon, DAYS - 1)
+        await wait_until_complete(daemon, DAYS - 1)
         memory_after, descriptors_after = _held(daemon.pid)
         told = {kind: f"{outages.ready[kind]:.1f} s, {outages.at_work[kind]:.1f} s" for kind in outages.ready}
         print(  # noqa: T201 - what a run is repeated with, and what it came to
@@ -177,8 +177,8 @@ async def test_outages_again_and_again(site: Site, times: int) -> None:
         assert daemon.count("window_failed") == 0, daemon.tail()
         assert descriptors_after <= descriptors + 6
         assert memory_after <= memory + 10 * MIB
-        exact(site.program, simulator)
-        assert reader.in_part == []
-        assert reader.looks > 20
+        assert_exact(site.program, simulator)
+        assert reader.partial == []
+        assert reader.reads > 20
         await daemon.end()
         assert site.sessions() == []

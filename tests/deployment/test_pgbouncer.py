@@ -106,7 +106,7 @@ async def test_the_program_says_so(
                 assert migrated.code == 1
                 assert reason in migrated.err
                 daemon = await Daemon.start(program)
-                assert reason in (await daemon.told("database_unavailable"))["reason"]
+                assert reason in (await daemon.wait_for_event("database_unavailable"))["reason"]
                 status, body = await daemon.get("/readyz")
                 assert status == 503
                 assert reason in body

@@ -24,7 +24,7 @@ from service.model import Entry, Granularity, NormalisedPage, Query, Scan, Span,
 from service.postgres.lease.lease import Lease
 from service.postgres.merge import ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
-from tests.support.mutation import mutated
+from tests.support.mutation import mutate
 from tests.support.rows import rows_of
 
 LONG = int(os.environ.get("FLOW_OUTCOMES_FUZZ_PAGES", "100000"))
@@ -159,7 +159,7 @@ def test_pages_of_the_query_builder(pages: int) -> None:
     """What is taken from them stands in them: flow, bucket, outcome and count."""
     chance, became = random.Random(SEED), Counter[str]()  # noqa: S311 - it keeps no secret
     for number in range(pages):
-        page = mutated(BUILT, chance)
+        page = mutate(BUILT, chance)
         sys.set_int_max_str_digits(4300)
         found = judged(lambda answer: query_builder.decode(answer, query()), page)
         sys.set_int_max_str_digits(0)
@@ -195,7 +195,7 @@ def test_pages_of_flow_aggregates(pages: int) -> None:
     """Nothing but the project's own errors; counts are the page's, up to the sum of its parts."""
     chance, became = random.Random(SEED), Counter[str]()  # noqa: S311 - it keeps no secret
     for number in range(pages):
-        page = mutated(AGGREGATED, chance)
+        page = mutate(AGGREGATED, chance)
         sys.set_int_max_str_digits(4300)
         found = judged(flow_aggregates.decode, page)
         sys.set_int_max_str_digits(0)
@@ -225,7 +225,7 @@ async def test_what_is_stored_of_them(database: str, pages: int) -> None:
             async with pool.transaction() as connection:
                 await connection.execute("INSERT INTO flow_outcomes.org (org, epoch) VALUES (%s, 1)", [org])
             lease = Lease(org, 1, 0.0, CLOCK.monotonic() + 3600, CLOCK, asyncio.Event())
-            found = judged(lambda answer: query_builder.decode(answer, query()), mutated(BUILT, chance))
+            found = judged(lambda answer: query_builder.decode(answer, query()), mutate(BUILT, chance))
             if found is None:
                 continue
             window = Window(org, "ad hoc", None, SPAN, "daily", Granularity.DAILY, FIRST)

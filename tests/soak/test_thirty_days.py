@@ -197,7 +197,7 @@ async def soak(
                 database={"dsn": dsn, "pool_size": 4},
                 http={"port": 0},
             )
-            clock.rule(patch)
+            clock.install(patch)
             run = Soak(seed, program, simulator, clock, pause)
             print(f"soak: seed {seed}, {days} days of {day_seconds:g} s")  # noqa: T201 - what a run is repeated with
             serving = asyncio.create_task(run.daemon.serve())
@@ -212,7 +212,7 @@ async def soak(
                     if day in (1, days) or day % 5 == 0:
                         footprints.append(await run.rest())
                         if day < days:
-                            clock.go()
+                            clock.resume()
                         print(f"soak: day {day}: {footprints[-1].grown(footprints[0])}")  # noqa: T201
                 _exact(program, simulator, days)
             finally:
@@ -254,7 +254,7 @@ def _flat(footprints: list[Footprint]) -> None:
     assert last.connections.total() <= first.connections.total() + 1, grown
     assert (last.objects - first.objects - UP_TO_A_BOUND).total() <= 10, grown
     assert last.tracked <= first.tracked + 2000, grown
-    assert last.bells <= 2 * len(JOBS) * len(ZONES), grown
+    assert last.timers <= 2 * len(JOBS) * len(ZONES), grown
     assert last.series <= first.series + 40, grown
     assert last.resident <= first.resident + 16 * MIB, grown
 
