@@ -219,4 +219,4 @@ async def test_a_job_keeps_its_windows(program: Program) -> None:
         hashes = {each["query_hash"] for each in program.windows("joined")}
         assert len(hashes) == 2
         assert rows["auto"] == rows["always"] == rows["never"]
-        assert max(end for _, end in centres["always"].asked) > max(end for _, end in centres["auto"].asked)
+        assert max(end for _, end in centres["always"].spans) > max(end for _, end in centres["auto"].spans)

@@ -1,4 +1,4 @@
-"""Everything goes wrong at once, drawn from a seed; in the end every row is the source's."""
+"""Random faults from a seed; in the end every row equals the source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
+from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
 from tests.faults.test_database import SLOW, source
 from tests.support.chaos import Chaos
 from tests.support.daemon import Reader, assert_exact
@@ -30,7 +30,7 @@ async def _chaos(site: FaultHarness, seed: int, seconds: float) -> Chaos:
             jobs={"daily": {**site.job, "retry_every": "PT1S", "lookback": f"P{DAYS}D"}},
         )
         chaos = Chaos(seed, site, simulator)
-        print(f"chaos: seed {seed}, {seconds:g} s")  # noqa: T201 - what a run is repeated with
+        print(f"chaos: seed {seed}, {seconds:g} s")  # noqa: T201 - to repeat a run
         await chaos.run(seconds)
         print(f"chaos: {chaos.summary()}")  # noqa: T201 - what fired
         return chaos
@@ -38,7 +38,7 @@ async def _chaos(site: FaultHarness, seed: int, seconds: float) -> Chaos:
 
 @pytest.mark.acceptance
 async def test_a_little_chaos(site: FaultHarness) -> None:
-    """A short run with a seed that stands."""
+    """A short run with a fixed seed."""
     chaos = await _chaos(site, 11, 12)
     assert sum(chaos.fired.values()) > 10, chaos.summary()
     assert any(name.startswith("api ") for name in chaos.fired), chaos.summary()
@@ -46,7 +46,7 @@ async def test_a_little_chaos(site: FaultHarness) -> None:
 
 @pytest.mark.chaos
 async def test_chaos(site: FaultHarness) -> None:
-    """FLOW_OUTCOMES_CHAOS_SECONDS of it, with FLOW_OUTCOMES_CHAOS_SEED or another one each time."""
+    """A run of FLOW_OUTCOMES_CHAOS_SECONDS, with FLOW_OUTCOMES_CHAOS_SEED or a random seed."""
     chaos = await _chaos(site, SEED, SECONDS)
     assert sum(chaos.fired.values()) > SECONDS / 4, chaos.summary()
 
@@ -56,12 +56,12 @@ async def test_chaos(site: FaultHarness) -> None:
     [pytest.param(60, marks=pytest.mark.acceptance), pytest.param(KILLS, marks=pytest.mark.chaos)],
 )
 async def test_killed_at_random_instants(site: FaultHarness, kills: int) -> None:
-    """No window is lost, doubled or seen in part, at whatever stages of their lives programs are killed."""
+    """No window is lost, doubled or partially visible, whenever programs are killed."""
     async with source(replace(ORG, latency=0.01)) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator, jobs={"daily": {**site.job, "lookback": f"P{DAYS}D"}})
         kill_sequence = Kills(site, simulator, SEED)
         await kill_sequence.run(kills)
-        print(f"chaos: seed {SEED}, killed {dict(kill_sequence.killed)}")  # noqa: T201 - what a run is repeated with
+        print(f"chaos: seed {SEED}, killed {dict(kill_sequence.killed)}")  # noqa: T201 - to repeat a run
         assert min(kill_sequence.killed[stage] for stage in STAGES) >= kills // 20, kill_sequence.killed
         ended = await site.program.run("run", "--once")
         assert (ended.code, ended.err) == (0, ""), (SEED, ended)
@@ -73,9 +73,7 @@ async def test_killed_at_random_instants(site: FaultHarness, kills: int) -> None
 
 @pytest.mark.chaos
 async def test_each_class_of_api_fault_a_hundred_times(site: FaultHarness) -> None:
-    """Twelve classes: all of them converge to the exact figures, and no request comes before its Retry-After."""
-    from service.simulator import Fault, Faults  # noqa: PLC0415 - the long form's alone
-
+    """With each of twelve faults the figures become exact, and no request comes before its Retry-After."""
     classes: dict[str, Fault] = {
         "throttled": Fault("1", probability=0.3, times=100),
         "server_error": Fault(503, probability=0.3, times=100),
