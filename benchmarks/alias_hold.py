@@ -21,16 +21,13 @@ from typing import Any, TypeVar
 import psycopg
 
 from benchmarks.generated_org import ORG, generate_org
-from service.clock import SystemClock
-from service.model import Granularity, NormalisedPage, OutcomeRow, Query, Scan, Span, Window
+from service.model import FlowBucket, OutcomeRow, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias
 from service.postgres.embedded.server import Embedded
-from service.postgres.lease.lease import Lease
-from service.postgres.merge import ScanBuffer, ScanRecord, merge
 from service.postgres.migrate import migrate
 from service.postgres.pool import Database
-from service.postgres.windows.ledger import Ledger
+from tests.support.scan_harness import ScanHarness
 
 T = TypeVar("T")
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -56,6 +53,7 @@ class Bench:
         self.outcomes = outcomes
         self.days = days
         self.database = Database(dsn, size=4, application_name="alias_hold")
+        self.harness = ScanHarness(dsn, self.database, ORG)
         self.done = asyncio.Event()
 
     async def run(self) -> None:
@@ -111,20 +109,12 @@ class Bench:
     async def merge(self, more: int) -> None:
         """Merge a scan of the last day in which every count has changed."""
         span = Span(FIRST + (self.days - 1) * DAY, FIRST + self.days * DAY)
-        window = Window(ORG, "job:daily", "daily", span, "daily", Granularity.DAILY, span.end)
-        scan = Scan((window,), (Query(ORG, span, Granularity.DAILY, "UTC", (), 100, None, span),), 31 * DAY)
-        clock = SystemClock()
-        await Ledger(self.database, ORG, 1).enqueue([window])
-        buffer = ScanBuffer(self.database, ORG)
-        for flow in range(1, self.flows + 1):
-            rows = [
-                OutcomeRow(f"flow {flow}", *span, f"Outcome {each}", 1000 + more, 0.02, rejected=False)
-                for each in range(1, self.outcomes + 1)
-            ]
-            await buffer.add(NormalisedPage(rows, []))
-        record = ScanRecord(scan, [span], (), "hash", clock.now(), 1, 1, str(more))
-        lease = Lease(ORG, 1, 0.0, clock.monotonic() + 3600, clock, asyncio.Event())
-        merged = await merge(self.database, lease, buffer, record)
+        buckets = [FlowBucket(f"flow {flow}", *span) for flow in range(1, self.flows + 1)]
+        names = [f"Outcome {number}" for number in range(1, self.outcomes + 1)]
+        rows = [
+            OutcomeRow(bucket, name, 1000 + more, 0.02, rejected=False) for bucket in buckets for name in names
+        ]
+        merged = await self.harness.store([span], [span], rows)
         print(f"{merged.changed:,} figures changed")
 
     async def explain(self, connection: psycopg.AsyncConnection[Any]) -> None:

@@ -94,14 +94,14 @@ def _measure(dsn: str, flows: int, restated: float) -> None:
             f"{figures:,} figures, {restated:.0%} of them restated once, in {time.monotonic() - began:.0f} s\n"
         )
         sys.stdout.write(
-            f"{'table':<16}{'rows':>12}{'MB':>8}{'indexes MB':>12}{'bytes per row':>13}{'with indexes':>14}\n"
+            f"{'table':<16}{'rows':>12}{'MB':>8}{'indexes MB':>12}{'bytes per row':>15}{'with indexes':>14}\n"
         )
         for table, heap, indexes in connection.execute(SIZES.encode()).fetchall():
             row = connection.execute(f"SELECT count(*) FROM flow_outcomes.{table}".encode()).fetchone()  # noqa: S608 - a name off the catalog
             rows = row[0] if row else 0
             sys.stdout.write(
                 f"{table:<16}{rows:>12,}{heap / 1e6:>8.0f}{indexes / 1e6:>12.0f}"
-                f"{heap / rows:>13.0f}{(heap + indexes) / rows:>14.0f}\n"
+                f"{heap / rows:>15.0f}{(heap + indexes) / rows:>14.0f}\n"
             )
 
 
