@@ -144,8 +144,8 @@ def _backlog(
     )
     print_line(f"  no connection was available {running.count('database_unavailable')} times")
     time.sleep(SETTLED)
-    held = [owner for _, owner in connection.execute(OWNERS.encode()).fetchall()]
-    print_line(f"  orgs per process: {sorted(Counter(held).values())}")
+    owners = [owner for _, owner in connection.execute(OWNERS.encode()).fetchall()]
+    print_line(f"  orgs per process: {sorted(Counter(owners).values())}")
 
 
 def _takeovers(connection: psycopg.Connection[tuple[object, ...]], running: Daemons) -> None:

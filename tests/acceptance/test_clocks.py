@@ -343,5 +343,5 @@ async def test_a_stored_rate_limit_pause_is_at_most_an_hour(program: Program) ->
             " RETURNING 1"
         )
         await program.run("run", "--once")
-        [held] = program.rows("SELECT held_until - now() AS left FROM flow_outcomes.org_lease")
-        assert timedelta(0) < held["left"] <= HOUR
+        [lease] = program.rows("SELECT held_until - now() AS left FROM flow_outcomes.org_lease")
+        assert timedelta(0) < lease["left"] <= HOUR

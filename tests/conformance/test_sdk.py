@@ -91,7 +91,7 @@ def model(name: str, value: object) -> Any:  # noqa: ANN401 - the SDK has no typ
 
 def counts(results: Any) -> dict[tuple[str, str, str, str], int]:  # noqa: ANN401 - the SDK has no types
     """Return nFlowOutcome by flow, outcome, value and interval, as the SDK decoded it."""
-    found: dict[tuple[str, str, str, str], int] = {}
+    totals: dict[tuple[str, str, str, str], int] = {}
     for result in results or []:
         group = result.group
         for datum in result.data:
@@ -103,8 +103,8 @@ def counts(results: Any) -> dict[tuple[str, str, str, str], int]:  # noqa: ANN40
                         group["flowOutcomeValue"],
                         str(datum.interval),
                     )
-                    found[key] = found.get(key, 0) + metric.stats.count
-    return found
+                    totals[key] = totals.get(key, 0) + metric.stats.count
+    return totals
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
@@ -125,11 +125,11 @@ async def test_a_query() -> None:
     body = model("FlowAggregationQuery", FlowAggregates().body(query(flows=tuple(FLOWS[:3]))))
     async with connect() as (simulator, client):
         answer = await client.call(client.analytics.post_analytics_flows_aggregates_query, body)
-        found = counts(answer.results)
-        assert {key[0] for key in found} == set(FLOWS[:3])
+        result = counts(answer.results)
+        assert {key[0] for key in result} == set(FLOWS[:3])
         truth = simulator.truth(SPAN.start, SPAN.end, "daily", "Europe/Berlin", flows=FLOWS[:3])
-        assert sum(found.values()) == sum(count for count, _ in truth.values())
-        assert {key[2] for key in found} <= {"SUCCESS", "FAILURE", "UNKNOWN"}
+        assert sum(result.values()) == sum(count for count, _ in truth.values())
+        assert {key[2] for key in result} <= {"SUCCESS", "FAILURE", "UNKNOWN"}
 
 
 async def test_a_job() -> None:
@@ -176,13 +176,13 @@ async def test_names() -> None:
             (client.architect.get_flows, CENTRE.flows()),
             (client.architect.get_flows_outcomes, CENTRE.outcomes(2**42)),
         ):
-            found: dict[str, str] = {}
+            result: dict[str, str] = {}
             number = pages = 1
             while number <= pages:
                 page = await client.call(function, page_number=number, page_size=3)
-                found |= {entity.id: entity.name for entity in page.entities}
+                result |= {entity.id: entity.name for entity in page.entities}
                 pages, number = page.page_count, number + 1
-            assert found.keys() == {each.id for each in expected}
+            assert result.keys() == {each.id for each in expected}
             assert pages == -(-len(expected) // 3)
 
 

@@ -119,7 +119,7 @@ async def test_the_program_rejects_a_pooler(
 @pytest.mark.parametrize(("mode", "shared"), [("session", False), ("transaction", True)])
 def test_advisory_locks_behind_a_pooler(database: str, mode: str, shared: bool) -> None:
     """In session mode a lock has one holder and ends with it; in transaction mode two sessions hold it."""
-    held = (
+    holders = (
         "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
         " WHERE l.locktype = 'advisory' AND d.datname = current_database()"
     )
@@ -129,10 +129,10 @@ def test_advisory_locks_behind_a_pooler(database: str, mode: str, shared: bool) 
             assert one.execute(lock).fetchone() == (True,)
             assert two.execute(lock).fetchone() == (shared,)
         deadline = time.monotonic() + TIMEOUT
-        while not shared and direct.execute(held).fetchone() != (0,):
+        while not shared and direct.execute(holders).fetchone() != (0,):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert direct.execute(held).fetchone() == (int(shared),)
+        assert direct.execute(holders).fetchone() == (int(shared),)
 
 
 def test_reports_through_a_pooler(database: str) -> None:

@@ -103,9 +103,9 @@ def figures_in(page: bytes) -> set[tuple[str, str, str, int]]:
         for element in data:
             flows = {
                 value
-                for name, held in pairs(element)
+                for name, inner in pairs(element)
                 for part, value in (
-                    [(name, held)] if name == "flow-id" else pairs(held) if name == "group" else []
+                    [(name, inner)] if name == "flow-id" else pairs(inner) if name == "group" else []
                 )
                 if part == "flow-id" and isinstance(value, str)
             }

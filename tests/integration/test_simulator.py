@@ -100,8 +100,8 @@ def figures(pages: list[Any]) -> dict[tuple[str, str, str], tuple[int, float]]:
 
 
 def truth(simulator: Simulator, *, timezone: str | None = None) -> dict[tuple[str, str, str], tuple[int, float]]:
-    found = simulator.truth(START, END, "daily", timezone)
-    return {(flow, instant(start), name): figure for (flow, start, name), figure in found.items()}
+    figures_by_key = simulator.truth(START, END, "daily", timezone)
+    return {(flow, instant(start), name): figure for (flow, start, name), figure in figures_by_key.items()}
 
 
 @asynccontextmanager

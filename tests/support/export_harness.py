@@ -47,14 +47,14 @@ class ExportHarness(NamedTuple):
 
     def files(self) -> dict[str, int]:
         """Return the inode number of each file; a rewritten file has another one."""
-        found = self.folder.rglob("*.parquet")
-        return {str(file.parent.relative_to(self.folder)): file.stat().st_ino for file in found}
+        files = self.folder.rglob("*.parquet")
+        return {str(file.parent.relative_to(self.folder)): file.stat().st_ino for file in files}
 
 
 def read(duck: duckdb.DuckDBPyConnection, source: str) -> list[tuple[Any, ...]]:
     """Return every row, with values as the database returns them."""
     columns = [f"epoch_us({name})" if name in INSTANTS else name for name in COLUMNS]
-    found = duck.execute(
+    rows = duck.execute(
         f"SELECT {', '.join(columns)} FROM {source} ORDER BY org, granularity, flow_id, bucket_start, outcome_name"
     ).fetchall()
     return [
@@ -62,7 +62,7 @@ def read(duck: duckdb.DuckDBPyConnection, source: str) -> list[tuple[Any, ...]]:
             EPOCH + timedelta(microseconds=value) if name in INSTANTS else value
             for name, value in zip(COLUMNS, row, strict=True)
         )
-        for row in found
+        for row in rows
     ]
 
 

@@ -134,21 +134,21 @@ def _objects() -> Counter[str]:
 
 def _connections(dsn: str) -> Counter[str]:
     with psycopg.connect(dsn) as connection:
-        found = connection.execute(
+        result = connection.execute(
             "SELECT split_part(application_name, ' ', 1) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         ).fetchall()
-    return Counter(str(name) for (name,) in found)
+    return Counter(str(name) for (name,) in result)
 
 
 def _descriptors() -> Counter[str]:
-    found: Counter[str] = Counter()
+    result: Counter[str] = Counter()
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            found[str(entry.readlink()).partition(":")[0]] += 1
+            result[str(entry.readlink()).partition(":")[0]] += 1
         except FileNotFoundError:  # the descriptor of this listing
             continue
-    return found
+    return result
 
 
 def _resident() -> int:

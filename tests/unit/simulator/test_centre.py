@@ -58,12 +58,12 @@ def test_parts_of_an_interval_add_up(offset: int, cuts: list[int], seen_after: i
 def test_ids_and_names() -> None:
     """Ids are UUIDs; some names are not ASCII; some outcomes are in several flows, none twice in one flow."""
     centre = GeneratedCentre(7, flows=20, outcomes=12)
-    held = {flow.id: list(counts(centre, flow.id, START, START + 40 * DAY)) for flow in centre.flows()}
-    assert all(str(uuid.UUID(flow)) == flow for flow in held)
-    assert any(not name.isascii() for names in held.values() for name in names)
-    assert sum("Abandoned" in names for names in held.values()) > 1
-    assert all(len(set(names)) == len(names) for names in held.values())
-    assert len(held) == len({flow.name for flow in centre.flows()}) == 20
+    names_by_flow = {flow.id: list(counts(centre, flow.id, START, START + 40 * DAY)) for flow in centre.flows()}
+    assert all(str(uuid.UUID(flow)) == flow for flow in names_by_flow)
+    assert any(not name.isascii() for names in names_by_flow.values() for name in names)
+    assert sum("Abandoned" in names for names in names_by_flow.values()) > 1
+    assert all(len(set(names)) == len(names) for names in names_by_flow.values())
+    assert len(names_by_flow) == len({flow.name for flow in centre.flows()}) == 20
 
 
 def test_daily_and_weekly_pattern() -> None:

@@ -46,14 +46,14 @@ def scan(limit: int = 100, **settings: Any) -> Scan:  # noqa: ANN401 - passed on
 
 
 def pages(one: Scan) -> list[list[tuple[str, str, list[str]]]]:
-    found: list[list[tuple[str, str, list[str]]]] = []
+    result: list[list[tuple[str, str, list[str]]]] = []
     position: Position | None = Position()
     while position is not None:
         entries, after = one.page(position)
         assert one.page(position) == (entries, after)
-        found.append([_entry(entry) for entry in entries])
+        result.append([_entry(entry) for entry in entries])
         position = after
-    return found
+    return result
 
 
 def _entry(entry: dict[str, Any]) -> tuple[str, str, list[str]]:
