@@ -55,6 +55,6 @@ def exceeds_limit(start: int, end: int, step: TimeGroup, timezone: ZoneInfo, lim
     if step == "daily":
         return end - start > daily * DAY
     local = to_datetime(start).astimezone(timezone)
-    leap = local.month == 2 and local.day == 29  # noqa: PLR2004
+    leap = (local.month, local.day) == (2, 29)
     last = local.replace(year=local.year + years, day=28 if leap and years % 4 else local.day, fold=0)
     return end > to_milliseconds(last.astimezone(UTC))

@@ -278,7 +278,7 @@ def _flow_model(seed: int, number: int, outcomes: int) -> _FlowModel:
     for index, name in enumerate(_outcome_names(source, outcomes)):
         salt = blake2b(source + name.encode() + bytes((index % 256,)), digest_size=16).digest()
         campaign = None
-        if outcomes > 2 and index == outcomes - 1 and source[17] % 3 < 2:  # noqa: PLR2004
+        if len(COMMON_OUTCOMES) <= outcomes == index + 1 and source[17] % 3 in (0, 1):
             period = 40 + source[18] % 30
             # A third of the flows have a campaign that is renamed, a third one that is also absent for a while.
             active = period if source[17] % 3 == 0 else period * 2 // 3
