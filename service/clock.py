@@ -1,4 +1,4 @@
-"""The one place that reads the time, so that a test can set it."""
+"""The clocks: the process's own, which one decides, and how far they differ."""
 
 from __future__ import annotations
 
@@ -31,6 +31,18 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds of the event loop's clock."""
         return time.monotonic()
+
+
+def trusted_time(api: datetime | None, process: datetime, database: datetime) -> datetime:
+    """The time that decides what has settled.
+
+    Args:
+        api: the ``Date`` of the API's response; None without a valid one. It decides where there is one.
+        process: the process's clock.
+        database: the database's clock. Without a ``Date`` the earlier of these two decides, so that a clock that
+            is ahead stores no figures of the future.
+    """
+    return min(process, database) if api is None else api
 
 
 class ClockMonitor:

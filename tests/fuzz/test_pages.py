@@ -139,7 +139,7 @@ def pairs(value: object) -> Sequence[tuple[str, Any]]:
 
 def normalise_page(
     decode: Callable[[bytes], tuple[Sequence[Entry | ValidEntry], object]], page: bytes
-) -> Normalised | None:
+) -> NormalisedPage | None:
     """Normalise a page; None if it raises an error of the project."""
     grid = BucketGrid.of(query(), BUCKETS, lambda at: at.hour == at.minute == at.second == at.microsecond == 0)
     try:
@@ -181,8 +181,8 @@ def test_pages_of_the_query_builder(pages: int) -> None:
             assert "\0" not in row.source_key
             assert 0 < len(row.source_key.encode()) <= 512
         for reject in normalised.rejects:
-            reject.text.encode()
-            assert "\0" not in reject.reason + reject.text
+            reject.raw.encode()
+            assert "\0" not in reject.reason + reject.raw
     assert min(results[kind] for kind in ("invalid", "with rejects", "valid")) > pages // 50, results
 
 

@@ -83,9 +83,9 @@ async def idle(daemon: Daemon, *, within: float = 60.0) -> None:
         reasons = ["signals"] if daemon.signals.any.is_set() else []
         reasons += [task.get_name() for task in daemon._leaving]
         for name, (loop, _) in daemon._loops.items():
-            if loop.worker is None or loop.worker.scanner.gate.inside:
+            if loop.worker is None or loop.worker.load().in_flight:
                 reasons.append(name)
-            reasons += [job._name for job in loop._jobs.values() if job._running or job._rung.is_set()]
+            reasons += [job._name for job in loop._jobs.values() if job._running or job._triggered.is_set()]
         return reasons
 
     idle_reads, clock = 0, asyncio.get_running_loop()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from service.model import Entry, NormalisedPage, OutcomeRow, ValidEntry
 
 
-def rows_of(found: Normalised) -> list[OutcomeRow]:
+def rows_of(found: NormalisedPage) -> list[OutcomeRow]:
     """Return all rows, those of valid entries first."""
     return [
         OutcomeRow(bucket, name, figure.outcome_count, figure.percent_of_total, rejected=False)
@@ -18,4 +18,4 @@ def rows_of(found: Normalised) -> list[OutcomeRow]:
 
 def plain(entries: Sequence[Entry | ValidEntry]) -> list[Entry]:
     """Return the entries, each in the form that is validated outcome by outcome."""
-    return [entry.plain() if isinstance(entry, ValidEntry) else entry for entry in entries]
+    return [entry.as_entry() if isinstance(entry, ValidEntry) else entry for entry in entries]

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from service.config import config_from
+from service.config import OffPeak, config_from
 from service.errors import (
     DatabaseUnavailableError,
     ExtractionError,
