@@ -191,7 +191,7 @@ def database_with_shifted_clock(folder: Path, by: str) -> Iterator[str]:
     """Start a PostgreSQL in this folder with a shifted clock."""
     process = User.process
 
-    def process_with_shifted_clock(user: User, cwd: Path, *, dies_with_parent: bool = False) -> Process:
+    def process_with_shifted_clock(user: User, cwd: Path, *, dies_with_parent: bool = False) -> ProcessOptions:
         result = process(user, cwd, dies_with_parent=dies_with_parent)
         result["env"] |= shifted_clock(by)
         return result

@@ -93,7 +93,7 @@ async def test_a_reload_with_an_invalid_dsn_is_rejected(program: Program) -> Non
         rejected = await daemon.wait_for_event("config_rejected", times)
         [fault] = rejected["faults"]
         assert fault.startswith("database.dsn: ")
-        assert says in fault
+        assert message in fault
     await daemon.wait_until(lambda: daemon.count("org_acquired") > 0, "org")
     assert (await daemon.get("/readyz"))[0] == 200
     shown = "".join([(await daemon.get(path))[1] for path in PAGES])

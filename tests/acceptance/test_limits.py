@@ -165,8 +165,8 @@ async def test_transient_and_lasting_failures(program: Program) -> None:
         for name in orgs:
             for fault in Faults.__dataclass_fields__:
                 simulator.switch(fault, None, org=name)
-        simulator.orgs["long"].retry_after_watch.start(asked["long"][-1].at, 600)
-        held = len(asked["long"])
+        simulator.orgs["long"].retry_after_watch.start(requests["long"][-1].at, 600)
+        before = len(requests["long"])
         ended = await program.run("run", "--once")
         assert ended.code == 1
         assert len([each for each in simulator.arrivals if each.org == "long"]) == before
@@ -183,7 +183,7 @@ async def test_a_long_pause_is_reported(program: Program) -> None:
         ended = await program.run("run", "--once")
         assert (ended.code, simulator.orgs["acme"].fired["throttled"]) == (1, 1)
         assert len(ended.find_events("rate_limited", org="acme", retry_after=900)) == 1
-        hold = program.rows(
+        pause = program.rows(
             "SELECT extract(epoch FROM held_until - now())::float8 AS s FROM flow_outcomes.org_lease"
         )
         assert 880 < pause[0]["s"] <= 900

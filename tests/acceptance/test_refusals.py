@@ -119,7 +119,7 @@ class BusyCentre(StaticCentre):
         return self
 
     def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
-        """What was reported; a refusal where the day is in it."""
+        """What was reported; an error where the span includes the day."""
         if start <= round(BUSY.timestamp() * 1000) < end:
             self.rejected += 1
             raise cardinality_exceeded(100_000, 1)
@@ -150,8 +150,8 @@ async def test_a_job_with_too_many_days_or_one_day_too_large(program: Program) -
             assert [each["window_start"] for each in failed] == [BUSY]
             assert "cardinality" in failed[0]["last_error"].lower()
             assert len(ended.find_events("window_failed")) == 1
-            assert busy.refused
-        assert _refused(simulator, "busy") == 1, "asked alone"
+            assert busy.rejected
+        assert _rejected(simulator, "busy") == 1, "requested alone"
 
 
 async def test_a_job_keeps_its_windows(program: Program) -> None:

@@ -33,7 +33,7 @@ def fragile_server() -> Iterator[BreakableServer]:
 
 @pytest.fixture
 async def site(tmp_path: Path, fragile_server: BreakableServer) -> AsyncIterator[FaultHarness]:
-    """Everything up, the schema current, the tables empty."""
+    """A running server, a current schema and empty tables."""
     fragile_server.start()
     name = f"fault_{next(_numbers)}"
     fragile_server.run(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")

@@ -32,13 +32,13 @@ def source(org: SimulatedOrg = SLOW) -> Simulator:
 
 
 async def midway(daemon: Daemon, windows: int = 3) -> None:
-    """Wait until some windows are stored, and some are not."""
+    """Wait until some windows are stored, and others are not."""
     await daemon.wait_for_event("window_complete", windows)
     assert daemon.count("window_complete") < DAYS
 
 
-async def undisturbed(daemon: Daemon, site: FaultHarness, simulator: Simulator, reader: Reader) -> None:
-    """It ends with the exact figures, and nothing failed on the way."""
+async def completes_exactly(daemon: Daemon, site: FaultHarness, simulator: Simulator, reader: Reader) -> None:
+    """The daemon completes every window with the exact figures, and no window fails."""
     await wait_until_complete(daemon, DAYS - 1)
     assert_exact(site.program, simulator)
     assert daemon.count("window_failed") == 0
@@ -51,8 +51,8 @@ async def undisturbed(daemon: Daemon, site: FaultHarness, simulator: Simulator, 
 
 
 @pytest.mark.short
-async def test_away_at_the_start(site: FaultHarness) -> None:
-    """The daemon is up and says that it is not ready; when the database comes, it goes to work."""
+async def test_unavailable_at_the_start(site: FaultHarness) -> None:
+    """Without a database the daemon runs but is not ready; it starts work when the database becomes available."""
     site.server.stop()
     async with source() as simulator:
         site.configure(simulator)
@@ -72,7 +72,7 @@ async def test_away_at_the_start(site: FaultHarness) -> None:
 @pytest.mark.parametrize("how", [LONG_FORM("stopped"), "crashed"])
 @pytest.mark.short
 async def test_restarted_midway(site: FaultHarness, how: str) -> None:
-    """It carries on by itself where it was, within seconds of the database's return."""
+    """The daemon continues within seconds of the database's return."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -87,14 +87,14 @@ async def test_restarted_midway(site: FaultHarness, how: str) -> None:
         site.start_server()
         assert await daemon.wait_until_ready() < BACK_WITHIN
         await daemon.wait_for_event("window_complete", stored + 1, within=BACK_WITHIN)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
         assert site.sessions() == []
 
 
 @pytest.mark.short
-async def test_its_backends_terminated(site: FaultHarness) -> None:
-    """Again and again, all of them at once: the org is taken anew each time."""
+async def test_backends_terminated(site: FaultHarness) -> None:
+    """Where all its backends are terminated, the daemon loses the org and acquires it again, each time."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -107,12 +107,12 @@ async def test_its_backends_terminated(site: FaultHarness) -> None:
             )
             assert len(ended) >= 1
             await daemon.wait_for_event("org_lost", times, within=3)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
-async def test_cut_off_without_a_word(site: FaultHarness) -> None:
-    """No packet arrives and no connection is closed: it notices, and goes on over new connections."""
+async def test_a_network_that_drops_all_packets(site: FaultHarness) -> None:
+    """The daemon detects a network that drops packets without closing connections, and then reconnects."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -120,21 +120,21 @@ async def test_cut_off_without_a_word(site: FaultHarness) -> None:
         site.proxy.stall()
         await daemon.wait_until_unready()
         await daemon.wait_for_event("org_lost", within=16)
-        asked = len(simulator.arrivals)
+        requests = len(simulator.arrivals)
         await asyncio.sleep(1)
         assert len(simulator.arrivals) == requests
         site.proxy.heal()
         assert await daemon.wait_until_ready() < BACK_WITHIN
         stored = daemon.count("window_complete")
         await daemon.wait_for_event("window_complete", stored + 1, within=BACK_WITHIN)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         assert site.proxy.fired["stalled"] == 1
         await daemon.end()
 
 
 @pytest.mark.chaos
-async def test_cut_off_for_a_moment(site: FaultHarness) -> None:
-    """The old connections stay dead for ever, though the network is back: it does not sit on them."""
+async def test_a_short_network_failure(site: FaultHarness) -> None:
+    """After a short failure the old connections stay dead; the daemon replaces them."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -143,25 +143,25 @@ async def test_cut_off_for_a_moment(site: FaultHarness) -> None:
         site.proxy.heal()
         stored = daemon.count("window_complete")
         await daemon.wait_for_event("window_complete", stored + 1, within=BACK_WITHIN + 10)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
 @pytest.mark.short
 async def test_the_answer_to_a_commit_is_lost(site: FaultHarness) -> None:
-    """What was committed is not believed to be, and asking again does no harm."""
+    """A scan whose commit was not confirmed is extracted again, and the figures stay exact."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         site.proxy.commit_answers_to_lose = 3
         daemon = await Daemon.start(site.program)
         await daemon.wait_until(lambda: site.proxy.fired["answer to COMMIT lost"] == 3, "swallowed commits")
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
 @pytest.mark.short
-async def test_it_takes_no_writes(site: FaultHarness) -> None:
-    """A demoted primary: not ready, nothing fails, and on it goes when it writes again."""
+async def test_a_read_only_database(site: FaultHarness) -> None:
+    """While the database accepts no writes the daemon is not ready; no window fails, and it continues later."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -182,9 +182,9 @@ async def test_it_takes_no_writes(site: FaultHarness) -> None:
 
 @pytest.mark.parametrize("state", ["53100", LONG_FORM("57014"), LONG_FORM("40P01"), "25P03", "XX000"])
 @pytest.mark.short
-async def test_it_refuses_midway(site: FaultHarness, state: str) -> None:
-    """Out of disk, a cancelled statement, a deadlock and worse, in the middle of a merge."""
-    site.run("CREATE SEQUENCE public.refused")
+async def test_errors_within_a_merge(site: FaultHarness, state: str) -> None:
+    """A full disk, a cancelled statement and a deadlock fail no window; an internal error does, and is retried."""
+    site.run("CREATE SEQUENCE public.rejected")
     site.run(
         "CREATE FUNCTION public.reject() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
         " IF nextval('public.rejected') BETWEEN 3 AND 6 THEN"
@@ -198,8 +198,8 @@ async def test_it_refuses_midway(site: FaultHarness, state: str) -> None:
         job = {"retry_every": "PT1S"} if state == "XX000" else {}
         site.configure(simulator, jobs={"daily": {**site.job, **job}})
         daemon = await Daemon.start(site.program)
-        await daemon.wait_until(lambda: _refused(site) > 6, "refusals")
-        if state == "XX000":  # nobody's absence: the window says so, and the next cycle tries again
+        await daemon.wait_until(lambda: _rejected(site) > 6, "rejected writes")
+        if state == "XX000":  # an error of the database itself: the window fails, and the next cycle retries it
             await daemon.wait_for_event("window_failed")
             await wait_until_complete(daemon, DAYS - 1)
             assert_exact(site.program, simulator)
@@ -208,16 +208,16 @@ async def test_it_refuses_midway(site: FaultHarness, state: str) -> None:
         await daemon.end()
 
 
-def _refused(site: FaultHarness) -> int:
+def _rejected(site: FaultHarness) -> int:
     with psycopg.connect(site.dsn) as connection:
         row = connection.execute("SELECT last_value FROM public.rejected").fetchone()
     return 0 if row is None else int(row[0])
 
 
 @pytest.mark.short
-async def test_it_refuses_before_the_work_begins(site: FaultHarness) -> None:
-    """An org whose work could not begin is given back and taken anew, not kept and left lying."""
-    site.run("CREATE SEQUENCE public.refused")
+async def test_errors_before_the_first_cycle(site: FaultHarness) -> None:
+    """An org whose worker could not start is released and acquired again."""
+    site.run("CREATE SEQUENCE public.rejected")
     site.run(
         "CREATE FUNCTION public.reject() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN"
         " IF nextval('public.rejected') < 3 THEN"
@@ -231,12 +231,12 @@ async def test_it_refuses_before_the_work_begins(site: FaultHarness) -> None:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
         await daemon.wait_for_event("org_interrupted", 2)
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
-async def test_a_hold_that_cannot_be_noted(site: FaultHarness) -> None:
-    """A 429's wait is kept in the process too: the org lost and taken again, nothing is sent before its time."""
+async def test_a_pause_that_cannot_be_stored(site: FaultHarness) -> None:
+    """A 429's pause is kept in the process too: after the org was lost and acquired again, it still applies."""
     site.run(
         "CREATE FUNCTION public.reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " RAISE EXCEPTION 'rejected' USING ERRCODE = '53100'; END $$"

@@ -31,7 +31,7 @@ FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def owners(site: FaultHarness) -> dict[str, str]:
-    """The orgs' owners as the database has them."""
+    """The owner of each org in the database."""
     return {
         str(org): str(owner)
         for org, owner in site.run("SELECT org, owner FROM flow_outcomes.org_lease WHERE owner IS NOT NULL")
@@ -39,7 +39,7 @@ def owners(site: FaultHarness) -> dict[str, str]:
 
 
 def owner_of(daemons: list[Daemon], site: FaultHarness, org: str = "acme") -> tuple[Daemon, Daemon]:
-    """Who of two holds the org, and the other one."""
+    """The daemon of the two that holds the org, and the other one."""
     owner = owners(site)[org]
     first, second = daemons
     return (first, second) if f":{first.pid}:" in owner else (second, first)
@@ -48,7 +48,7 @@ def owner_of(daemons: list[Daemon], site: FaultHarness, org: str = "acme") -> tu
 @pytest.mark.acceptance
 @pytest.mark.short
 async def test_one_of_two_is_killed(site: FaultHarness) -> None:
-    """The other carries on at once; limit and single flight hold over both, and the figures are exact."""
+    """The other one takes over at once; the limit and the single flight hold for both, the figures are exact."""
     limited = replace(SLOW, requests_per_second=40, latency=0.02)
     orgs = {"acme": limited, "beta": limited}
     async with (
@@ -76,9 +76,9 @@ async def test_one_of_two_is_killed(site: FaultHarness) -> None:
         await other.end()
 
 
-@on_its_own
-async def test_a_paused_owner(site: FaultHarness) -> None:
-    """It is taken over from within 30 s; when it wakes up it sends nothing and commits nothing."""
+@pytest.mark.acceptance
+async def test_a_suspended_owner(site: FaultHarness) -> None:
+    """Another process takes over within 30 s; the suspended one, once resumed, sends and commits nothing."""
     async with source(replace(SLOW, latency=0.1)) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemons = [await Daemon.start(site.program) for _ in range(2)]
@@ -89,10 +89,10 @@ async def test_a_paused_owner(site: FaultHarness) -> None:
         began = loop.time()
         owner.send(signal.SIGSTOP)
         await other.wait_for_event("org_acquired", within=30)
-        assert loop.time() - began > 5, "it was taken from an owner that moved"
+        assert loop.time() - began > 5, "the org was taken from an owner that was running"
         await wait_until_complete(other, DAYS - 1)
         assert_exact(site.program, simulator)
-        asked, stood = len(simulator.arrivals), site.run("SELECT epoch, revision FROM flow_outcomes.org")
+        requests, before = len(simulator.arrivals), site.run("SELECT epoch, revision FROM flow_outcomes.org")
         owner.send(signal.SIGCONT)
         await owner.wait_for_event("org_lost", within=5)
         await asyncio.sleep(3)
@@ -106,8 +106,8 @@ async def test_a_paused_owner(site: FaultHarness) -> None:
 
 @pytest.mark.acceptance
 @pytest.mark.short
-async def test_an_orderly_end(site: FaultHarness) -> None:
-    """Whoever waits has the org within two seconds of it."""
+async def test_an_orderly_shutdown(site: FaultHarness) -> None:
+    """A waiting process acquires the org within two seconds of the owner's shutdown."""
     async with source() as simulator:
         site.configure(simulator)
         daemons = [await Daemon.start(site.program) for _ in range(2)]
@@ -121,9 +121,9 @@ async def test_an_orderly_end(site: FaultHarness) -> None:
         await other.end()
 
 
-@on_its_own
+@pytest.mark.acceptance
 async def test_the_lock_connection_alone_is_cut(site: FaultHarness) -> None:
-    """The owner notices at once, stops, and takes the org again."""
+    """The owner loses the org at once, and acquires it again."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)

@@ -112,7 +112,7 @@ def rejected(dsn: str, *statements: str) -> None:
 
 @pytest.mark.short
 async def test_a_secret_is_found_nowhere(site: FaultHarness, tmp_path: Path) -> None:
-    """Of a daemon that met every error that repeats it: log, metrics, status, page, tables, process list."""
+    """Errors that repeat the secret leave it out of the log, metrics, status, page, tables and process list."""
     faults = Faults(
         hostile_error=Fault(request=1, value=400), token_hostile=Fault(request=1), unauthorized=Fault(request=3)
     )
@@ -160,7 +160,7 @@ async def test_a_secret_is_found_nowhere(site: FaultHarness, tmp_path: Path) -> 
 
 @pytest.mark.short
 async def test_a_secret_file_is_read_again(site: FaultHarness, tmp_path: Path) -> None:
-    """A rotated secret takes hold at the next renewal of the token; until it is right, the windows say why not."""
+    """A rotated secret is used at the next renewal of the token; until then the windows fail."""
     secret = tmp_path / "secret"
     secret.write_text("wrong-secret")
     async with source(SLOW) as simulator:

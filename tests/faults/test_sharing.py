@@ -23,14 +23,14 @@ ORGS = ("acme", "beta", "gamma", "delta")
 
 
 def held(site: FaultHarness) -> Counter[str]:
-    """How many orgs each process has."""
+    """The number of orgs that each process holds."""
     rows = site.run("SELECT owner FROM flow_outcomes.org_lease WHERE expires_at > clock_timestamp()")
     return Counter(str(owner) for (owner,) in rows)
 
 
 @pytest.mark.acceptance
-async def test_who_comes_later_gets_its_share(site: FaultHarness) -> None:
-    """In the middle of a backlog two of four orgs change hands, once, and no window is asked or stored twice."""
+async def test_a_later_daemon_gets_its_share(site: FaultHarness) -> None:
+    """Amid a backlog two of four orgs move once, and no window is requested or stored twice."""
     orgs = dict.fromkeys(ORGS, replace(SLOW, latency=0.4))
     async with Simulator(SimulatorConfig(orgs=orgs), clock=FakeClock(SystemClock().now())) as simulator:
         site.configure(simulator, orgs={org: {"page_size": 3, "concurrency": 2} for org in ORGS})

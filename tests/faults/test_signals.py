@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from service.simulator import Fault, Faults
-from tests.faults.test_database import SLOW, midway, source, undisturbed
+from tests.faults.test_database import SLOW, completes_exactly, midway, source
 from tests.support.daemon import Daemon, Reader, assert_exact, wait_until_complete
 from tests.support.fault_harness import DAYS, LONG_FORM, FaultHarness
 from tests.support.program import Running
@@ -27,7 +27,7 @@ RELOADS = int(os.environ.get("FLOW_OUTCOMES_TEST_RELOADS", "60"))
 
 @pytest.mark.short
 async def test_sigterm_during_a_page(site: FaultHarness) -> None:
-    """What is in flight is finished and stored, nothing new begins, and the end is in order."""
+    """Scans in flight are completed and stored, no new one begins, and the process exits in order."""
     async with source(replace(SLOW, latency=0.3)) as simulator:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -44,7 +44,7 @@ async def test_sigterm_during_a_page(site: FaultHarness) -> None:
 
 @pytest.mark.parametrize("twice", [LONG_FORM(False, id="once"), pytest.param(True, id="twice")])
 async def test_sigterm_during_a_wait_for_retry_after(site: FaultHarness, *, twice: bool) -> None:
-    """It ends within the grace, or at once where it is told twice; the hold outlives it."""
+    """The daemon exits within the grace, or at once at a second signal; the pause stays stored."""
     faults = Faults(throttled=Fault(value="90", request=3))
     async with source(replace(SLOW, latency=0.0, faults=faults)) as simulator:
         site.configure(simulator)
@@ -75,12 +75,12 @@ async def test_sigterm_during_a_wait_for_retry_after(site: FaultHarness, *, twic
     ],
 )
 async def test_sigterm_during_an_outage(site: FaultHarness, how: str) -> None:
-    """It needs no database to end, with 0."""
+    """The daemon exits with 0 without a database."""
     async with source() as simulator:
         site.configure(simulator)
         if how == "stopped from the start":
             site.server.stop()
-        elif how == "silent from the start":
+        elif how == "unreachable from the start":
             site.proxy.stall()
         daemon = await Daemon.start(site.program)
         if how in ("stopped", "unreachable", "unreachable, twice"):
@@ -108,7 +108,7 @@ async def test_sigterm_during_an_outage(site: FaultHarness, how: str) -> None:
 
 
 async def test_killed_at_start_up_and_shutdown(site: FaultHarness) -> None:
-    """Whatever the instant, migrating too: the next start makes it good."""
+    """After a kill at any moment, also while migrating, the next start completes the work."""
     site.run("DROP SCHEMA flow_outcomes CASCADE")
     chance = random.Random(5)  # noqa: S311 - no secret
     async with source(replace(SLOW, latency=0.01)) as simulator, Reader(lambda: site.dsn) as reader:
@@ -138,7 +138,7 @@ async def _killed(running: Running) -> bool:
 
 @pytest.mark.short
 async def test_many_signals_at_once(site: FaultHarness) -> None:
-    """A storm of SIGHUP and SIGUSR1 doubles nothing, and SIGTERM in the middle of it is heard."""
+    """Many SIGHUPs and SIGUSR1s cause no double work, and SIGTERM among them ends the daemon."""
     async with source(replace(SLOW, latency=0.02)) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)
@@ -153,8 +153,8 @@ async def test_many_signals_at_once(site: FaultHarness) -> None:
         assert await daemon.end() < GRACE
 
 
-async def test_sigusr1_while_the_database_is_away(site: FaultHarness) -> None:
-    """It is not forgotten: outside the off-peak hours nothing else would begin."""
+async def test_sigusr1_while_the_database_is_unavailable(site: FaultHarness) -> None:
+    """The request is kept until the database is available; outside the off-peak hours nothing else runs."""
     closed = {"off_peak": "00:00-00:01" if datetime.now(UTC).hour else "12:00-12:01"}
     site.server.stop()
     async with source(replace(SLOW, latency=0.02)) as simulator, Reader(lambda: site.dsn) as reader:
@@ -170,12 +170,12 @@ async def test_sigusr1_while_the_database_is_away(site: FaultHarness) -> None:
             " AND application_name LIKE 'flow-outcomes %'"
         )
         await daemon.wait_for_event("org_lost")
-        await undisturbed(daemon, site, simulator, reader)
+        await completes_exactly(daemon, site, simulator, reader)
         await daemon.end()
 
 
 async def test_reloads_under_load(site: FaultHarness) -> None:
-    """Good ones apply, a third of them bad, and nothing in flight is lost."""
+    """Valid reloads apply, invalid ones are rejected, and no scan in flight is lost."""
     bad = ["jobs: [", "orgs: 7\n", "\0\xff", "nonsense: true\n", ""]
     async with source(replace(SLOW, latency=0.02)) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
@@ -210,8 +210,8 @@ async def test_reloads_under_load(site: FaultHarness) -> None:
         await daemon.end()
 
 
-async def test_a_flood_of_terms(site: FaultHarness) -> None:
-    """As many as come: the exit code is 0 all the same."""
+async def test_many_sigterms(site: FaultHarness) -> None:
+    """However many SIGTERMs arrive, the exit code is 0."""
     async with source() as simulator:
         site.configure(simulator)
         daemon = await Daemon.start(site.program)

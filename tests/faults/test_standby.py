@@ -48,9 +48,9 @@ def configure(program: Program, simulator: Simulator, dsn: str) -> None:
     ],
 )
 async def test_a_failover_is_followed(
-    servers: StandbyPair, tmp_path: Path, order: str, asked: dict[str, str]
+    servers: StandbyPair, tmp_path: Path, order: str, attributes: dict[str, str]
 ) -> None:
-    """It stores through a promotion and goes on, whichever stands first; the one that comes back is no trouble."""
+    """The daemon continues after a promotion, whichever host is first, and when the former primary returns."""
     async with source() as simulator, Program(tmp_path, "") as program:
         configure(program, simulator, servers.dsn(order, **attributes))
         checked = await program.run("check")
@@ -72,14 +72,14 @@ async def test_a_failover_is_followed(
         assert servers.standby.run("SELECT pg_is_in_recovery()") == [(True,)]
 
 
-async def test_one_host_that_must_take_writes(servers: StandbyPair, tmp_path: Path) -> None:
-    """``read-write`` with one host stores; on a standby it waits, says why, and begins once that is promoted."""
+async def test_one_host_that_must_accept_writes(servers: StandbyPair, tmp_path: Path) -> None:
+    """On a single standby the daemon waits and gives the reason; it starts work after the promotion."""
     async with source() as simulator, Program(tmp_path, "") as program:
         configure(program, simulator, servers.primary.dsn)
         assert (await program.run("migrate")).code == 0
         await asyncio.to_thread(servers.standby.wait_for_replay, servers.primary)
-        for asked, reason in (
-            ("", "takes no writes"),
+        for attributes, reason in (
+            ("", "no writes"),
             ("?target_session_attrs=read-write", "session is read-only"),
         ):
             configure(program, simulator, servers.standby.dsn + attributes)
@@ -124,15 +124,15 @@ async def test_a_dsn_for_standbys_is_rejected(database: str, tmp_path: Path, by:
         assert not simulator.arrivals
 
 
-async def test_a_standby_serves_who_reads(servers: StandbyPair, tmp_path: Path) -> None:
-    """``status``, ``rejected``, ``plan`` and ``export`` work there, also where transactions begin serializable."""
+async def test_reading_commands_on_a_standby(servers: StandbyPair, tmp_path: Path) -> None:
+    """``status``, ``rejected``, ``plan`` and ``export`` work on it, also where transactions are serializable."""
     async with source() as simulator, Program(tmp_path, "") as program:
         configure(program, simulator, servers.primary.dsn)
         assert (await program.run("run", "--once")).code == 0
         servers.primary.run("ALTER ROLE flow_outcomes SET default_transaction_isolation = serializable")
         await asyncio.to_thread(servers.standby.wait_for_replay, servers.primary)
-        for asked in ("standby", "prefer-standby", "read-only", "any"):
-            configure(program, simulator, servers.dsn("standby first", target_session_attrs=asked))
+        for kind in ("standby", "prefer-standby", "read-only", "any"):
+            configure(program, simulator, servers.dsn("standby first", target_session_attrs=kind))
             ended = await program.run("status", "--json")
             assert (ended.code, ended.err) == (0, "")
             assert json.loads(ended.out)["orgs"]["acme"]["jobs"]["daily"]["gaps"] == []

@@ -149,9 +149,8 @@ async def test_both_apis_give_the_same_counts(installation: Installation, monkey
         for column in ("success_count", "failure_count", "outcome_id", "outcome_share", "outcome_percentage"):
             assert row[column] == other[column], (key, column)
         bucket = to_milliseconds(row["bucket_start"]), to_milliseconds(row["bucket_end"])
-        values = counts_by_value(org.centre or simulator.orgs["query"].centre, key[0], bucket, 2**60)[
-            row["outcome_id"]
-        ]
+        centre = org.centre or simulator.orgs["query"].centre
+        values = counts_by_value(centre, key[0], bucket, 2**60)[row["outcome_id"]]
         assert (row["success_count"], row["failure_count"]) == (
             values.get("SUCCESS", 0),
             values.get("FAILURE", 0),
@@ -370,9 +369,9 @@ async def test_a_rename_applies_to_the_complete_series(installation: Installatio
         async def extract(**names: str) -> set[tuple[str, int]]:
             for outcome, name in names.items():
                 centre.rename_by_id(outcome, name)
-            desk.commit("UPDATE flow_outcomes.extraction_window SET requests = requests + 1")
-            assert await desk.run(simulator, {"acme": {}}, days=2) == 0
-            return {(key[3], count) for key, count in desk.counts("acme").items()}
+            installation.commit("UPDATE flow_outcomes.extraction_window SET requests = requests + 1")
+            assert await installation.run(simulator, {"acme": {}}, days=2) == 0
+            return {(key[3], count) for key, count in installation.counts("acme").items()}
 
         assert await extract() == {("Paid", 3), ("o2", 1)}
         assert installation.rows("SELECT flow_id, name FROM flow_outcomes.flow") == [{"flow_id": "f", "name": "f"}]

@@ -64,4 +64,4 @@ class FastClock:
         patch.setattr("apscheduler.schedulers.base.datetime", Now)
         patch.setattr("service.runtime.timers.CLOCK_CHECK_INTERVAL", LOOK_EVERY)
         patch.setattr("service.runtime.timers.STEP", float("inf"))
-        patch.setattr("service.genesys.server_clock.FRESH", -1.0)  # it counts real seconds
+        patch.setattr("service.genesys.server_clock.MAX_AGE", -1.0)  # it counts real seconds

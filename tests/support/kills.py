@@ -61,7 +61,7 @@ class Kills:
         running = await self._site.program.start("run", "--once")
         await _until(lambda: self._site.proxy.opened > opened)
         await asyncio.sleep(self._chance.uniform(0.0, 0.5 * self._connects_after))
-        await self._kill(running, "migrating" if pending(self._site.dsn) else None)
+        await self._kill(running, "migrating" if pending_migrations(self._site.dsn) else None)
 
     async def _anywhere(self, *arguments: str) -> None:
         running = await self._site.program.start(*arguments)
