@@ -1,4 +1,4 @@
-"""``flow-outcomes simulate``: the simulator alone, for tests of other programs."""
+"""The arguments of ``flow-outcomes simulate``; imports no server, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -126,41 +126,6 @@ def build_config(args: argparse.Namespace) -> SimulatorConfig:
     )
     orgs = {client_id: replace(org, client_secret=secret) for client_id, secret in args.orgs}
     return SimulatorConfig(orgs=orgs, seed=args.seed, host=args.host, port=args.port)
-
-
-async def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; print the address and the credentials as one JSON line when listening.
-
-    Returns:
-        The exit code: 0, or 2 if the address is unavailable.
-    """
-    simulator = Simulator(build_config(args))
-    if args.now is not None:
-        simulator.set_now(args.now)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        async with simulator:
-            sys.stdout.write(json.dumps(_announcement(simulator)) + "\n")
-            sys.stdout.flush()
-            await stop.wait()
-    except OSError as error:
-        sys.stderr.write(f"--port: cannot listen on {args.host}:{args.port}: {error.strerror}\n")
-        return 2
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-    return 0
-
-
-def _announcement(simulator: Simulator) -> dict[str, object]:
-    orgs = [
-        {"client_id": client_id, "client_secret": org.settings.client_secret, "timezone": org.settings.timezone}
-        for client_id, org in simulator.orgs.items()
-    ]
-    return {"event": "simulator_started", "url": simulator.base_url, "orgs": orgs}
 
 
 def _orgs(text: str) -> Sequence[tuple[str, str]]:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from service.telemetry.events import Reporter
-from service.web import WebServer
-from service.web.gauges import Load
+from service.telemetry import Reporter
+from service.web import Load, WebServer
 from tests.support import sample_database
+from tests.support.fake_daemon import FakeDaemon
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

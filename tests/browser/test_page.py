@@ -35,8 +35,8 @@ def test_the_calendar_is_the_ledger(view: Open, site: Site) -> None:
         (sample_database.FAILED, "failed"),
         (sample_database.LATE, "late"),
         (sample_database.RESTATED, "restated"),
-        (sample_database.NEVER, "never asked"),
-        (sample_database.DOUBTED, "in doubt"),
+        (sample_database.NEVER, "not requested"),
+        (sample_database.DOUBTED, "unconfirmed"),
     ):
         assert words in (page.get_attribute(cell(back), "aria-label") or "")
 
@@ -50,8 +50,8 @@ def test_missing_windows_with_reasons(view: Open) -> None:
     for back, words in (
         (sample_database.FAILED, "failed: the page was cut short"),
         (sample_database.LATE, "late: due, and not extracted yet"),
-        (sample_database.NEVER, "never asked: due"),
-        (sample_database.DOUBTED, "in doubt: the scan came back wholly empty"),
+        (sample_database.NEVER, "not requested: due"),
+        (sample_database.DOUBTED, "unconfirmed: the scan came back wholly empty"),
     ):
         assert any(day(back) in line and words in line for line in lines), (words, lines)
 

@@ -111,7 +111,7 @@ def test_the_walkthrough(tmp_path: Path, own_database: str) -> None:
 def test_every_command_is_documented() -> None:
     """The table has exactly the existing commands."""
     documented = set(re.findall(r"^\| `(\w+)` \|", (ROOT / README).read_text(), re.MULTILINE))
-    assert documented == set(_COMMANDS)
+    assert documented == set(COMMANDS)
 
 
 @pytest.mark.image

@@ -13,10 +13,10 @@ import psycopg
 import pytest
 import yaml
 
-from service.telemetry.events import Reporter
-from service.web import WebServer
-from service.web.gauges import Load
+from service.telemetry import Reporter
+from service.web import Load, WebServer
 from tests.support import sample_database
+from tests.support.fake_daemon import FakeDaemon
 
 FOLDER = Path(__file__).parents[2] / "config" / "grafana"
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
@@ -75,9 +75,7 @@ async def test_each_metric_is_told(database: str) -> None:
     for event, context in EVENTS:
         reporter.emit(event, org="acme", **context)
     config = sample_database.config(database)
-    web = WebServer(
-        reporter.registry, lambda: SimpleNamespace(dsn=database), lambda: config, lambda: {"acme": Load(1, 2)}
-    )
+    web = WebServer(FakeDaemon(config, database, {"acme": Load(1, 2)}, reporter))
     address = await web.start("127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession() as session, session.get(f"http://{address}/metrics") as response:

@@ -12,11 +12,11 @@ import aiohttp
 import psycopg
 import pytest
 
-from service.telemetry.events import Reporter
-from service.web import WebServer
-from service.web.gauges import Load
-from service.web.response_cache import MOST_KEPT
+from service.telemetry import Reporter
+from service.web import Load, WebServer
+from service.web.response_cache import MAX_ENTRIES
 from tests.support import sample_database
+from tests.support.fake_daemon import FakeDaemon
 from tests.support.sample_database import FLOW, HOSTILE, day
 
 AWAY = "postgresql://outcomes:hush-hush@127.0.0.1:1/none"
@@ -71,7 +71,7 @@ async def test_each_day_has_its_letter(site: Site) -> None:
         "W": days[::-1].index("W"),
     }
     assert days.strip(".").count("C") >= sample_database.SINCE - 7
-    assert told["jobs"]["daily"]["notes"][day(sample_database.FAILED)] == "1 failed"
+    assert data["jobs"]["daily"]["notes"][day(sample_database.FAILED)] == "1 failed"
 
 
 async def test_days_begin_at_the_org_s_midnight(site: Site) -> None:
@@ -81,12 +81,12 @@ async def test_days_begin_at_the_org_s_midnight(site: Site) -> None:
 
 
 async def test_a_day(site: Site) -> None:
-    """A window the ledger does not know is told too, and restatements with their old and new figure."""
-    _, told, _ = await site.ask(f"/api/day?org=acme&job=daily&day={day(sample_database.NEVER)}")
-    assert [(each["state"], each["attempts"]) for each in told["windows"]] == [("never asked", 0)]
-    _, told, _ = await site.ask(f"/api/day?org=acme&job=daily&day={day(sample_database.RESTATED)}")
-    assert told["restatements"] == 2
-    assert {(each["outcome_name"], each["old_count"], each["new_count"]) for each in told["restated"]} == {
+    """A day lists windows that the ledger does not have, and restatements with their old and new figures."""
+    _, data, _ = await site.get(f"/api/day?org=acme&job=daily&day={day(sample_database.NEVER)}")
+    assert [(each["state"], each["attempts"]) for each in data["windows"]] == [("not requested", 0)]
+    _, data, _ = await site.get(f"/api/day?org=acme&job=daily&day={day(sample_database.RESTATED)}")
+    assert data["restatements"] == 2
+    assert {(each["outcome_name"], each["old_count"], each["new_count"]) for each in data["restated"]} == {
         ("Abandoned", 42, 57),
         (HOSTILE, 100, None),
     }
@@ -104,7 +104,7 @@ async def test_shares_have_gaps(site: Site) -> None:
     assert len(data["starts"]) == len(data["labels"]) == 60
     assert len(series["Abandoned"]["nulls"]) == 5
     assert all(series["Abandoned"]["shares"][place] is None for place in series["Abandoned"]["nulls"])
-    gone = told["labels"].index(day(sample_database.FAILED))
+    gone = data["labels"].index(day(sample_database.FAILED))
     assert all(each["shares"][gone] is None and gone not in each["nulls"] for each in series.values())
     for place in range(60):
         known = [each["shares"][place] for each in series.values() if each["shares"][place] is not None]

@@ -22,8 +22,7 @@ import structlog
 from service.config import Config, load_config
 from service.runtime.daemon import Daemon
 from service.simulator import Fault, SimulatedOrg, Simulator, SimulatorConfig, TimeGroup
-from service.telemetry import logs
-from service.telemetry.events import Reporter
+from service.telemetry import Reporter, logs
 from tests.support.fast_clock import FastClock
 from tests.support.footprint import MIB, Footprint, idle
 from tests.support.program import Program, expected, figures
@@ -58,7 +57,7 @@ API_FAULTS: dict[str, object] = {
     "token_throttled": "1",
 }
 # Bounded records: the last warnings, and each org's requests of the last second.
-BOUNDED = Counter({"service.telemetry.events.Warned": 50, "service.genesys.limiter.Permit": 400})
+BOUNDED = Counter({"service.telemetry.reporter.Warned": 50, "service.genesys.limiter.Permit": 400})
 ACTIONS = ("terminate", "revoke", "reload", "run_now", "scrape")
 
 

@@ -55,7 +55,7 @@ class Footprint:
             connections=_connections(dsn),
             objects=_objects(),
             tracked=len(gc.get_objects()),
-            timers=len(daemon._scheduler._scheduler.get_jobs()),
+            timers=len(daemon._timers._scheduler.get_jobs()),
             series=generate_latest(daemon._reporter.registry).count(b"\n"),
             resident=_resident(),
         )
@@ -81,7 +81,7 @@ async def idle(daemon: Daemon, *, within: float = 60.0) -> None:
 
     def busy() -> list[str]:
         reasons = ["signals"] if daemon.signals.any.is_set() else []
-        reasons += [task.get_name() for task in daemon._leaving]
+        reasons += [task.get_name() for task in daemon._draining]
         for name, (loop, _) in daemon._loops.items():
             if loop.worker is None or loop.worker.load().in_flight:
                 reasons.append(name)
