@@ -47,12 +47,12 @@ TESTS: dict[tuple[str, str, str], list[str]] = {
     ("docs/operating.md", "The schema", "sh"): [f"{OPERATING}::test_the_way_back"],
     ("docs/operating.md", "Backup", "sh"): [f"{OPERATING}::test_backup_and_restore"],
     # Citus is not available here: the statements are compared with the schema
-    ("docs/scaling.md", "Citus: the tables spread by org", "sql"): [
+    ("docs/scaling.md", "Citus: tables distributed by org", "sql"): [
         "tests/migrations/test_distribution.py::test_every_table_is_in_the_list"
     ],
     ("docs/security.md", "Dependencies", "sh"): ["not run: it needs a server on the network"],
-    ("docs/warehouses.md", "Into a warehouse", "sh"): [f"{WAREHOUSES}::test_the_folder"],
-    ("docs/warehouses.md", "Into a warehouse", ""): [f"{WAREHOUSES}::test_the_folder"],
+    ("docs/warehouses.md", "Warehouse export", "sh"): [f"{WAREHOUSES}::test_the_folder"],
+    ("docs/warehouses.md", "Warehouse export", ""): [f"{WAREHOUSES}::test_the_folder"],
     ("docs/warehouses.md", "The files", "sh"): [
         f"{WAREHOUSES}::test_the_folder",
         f"{WAREHOUSES}::test_a_month_goes",

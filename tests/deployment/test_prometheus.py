@@ -68,8 +68,8 @@ TROUBLES = {
     "FlowOutcomesNoDaemon": Trouble({"flow_outcomes_database_up": "1x10 stale"}, "17m", {}),
     "FlowOutcomesOrgNotHeld": Trouble({'flow_outcomes_org_held{org="acme"}': "0x20"}, "6m", ORG),
     "FlowOutcomesBreakerOpen": Trouble({'flow_outcomes_breaker_state{org="acme"}': "2x30"}, "16m", ORG),
-    "FlowOutcomesHeldBack": Trouble({'flow_outcomes_limit_hold_seconds{org="acme"}': "600x60"}, "31m", ORG),
-    "FlowOutcomesEntriesRefused": Trouble(  # the counter appears with the first entries
+    "FlowOutcomesRateLimited": Trouble({'flow_outcomes_limit_hold_seconds{org="acme"}': "600x60"}, "31m", ORG),
+    "FlowOutcomesEntriesRejected": Trouble(  # the counter appears with the first entries
         {'flow_outcomes_rejected_entries_total{org="acme",job="daily"}': "_x120 3x60"}, "125m", JOB
     ),
     "FlowOutcomesDatabaseUnavailable": Trouble({"flow_outcomes_database_up": "0x20"}, "3m", {}),

@@ -244,8 +244,8 @@ async def test_stored_rows_are_valid(database: str, pages: int) -> None:
                 1,
                 CLOCK.monotonic(),
             )
-            staging = Staging(pool, org)
-            await staging.add(normalised)
+            buffer = ScanBuffer(pool, org)
+            await buffer.add(normalised)
             try:
                 await merge(pool, lease, buffer, record)
             except FlowOutcomesError:

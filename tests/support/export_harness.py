@@ -82,7 +82,7 @@ async def two_orgs(database: str, folder: Path) -> AsyncIterator[ExportHarness]:
     await pool.open()
     acme, globex = ScanHarness(database, pool, "acme"), ScanHarness(database, pool, "globex")
     for harness in (acme, globex):
-        await harness.found()
+        await harness.create_org()
         await harness.store(DAYS, DAYS, figures(DAYS))
     yield ExportHarness(acme, globex, folder)
     await pool.close()
