@@ -1,1 +1,1 @@
-"""Side by side with what one would pick instead, and how single parts hold under load."""
+"""Benchmarks: the program beside its alternatives, and single parts under load."""

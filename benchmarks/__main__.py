@@ -1,4 +1,4 @@
-"""The benchmarks by name, or all of them in their short form: ``python -m benchmarks [NAME [ARGUMENT …]]``."""
+"""Runs a benchmark by name, or all of them in their short form: ``python -m benchmarks [NAME [ARGUMENT …]]``."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SHORT: dict[str, list[str]] = {
 
 
 def main() -> int:
-    """Run one with its arguments, or each of them."""
+    """Run one benchmark with its arguments, or all of them."""
     name, *arguments = sys.argv[1:] or [""]
     if name and name not in SHORT:
-        sys.exit(f"there is no benchmark {name!r}; there are {', '.join(SHORT)}")
+        sys.exit(f"unknown benchmark {name!r}; use one of {', '.join(SHORT)}")
     codes = []
     for each in [name] if name else SHORT:
         sys.stdout.write(f"\n== {each}\n")

@@ -1,8 +1,8 @@
-"""How long an alias takes to hold over millions of stored figures, while readers and a daily window go on.
+"""How long an alias takes to apply to millions of stored figures, with concurrent readers and a daily window.
 
 python -m benchmarks.alias_hold [--flows 1000] [--outcomes 50] [--days 100]
 
-The defaults store 5 million figures; the alias gives one outcome of every flow another name, 100,000 figures.
+The defaults store 5 million figures; the alias renames one outcome of every flow, 100,000 figures.
 """
 
 # ruff: noqa: T201 - a script that prints its figures
@@ -20,17 +20,14 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from benchmarks.planted import ORG, plant
-from service.clock import SystemClock
-from service.model import Granularity, NormalisedPage, OutcomeRow, Query, Scan, Span, Window
+from benchmarks.generated_org import ORG, generate_org
+from service.model import FlowBucket, OutcomeRow, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias
 from service.postgres.embedded.server import Embedded
-from service.postgres.lease.lease import Lease
-from service.postgres.merge import ScanBuffer, ScanRecord, merge
 from service.postgres.migrate import migrate
 from service.postgres.pool import Database
-from service.postgres.windows.ledger import Ledger
+from tests.support.scan_harness import ScanHarness
 
 T = TypeVar("T")
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -48,7 +45,7 @@ NOW, AS_OF = "flow_outcomes.flow_outcome", "flow_outcomes.flow_outcome_as_of(now
 
 
 class Bench:
-    """One database full of figures."""
+    """A database with many figures."""
 
     def __init__(self, dsn: str, flows: int, outcomes: int, days: int) -> None:
         self.dsn = dsn
@@ -56,10 +53,11 @@ class Bench:
         self.outcomes = outcomes
         self.days = days
         self.database = Database(dsn, size=4, application_name="alias_hold")
+        self.harness = ScanHarness(dsn, self.database, ORG)
         self.done = asyncio.Event()
 
     async def run(self) -> None:
-        """Fill it, and measure."""
+        """Fill the database and measure."""
         await self.database.open()
         await timed("fill", self.fill())
         async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
@@ -67,23 +65,23 @@ class Bench:
             await timed("a daily window alone, all rows changed", self.merge(1))
             alias = Alias(ORG, None, "Outcome 1", "Outcome 2")
             readers = [asyncio.create_task(self.read()) for _ in range(2)]
-            merging = asyncio.create_task(timed("a daily window meanwhile, all rows changed", self.merge(2)))
+            merging = asyncio.create_task(timed("a concurrent daily window, all rows changed", self.merge(2)))
             await asyncio.sleep(0.2)
             await timed("alias written", aliases.add(self.database, alias))
-            renamed = await timed("alias applied (it waits for the window that is being stored)", self.apply())
+            renamed = await timed("alias applied (it waits for the running merge)", self.apply())
             [(rows,)] = await fetch(
                 connection,
                 "SELECT count(*) FROM flow_outcomes.figure f JOIN flow_outcomes.outcome o USING (org, outcome_no)"
                 " WHERE o.reported_name = 'Outcome 1'",
             )
-            print(f"{renamed} outcomes renamed, {rows:,} figures under another name")
+            print(f"{renamed} outcomes renamed, {rows:,} figures renamed")
             await merging
             await aliases.remove(self.database, ORG, None, "Outcome 1")
-            await timed("alias taken back, nothing else at work but readers", self.apply())
+            await timed("alias removed, with readers alone", self.apply())
             self.done.set()
             waits = [wait for reader in readers for wait in await reader]
             print(
-                f"{len(waits)} reads meanwhile, slowest {max(waits):.3f} s, mean {sum(waits) / len(waits):.3f} s"
+                f"{len(waits)} concurrent reads, slowest {max(waits):.3f} s, mean {sum(waits) / len(waits):.3f} s"
             )
             await self.explain(connection)
         await self.database.close()
@@ -91,14 +89,14 @@ class Bench:
     async def fill(self) -> None:
         """Store the figures."""
         last = FIRST + self.days * DAY
-        await asyncio.to_thread(plant, self.dsn, FIRST, last, flows=self.flows, outcomes=self.outcomes)
+        await asyncio.to_thread(generate_org, self.dsn, FIRST, last, flows=self.flows, outcomes=self.outcomes)
 
     async def apply(self) -> int:
-        """Let the mapping table take hold."""
+        """Apply the alias table."""
         return await aliases.apply(self.database, ORG)
 
     async def read(self) -> list[float]:
-        """Ask as a dashboard does, again and again; how long each answer took."""
+        """Query continuously as a dashboard does; return how long each query took."""
         waits = []
         async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
             while not self.done.is_set():
@@ -109,26 +107,18 @@ class Bench:
         return waits
 
     async def merge(self, more: int) -> None:
-        """A scan of the last day that finds every count changed."""
+        """Merge a scan of the last day in which every count has changed."""
         span = Span(FIRST + (self.days - 1) * DAY, FIRST + self.days * DAY)
-        window = Window(ORG, "job:daily", "daily", span, "daily", Granularity.DAILY, span.end)
-        scan = Scan((window,), (Query(ORG, span, Granularity.DAILY, "UTC", (), 100, None, span),), 31 * DAY)
-        clock = SystemClock()
-        await Ledger(self.database, ORG, 1).enqueue([window])
-        buffer = ScanBuffer(self.database, ORG)
-        for flow in range(1, self.flows + 1):
-            rows = [
-                OutcomeRow(f"flow {flow}", *span, f"Outcome {each}", 1000 + more, 0.02, rejected=False)
-                for each in range(1, self.outcomes + 1)
-            ]
-            await buffer.add(NormalisedPage(rows, []))
-        record = ScanRecord(scan, [span], (), "hash", clock.now(), 1, 1, str(more))
-        lease = Lease(ORG, 1, 0.0, clock.monotonic() + 3600, clock, asyncio.Event())
-        merged = await merge(self.database, lease, buffer, record)
+        buckets = [FlowBucket(f"flow {flow}", *span) for flow in range(1, self.flows + 1)]
+        names = [f"Outcome {number}" for number in range(1, self.outcomes + 1)]
+        rows = [
+            OutcomeRow(bucket, name, 1000 + more, 0.02, rejected=False) for bucket in buckets for name in names
+        ]
+        merged = await self.harness.store([span], [span], rows)
         print(f"{merged.changed:,} figures changed")
 
     async def explain(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """How a dashboard's queries go: time, and whether any table of figures is read from end to end."""
+        """Print the time and the scans of a dashboard's queries."""
         for relation in (NOW, AS_OF):
             for name, query in (("a flow's month", DASHBOARD), ("a week of all flows", WIDE)):
                 plan = await fetch(
@@ -143,13 +133,13 @@ class Bench:
 
 
 async def fetch(connection: psycopg.AsyncConnection[Any], query: str) -> list[tuple[Any, ...]]:
-    """All rows of a query."""
+    """Run a query and return its rows."""
     cursor = await connection.execute(query.encode())
     return await cursor.fetchall()
 
 
 async def timed(what: str, doing: Awaitable[T]) -> T:
-    """Wait for it, and print how long it took."""
+    """Await ``doing`` and print how long it took."""
     began = time.perf_counter()
     done = await doing
     print(f"{what}: {time.perf_counter() - began:.2f} s", flush=True)
@@ -157,19 +147,19 @@ async def timed(what: str, doing: Awaitable[T]) -> T:
 
 
 def main() -> None:
-    """Run it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flows", type=int, default=1000)
     parser.add_argument("--outcomes", type=int, default=50)
     parser.add_argument("--days", type=int, default=100)
-    given = parser.parse_args()
-    print(f"{given.flows * given.outcomes * given.days:,} figures of {given.flows} flows")
+    arguments = parser.parse_args()
+    print(f"{arguments.flows * arguments.outcomes * arguments.days:,} figures of {arguments.flows} flows")
     with (
         tempfile.TemporaryDirectory(prefix="flow-outcomes-bench-") as folder,
         Embedded(Path(folder), durable=False) as dsn,
     ):
         migrate(dsn)
-        asyncio.run(Bench(dsn, given.flows, given.outcomes, given.days).run())
+        asyncio.run(Bench(dsn, arguments.flows, arguments.outcomes, arguments.days).run())
 
 
 if __name__ == "__main__":

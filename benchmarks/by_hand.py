@@ -1,10 +1,10 @@
-"""The least that there is to do, written by hand: fetch, COPY, merge, and nothing else.
+"""The minimum of work, written by hand: fetch, COPY, merge, and nothing else.
 
     python -m benchmarks.by_hand fetch|copy URL DAYS [DSN]
 
-``fetch`` reads and decodes the pages and drops them. ``copy`` brings them into a table of the same columns by COPY
-into a temporary table and one merge: no ledger, no history, no validation, no alias, no limit, no retry. It is
-what the program cannot be faster than, not what one would want to run.
+``fetch`` reads and decodes the pages and drops them. ``copy`` loads them with COPY into a temporary table and
+merges them once: no ledger, no history, no validation, no alias, no limit, no retry. It is a lower bound for the
+program, not something to run in production.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ MERGE = """
 
 
 async def pages(url: str, days: int) -> AsyncIterator[list[dict[str, Any]]]:
-    """Each page's entries, decoded."""
-    asked = query(days)
-    async with aiohttp.ClientSession() as session:  # noqa: TID251 - the program is not here
-        async with session.post(f"{url}/oauth/token") as answer:
-            headers = {"Authorization": f"Bearer {msgspec.json.decode(await answer.read())['access_token']}"}
+    """Yield the decoded entries of each page."""
+    request = query(days)
+    async with aiohttp.ClientSession() as session:  # noqa: TID251 - not the program
+        async with session.post(f"{url}/oauth/token") as response:
+            headers = {"Authorization": f"Bearer {msgspec.json.decode(await response.read())['access_token']}"}
         while True:
             async with session.post(
-                f"{url}/api/v2/analytics/query-builder/query", json={"queryBuilder": asked}, headers=headers
-            ) as answer:
-                page = msgspec.json.decode(await answer.read())
+                f"{url}/api/v2/analytics/query-builder/query", json={"queryBuilder": request}, headers=headers
+            ) as response:
+                page = msgspec.json.decode(await response.read())
             yield page["data"]
             if page["nextPageToken"] is None:
                 return
-            asked["nextPageToken"] = page["nextPageToken"]
+            request["nextPageToken"] = page["nextPageToken"]
 
 
 async def fetch(url: str, days: int) -> int:
-    """Read and decode."""
+    """Read and decode all pages; return the number of rows."""
     rows = 0
     async for entries in pages(url, days):
         rows += sum(len(entry["metrics"]["flow-outcomes"]) for entry in entries)
@@ -64,7 +64,7 @@ async def fetch(url: str, days: int) -> int:
 
 
 async def copy(url: str, days: int, dsn: str) -> int:
-    """Read, COPY, merge."""
+    """Read, COPY and merge; return the number of rows."""
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         await connection.execute(TABLE)
         await connection.execute(INCOMING)
@@ -77,8 +77,8 @@ async def copy(url: str, days: int, dsn: str) -> int:
                 for entry in entries:
                     start, end = map(datetime.fromisoformat, entry["interval"].split("/"))
                     flow = entry["group"]["flow-id"]
-                    for name, told in entry["metrics"]["flow-outcomes"].items():
-                        await into.write_row((flow, start, end, name, told["count"], told["percentOfTotal"]))
+                    for name, figure in entry["metrics"]["flow-outcomes"].items():
+                        await into.write_row((flow, start, end, name, figure["count"], figure["percentOfTotal"]))
         await connection.execute("ANALYZE incoming")
         await connection.execute(MERGE)
         row = await (await connection.execute("SELECT count(*) FROM by_hand")).fetchone()
@@ -86,9 +86,9 @@ async def copy(url: str, days: int, dsn: str) -> int:
 
 
 def main() -> None:
-    """Do it, and say how many rows there are."""
-    how, url, days, *dsn = sys.argv[1:]
-    rows = asyncio.run(fetch(url, int(days)) if how == "fetch" else copy(url, int(days), dsn[0]))
+    """Run one mode and print the number of rows."""
+    mode, url, days, *dsn = sys.argv[1:]
+    rows = asyncio.run(fetch(url, int(days)) if mode == "fetch" else copy(url, int(days), dsn[0]))
     sys.stdout.write(f"{rows}\n")
 
 

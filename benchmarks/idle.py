@@ -1,7 +1,7 @@
-"""What a daemon costs that has nothing to do: ``python -m benchmarks.idle [ORGS] [SECONDS]``.
+"""The cost of an idle daemon: ``python -m benchmarks.idle [ORGS] [SECONDS]``.
 
-Five hundred orgs with a job each, outside its off-peak hours, all of them held. Told are the share of a core, the
-memory and the connections.
+The daemon holds five hundred orgs with a job each, outside the off-peak hours. Prints its share of a core, memory
+and connections.
 """
 
 # ruff: noqa: T201 - a script that prints its figures
@@ -26,19 +26,19 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """The processor's time that a process has used."""
+    """Return the CPU time of a process, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def resident(pid: int) -> int:
-    """The memory that a process holds, in bytes."""
+    """Return the resident memory of a process, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def configuration(dsn: str, orgs: int) -> str:
-    """So many orgs that nobody answers for, and a job that is hours from its time."""
+    """Return a configuration of ``orgs`` unreachable orgs and a job whose off-peak hours are hours away."""
     away = (datetime.now(UTC).hour + 12) % 24
     tree = {
         "database": {"dsn": dsn},
@@ -58,7 +58,7 @@ def configuration(dsn: str, orgs: int) -> str:
 
 
 async def measure(orgs: int, seconds: float, folder: Path) -> bool:
-    """Measure one daemon and tell; whether it is within what it may cost."""
+    """Measure one daemon and print the result; return whether it is within the bounds."""
     with Embedded(folder / "database") as dsn:
         config = folder / "idle.yaml"
         config.write_text(configuration(dsn, orgs))
@@ -75,8 +75,8 @@ async def measure(orgs: int, seconds: float, folder: Path) -> bool:
         try:
             while log.read_bytes().count(b'"org_acquired"') < orgs:  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.2)
-            print(f"{orgs} orgs taken after {time.monotonic() - began:.1f} s")
-            await asyncio.sleep(20)  # the first cycles, which find that nothing may begin
+            print(f"{orgs} orgs acquired after {time.monotonic() - began:.1f} s")
+            await asyncio.sleep(20)  # the first cycles, which start nothing
             cpu, at = cpu_seconds(daemon.pid), time.monotonic()
             await asyncio.sleep(seconds)
             share = (cpu_seconds(daemon.pid) - cpu) / (time.monotonic() - at)
@@ -96,11 +96,11 @@ async def measure(orgs: int, seconds: float, folder: Path) -> bool:
 
 
 def main() -> int:
-    """Run it; the exit code says whether it is within its bounds."""
+    """Run the benchmark; the exit code is 0 if the daemon is within the bounds."""
     orgs = int(sys.argv[1]) if len(sys.argv) > 1 else 500
-    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 60.0  # noqa: PLR2004 - the second argument
+    seconds = float(sys.argv[2]) if len(sys.argv[1:]) > 1 else 60.0
     with tempfile.TemporaryDirectory(prefix="flow-outcomes-idle-") as folder:
-        Path(folder).chmod(0o711)  # the server's user passes through, where root runs this
+        Path(folder).chmod(0o711)  # the server's user must be able to enter it if this runs as root
         return 0 if asyncio.run(measure(orgs, seconds, Path(folder))) else 1
 
 

@@ -1,4 +1,4 @@
-"""A command as a whole process: how long it took, what processor time and memory it used."""
+"""Measures a command's time, CPU time and memory, and sets up the server for it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ PROGRAM = Path(sys.executable).with_name("flow-outcomes")
 HERE = Path(__file__).resolve().parent.parent
 
 
-class Measured(NamedTuple):
-    """One run; seconds and megabytes.
+class Measurement(NamedTuple):
+    """One run of a command.
 
     Attributes:
-        wall: from its start to its end.
-        cpu: the process's own and its children's, not the server's.
-        peak: resident.
-        out: what it said.
-        ended: when, on the machine's monotonic clock.
+        wall: seconds from start to end.
+        cpu: CPU seconds of the process and its children, without the server.
+        peak: peak resident memory, in megabytes.
+        out: its output.
+        ended: when it ended, in seconds of the monotonic clock.
     """
 
     wall: float
@@ -41,11 +41,11 @@ class Measured(NamedTuple):
     ended: float
 
 
-def measured(command: Sequence[str | Path], **environment: str) -> Measured:
-    """Run it, which has to end well.
+def measure_command(command: Sequence[str | Path], **environment: str) -> Measurement:
+    """Run a command and measure it.
 
     Raises:
-        RuntimeError: it did not.
+        RuntimeError: the command failed.
     """
     began = time.monotonic()
     with subprocess.Popen(  # noqa: S603 - the benchmark's own commands
@@ -60,28 +60,28 @@ def measured(command: Sequence[str | Path], **environment: str) -> Measured:
         ended = time.monotonic()
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{command} ended with {process.returncode}: {out[-3000:]}")
-    return Measured(ended - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, out, ended)
+        raise RuntimeError(f"{command} exited with {process.returncode}: {out[-3000:]}")
+    return Measurement(ended - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, out, ended)
 
 
 @dataclass
-class Ground:
-    """A PostgreSQL and a folder to measure in."""
+class Testbed:
+    """A PostgreSQL server and a folder for a benchmark."""
 
     folder: Path
     dsn: str
-    _made: int = 0
+    _created: int = 0
 
     def database(self) -> str:
-        """A new, empty database; its DSN, as a URL, which every contender understands."""
-        self._made += 1
-        name = f"bench_{self._made}"
+        """Create an empty database; return its DSN as a URL, which every contender accepts."""
+        self._created += 1
+        name = f"bench_{self._created}"
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return urlsplit(self.dsn)._replace(path=f"/{name}").geturl()
 
     def wal(self) -> float:
-        """Megabytes that the server has written to its log since it was made."""
+        """Return the megabytes of WAL that the server has written so far."""
         with psycopg.connect(self.dsn) as connection:
             row = connection.execute(
                 "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') / 2^20"
@@ -89,7 +89,7 @@ class Ground:
         return float(row[0]) if row else 0.0
 
     def vacuum(self, dsn: str) -> None:
-        """Have the server tidy a database up, as it does by itself after a while."""
+        """Vacuum and analyze a database, as the server does by itself after a while."""
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE)")
 
@@ -102,10 +102,10 @@ class Ground:
         job: Mapping[str, object] | None = None,
         **org: object,
     ) -> Path:
-        """A file for the program: a daily job over one org or several, each at a URL."""
+        """Write a configuration with a daily job for one or several orgs, each at a URL; return its path."""
         urls = {"acme": urls} if isinstance(urls, str) else urls
-        self._made += 1
-        path = self.folder / f"bench_{self._made}.yaml"
+        self._created += 1
+        path = self.folder / f"bench_{self._created}.yaml"
         tree = {
             "database": {"dsn": dsn},
             "http": {"port": 0},
@@ -123,21 +123,21 @@ class Ground:
             "jobs": {"daily": {"since": since, "off_peak": None, **(job or {})}},
         }
         path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-        measured([PROGRAM, "migrate", "--config", path])
+        measure_command([PROGRAM, "migrate", "--config", path])
         return path
 
 
 @contextmanager
-def ground(*, durable: bool = True) -> Iterator[Ground]:
-    """A PostgreSQL while the block lasts."""
+def start_testbed(*, durable: bool = True) -> Iterator[Testbed]:
+    """Start a PostgreSQL server while the context is entered."""
     with tempfile.TemporaryDirectory(prefix="flow-outcomes-bench-") as name:
         folder = Path(name)
-        folder.chmod(0o711)  # the server's user passes through, where root runs this
+        folder.chmod(0o711)  # the server's user must be able to enter it if this runs as root
         with Embedded(folder / "postgresql", durable=durable) as dsn:
-            yield Ground(folder, dsn)
+            yield Testbed(folder, dsn)
 
 
-def told(text: str) -> None:
-    """Print a line at once."""
+def print_line(text: str) -> None:
+    """Print a line and flush."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

@@ -1,7 +1,7 @@
 """One, ten and a hundred orgs in one process: ``python -m benchmarks.orgs [--orgs 1 10 100] [--seconds 20]``.
 
-Each org has 10 requests a second of its own, and a backlog of so many seconds. Told is the share of the limits
-that was in use, from each org's first request to its last, what was answered with 429, and what the process cost.
+Each org has a limit of 10 requests per second and a backlog of ``seconds``. Prints the used share of the limits,
+from each org's first request to its last, the number of 429 responses, and the cost of the process.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import psycopg
 
 from benchmarks import source
 from benchmarks.idle import cpu_seconds
-from benchmarks.measure import Ground, ground, told
-from benchmarks.processes import COMPLETE, daemons, high_water, until
+from benchmarks.measure import Testbed, print_line, start_testbed
+from benchmarks.processes import COMPLETE, daemons, high_water, wait_until
 from benchmarks.span import days_until_now
 
 LIMIT = 10
@@ -22,30 +22,30 @@ PAGES_A_DAY = FLOWS // 100
 
 
 def main() -> None:
-    """Measure each number of orgs, and print a line."""
+    """Measure each number of orgs and print a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=20, help="how long each org's backlog is")
+    parser.add_argument("--seconds", type=int, default=20, help="length of each org's backlog")
     parser.add_argument("--orgs", type=int, nargs="+", default=[1, 10, 100])
     arguments = parser.parse_args()
-    with ground() as place, source.running(flows=FLOWS, limit=LIMIT) as server:
+    with start_testbed() as testbed, source.running(flows=FLOWS, limit=LIMIT) as server:
         for orgs in arguments.orgs:
             server.reset()
-            _measure(place, server, orgs, arguments.seconds * LIMIT // PAGES_A_DAY)
+            _measure(testbed, server, orgs, arguments.seconds * LIMIT // PAGES_A_DAY)
 
 
-def _measure(place: Ground, server: source.Running, orgs: int, days: int) -> None:
-    dsn = place.database()
+def _measure(testbed: Testbed, server: source.Running, orgs: int, days: int) -> None:
+    dsn = testbed.database()
     urls = {f"org{number}": f"{server.url}/org{number}" for number in range(orgs)}
-    config = place.configuration(dsn, urls, f"{days_until_now(days)[0]:%Y-%m-%d}", requests_per_second=LIMIT)
-    with psycopg.connect(dsn, autocommit=True) as looking, daemons(config, 1) as running:
-        until(lambda: looking.execute(COMPLETE.encode()).fetchone() == (orgs * days,))
+    config = testbed.configuration(dsn, urls, f"{days_until_now(days)[0]:%Y-%m-%d}", requests_per_second=LIMIT)
+    with psycopg.connect(dsn, autocommit=True) as connection, daemons(config, 1) as running:
+        wait_until(lambda: connection.execute(COMPLETE.encode()).fetchone() == (orgs * days,))
         (pid,) = running.pids()
-        cost = f"{cpu_seconds(pid):.1f} s of processor time, {high_water(pid):.0f} MB at the peak"
+        cost = f"{cpu_seconds(pid):.1f} s of CPU time, {high_water(pid):.0f} MB at the peak"
     stats = list(server.all_stats().values())
     used = sum(each["answered"] - 1 for each in stats) / sum(each["seconds"] * LIMIT for each in stats)
     throttled, longest = sum(each["throttled"] for each in stats), max(each["seconds"] for each in stats)
-    told(
-        f"{orgs:>3} orgs: {orgs * days} windows in {longest:.0f} s, {used:.1%} of the limits in use,"
+    print_line(
+        f"{orgs:>3} orgs: {orgs * days} windows in {longest:.0f} s, {used:.1%} of the limits used,"
         f" {throttled} answered 429; {cost}"
     )
 

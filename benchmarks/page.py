@@ -2,10 +2,10 @@
 
     python -m benchmarks.page [--flows 1000] [--years 3] [--orgs 5] [--figures 1] [--keep FOLDER]
 
-The ledger is whole: every daily and hourly window of every org. Figures are daily, five outcomes a flow, of the
-first ``--figures`` orgs: the page reads one flow's at a time, by the primary key. Restatements: one in fifty.
-Prints what each request takes, cold (nothing kept of an earlier answer) and as asked again, and how long the first
-view takes where the requests come as a browser sends them.
+The ledger has every daily and hourly window of every org. The first ``--figures`` orgs have daily figures, five
+outcomes per flow: the page reads those of one flow at a time, by the primary key. One in fifty is restated. Prints
+the time of each request, cold (empty cache) and repeated, and of the first view with the requests as a browser
+sends them.
 """
 
 # ruff: noqa: T201 - a script that prints its figures
@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import aiohttp  # the page is asked as a browser would
+import aiohttp  # requests the page as a browser does
 import psycopg
 from psycopg.conninfo import make_conninfo
 
@@ -35,7 +35,7 @@ MOST_SHOWN = 3
 
 
 def generate(dsn: str, orgs: list[str], flows: int, days: int, with_figures: int) -> None:
-    """Fill the tables as years of work would have."""
+    """Fill the tables with years of data."""
     with psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC -c work_mem=256MB") as connection:
         run = connection.execute
         run("SET maintenance_work_mem = '512MB'")
@@ -92,7 +92,7 @@ def generate(dsn: str, orgs: list[str], flows: int, days: int, with_figures: int
 
 
 def configuration(dsn: str, orgs: list[str], days: int) -> Config:
-    """The jobs that owe just those windows."""
+    """Return a configuration whose jobs have exactly those windows."""
     org = {"region": "mypurecloud.com", "client_id": "id", "client_secret": "not-a-secret"}
     job = {"since": f"P{days}D", "off_peak": None}
     return config_from(
@@ -105,20 +105,20 @@ def configuration(dsn: str, orgs: list[str], days: int) -> Config:
 
 
 async def measure(dsn: str, config: Config) -> None:
-    """Ask for the first view as the page's script does, and print the times."""
+    """Request the first view as the page's script does, and print the times."""
     orgs = list(config.orgs)
     paths = ["/", "/api/now", *(f"/api/calendar?org={org}" for org in orgs), "/api/changes"]
     paths += [f"/api/flows?org={orgs[0]}&q=&limit=200", f"/api/shares?org={orgs[0]}&flow=flow-7"]
-    # of more than three orgs the page shows one calendar at first
+    # with more than three orgs the first view has one calendar
     shown = [
         path for path in paths[2:] if "calendar" not in path or path.endswith(orgs[0]) or len(orgs) <= MOST_SHOWN
     ]
     cold: dict[str, list[float]] = {path: [] for path in paths}
     warm: dict[str, list[float]] = {path: [] for path in paths}
-    whole: list[float] = []
+    first_views: list[float] = []
     async with aiohttp.ClientSession() as session:  # noqa: TID251 - the program's own server
 
-        async def ask(address: str, path: str) -> float:
+        async def get(address: str, path: str) -> float:
             began = time.perf_counter()
             async with session.get(f"http://{address}{path}") as response:
                 body = await response.read()
@@ -130,38 +130,40 @@ async def measure(dsn: str, config: Config) -> None:
             site = WebServer(FakeDaemon(config, dsn))
             address = await site.start("127.0.0.1", 0)
             for path in paths:
-                cold[path].append(await ask(address, path))
-                warm[path].append(await ask(address, path))
+                cold[path].append(await get(address, path))
+                warm[path].append(await get(address, path))
             await site.stop()
             site = WebServer(FakeDaemon(config, dsn))
             address = await site.start("127.0.0.1", 0)
             began = time.perf_counter()
-            await ask(address, "/")
-            await ask(address, "/api/now")
-            await asyncio.gather(*(ask(address, path) for path in shown))
-            whole.append((time.perf_counter() - began) * 1000)
+            await get(address, "/")
+            await get(address, "/api/now")
+            await asyncio.gather(*(get(address, path) for path in shown))
+            first_views.append((time.perf_counter() - began) * 1000)
             await site.stop()
     for path in paths:
-        print(f"{path:<52} {statistics.median(cold[path]):8.1f} ms  again {statistics.median(warm[path]):6.1f} ms")
-    each = ", ".join(f"{took:.0f}" for took in sorted(whole))
-    print(f"first view, as a browser asks: median {statistics.median(whole):.0f} ms of {each}")
+        print(
+            f"{path:<52} {statistics.median(cold[path]):8.1f} ms  repeated {statistics.median(warm[path]):6.1f} ms"
+        )
+    each = ", ".join(f"{took:.0f}" for took in sorted(first_views))
+    print(f"first view, as a browser requests it: median {statistics.median(first_views):.0f} ms of {each}")
 
 
 def main() -> None:
-    """Generate, and measure."""
+    """Generate the data and measure."""
     parser = argparse.ArgumentParser()
-    for name, usual in (("flows", 1000), ("years", 3), ("orgs", 5), ("figures", 1)):
-        parser.add_argument(f"--{name}", type=int, default=usual)
-    parser.add_argument("--keep", type=Path, help="a folder for the database, used again where it is there")
-    given = parser.parse_args()
-    days, orgs = given.years * 365, [f"org{number}" for number in range(1, given.orgs + 1)]
-    folder = given.keep or Path(tempfile.mkdtemp(prefix="flow-outcomes-page-"))
+    for name, default in (("flows", 1000), ("years", 3), ("orgs", 5), ("figures", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--keep", type=Path, help="a folder for the database, reused if it exists")
+    arguments = parser.parse_args()
+    days, orgs = arguments.years * 365, [f"org{number}" for number in range(1, arguments.orgs + 1)]
+    folder = arguments.keep or Path(tempfile.mkdtemp(prefix="flow-outcomes-page-"))
     fresh = not (folder / "data").exists()
     with Embedded(folder, durable=False) as dsn:
         if fresh:
             migrate(dsn)
             began = time.perf_counter()
-            generate(make_conninfo(dsn), orgs, given.flows, days, given.figures)
+            generate(make_conninfo(dsn), orgs, arguments.flows, days, arguments.figures)
             print(f"generated in {time.perf_counter() - began:.0f} s")
         asyncio.run(measure(dsn, configuration(dsn, orgs, days)))
 

@@ -1,10 +1,10 @@
-"""A query-builder API that is fast enough not to be waited for, in a process of its own.
+"""A fast query-builder API in its own process.
 
     python -m benchmarks.source --flows 1000 --outcomes 5
 
-The figures are made up from the flow, the outcome and the bucket's number, so that whoever reads them can be
-checked. It is as strict as it must be to be measured against: a token, pages of what was asked for, an opaque
-cursor, and, where ``--limit`` says so, no more than so many requests in any second. ``GET /stats`` tells more.
+Figures are computed from flow, outcome and bucket number, so that results can be checked. It requires a token,
+returns pages with an opaque cursor, and with ``--limit`` answers requests over the limit in any second with 429.
+``GET /stats`` returns statistics.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def flow_id(number: int) -> str:
-    """The id of a flow."""
+    """Return a flow's id."""
     return f"{number:08x}-0000-4000-8000-000000000000"
 
 
 def count_of(flow: int, outcome: int, bucket: int) -> int:
-    """The figure of an outcome in a bucket, numbered from EPOCH on in buckets of its own length."""
+    """Return the count of an outcome in a bucket; buckets are numbered from EPOCH."""
     return (flow * 7 + outcome * 13 + bucket % 10) % 500
 
 
 @dataclass
 class Arrivals:
-    """What came, as the server saw it."""
+    """Statistics of the received requests."""
 
     limit: float | None
     times: deque[float] = field(default_factory=deque)
@@ -54,7 +54,7 @@ class Arrivals:
     last: float = 0.0
 
     def admit(self) -> bool:
-        """Count one request; whether it is within the limit of the second before it."""
+        """Count a request; return whether it is within the limit."""
         now = time.monotonic()
         while self.times and self.times[0] <= now - 1.0:
             self.times.popleft()
@@ -68,8 +68,8 @@ class Arrivals:
         self.answered += 1
         return True
 
-    def told(self) -> dict[str, Any]:
-        """The figures so far; ``first`` is when the first came, on the machine's monotonic clock."""
+    def summary(self) -> dict[str, Any]:
+        """Return the statistics; ``first`` is the time of the first request, on the monotonic clock."""
         return {
             "answered": self.answered,
             "pages": self.pages,
@@ -82,11 +82,11 @@ class Arrivals:
 
 
 class Source:
-    """So many flows, each of which reports the same outcomes in every bucket."""
+    """Flows that each report the same outcomes in every bucket."""
 
     def __init__(self, flows: int, outcomes: int, limit: float | None) -> None:
         self._heads = [f'{{"group":{{"flow-id":"{flow_id(flow)}"}},"interval":"'.encode() for flow in range(flows)]
-        # ten variants of what a flow reports are enough to tell one day from the next
+        # ten variants per flow make consecutive days different
         self._tails = [
             [_metrics([count_of(flow, outcome, variant) for outcome in range(outcomes)]) for variant in range(10)]
             for flow in range(flows)
@@ -95,7 +95,7 @@ class Source:
         self.arrivals: dict[str, Arrivals] = {}
 
     def application(self) -> web.Application:
-        """Its routes."""
+        """Return the application with its routes."""
         app = web.Application()
         for prefix in ("", "/{org}"):
             app.router.add_post(f"{prefix}/oauth/token", self._token)
@@ -136,7 +136,7 @@ class Source:
         return web.Response(body=b"".join(parts), content_type="application/json")
 
     async def _stats(self, _request: web.Request) -> web.Response:
-        return web.json_response({org: arrivals.told() for org, arrivals in self.arrivals.items()})
+        return web.json_response({org: arrivals.summary() for org, arrivals in self.arrivals.items()})
 
     async def _reset(self, _request: web.Request) -> web.Response:
         self.arrivals.clear()
@@ -155,48 +155,48 @@ def _interval(start: datetime, end: datetime) -> bytes:
 
 def _metrics(counts: Sequence[int]) -> bytes:
     total = sum(counts) or 1
-    told = ",".join(
+    summary = ",".join(
         f'"{OUTCOMES[i] if i < len(OUTCOMES) else f"Outcome{i}"}":{{"count":{n},"percentOfTotal":{n / total:.4f}}}'
         for i, n in enumerate(counts)
     )
-    return f'","metrics":{{"flow-outcomes":{{{told}}}}}}}'.encode()
+    return f'","metrics":{{"flow-outcomes":{{{summary}}}}}}}'.encode()
 
 
 @dataclass
 class Running:
-    """The server in its process.
+    """The server process.
 
     Attributes:
-        url: where it listens.
+        url: its base URL.
     """
 
     url: str
 
     def stats(self, org: str = "") -> dict[str, Any]:
-        """What came since the last reset, of an org that has its own path, or of the one that has none."""
+        """Return the statistics since the last reset, of an org with its own path, or of requests without one."""
         return self.all_stats()[org]
 
     def all_stats(self) -> dict[str, dict[str, Any]]:
-        """The same of each of them."""
+        """Return the statistics of each org."""
         with urllib.request.urlopen(f"{self.url}/stats") as answer:  # noqa: S310 - our own server on loopback
-            told: dict[str, dict[str, Any]] = json.load(answer)
-        return told
+            summary: dict[str, dict[str, Any]] = json.load(answer)
+        return summary
 
     def reset(self) -> None:
-        """Count anew."""
-        request = urllib.request.Request(f"{self.url}/reset", method="POST")  # noqa: S310 - likewise
-        with urllib.request.urlopen(request):  # noqa: S310 - likewise
+        """Reset the statistics."""
+        request = urllib.request.Request(f"{self.url}/reset", method="POST")  # noqa: S310 - our own server on loopback
+        with urllib.request.urlopen(request):  # noqa: S310 - our own server on loopback
             pass
 
 
 @contextmanager
 def running(*, flows: int, outcomes: int = 5, limit: float | None = None) -> Iterator[Running]:
-    """The server while the block lasts."""
+    """Run the server while the context is entered."""
     command = [sys.executable, "-m", "benchmarks.source", "--flows", str(flows), "--outcomes", str(outcomes)]
     if limit is not None:
         command += ["--limit", str(limit)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603 - this module
-        assert server.stdout is not None  # noqa: S101 - it was asked for
+        assert server.stdout is not None  # noqa: S101 - it is a pipe
         try:
             yield Running(server.stdout.readline().strip())
         finally:
@@ -214,7 +214,7 @@ async def _serve(flows: int, outcomes: int, limit: float | None) -> None:
 
 
 def main() -> None:
-    """Serve until it is ended."""
+    """Serve until the process is terminated."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flows", type=int, default=1000)
     parser.add_argument("--outcomes", type=int, default=5)

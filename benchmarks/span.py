@@ -1,4 +1,4 @@
-"""What every contender asks for: so many days, one query."""
+"""The query that every contender sends."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def days_until_now(days: int) -> tuple[datetime, datetime]:
-    """So many whole days, up to the last midnight that has settled."""
+    """Return the span of ``days`` days up to the last settled midnight."""
     end = (datetime.now(UTC) - timedelta(hours=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     return end - timedelta(days=days), end
 
 
 def query(days: int) -> dict[str, Any]:
-    """The query of these days, as page one sends it."""
+    """Return the query of these days, for page one."""
     begin, end = days_until_now(days)
     return {
         "queryType": "routing/engagement",

@@ -1,9 +1,8 @@
-"""Bytes a figure: rows made by SQL in an embedded PostgreSQL, their tables and indexes measured.
+"""Bytes per figure: sizes of tables and indexes with generated rows in an embedded PostgreSQL.
 
     python -m benchmarks.storage --figures 1000000 --restated 0.05
 
-Figures are of one org, daily, with outcomes of ten names a flow; the part given is restated once, which is what
-the history holds.
+Figures are daily, of one org, with ten outcomes per flow. The history has the restated figures.
 """
 
 from __future__ import annotations
@@ -63,10 +62,10 @@ SIZES = """
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Load, measure, print a table."""
+    """Generate the rows and print the sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figures", type=int, default=1_000_000)
-    parser.add_argument("--restated", type=float, default=0.05, help="the part that is restated once")
+    parser.add_argument("--restated", type=float, default=0.05, help="share of figures that are restated once")
     arguments = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-storage-"))
     folder.chmod(0o755)
@@ -79,28 +78,30 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _measure(dsn: str, flows: int, restated: float) -> None:
-    given = {"flows": flows, "names": NAMES, "days": DAYS, "restated": restated}
+    parameters = {"flows": flows, "names": NAMES, "days": DAYS, "restated": restated}
     began = time.monotonic()
     with psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC") as connection:
         connection.execute("SELECT flow_outcomes.ensure_partitions('2023-01-01', '2025-01-01')")
         connection.execute(FLOW_ID)
-        connection.execute(OUTCOMES.replace("gen_random_uuid_of", "pg_temp.gen_random_uuid_of").encode(), given)
+        connection.execute(
+            OUTCOMES.replace("gen_random_uuid_of", "pg_temp.gen_random_uuid_of").encode(), parameters
+        )
         for statement in (FIGURES, HISTORY, RESTATED):
-            connection.execute(statement.encode(), given)
+            connection.execute(statement.encode(), parameters)
         connection.execute("VACUUM ANALYZE")
         figures = flows * NAMES * DAYS
         sys.stdout.write(
             f"{figures:,} figures, {restated:.0%} of them restated once, in {time.monotonic() - began:.0f} s\n"
         )
         sys.stdout.write(
-            f"{'table':<16}{'rows':>12}{'MB':>8}{'indexes MB':>12}{'bytes a row':>13}{'with indexes':>14}\n"
+            f"{'table':<16}{'rows':>12}{'MB':>8}{'indexes MB':>12}{'bytes per row':>15}{'with indexes':>14}\n"
         )
         for table, heap, indexes in connection.execute(SIZES.encode()).fetchall():
             row = connection.execute(f"SELECT count(*) FROM flow_outcomes.{table}".encode()).fetchone()  # noqa: S608 - a name off the catalog
             rows = row[0] if row else 0
             sys.stdout.write(
                 f"{table:<16}{rows:>12,}{heap / 1e6:>8.0f}{indexes / 1e6:>12.0f}"
-                f"{heap / rows:>13.0f}{(heap + indexes) / rows:>14.0f}\n"
+                f"{heap / rows:>15.0f}{(heap + indexes) / rows:>14.0f}\n"
             )
 
 

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the whole run, and a fresh database for each test that asks for one."""
+"""A real PostgreSQL for the test run, and a new database for each test that uses one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = ("unit", "integration", "acceptance", "migrations", "browser", "faults")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by the folder it stands in."""
+    """Mark each test with the name of its folder."""
     root = Path(__file__).parent
     for item in items:
         kind = item.path.relative_to(root).parts[0]
@@ -31,13 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def fake_clock() -> FakeClock:
-    """A clock that stands still until the test moves it."""
+    """A clock that the test moves."""
     return FakeClock()
 
 
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
-    """A folder that the server's user can reach, which pytest's own is not."""
+    """A folder that the server's user can access, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-test-"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -45,7 +45,7 @@ def server_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server(server_folder: Path) -> Iterator[str]:
-    """The DSN of a PostgreSQL that every test of this process shares; one each under pytest-xdist."""
+    """The DSN of a PostgreSQL that all tests of this process share; pytest-xdist starts one per worker."""
     with Embedded(server_folder, durable=False) as dsn:
         yield dsn
 
@@ -68,19 +68,19 @@ def _template(_databases: tuple[psycopg.Connection[tuple[object, ...]], Iterator
 def database(
     _databases: tuple[psycopg.Connection[tuple[object, ...]], Iterator[int]], _template: str, server: str
 ) -> Iterator[str]:
-    """The DSN of a database of this test's own, its schema current and its tables empty."""
-    yield from _fresh(_databases, server, _template)
+    """The DSN of a new database for this test, with the current schema and empty tables."""
+    yield from _create_database(_databases, server, _template)
 
 
 @pytest.fixture
 def empty_database(
     _databases: tuple[psycopg.Connection[tuple[object, ...]], Iterator[int]], server: str
 ) -> Iterator[str]:
-    """The DSN of a database of this test's own with nothing in it."""
-    yield from _fresh(_databases, server, "template0")
+    """The DSN of a new, empty database for this test."""
+    yield from _create_database(_databases, server, "template0")
 
 
-def _fresh(
+def _create_database(
     databases: tuple[psycopg.Connection[tuple[object, ...]], Iterator[int]], server: str, template: str
 ) -> Iterator[str]:
     connection, numbers = databases

@@ -1,1 +1,1 @@
-"""What one would pick instead, each as its own documentation has it; they run in a venv of their own."""
+"""The alternatives, each as its documentation recommends; they run in their own venv."""

@@ -1,4 +1,4 @@
-"""The pages of the benchmark's source, read as a peer's connector would: one query, to the null token."""
+"""Reads the pages of the benchmark's source as a connector does: one query, until the token is null."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from benchmarks.span import query
 
 
 def rows(url: str, days: int) -> Iterator[list[dict[str, Any]]]:
-    """One list of flat rows for each page."""
-    asked = query(days)
+    """Yield a list of flat rows per page."""
+    request = query(days)
     session = requests.Session()
     token = session.post(f"{url}/oauth/token", timeout=30).json()["access_token"]
     session.headers["Authorization"] = f"Bearer {token}"
     while True:
-        answer = session.post(
-            f"{url}/api/v2/analytics/query-builder/query", json={"queryBuilder": asked}, timeout=30
+        response = session.post(
+            f"{url}/api/v2/analytics/query-builder/query", json={"queryBuilder": request}, timeout=30
         )
-        answer.raise_for_status()
-        page = answer.json()
+        response.raise_for_status()
+        page = response.json()
         yield [
             {
                 "flow_id": entry["group"]["flow-id"],
                 "bucket_start": entry["interval"].partition("/")[0],
                 "bucket_end": entry["interval"].partition("/")[2],
                 "outcome_name": name,
-                "outcome_count": told["count"],
-                "outcome_percentage": told["percentOfTotal"],
+                "outcome_count": figure["count"],
+                "outcome_percentage": figure["percentOfTotal"],
             }
             for entry in page["data"]
-            for name, told in entry["metrics"]["flow-outcomes"].items()
+            for name, figure in entry["metrics"]["flow-outcomes"].items()
         ]
         if page["nextPageToken"] is None:
             return
-        asked["nextPageToken"] = page["nextPageToken"]
+        request["nextPageToken"] = page["nextPageToken"]

@@ -1,4 +1,4 @@
-"""A Singer tap by the SDK's own pattern: ``python -m benchmarks.peers.singer_tap URL DAYS``."""
+"""A Singer tap as the SDK's documentation recommends: ``python -m benchmarks.peers.singer_tap URL DAYS``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.peers.pages import rows
 
 
 class FlowOutcome(Stream):
-    """The one stream."""
+    """The stream of outcomes."""
 
     name = "flow_outcome"
     primary_keys = ("flow_id", "bucket_start", "outcome_name")
@@ -27,7 +27,7 @@ class FlowOutcome(Stream):
     ).to_dict()
 
     def get_records(self, context: Any) -> Iterable[dict[str, Any]]:  # noqa: ANN401, ARG002 - the SDK's signature
-        """Row by row."""
+        """Yield each row."""
         for page in rows(self.config["url"], self.config["days"]):
             yield from page
 
@@ -41,7 +41,7 @@ class FlowOutcomes(Tap):
     ).to_dict()
 
     def discover_streams(self) -> list[Stream]:
-        """The one stream."""
+        """The stream of outcomes."""
         return [FlowOutcome(self)]
 
 

@@ -1,7 +1,7 @@
 """dlt into PostgreSQL: ``python -m benchmarks.peers.with_dlt default|tuned URL DAYS DSN FOLDER``.
 
-``default`` is ``merge`` with a primary key as the documentation has it; ``tuned`` writes CSV, which dlt loads by
-COPY, and upserts. Rows come a page at a time, a list at once, which is the fast way.
+``default`` is ``merge`` with a primary key, as documented; ``tuned`` writes CSV, which dlt loads with COPY, and
+upserts. Rows are yielded as one list per page, which is the fast way.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ KEY = ["flow_id", "bucket_start", "outcome_name"]
 
 def main() -> None:
     """Run the pipeline once."""
-    how, url, days, dsn, folder = sys.argv[1:]
-    # before dlt is imported, which reads them then
+    mode, url, days, dsn, folder = sys.argv[1:]
+    # dlt reads these when it is imported
     os.environ |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR", "DLT_DATA_DIR": folder}
     import dlt  # noqa: PLC0415 - see above
 
     from benchmarks.peers.pages import rows  # noqa: PLC0415 - with it
 
-    tuned = how == "tuned"
+    tuned = mode == "tuned"
 
     @dlt.resource(
         name="flow_outcome",
@@ -35,9 +35,9 @@ def main() -> None:
         yield from rows(url, int(days))
 
     pipeline = dlt.pipeline(
-        pipeline_name=f"benchmark_{how}",
+        pipeline_name=f"benchmark_{mode}",
         destination=dlt.destinations.postgres(dsn),
-        dataset_name=f"dlt_{how}",
+        dataset_name=f"dlt_{mode}",
         pipelines_dir=folder,
     )
     pipeline.run(flow_outcome(), **({"loader_file_format": "csv"} if tuned else {}))

@@ -1,10 +1,10 @@
-"""The simulated Genesys Cloud: a contact centre, and a server that answers for it as strictly as the real one.
+"""The simulated Genesys Cloud: a contact centre, and a server that validates requests as strictly as the real one.
 
-The contact centre (:mod:`~service.simulator.centre`) knows nothing of any API; a dialect
-(:mod:`~service.simulator.query_builder`) knows nothing of how figures come about. Nothing here is shared with the
-client's side of the program, so that a mistake there is not repeated here and thereby hidden.
+A contact centre (:mod:`~service.simulator.centre`) generates figures and is independent of any API. The dialects
+(:mod:`~service.simulator.query_builder`, :mod:`~service.simulator.flow_aggregates`) answer requests from them. The
+simulator shares no code with the client, so that it does not repeat the client's mistakes and hide them.
 
-A name's module is imported when the name is first used: the command line declares arguments without the server.
+A name's module is imported when the name is first used, so that the command line is parsed without the server.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from service.simulator.centre import Centre, Flow, GeneratedCentre
-    from service.simulator.corrected import CorrectedCentre
-    from service.simulator.faults import Fault, Faults
+    from service.simulator.buckets import TimeGroup
+    from service.simulator.builder_query import cardinality_exceeded
+    from service.simulator.centre import Centre, Flow, GeneratedCentre, OutcomeCount
+    from service.simulator.corrected_centre import CorrectedCentre
+    from service.simulator.faults import FAULT_NAMES, PUBLIC_FAULTS, Fault, Faults
     from service.simulator.organisation import SimulatedOrg, SimulatorConfig
     from service.simulator.server import Simulator
     from service.simulator.state import Arrival
-    from service.simulator.static import StaticCentre
+    from service.simulator.static_centre import StaticCentre
 
 __all__ = [
+    "FAULT_NAMES",
+    "PUBLIC_FAULTS",
     "Arrival",
     "Centre",
     "CorrectedCentre",
@@ -29,24 +33,32 @@ __all__ = [
     "Faults",
     "Flow",
     "GeneratedCentre",
+    "OutcomeCount",
     "SimulatedOrg",
     "Simulator",
     "SimulatorConfig",
     "StaticCentre",
+    "TimeGroup",
+    "cardinality_exceeded",
 ]
 
 _MODULES = {
-    "Arrival": "service.simulator.state",
-    "Centre": "service.simulator.centre",
-    "CorrectedCentre": "service.simulator.corrected",
-    "Fault": "service.simulator.faults",
-    "Faults": "service.simulator.faults",
-    "Flow": "service.simulator.centre",
-    "GeneratedCentre": "service.simulator.centre",
-    "SimulatedOrg": "service.simulator.organisation",
-    "Simulator": "service.simulator.server",
-    "SimulatorConfig": "service.simulator.organisation",
-    "StaticCentre": "service.simulator.static",
+    "FAULT_NAMES": "faults",
+    "PUBLIC_FAULTS": "faults",
+    "Arrival": "state",
+    "Centre": "centre",
+    "CorrectedCentre": "corrected_centre",
+    "Fault": "faults",
+    "Faults": "faults",
+    "Flow": "centre",
+    "GeneratedCentre": "centre",
+    "OutcomeCount": "centre",
+    "SimulatedOrg": "organisation",
+    "Simulator": "server",
+    "SimulatorConfig": "organisation",
+    "StaticCentre": "static_centre",
+    "TimeGroup": "buckets",
+    "cardinality_exceeded": "builder_query",
 }
 
 
@@ -54,4 +66,4 @@ def __getattr__(name: str) -> object:
     """Import the module of a name of ``__all__``."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

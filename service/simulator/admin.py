@@ -1,4 +1,4 @@
-"""The simulator's own endpoints, for whoever tests against it from another process."""
+"""The simulator's own endpoints, for tests that run in another process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import cast
 import msgspec
 from aiohttp import web
 
+from service.simulator.api_error import ApiError, bad_request
 from service.simulator.buckets import TimeGroup
 from service.simulator.faults import Fault
-from service.simulator.instants import milliseconds, spelled
+from service.simulator.instants import format_instant, to_milliseconds
 from service.simulator.jobs import Jobs
-from service.simulator.refusal import Refusal, bad_request
 from service.simulator.state import SimulatorState
-from service.simulator.wire import Reply, document, refused
+from service.simulator.wire import Reply, error_reply, json_reply
 
 
 class Switch(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,10 +39,10 @@ class SetClock(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Admin:
-    """What stands below ``/_simulator/``.
+    """The endpoints below ``/_simulator/``.
 
     ``GET stats`` · ``GET truth?org=&from=&to=&granularity=[&timezone=&at=&flow=…]`` · ``GET flows?org=`` ·
-    ``POST faults`` · ``POST clock`` · ``POST revoke``. Nothing here counts as a request of a client.
+    ``POST faults`` · ``POST clock`` · ``POST revoke``. These requests do not count as a client's.
     """
 
     def __init__(self, simulator: SimulatorState, jobs: Mapping[str, Jobs]) -> None:
@@ -50,17 +50,17 @@ class Admin:
         self._jobs = jobs
 
     async def answer(self, request: web.Request) -> web.Response:
-        """Answer one request; 400 where it cannot be understood, 404 where there is nothing."""
+        """Answer one request: 400 if it is invalid, 404 if there is no such endpoint."""
         body = await request.read()
         try:
-            reply = self._routed(f"{request.method} {request.path.rpartition('/')[2]}", request, body)
-        except Refusal as refusal:
-            reply = refused(refusal)
+            reply = self._route(f"{request.method} {request.path.rpartition('/')[2]}", request, body)
+        except ApiError as error:
+            reply = error_reply(error)
         except (KeyError, ValueError, msgspec.MsgspecError) as error:
-            reply = refused(bad_request(f"{type(error).__name__}: {error}"))
+            reply = error_reply(bad_request(f"{type(error).__name__}: {error}"))
         return reply.response()
 
-    def _routed(self, route: str, request: web.Request, body: bytes) -> Reply:
+    def _route(self, route: str, request: web.Request, body: bytes) -> Reply:
         match route:
             case "GET stats":
                 return self._stats()
@@ -68,16 +68,16 @@ class Admin:
                 return self._truth(request)
             case "GET flows":
                 org = self._simulator.orgs[request.query["org"]]
-                return document([{"id": flow.id, "name": flow.name} for flow in org.centre.flows()])
+                return json_reply([{"id": flow.id, "name": flow.name} for flow in org.centre.flows()])
             case "POST faults":
                 return self._faults(msgspec.json.decode(body, type=Switch))
             case "POST clock":
                 self._simulator.set_now(msgspec.json.decode(body, type=SetClock).now)
-                return document({"now": spelled(milliseconds(self._simulator.now()))})
+                return json_reply({"now": format_instant(to_milliseconds(self._simulator.now()))})
             case "POST revoke":
                 self._simulator.revoke_tokens()
-                return document({})
-        raise Refusal(404, "not.found", "There is no such endpoint of the simulator")
+                return json_reply({})
+        raise ApiError(404, "not.found", "There is no such endpoint of the simulator")
 
     def _stats(self) -> Reply:
         simulator = self._simulator
@@ -86,9 +86,9 @@ class Admin:
         for arrival in simulator.arrivals:
             statuses[str(arrival.status)] = statuses.get(str(arrival.status), 0) + 1
             kinds[arrival.kind] = kinds.get(arrival.kind, 0) + 1
-        return document(
+        return json_reply(
             {
-                "now": spelled(milliseconds(simulator.now())),
+                "now": format_instant(to_milliseconds(simulator.now())),
                 "requests": len(simulator.arrivals),
                 "kinds": kinds,
                 "statuses": statuses,
@@ -110,39 +110,39 @@ class Admin:
         )
 
     def _truth(self, request: web.Request) -> Reply:
-        asked: Mapping[str, str] = request.query
-        granularity = asked["granularity"]
+        parameters: Mapping[str, str] = request.query
+        granularity = parameters["granularity"]
         if granularity not in ("hourly", "daily", "monthly"):
             raise bad_request("granularity must be hourly, daily or monthly")
-        found = self._simulator.truth(
-            _instant(asked["from"]),
-            _instant(asked["to"]),
+        figures = self._simulator.truth(
+            _instant(parameters["from"]),
+            _instant(parameters["to"]),
             cast("TimeGroup", granularity),
-            asked.get("timezone"),
+            parameters.get("timezone"),
             flows=request.query.getall("flow", None),
-            at=_instant(asked["at"]) if "at" in asked else None,
-            org=asked["org"],
+            at=_instant(parameters["at"]) if "at" in parameters else None,
+            org=parameters["org"],
         )
         rows = [
             {
                 "flow_id": flow,
-                "bucket_start": spelled(milliseconds(start)),
+                "bucket_start": format_instant(to_milliseconds(start)),
                 "outcome_name": name,
                 "outcome_count": count,
                 "outcome_percentage": percent,
             }
-            for (flow, start, name), (count, percent) in found.items()
+            for (flow, start, name), (count, percent) in figures.items()
         ]
-        return document(rows)
+        return json_reply(rows)
 
     def _faults(self, switch: Switch) -> Reply:
         fault = Fault(switch.value, switch.page, switch.request, switch.probability, switch.times, switch.seed)
         self._simulator.switch(switch.name, fault if switch.on else None, org=switch.org)
-        return document({"name": switch.name, "on": switch.on})
+        return json_reply({"name": switch.name, "on": switch.on})
 
 
 def _instant(text: str) -> datetime:
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
-        raise ValueError(f"an instant needs its offset: {text!r}")
+        raise ValueError(f"an instant needs a UTC offset: {text!r}")
     return at

@@ -1,13 +1,13 @@
-"""The names: ``GET /api/v2/flows`` and ``GET /api/v2/flows/outcomes``, page by page."""
+"""Names of flows and outcomes: ``GET /api/v2/flows`` and ``GET /api/v2/flows/outcomes``, page by page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from service.simulator.api_error import bad_request
 from service.simulator.instants import Now
 from service.simulator.organisation import LiveOrg
-from service.simulator.refusal import bad_request
-from service.simulator.wire import Reply, document
+from service.simulator.wire import Reply, json_reply
 
 FLOWS, OUTCOMES = "/api/v2/flows", "/api/v2/flows/outcomes"
 _ALLOWED = frozenset({"pageNumber", "pageSize"})
@@ -19,17 +19,18 @@ _HOME = {
 }
 
 
-def answer_names(org: LiveOrg, path: str, asked: Mapping[str, str], now: Now) -> Reply:
-    """A page of flows or of outcomes; Refusal where it is asked for wrongly."""
-    if unknown := asked.keys() - _ALLOWED:
+def answer_names(org: LiveOrg, path: str, parameters: Mapping[str, str], now: Now) -> Reply:
+    """Return a page of flows or outcomes; raises ApiError for invalid parameters."""
+    if unknown := parameters.keys() - _ALLOWED:
         raise bad_request(f"unknown parameters: {', '.join(sorted(unknown))}")
-    number, size = _whole(asked, "pageNumber", 1, 10**6), _whole(asked, "pageSize", 25, _MAX_PAGE_SIZE)
-    named = org.centre.flows() if path == FLOWS else org.centre.outcomes(now.at)
+    number = _positive(parameters, "pageNumber", 1, 10**6)
+    size = _positive(parameters, "pageSize", 25, _MAX_PAGE_SIZE)
+    names = org.centre.flows() if path == FLOWS else org.centre.outcomes(now.at)
     entities = [
         {"id": each.id, "name": each.name, "division": _HOME, "selfUri": f"{path}/{each.id}"}
-        for each in sorted(named)
+        for each in sorted(names)
     ]
-    return document(
+    return json_reply(
         {
             "entities": entities[(number - 1) * size : number * size],
             "pageSize": size,
@@ -40,10 +41,10 @@ def answer_names(org: LiveOrg, path: str, asked: Mapping[str, str], now: Now) ->
     )
 
 
-def _whole(asked: Mapping[str, str], name: str, usual: int, most: int) -> int:
-    text = asked.get(name)
+def _positive(parameters: Mapping[str, str], name: str, default: int, maximum: int) -> int:
+    text = parameters.get(name)
     if text is None:
-        return usual
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= most:
-        raise bad_request(f"{name} must be a whole number from 1 to {most}", "constraint.validation")
+        return default
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= maximum:
+        raise bad_request(f"{name} must be a whole number from 1 to {maximum}", "constraint.validation")
     return int(text)

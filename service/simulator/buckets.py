@@ -1,6 +1,6 @@
-"""Where the engine cuts time: hours, days and months of an org's reporting time zone.
+"""Buckets: hours, days and months of an org's reporting time zone.
 
-Written apart from the client's own cutting on purpose: the two check each other.
+Independent of the client's calendar on purpose: the tests compare the two.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
-from service.simulator.instants import DAY, HOUR, milliseconds, moment
+from service.simulator.instants import DAY, HOUR, to_datetime, to_milliseconds
 
 TimeGroup: TypeAlias = Literal["hourly", "daily", "monthly"]
-Stretch: TypeAlias = tuple[int, int]
+Interval: TypeAlias = tuple[int, int]
 """Half-open, in milliseconds since 1970."""
 
 
-def cut(start: int, end: int, step: TimeGroup, timezone: ZoneInfo) -> list[Stretch]:
-    """The buckets of [start, end), the first and the last one truncated to it."""
+def split_buckets(start: int, end: int, step: TimeGroup, timezone: ZoneInfo) -> list[Interval]:
+    """Split [start, end) into buckets; the first and the last are truncated to it."""
     edges = [start]
     while (edge := _next_edge(edges[-1], step, timezone)) < end:
         edges.append(edge)
@@ -25,8 +25,8 @@ def cut(start: int, end: int, step: TimeGroup, timezone: ZoneInfo) -> list[Stret
 
 
 def _next_edge(at: int, step: TimeGroup, timezone: ZoneInfo) -> int:
-    """The first edge after ``at``."""
-    local = moment(at).astimezone(timezone)
+    """Return the first edge after ``at``."""
+    local = to_datetime(at).astimezone(timezone)
     if step == "hourly":
         return at + HOUR - (local.minute * 60 + local.second) * 1000 - at % 1000
     if step == "daily":
@@ -35,26 +35,26 @@ def _next_edge(at: int, step: TimeGroup, timezone: ZoneInfo) -> int:
 
 
 def _midnight(local: datetime, timezone: ZoneInfo) -> int:
-    """The first instant of a local day; where its midnight is skipped, the instant that skips it."""
-    return milliseconds(datetime(local.year, local.month, local.day, tzinfo=timezone).astimezone(UTC))
+    """Return the first instant of a local day; if a clock change skips midnight, the instant of the change."""
+    return to_milliseconds(datetime(local.year, local.month, local.day, tzinfo=timezone).astimezone(UTC))
 
 
-def too_fine(start: int, end: int, step: TimeGroup, timezone: ZoneInfo, limits: tuple[int, int, int]) -> bool:
-    """Whether a span is longer than the engine allows for the step.
+def exceeds_limit(start: int, end: int, step: TimeGroup, timezone: ZoneInfo, limits: tuple[int, int, int]) -> bool:
+    """Return whether a span is longer than the API allows for a granularity.
 
     Args:
-        start: of the asked span, in milliseconds.
-        end: likewise.
+        start: start of the span, in milliseconds since 1970.
+        end: end of the span, in milliseconds since 1970.
         step: the granularity.
-        timezone: where calendar years are counted.
-        limits: days of elapsed time for hourly, days of elapsed time for daily, calendar years for monthly.
+        timezone: the time zone of calendar years.
+        limits: elapsed days for hourly, elapsed days for daily, calendar years for monthly.
     """
     hourly, daily, years = limits
     if step == "hourly":
         return end - start > hourly * DAY
     if step == "daily":
         return end - start > daily * DAY
-    local = moment(start).astimezone(timezone)
-    leap = local.month == 2 and local.day == 29  # noqa: PLR2004
+    local = to_datetime(start).astimezone(timezone)
+    leap = (local.month, local.day) == (2, 29)
     last = local.replace(year=local.year + years, day=28 if leap and years % 4 else local.day, fold=0)
-    return end > milliseconds(last.astimezone(UTC))
+    return end > to_milliseconds(last.astimezone(UTC))

@@ -1,10 +1,11 @@
-"""A contact centre that never was: its figures follow from a seed and the clock, and are stored nowhere.
+"""A generated contact centre: its figures are computed from a seed and the clock; none is stored.
 
-A day's figure of an outcome is a hash of (seed, flow, outcome, day). Where in the day its records happened is a
-cumulative profile, and a stretch gets ``floor(n * to) - floor(n * from)`` of them: the parts of any cut add up to
-the whole, exactly, hours to days, days to months, in every time zone.
+An outcome's count of a day is a hash of (seed, flow, outcome, day). A cumulative profile distributes it over the
+day, and an interval gets ``floor(n * to) - floor(n * from)`` records. So the parts of any interval add up to it
+exactly: hours to days and days to months, in every time zone.
 
-A record is seen a while after it happened (5 to 45 minutes, by flow), and a few of them a day later: corrections.
+A record becomes visible 5 to 45 minutes after it happened, depending on its flow; a few, the corrections, become
+visible a day later.
 """
 
 from __future__ import annotations
@@ -19,80 +20,88 @@ from itertools import cycle
 from operator import sub
 from typing import NamedTuple, Protocol, TypeAlias
 
-from service.simulator.instants import DAY, HOUR, MINUTE, moment
-from service.simulator.names import CAMPAIGNS, COMMON_OUTCOMES, OUTCOMES, flow_name
+from service.simulator.instants import DAY, HOUR, MINUTE, to_datetime
+from service.simulator.sample_names import CAMPAIGNS, COMMON_OUTCOMES, OUTCOMES, flow_name
 
-Tally: TypeAlias = tuple[str, str, int]
-"""An outcome's id, the name it was reported under, and its count."""
+OutcomeCount: TypeAlias = tuple[str, str, int]
+"""An outcome's id, its name at the time, and its count."""
 
-LATE = DAY
-"""How long after it happened a correction is seen, in milliseconds."""
+CORRECTION_DELAY = DAY
+"""How long after it happened a correction becomes visible, in milliseconds."""
 
-_UNIT = 20
-_WHOLE = 1 << _UNIT
+_ONE_BITS = 20
+_ONE = 1 << _ONE_BITS  # a share of one: shares are whole numbers, so that parts add up exactly
+_CACHED_DAYS = 20_000  # about 20 MB
 _WEEKDAYS = (115, 105, 100, 100, 95, 45, 25)
 _SHAPES = (
     (0, 0, 0, 0, 0, 0, 1, 4, 9, 12, 12, 10, 8, 9, 11, 11, 9, 6, 3, 1, 0, 0, 0, 0),
     (2, 1, 1, 1, 1, 1, 2, 3, 5, 6, 6, 6, 5, 5, 6, 6, 6, 6, 5, 4, 3, 3, 2, 2),
     (1, 0, 0, 0, 0, 0, 0, 1, 2, 2, 3, 3, 4, 3, 3, 4, 5, 7, 9, 10, 9, 6, 3, 2),
 )
-_SWAYS = 8
+_PROFILE_VARIANTS = 8
 
 
 class Flow(NamedTuple):
-    """An Architect flow: a UUID and a name."""
+    """An id and a name, of an Architect flow or of a flow outcome."""
 
     id: str
     name: str
 
 
 class Centre(Protocol):
-    """What a dialect of the API may ask of a contact centre. Instants are milliseconds since 1970, UTC."""
+    """A contact centre, as the dialects read it. Instants are milliseconds since 1970, UTC."""
 
     def flows(self) -> Sequence[Flow]:
-        """Every flow, in a lasting order."""
+        """Return every flow, in a stable order."""
 
     def outcomes(self, at: int) -> Sequence[Flow]:
-        """Every outcome, by its id and the name that it has at this instant, whatever it was called before."""
+        """Return every outcome with its id and its name at this instant."""
 
-    def tally(self, flow_id: str, start: int, end: int, at: int) -> list[Tally]:
-        """What was reported of the records that happened in [start, end) and were visible at ``at``.
+    def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[OutcomeCount]:
+        """Return the counts of the records that happened in [start, end) and were visible at ``at``.
 
-        An outcome that was silent is absent; a count of zero is one that was reported. An outcome renamed within
-        the stretch stands there under each of its names.
+        An outcome without records is absent, or present with a reported zero. An outcome renamed within the
+        interval is present under each of its names.
         """
 
     def snapshot(self) -> Centre:
-        """The centre as it is now, unmoved by later changes."""
+        """Return the centre's current state, unaffected by later changes."""
 
-    def final(self, end: int, at: int) -> bool:
-        """Whether nothing that happened before ``end`` can look any different after ``at``."""
+    def is_final(self, end: int, at: int) -> bool:
+        """Return whether the figures before ``end`` can no longer change after ``at``."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Dated:
-    """A campaign: each turn of ``period`` days it goes by a new name, and only for ``alive`` days of them."""
+class _Campaign:
+    """An outcome with a date in its name.
+
+    Attributes:
+        theme: the name without the date.
+        phase: days since 1970 at which a round begins, modulo ``period``.
+        period: days per round; each round has a new name.
+        active: days of each round in which the outcome is reported.
+    """
 
     theme: str
     phase: int
     period: int
-    alive: int
+    active: int
 
     def name(self, at: int) -> str:
-        """What it is called at an instant, alive or not."""
-        turn = (at - 10 * HOUR - self.phase * DAY) // (self.period * DAY)
-        return _dated_name(self.theme, (turn * self.period + self.phase) * DAY + 10 * HOUR)
+        """Return the name at an instant, whether the outcome is active or not."""
+        round_number = (at - 10 * HOUR - self.phase * DAY) // (self.period * DAY)
+        return _campaign_name(self.theme, (round_number * self.period + self.phase) * DAY + 10 * HOUR)
 
     def segments(self, start: int, end: int) -> list[tuple[int, int, str]]:
-        """The stretches of [start, end) in which it was alive, each with its name."""
-        found = []
-        turn = (start // DAY - self.phase) // self.period - 1  # it ends at ten in the morning of its last day
-        while (begun := (turn * self.period + self.phase) * DAY + 10 * HOUR) < end:
-            low, high = max(start, begun), min(end, begun + self.alive * DAY)
+        """Return the intervals of [start, end) in which the outcome is active, each with its name."""
+        active = []
+        round_number = (start // DAY - self.phase) // self.period - 1  # a round ends at 10:00 of its last day
+        while (began := (round_number * self.period + self.phase) * DAY + 10 * HOUR) < end:
+            low, high = max(start, began), min(end, began + self.active * DAY)
             if low < high:
-                found.append((low, high, _dated_name(self.theme, begun)))
-            turn += 1
-        return found
+                active.append((low, high, _campaign_name(self.theme, began)))
+            round_number += 1
+        return active
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +109,12 @@ class _Outcome:
     id: str
     name: str
     salt: int
-    dated: _Dated | None
+    campaign: _Campaign | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Workings:
-    """A flow with everything its figures depend on."""
+class _FlowModel:
+    """A flow and the parameters of its figures."""
 
     flow: Flow
     number: int
@@ -117,174 +126,179 @@ class _Workings:
 
 
 class _Day(NamedTuple):
-    """A flow's UTC day: counts by outcome of what is seen soon, of what is seen late, and the day's profile."""
+    """A flow's figures of a UTC day.
+
+    Attributes:
+        prompt: counts by outcome, without corrections.
+        late: counts of the corrections, by outcome.
+        total: counts by outcome, with corrections.
+        profile: cumulative share at each hour's edge, in units of 1 / ``_ONE``.
+    """
 
     prompt: tuple[int, ...]
     late: tuple[int, ...]
-    whole: tuple[int, ...]
+    total: tuple[int, ...]
     profile: tuple[int, ...]
 
 
 class GeneratedCentre:
-    """A believable contact centre of ``flows`` flows with ``outcomes`` outcomes each, wholly given by ``seed``."""
+    """A realistic contact centre of ``flows`` flows with ``outcomes`` outcomes each, determined by ``seed``."""
 
     def __init__(self, seed: int, flows: int = 12, outcomes: int = 5) -> None:
-        self._seed = seed
-        self._works = [_workings(seed, number, outcomes) for number in range(flows)]
-        self._by_id = {works.flow.id: works for works in self._works}
+        self._models = [_flow_model(seed, number, outcomes) for number in range(flows)]
+        self._by_id = {model.flow.id: model for model in self._models}
         self._days: dict[tuple[int, int], _Day] = {}
 
     def flows(self) -> Sequence[Flow]:
-        """Every flow, in a lasting order."""
-        return [works.flow for works in self._works]
+        """Return every flow, in a stable order."""
+        return [model.flow for model in self._models]
 
     def outcomes(self, at: int) -> Sequence[Flow]:
-        """Every outcome of every flow; a campaign goes by the name of its last turn."""
+        """Return every outcome of every flow; a campaign has the name of its latest round."""
         return [
-            Flow(outcome.id, outcome.name if outcome.dated is None else outcome.dated.name(at))
-            for works in self._works
-            for outcome in works.outcomes
+            Flow(outcome.id, outcome.name if outcome.campaign is None else outcome.campaign.name(at))
+            for model in self._models
+            for outcome in model.outcomes
         ]
 
     def snapshot(self) -> GeneratedCentre:
-        """Itself: its past does not change but by the clock."""
+        """Return itself: its figures change by the clock alone."""
         return self
 
-    def final(self, end: int, at: int) -> bool:
-        """Once the corrections are in."""
-        return end <= at - LATE
+    def is_final(self, end: int, at: int) -> bool:
+        """Return whether the corrections are visible."""
+        return end <= at - CORRECTION_DELAY
 
-    def tally(self, flow_id: str, start: int, end: int, at: int) -> list[Tally]:
-        """What was reported in [start, end) as visible at ``at``; see :class:`Centre`."""
-        works = self._by_id.get(flow_id)
-        if works is None:
+    def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[OutcomeCount]:
+        """Return the counts of [start, end) as visible at ``at``; see :class:`Centre`."""
+        model = self._by_id.get(flow_id)
+        if model is None:
             return []
-        prompt_end = min(end, at - works.settle)
+        prompt_end = min(end, at - model.settle)
         if prompt_end <= start:
             return []
-        counts = self._counts(works, start, prompt_end, at - LATE)
-        found: list[Tally] = []
-        for index, outcome in enumerate(works.outcomes):
-            if outcome.dated is None:
+        counts = self._counts(model, start, prompt_end, at - CORRECTION_DELAY)
+        reported: list[OutcomeCount] = []
+        for index, outcome in enumerate(model.outcomes):
+            if outcome.campaign is None:
                 count = counts[index]
-                if count or _speaks_of_zero(outcome.salt, start):
-                    found.append((outcome.id, outcome.name, count))
+                if count or _reports_zero(outcome.salt, start):
+                    reported.append((outcome.id, outcome.name, count))
                 continue
-            for low, high, name in outcome.dated.segments(start, prompt_end):
-                whole = low == start and high == prompt_end
-                count = (counts if whole else self._counts(works, low, high, at - LATE))[index]
-                if count or _speaks_of_zero(outcome.salt, low):
-                    found.append((outcome.id, name, count))
-        return found
+            for low, high, name in outcome.campaign.segments(start, prompt_end):
+                complete = low == start and high == prompt_end
+                count = (counts if complete else self._counts(model, low, high, at - CORRECTION_DELAY))[index]
+                if count or _reports_zero(outcome.salt, low):
+                    reported.append((outcome.id, name, count))
+        return reported
 
-    def _counts(self, works: _Workings, start: int, end: int, late_end: int) -> Sequence[int]:
-        """Counts by outcome of [start, end), of late records only those before ``late_end``."""
+    def _counts(self, model: _FlowModel, start: int, end: int, late_end: int) -> Sequence[int]:
+        """Return counts by outcome of [start, end); of late records only those before ``late_end``."""
         counts: Sequence[int] = ()
         for day in range(start // DAY, (end - 1) // DAY + 1):
-            figures = self._day(works, day)
+            figures = self._day(model, day)
             midnight = day * DAY
             if start <= midnight and midnight + DAY <= end and midnight + DAY <= late_end:
-                more: Sequence[int] = figures.whole
+                more: Sequence[int] = figures.total
             else:
                 low = _share(figures.profile, start - midnight)
                 high = _share(figures.profile, end - midnight)
                 late = max(low, min(high, _share(figures.profile, late_end - midnight)))
                 more = [
-                    (prompt * high >> _UNIT)
-                    - (prompt * low >> _UNIT)
-                    + (tardy * late >> _UNIT)
-                    - (tardy * low >> _UNIT)
+                    (prompt * high >> _ONE_BITS)
+                    - (prompt * low >> _ONE_BITS)
+                    + (tardy * late >> _ONE_BITS)
+                    - (tardy * low >> _ONE_BITS)
                     for prompt, tardy in zip(figures.prompt, figures.late, strict=True)
                 ]
             counts = [one + other for one, other in zip(counts, more, strict=True)] if counts else more
         return counts
 
-    def _day(self, works: _Workings, day: int) -> _Day:
-        key = (works.number, day)
-        found = self._days.get(key)
-        if found is None:
-            if len(self._days) >= 20_000:  # noqa: PLR2004 - some 20 MB
+    def _day(self, model: _FlowModel, day: int) -> _Day:
+        key = (model.number, day)
+        figures = self._days.get(key)
+        if figures is None:
+            if len(self._days) >= _CACHED_DAYS:
                 self._days.clear()
-            found = self._days[key] = _figures_of(works, day)
-        return found
+            figures = self._days[key] = _generate_day(model, day)
+        return figures
 
 
-def _figures_of(works: _Workings, day: int) -> _Day:
-    """A UTC day of a flow, from the hash of the two."""
-    noise = blake2b(works.salt + day.to_bytes(8, "big", signed=True), digest_size=64).digest()
+def _generate_day(model: _FlowModel, day: int) -> _Day:
+    """Generate a flow's UTC day from a hash of flow and day."""
+    noise = blake2b(model.salt + day.to_bytes(8, "big", signed=True), digest_size=64).digest()
     weekday = _WEEKDAYS[(day + 3) % 7]
-    whole = tuple(base * weekday * (64 + lane) // 19_200 for base, lane in zip(works.bases, cycle(noise[:31])))
+    total = tuple(base * weekday * (64 + lane) // 19_200 for base, lane in zip(model.bases, cycle(noise[:31])))
     late = tuple(
         count * (lane >> 3) // 512 + 1 if count and not lane & 7 else 0
-        for count, lane in zip(whole, cycle(noise[31:62]))
+        for count, lane in zip(total, cycle(noise[31:62]))
     )
-    prompt = tuple(map(sub, whole, late))
-    return _Day(prompt, late, whole, _profile(works.shape, noise[63] % _SWAYS))
+    prompt = tuple(map(sub, total, late))
+    return _Day(prompt, late, total, _profile(model.shape, noise[63] % _PROFILE_VARIANTS))
 
 
-def _speaks_of_zero(salt: int, start: int) -> bool:
-    """Whether a count of zero from this start is reported; else the outcome is silent."""
+def _reports_zero(salt: int, start: int) -> bool:
+    """Return whether a zero of the interval from ``start`` is reported; otherwise the outcome is absent."""
     return (salt ^ (start // MINUTE) * 2_654_435_761) >> 9 & 3 == 0
 
 
 def _share(profile: tuple[int, ...], position: int) -> int:
-    """How much of a day has passed by the work done, at ``position`` milliseconds into it, in units of 2**-20."""
+    """Return the cumulative share ``position`` milliseconds into a day, in units of 1 / ``_ONE``."""
     if position <= 0:
         return 0
     if position >= DAY:
-        return _WHOLE
+        return _ONE
     hour, rest = divmod(position, HOUR)
     low = profile[hour]
     return low + (profile[hour + 1] - low) * rest // HOUR
 
 
 @cache
-def _dated_name(theme: str, begun: int) -> str:
-    return f"{theme} {moment(begun):%Y-%m-%d}"
+def _campaign_name(theme: str, began: int) -> str:
+    return f"{theme} {to_datetime(began):%Y-%m-%d}"
 
 
 @cache
-def _profile(shape: int, sway: int) -> tuple[int, ...]:
-    """The cumulative work at each of a day's 25 edges of hours; ``sway`` shifts it a little."""
+def _profile(shape: int, variant: int) -> tuple[int, ...]:
+    """Return the cumulative share at each of a day's 25 hour edges; ``variant`` changes it slightly."""
     weights = [
-        weight * (9 + blake2b(bytes((shape, sway, hour)), digest_size=1).digest()[0] % 6)
+        weight * (9 + blake2b(bytes((shape, variant, hour)), digest_size=1).digest()[0] % 6)
         for hour, weight in enumerate(_SHAPES[shape])
     ]
     total = sum(weights)
-    return tuple(sum(weights[:hour]) * _WHOLE // total for hour in range(25))
+    return tuple(sum(weights[:hour]) * _ONE // total for hour in range(25))
 
 
-def _workings(seed: int, number: int, outcomes: int) -> _Workings:
-    """A flow and its outcomes, from the hash of seed and number."""
+def _flow_model(seed: int, number: int, outcomes: int) -> _FlowModel:
+    """Generate a flow and its outcomes from a hash of seed and number."""
     source = blake2b(f"{seed}:{number}".encode(), digest_size=64).digest()
     flow = Flow(str(uuid.UUID(bytes=source[:16], version=4)), flow_name(number))
     volume = (6, 25, 80, 240, 700, 1800)[bisect_right((30, 80, 140, 200, 240), source[16])]
-    pool = _drawn(source, outcomes)
-    found, bases = [], []
-    for index, name in enumerate(pool):
+    generated, bases = [], []
+    for index, name in enumerate(_outcome_names(source, outcomes)):
         salt = blake2b(source + name.encode() + bytes((index % 256,)), digest_size=16).digest()
-        dated = None
-        if outcomes > 2 and index == outcomes - 1 and source[17] % 3 < 2:  # noqa: PLR2004
+        campaign = None
+        if len(COMMON_OUTCOMES) <= outcomes == index + 1 and source[17] % 3 in (0, 1):
             period = 40 + source[18] % 30
-            # A third of the flows have a campaign that is only renamed, a third one that vanishes for a while.
-            alive = period if source[17] % 3 == 0 else period * 2 // 3
-            dated = _Dated(CAMPAIGNS[source[19] % len(CAMPAIGNS)], source[20] % period, period, alive)
+            # A third of the flows have a campaign that is renamed, a third one that is also absent for a while.
+            active = period if source[17] % 3 == 0 else period * 2 // 3
+            campaign = _Campaign(CAMPAIGNS[source[19] % len(CAMPAIGNS)], source[20] % period, period, active)
         bases.append(max(2, volume * 3 // (index + 3) * (40 + salt[0] % 60) // 100))
         identity = str(uuid.UUID(bytes=salt, version=4))
-        found.append(_Outcome(identity, name, int.from_bytes(salt[:6], "big"), dated))
-    return _Workings(
+        generated.append(_Outcome(identity, name, int.from_bytes(salt[:6], "big"), campaign))
+    return _FlowModel(
         flow=flow,
         number=number,
         salt=source[:32],
         settle=(5 + source[21] % 41) * MINUTE,
         shape=source[22] % len(_SHAPES),
-        outcomes=tuple(found),
+        outcomes=tuple(generated),
         bases=tuple(bases),
     )
 
 
-def _drawn(source: bytes, outcomes: int) -> list[str]:
-    """Names of a flow's outcomes, no two alike."""
+def _outcome_names(source: bytes, outcomes: int) -> list[str]:
+    """Return different names for a flow's outcomes."""
     further = [OUTCOMES[(source[23] + step * 7) % len(OUTCOMES)] for step in range(len(OUTCOMES))]
     names = list(dict.fromkeys([*COMMON_OUTCOMES, *further]))
     names += [f"step {number:03d}" for number in range(len(names), outcomes)]

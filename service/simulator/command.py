@@ -23,42 +23,56 @@ _DIGITS_MAX, _ORGS_MAX = 10, 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the command's arguments."""
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="the address to listen on")
-    add("--port", type=_whole(0, 65_535), default=0, help="0: any free one, told on standard output")
-    add("--seed", type=int, default=7, help="what the figures follow from")
-    add("--flows", type=_whole(0), default=12, help="flows of an org")
-    add("--outcomes", type=_whole(1), default=5, help="outcomes of a flow")
-    add("--orgs", type=_orgs, default="1", help='how many, or "NAME:SECRET,NAME:SECRET"; NAME is the client id')
-    add("--timezone", type=_timezone, default="UTC", help="the orgs' reporting time zone, by its IANA name")
-    add("--rate", type=_whole(1), default=10, help="requests in any second, for each org")
-    add("--unlimited", action="store_true", help="no rate limit")
-    add("--token-lifetime", type=_seconds, default=86_400, metavar="SECONDS", help="told as expires_in")
-    add("--cursor-lifetime", type=_seconds, default=600, metavar="SECONDS", help="how long a page token is good")
+    add("--port", type=_whole_number(0, 65_535), default=0, help="0: any free one, printed on standard output")
+    add("--seed", type=int, default=7, help="seed of the figures")
+    add("--flows", type=_whole_number(0), default=12, help="flows per org")
+    add("--outcomes", type=_whole_number(1), default=5, help="outcomes per flow")
     add(
-        "--cardinality", type=_whole(1), default=None, metavar="N", help="the most (flow, bucket) pairs of a query"
+        "--orgs",
+        type=_orgs,
+        default="1",
+        help='their number, or "NAME:SECRET,NAME:SECRET"; NAME is the client id',
     )
-    add("--order", choices=("flow", "bucket"), default="flow", help="what a scan walks along first")
-    add("--split-entries", action="store_true", help="each page's last entry goes on with the next page")
+    add("--timezone", type=_timezone, default="UTC", help="IANA name of the orgs' reporting time zone")
+    add("--rate", type=_whole_number(1), default=10, help="requests in any second, per org")
+    add("--unlimited", action="store_true", help="no rate limit")
+    add("--token-lifetime", type=_seconds, default=86_400, metavar="SECONDS", help="expires_in of a token")
+    add("--cursor-lifetime", type=_seconds, default=600, metavar="SECONDS", help="how long a page token is valid")
+    add(
+        "--cardinality",
+        type=_whole_number(1),
+        default=None,
+        metavar="N",
+        help="maximum (flow, bucket) pairs per query",
+    )
+    add(
+        "--order",
+        choices=("flow", "bucket"),
+        default="flow",
+        help="what a scan iterates over first",
+    )
+    add("--split-entries", action="store_true", help="split each page's last entry over two pages")
     add(
         "--per-minute",
-        type=_whole(1),
+        type=_whole_number(1),
         default=300,
         metavar="N",
-        help="flow-aggregates: requests a minute",
+        help="flow-aggregates: requests per minute",
     )
-    add("--extra-dimension", action="store_true", help="flow-aggregates: groups come split by mediaType too")
+    add("--extra-dimension", action="store_true", help="flow-aggregates: split groups by mediaType too")
     add(
         "--job-polls",
-        type=_whole(0),
+        type=_whole_number(0),
         default=2,
         metavar="N",
-        help="flow-aggregates: how often a job is not done yet",
+        help="flow-aggregates: polls before a job is done",
     )
     add("--no-names", action="store_true", help="flow-aggregates: the role may not list flows and outcomes")
-    add("--latency", type=_seconds, default=0.0, metavar="SECONDS", help="before each answer")
-    add("--now", type=_moment, default=None, metavar="ISO", help="the simulated time to begin with")
+    add("--latency", type=_seconds, default=0.0, metavar="SECONDS", help="before each response")
+    add("--now", type=_instant, default=None, metavar="ISO", help="the initial simulated time")
     add(
         "--fault",
         type=parse_fault,
@@ -70,29 +84,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_fault(text: str) -> tuple[str, Fault]:
-    """A fault as the command line spells it: ``bad_count=-1@2x1``, ``server_error=502%0.1``.
+    """Parse a fault such as ``bad_count=-1@2x1`` or ``server_error=502%0.1``.
 
-    The value is read as JSON where it is some, else as text. ArgumentTypeError for what is no fault.
+    A value that is not valid JSON is text. Raises ArgumentTypeError for an invalid fault.
     """
-    found = _FAULT.fullmatch(text)
-    if not found or found["name"] not in FAULT_NAMES:
-        raise argparse.ArgumentTypeError(f"{text!r} is no fault; there are {', '.join(sorted(FAULT_NAMES))}")
+    match = _FAULT.fullmatch(text)
+    if not match or match["name"] not in FAULT_NAMES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fault; use one of {', '.join(sorted(FAULT_NAMES))}")
     try:
-        chance = float(found["chance"] or 1)
+        chance = float(match["chance"] or 1)
     except ValueError:
         chance = math.nan
     if not 0 <= chance <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: the chance is a number from 0 to 1")
-    return found["name"], Fault(
-        value=_value(found["value"]),
-        page=int(found["page"]) if found["page"] else None,
-        times=int(found["times"]) if found["times"] else None,
+        raise argparse.ArgumentTypeError(f"{text!r}: the chance must be a number from 0 to 1")
+    return match["name"], Fault(
+        value=_value(match["value"]),
+        page=int(match["page"]) if match["page"] else None,
+        times=int(match["times"]) if match["times"] else None,
         probability=chance,
     )
 
 
-def config_of(args: argparse.Namespace) -> SimulatorConfig:
-    """What the arguments describe."""
+def build_config(args: argparse.Namespace) -> SimulatorConfig:
+    """Build the configuration from the arguments."""
     org = SimulatedOrg(
         flows=args.flows,
         outcomes=args.outcomes,
@@ -115,22 +129,22 @@ def config_of(args: argparse.Namespace) -> SimulatorConfig:
 
 
 def _orgs(text: str) -> Sequence[tuple[str, str]]:
-    """Client ids and secrets; a bare number gives ``acme``, ``org_2``, ``org_3`` and so on."""
+    """Parse client ids and secrets; a number gives ``acme``, ``org_2``, ``org_3`` and so on."""
     if text.isascii() and text.isdigit():
-        numbers = range(1, _whole(1, _ORGS_MAX)(text) + 1)
+        numbers = range(1, _whole_number(1, _ORGS_MAX)(text) + 1)
         return [("acme" if number == 1 else f"org_{number}", SIMULATED_SECRET) for number in numbers]
-    pairs = (one.partition(":") for one in text.split(","))
-    found = [(name, secret or SIMULATED_SECRET) for name, _, secret in pairs if name]
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 and no NAME:SECRET")
-    return found
+    pairs = (pair.partition(":") for pair in text.split(","))
+    orgs = [(name, secret or SIMULATED_SECRET) for name, _, secret in pairs if name]
+    if not orgs:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 nor a list of NAME:SECRET")
+    return orgs
 
 
-def _whole(least: int, most: int = 10**9) -> Callable[[str], int]:
+def _whole_number(minimum: int, maximum: int = 10**9) -> Callable[[str], int]:
     def number(text: str) -> int:
         value = int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else -1
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+        if not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {minimum} to {maximum}")
         return value
 
     return number
@@ -142,12 +156,12 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value
 
 
 def _value(text: str | None) -> object:
-    """JSON where it is some, but for ``null``: as a value that is the fault's default, as text it is null."""
+    """Parse JSON, otherwise return the text; ``null`` stays text, as None is the fault's default."""
     if text is None or text == "null":
         return text
     try:
@@ -160,12 +174,12 @@ def _timezone(name: str) -> str:
     try:
         return ZoneInfo(name).key
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise argparse.ArgumentTypeError(f"{name!r} is no IANA time zone, such as Europe/Berlin") from None
+        raise argparse.ArgumentTypeError(f"{name!r} is not an IANA time zone such as Europe/Berlin") from None
 
 
-def _moment(text: str) -> datetime:
+def _instant(text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no ISO 8601 instant") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an ISO 8601 instant") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)

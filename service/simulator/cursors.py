@@ -1,17 +1,17 @@
-"""Page tokens: opaque, bound to their query, and good for a while."""
+"""Page tokens: opaque, bound to one query, valid for a limited time."""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
 
+from service.simulator.api_error import ApiError, bad_request
 from service.simulator.pages import Position, Scan
-from service.simulator.refusal import Refusal, bad_request
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a token leads: a scan, a position in it, and the number of the page that it fetches, from 2."""
+    """What a token stands for: a scan, a position in it, and the number of the page it fetches, from 2."""
 
     scan: Scan
     position: Position
@@ -23,34 +23,34 @@ class Cursors:
     """An org's page tokens.
 
     Args:
-        lifetime: seconds for which a token is good.
-        expired_status: how an expired one is answered, 410 or 400.
+        lifetime: seconds for which a token is valid.
+        expired_status: status of the response to an expired token, 410 or 400.
 
-    A token may be redeemed more than once, and leads to the same page again: a client whose connection broke may
-    ask again. Times are seconds of one monotonic clock.
+    A token may be redeemed more than once and returns the same page each time, so that a client can retry after a
+    broken connection. Times are seconds of one monotonic clock.
     """
 
     def __init__(self, lifetime: float = 600.0, expired_status: int = 410) -> None:
         self._lifetime = lifetime
         self._expired_status = expired_status
-        self._known: dict[str, Cursor] = {}
+        self._cursors: dict[str, Cursor] = {}
 
     def issue(self, scan: Scan, position: Position, page: int, now: float) -> str:
-        """A token that leads to ``page``, which begins at ``position``."""
-        # A few characters that a client must neither escape, strip nor take apart.
+        """Issue a token for the page with this number, which begins at ``position``."""
+        # Characters that a client must not escape, strip or split at.
         token = f"{secrets.token_urlsafe(24)}+/ü=="
-        self._known[token] = Cursor(scan, position, page, now + self._lifetime)
+        self._cursors[token] = Cursor(scan, position, page, now + self._lifetime)
         scan.tokens.append(token)
         return token
 
     def redeem(self, token: str, digest: str, now: float) -> Cursor:
-        """The cursor of a token.
+        """Return the cursor of a token.
 
         Raises:
-            Refusal: ``invalid.pageToken`` (400) for a token that is unknown or belongs to another query,
-                ``cursor.expired`` (410 or 400) for one that is too old.
+            ApiError: ``invalid.pageToken`` (400) if the token is unknown or belongs to another query,
+                ``cursor.expired`` (410 or 400) if it has expired.
         """
-        cursor = self._known.get(token)
+        cursor = self._cursors.get(token)
         if cursor is None:
             raise bad_request("The page token is not valid", "invalid.pageToken")
         if cursor.scan.digest != digest:
@@ -60,18 +60,18 @@ class Cursors:
         return cursor
 
     def page_of(self, token: str) -> int:
-        """The number of the page that a token leads to, from 2; 1 for an unknown one."""
-        cursor = self._known.get(token)
+        """Return the number of the page that a token fetches, from 2; 1 if the token is unknown."""
+        cursor = self._cursors.get(token)
         return cursor.page if cursor else 1
 
-    def expired(self) -> Refusal:
-        """The answer to a token that is too old."""
-        return Refusal(
+    def expired(self) -> ApiError:
+        """Build the error for an expired token."""
+        return ApiError(
             self._expired_status, "cursor.expired", "The cursor has expired; begin again without pageToken"
         )
 
     def sweep(self, now: float) -> None:
-        """Forget what expired an hour ago and more."""
-        stale = [token for token, cursor in self._known.items() if now >= cursor.expires + 3600]
+        """Delete the tokens that expired an hour ago or earlier."""
+        stale = [token for token, cursor in self._cursors.items() if now >= cursor.expires + 3600]
         for token in stale:
-            del self._known[token]
+            del self._cursors[token]

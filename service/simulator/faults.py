@@ -1,4 +1,4 @@
-"""Switches for everything that can go wrong, each with its schedule, each counted when it strikes."""
+"""Fault switches: each has a schedule and is counted when it fires."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from hashlib import blake2b
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One switch and its schedule; all conditions must hold. As it stands it strikes at every opportunity.
+    """One switch and its schedule; all conditions must hold. By default it fires at every opportunity.
 
     Attributes:
-        value: what the fault is made with, such as a status or a count; None is the fault's own default.
-        page: only at this page of a scan, from 1.
-        request: only at this request (an org's queries and token requests are numbered apart, from 1).
-        probability: strikes with this probability, decided by a hash of ``seed`` and the request's number.
-        times: strikes this often at most.
-        seed: of the probability.
+        value: the fault's parameter, such as a status or a count; None for the fault's default.
+        page: fires only at this page of a scan, from 1.
+        request: fires only at this request; an org's queries and token requests are numbered separately, from 1.
+        probability: fires with this probability, decided by a hash of ``seed`` and the request's number.
+        times: fires at most this often.
+        seed: seed of the probability.
     """
 
     value: object = None
@@ -30,67 +30,67 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Faults:
-    """Every switch there is; None is off. Values in brackets are the defaults.
+    """All switches; None is off. Values in brackets are the defaults.
 
     Attributes:
         slow: waits ``value`` [2] seconds before the headers.
-        connection_reset: resets the connection in place of an answer.
-        redirect: 307 to a place that answers a plausible empty page.
+        connection_reset: resets the connection instead of responding.
+        redirect: 307 to a path that returns a plausible empty page.
         throttled: 429; ``value`` ["1"] is its Retry-After, "absent" for none.
         server_error: ``value`` [503] is the status.
-        unauthorized: 401, with a token that was good.
-        forbidden: 403, the permission named.
+        unauthorized: 401 for a valid token.
+        forbidden: 403 that names the permission.
         hostile_error: ``value`` [400] is the status; the text repeats the Authorization header.
-        granularity_refused: 400 granularityTooFine; ``value`` [any] is the only time group refused.
-        cardinality_refused: 400 for the cardinality.
+        granularity_refused: 400 granularityTooFine; ``value`` [any] is the only time group rejected.
+        cardinality_refused: 400 for cardinality.
         cursor_expired: ``value`` [410] is the status; at pages from 2.
         missing_token: a page without the field nextPageToken.
-        repeated_token: a page from 2 on answers the token that it was asked with.
-        cursor_loop: a page from 2 on answers the token of page 2.
-        empty_page: no entries, and a token that leads on; [first page].
+        repeated_token: a page from 2 on returns the token of its request.
+        cursor_loop: a page from 2 on returns the token of page 2.
+        empty_page: no entries, and a token for the next page; [first page].
         empty_answer: page one without entries, and no more pages.
         missing_data: a page without the field data.
         outcomes_array: the first entry's flow-outcomes as an array.
         not_json: status 200 and HTML.
-        invalid_utf8: bytes that are no UTF-8 in an outcome's name.
+        invalid_utf8: invalid UTF-8 in an outcome's name.
         deep_json: an unknown field nested ``value`` [100000] deep.
         long_number: a count of ``value`` [10000] digits.
-        truncated: half the body, then the connection closes; ``value`` ["length"] or "chunked".
+        truncated: half of the body, then the connection closes; ``value`` ["length"] or "chunked".
         drip: the body in ten pieces over ``value`` [2] seconds.
         gzip_bomb: a small gzip'd body that unpacks to ``value`` [65] MiB of valid JSON.
-        utc_cut: days and months cut in UTC whatever the org's time zone; [whole scan].
+        utc_cut: days and months begin in UTC, whatever the org's time zone; [every page].
         bad_count: the first outcome's count is ``value`` ["12"].
         bad_percent: the first outcome's percentOfTotal is ``value`` ["x"].
-        nul_name: the first outcome's name holds a NUL.
-        surrogate_name: the first outcome's name holds a lone surrogate.
-        long_name: the first outcome's name is of ``value`` [513] bytes.
+        nul_name: the first outcome's name contains a NUL.
+        surrogate_name: the first outcome's name contains a lone surrogate.
+        long_name: the first outcome's name has ``value`` [513] bytes.
         empty_name: the first outcome's name is empty.
-        missing_flow: the first entry names no flow.
+        missing_flow: the first entry has no flow id.
         bad_entry: the first entry is ``value`` [17].
         bad_interval: the first entry's interval is ``value`` ["yesterday"].
-        bucket_outside: the first entry's bucket lies ``value`` [10] years before the query's span.
+        bucket_outside: the first entry's bucket is ``value`` [10] years before the query's span.
         duplicate_equal: the first entry twice.
         duplicate_different: the first entry twice, one count higher by 1.
         withdrawn: an outcome is missing; ``value`` its name, or {"outcome": name, "since": instant} [each first].
         extra_fields: unknown fields everywhere.
-        flow_beside: "flow-id" beside metrics, in place of group.
-        dates_apart: dateFrom and dateTo in place of interval.
+        flow_beside: "flow-id" beside metrics instead of group.
+        dates_apart: dateFrom and dateTo instead of interval.
         bare: {"metrics": {"flow-outcomes": {…}}} with the first entry's outcomes, and nothing else.
         no_percent: no percentOfTotal.
         bad_failed: the first group's nFlowOutcomeFailed is ``value`` [10**9].
-        job_lost: a job is begun, and the connection reset in place of the answer.
-        job_refused: 503 in place of beginning a job.
+        job_lost: a job is started, and the connection is reset instead of responding.
+        job_refused: 503 instead of starting a job.
         job_state: a job's state is ``value`` ["FAILED"].
-        rate_headers: ``value`` (a mapping) in place of some of the inin-ratelimit headers.
-        date: the Date header of any response is ``value`` seconds off, or that text; ["absent"].
+        rate_headers: ``value`` (a mapping) replaces some of the inin-ratelimit headers.
+        date: the Date header of a response is ``value`` seconds ahead, or that text; ["absent"].
         token_slow: the token endpoint waits ``value`` [2] seconds.
-        token_reset: it resets the connection.
-        token_error: ``value`` [500] is its status.
+        token_reset: the token endpoint resets the connection.
+        token_error: ``value`` [500] is the token endpoint's status.
         token_throttled: 429; ``value`` ["1"] is its Retry-After.
         token_not_json: status 200 and HTML.
         token_hostile: 400, and the text repeats the Authorization header.
         token_missing: status 200 without access_token.
-        expires_in: ``value`` [-1] in place of the token's lifetime, "absent" for none.
+        expires_in: ``value`` [-1] instead of the token's lifetime, "absent" for none.
     """
 
     slow: Fault | None = None
@@ -155,66 +155,70 @@ class Faults:
 
 FAULT_NAMES = frozenset(one.name for one in fields(Faults))
 PUBLIC_FAULTS = frozenset({"bad_failed", "job_lost", "job_refused", "job_state", "rate_headers"})
-"""Those that the query builder has no opportunity for."""
+"""Faults that cannot fire for a query-builder request."""
 
 
 class FaultPlan:
-    """An org's switches as they stand, and what has struck.
+    """An org's switches and how often each has fired.
 
     Args:
-        faults: the switches to begin with.
-        fired: where strikes are counted, by the fault's name.
+        faults: the initial switches.
+        fired: counts each fault that fires, by name.
     """
 
     def __init__(self, faults: Faults, fired: Counter[str]) -> None:
         self._fired = fired
         self._on: dict[str, Fault] = {}
-        self._struck: Counter[str] = Counter()
+        self._since_switched: Counter[str] = Counter()
         self._requests: Counter[str] = Counter()
         for name in sorted(FAULT_NAMES):
             self.switch(name, getattr(faults, name))
 
     def switch(self, name: str, fault: Fault | None) -> None:
-        """Turn a fault on with a fresh schedule, or off; KeyError for a name that is none."""
+        """Turn a fault on with a new schedule, or off; raises KeyError for an unknown name."""
         if name not in FAULT_NAMES:
             raise KeyError(name)
-        self._struck[name] = 0
+        self._since_switched[name] = 0
         if fault is None:
             self._on.pop(name, None)
         else:
             self._on[name] = fault
 
-    def occasion(self, kind: str) -> Occasion:
-        """A request begins; ``kind`` is the endpoint."""
+    def for_request(self, kind: str) -> RequestFaults:
+        """Number a request to an endpoint and return its faults."""
         self._requests[kind] += 1
-        return Occasion(self, self._requests[kind])
+        return RequestFaults(self, self._requests[kind])
 
     def due(self, name: str, number: int, page: int) -> Fault | None:
-        """The fault, where it is on and its schedule says now."""
+        """Return the fault if it is on and its schedule matches."""
         fault = self._on.get(name)
         if (
             fault is None
             or fault.page not in (None, page)
             or fault.request not in (None, number)
-            or (fault.times is not None and self._struck[name] >= fault.times)
+            or (fault.times is not None and self._since_switched[name] >= fault.times)
         ):
             return None
         draw = blake2b(f"{fault.seed}:{name}:{number}".encode(), digest_size=8).digest()
         return fault if int.from_bytes(draw, "big") < fault.probability * 2**64 else None
 
     def count(self, name: str) -> None:
-        """It struck."""
-        self._struck[name] += 1
+        """Count a fault that fired."""
+        self._since_switched[name] += 1
         self._fired[name] += 1
 
     @property
     def idle(self) -> bool:
-        """Whether no switch is on."""
+        """Whether all switches are off."""
         return not self._on
 
 
-class Occasion:
-    """One request, as an opportunity for faults; ``page`` is the page of the scan that it asks for."""
+class RequestFaults:
+    """The faults that can fire for one request.
+
+    Attributes:
+        page: the requested page of the scan, from 1.
+    """
 
     def __init__(self, plan: FaultPlan, number: int) -> None:
         self._plan = plan
@@ -223,19 +227,19 @@ class Occasion:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing can strike."""
+        """Whether no fault can fire."""
         return self._plan.idle
 
     def due(self, name: str) -> Fault | None:
-        """The fault, where it is to strike now; not yet counted."""
+        """Return the fault if it is to fire now, without counting it."""
         return self._plan.due(name, self._number, self.page)
 
     def count(self, name: str) -> None:
-        """It struck."""
+        """Count a fault that fired."""
         self._plan.count(name)
 
-    def strike(self, name: str) -> Fault | None:
-        """The fault, where it is to strike now, counted."""
+    def fire(self, name: str) -> Fault | None:
+        """Return the fault if it is to fire now, and count it."""
         fault = self.due(name)
         if fault is not None:
             self.count(name)

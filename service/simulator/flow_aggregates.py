@@ -1,6 +1,6 @@
-"""The flow-aggregates dialect: a query in, groups out, over the same contact centre as the query builder's.
+"""The flow-aggregates dialect: answers a query with groups, from the same contact centre as the query builder.
 
-Where nothing happened nothing is said: no zero, no null.
+A bucket without records is absent: neither zero nor null.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
-from service.simulator.aggregates_engine import (
+from service.simulator.aggregates_query import (
     DIMENSIONS,
     AggregatesQuery,
     check_granularity,
+    granularity_too_fine,
     parse_query,
-    too_fine_an_answer,
     too_large,
 )
-from service.simulator.buckets import Stretch, cut
+from service.simulator.buckets import Interval, split_buckets
 from service.simulator.centre import Centre
-from service.simulator.faults import Occasion
-from service.simulator.instants import DAY, HOUR, Now, parse_instant, spelled
+from service.simulator.faults import RequestFaults
+from service.simulator.instants import DAY, HOUR, Now, format_instant, parse_instant
 from service.simulator.organisation import LiveOrg
 from service.simulator.page_corruption import HTML
 
@@ -33,52 +33,52 @@ _BLOCK = 6 * HOUR
 _VALUES = ("SUCCESS",) * 5 + ("FAILURE",) * 2 + ("UNKNOWN",)
 
 
-def answer(org: LiveOrg, document: object, occasion: Occasion, now: Now) -> bytes:
-    """The JSON text of the whole answer; Refusal where the engine takes offence."""
+def answer(org: LiveOrg, document: object, faults: RequestFaults, now: Now) -> bytes:
+    """Return the JSON text of the response; raises ApiError for an invalid query."""
     query = parse_query(document, job=False)
-    return spoilt({"results": results_of(org, query, occasion, now)}, occasion)
+    return corrupt_results({"results": query_results(org, query, faults, now)}, faults)
 
 
-def results_of(org: LiveOrg, query: AggregatesQuery, occasion: Occasion, now: Now) -> list[Result]:
-    """Every group with its buckets."""
-    if occasion.strike("granularity_refused"):
-        raise too_fine_an_answer()
+def query_results(org: LiveOrg, query: AggregatesQuery, faults: RequestFaults, now: Now) -> list[Result]:
+    """Return every group with its buckets."""
+    if faults.fire("granularity_refused"):
+        raise granularity_too_fine()
     check_granularity(query, org.settings.granularity_limits)
-    if fault := occasion.strike("cardinality_refused"):
+    if fault := faults.fire("cardinality_refused"):
         raise too_large(int(str(fault.value or 400)))
     centre = org.centre.snapshot()
     flows = [flow.id for flow in centre.flows() if query.flows is None or flow.id in query.flows]
     buckets = (
         [(query.start, query.end)]
         if query.step is None
-        else cut(query.start, query.end, query.step, query.timezone)
+        else split_buckets(query.start, query.end, query.step, query.timezone)
     )
     if org.settings.cardinality is not None and len(flows) * len(buckets) > org.settings.cardinality:
         raise too_large()
-    if occasion.strike("empty_answer"):
+    if faults.fire("empty_answer"):
         return []
-    found: dict[tuple[str, ...], Result] = {}
-    kept = query.group_by + (("mediaType",) if org.settings.extra_dimension else ())
-    dimensions = [name for name in DIMENSIONS if name in kept]
+    groups: dict[tuple[str, ...], Result] = {}
+    grouped_by = query.group_by + (("mediaType",) if org.settings.extra_dimension else ())
+    dimensions = [name for name in DIMENSIONS if name in grouped_by]
     for flow in flows:
         for bucket in buckets:
-            _add_bucket(found, _tallies(centre, flow, bucket, now.at), query, dimensions, bucket)
-    return list(found.values())
+            _add_bucket(groups, _finest_groups(centre, flow, bucket, now.at), query, dimensions, bucket)
+    return list(groups.values())
 
 
 def _add_bucket(
-    found: dict[tuple[str, ...], Result],
-    tallies: Iterator[tuple[Mapping[str, str], int]],
+    groups: dict[tuple[str, ...], Result],
+    finest: Iterator[tuple[Mapping[str, str], int]],
     query: AggregatesQuery,
     dimensions: Sequence[str],
-    bucket: Stretch,
+    bucket: Interval,
 ) -> None:
-    """Add up one flow's bucket by the dimensions, and put it down to the groups."""
+    """Sum one flow's bucket by the dimensions and add it to the groups."""
     counts: dict[tuple[str, ...], list[int]] = {}
-    for place, count in tallies:
-        both = counts.setdefault(tuple(place[name] for name in dimensions), [0, 0])
+    for values, count in finest:
+        both = counts.setdefault(tuple(values[name] for name in dimensions), [0, 0])
         both[0] += count
-        both[1] += count if place["flowOutcomeValue"] == "FAILURE" else 0
+        both[1] += count if values["flowOutcomeValue"] == "FAILURE" else 0
     for key, both in counts.items():
         metrics = [
             {"metric": name, "stats": {"count": count}}
@@ -86,13 +86,17 @@ def _add_bucket(
             if count and name in query.metrics
         ]
         if metrics:
-            group = found.setdefault(key, {"group": dict(zip(dimensions, key, strict=True)), "data": []})
-            group["data"].append({"interval": f"{spelled(bucket[0])}/{spelled(bucket[1])}", "metrics": metrics})
+            group = groups.setdefault(key, {"group": dict(zip(dimensions, key, strict=True)), "data": []})
+            group["data"].append(
+                {"interval": f"{format_instant(bucket[0])}/{format_instant(bucket[1])}", "metrics": metrics}
+            )
 
 
-def _tallies(centre: Centre, flow: str, bucket: Stretch, at: int) -> Iterator[tuple[Mapping[str, str], int]]:
-    """The counts of a flow's bucket in the finest groups there are."""
-    for outcome, values in split(centre, flow, bucket, at).items():
+def _finest_groups(
+    centre: Centre, flow: str, bucket: Interval, at: int
+) -> Iterator[tuple[Mapping[str, str], int]]:
+    """Yield the counts of a flow's bucket, grouped by all dimensions."""
+    for outcome, values in counts_by_value(centre, flow, bucket, at).items():
         for value, count in values.items():
             for media, part in (("voice", count - count // 3), ("chat", count // 3)):
                 if part:
@@ -107,34 +111,34 @@ def _tallies(centre: Centre, flow: str, bucket: Stretch, at: int) -> Iterator[tu
                     )
 
 
-def split(centre: Centre, flow: str, bucket: Stretch, at: int) -> dict[str, dict[str, int]]:
-    """Counts by outcome's id and value.
+def counts_by_value(centre: Centre, flow: str, bucket: Interval, at: int) -> dict[str, dict[str, int]]:
+    """Return counts by outcome id and outcome value.
 
-    What happened in one quarter of a UTC day ended alike, by the hash of outcome and quarter: so the parts of any
-    cut add up here too.
+    All records of an outcome in one quarter of a UTC day have one value, by a hash of outcome and quarter. So the
+    parts of a bucket add up to the bucket here too.
     """
-    found: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     low = bucket[0]
     while low < bucket[1]:
         block = low // _BLOCK
         high = min((block + 1) * _BLOCK, bucket[1])
-        for outcome, _, count in centre.tally(flow, low, high, at):
+        for outcome, _, count in centre.count_outcomes(flow, low, high, at):
             if count:
                 digest = blake2b(f"{outcome}:{block}".encode(), digest_size=1).digest()[0]
-                values = found.setdefault(outcome, {})
+                values = counts.setdefault(outcome, {})
                 value = _VALUES[digest % len(_VALUES)]
                 values[value] = values.get(value, 0) + count
         low = high
-    return found
+    return counts
 
 
-def spoilt(page: Result, occasion: Occasion) -> bytes:
-    """The JSON text of an answer, after every content fault that strikes now."""
-    for name, spoil in _SPOILS.items():
-        fault = occasion.due(name)
-        if fault is not None and spoil(page, fault.value):
-            occasion.count(name)
-    if occasion.strike("not_json"):
+def corrupt_results(page: Result, faults: RequestFaults) -> bytes:
+    """Return the JSON text of a response after every content fault that fires now."""
+    for name, corruption in _CORRUPTIONS.items():
+        fault = faults.due(name)
+        if fault is not None and corruption(page, fault.value):
+            faults.count(name)
+    if faults.fire("not_json"):
         return HTML
     return json.dumps(page).encode()
 
@@ -176,7 +180,7 @@ def _bucket_outside(page: Result, value: object) -> bool:
     if datum is not None:
         past = int(str(value or 10)) * 365 * DAY
         start, end = (parse_instant(side) - past for side in datum["interval"].split("/"))
-        datum["interval"] = f"{spelled(start)}/{spelled(end)}"
+        datum["interval"] = f"{format_instant(start)}/{format_instant(end)}"
     return datum is not None
 
 
@@ -213,7 +217,7 @@ def _extra_fields(page: Result, _: object) -> bool:
     return True
 
 
-_SPOILS: Mapping[str, Callable[[Result, object], bool]] = {
+_CORRUPTIONS: Mapping[str, Callable[[Result, object], bool]] = {
     "extra_fields": _extra_fields,
     "bad_count": _bad_count,
     "bad_failed": _bad_failed,

@@ -1,4 +1,4 @@
-"""Instants as the simulator counts them: whole milliseconds since 1970, UTC."""
+"""Instants: whole milliseconds since 1970, UTC."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ _PERIOD = re.compile(
 
 
 class Now(NamedTuple):
-    """The present: wall time in milliseconds since 1970, and seconds to count requests by and to expire by.
+    """The current time of the simulator's clocks.
 
-    ``pace`` is real time even where a test has stopped the clock.
+    Attributes:
+        at: wall time, in milliseconds since 1970.
+        pace: seconds of the clock that counts requests; real time even if a test has stopped the wall clock.
+        monotonic: seconds of the clock by which tokens, cursors and jobs expire.
     """
 
     at: int
@@ -31,32 +34,32 @@ class Now(NamedTuple):
     monotonic: float
 
 
-def milliseconds(at: datetime) -> int:
-    """An aware datetime as milliseconds since 1970; what is finer is cut off."""
+def to_milliseconds(at: datetime) -> int:
+    """Convert an aware datetime to milliseconds since 1970, rounded down."""
     return (at - _EPOCH) // _MILLISECOND
 
 
-def moment(at: int) -> datetime:
-    """Milliseconds since 1970 as an aware datetime in UTC."""
+def to_datetime(at: int) -> datetime:
+    """Convert milliseconds since 1970 to an aware datetime in UTC."""
     return _EPOCH + timedelta(milliseconds=at)
 
 
-def spelled(at: int) -> str:
-    """ISO 8601 with milliseconds and Z, as the API answers it."""
-    return moment(at).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at % 1000:03d}Z"
+def format_instant(at: int) -> str:
+    """Format as ISO 8601 with milliseconds and Z, as the API does."""
+    return to_datetime(at).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at % 1000:03d}Z"
 
 
 def parse_instant(text: str) -> int:
-    """Milliseconds since 1970 of an ISO 8601 instant in UTC; ValueError where it is anything else."""
+    """Parse an ISO 8601 instant in UTC to milliseconds since 1970; raises ValueError for anything else."""
     if not _INSTANT.fullmatch(text):
         raise ValueError(f"not an instant in UTC: {text!r}")
-    return milliseconds(datetime.fromisoformat(text))
+    return to_milliseconds(datetime.fromisoformat(text))
 
 
 def parse_period(text: str) -> int:
-    """Milliseconds of an ISO 8601 period of weeks, days, hours, minutes, seconds; ValueError for anything else."""
-    found = _PERIOD.fullmatch(text)
-    if not found:
+    """Parse an ISO 8601 period of weeks to seconds to milliseconds; raises ValueError for anything else."""
+    match = _PERIOD.fullmatch(text)
+    if not match:
         raise ValueError(f"not a period: {text!r}")
-    weeks, days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    weeks, days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return (weeks * 7 + days) * DAY + hours * HOUR + minutes * MINUTE + seconds * SECOND

@@ -1,4 +1,4 @@
-"""An org's rate, counted strictly, and what a client did against it."""
+"""An org's rate limits, counted strictly, and a client's violations of them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
-class Rate:
-    """At most ``limit`` arrivals in any second, wherever it begins; None is no limit. Refused ones count too."""
+class RateLimit:
+    """At most ``limit`` requests in any second, wherever it begins; None for no limit. Rejected requests count."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
         self._recent: deque[float] = deque()
 
     def arrive(self, at: float) -> bool:
-        """Count an arrival (seconds of a monotonic clock); whether it is within the rate."""
+        """Count a request at ``at`` seconds of a monotonic clock; return whether it is within the limit."""
         if self._limit is None:
             return True
         recent = self._recent
@@ -26,8 +26,8 @@ class Rate:
         return len(recent) <= self._limit
 
 
-class Minute:
-    """At most ``allowed`` arrivals a minute (None is no limit); a minute begins with the first arrival in it."""
+class MinuteLimit:
+    """At most ``allowed`` requests per minute (None for no limit); a minute begins with its first request."""
 
     def __init__(self, allowed: int | None) -> None:
         self.allowed = allowed
@@ -35,14 +35,14 @@ class Minute:
         self._until = float("-inf")
 
     def arrive(self, at: float) -> bool:
-        """Count an arrival; whether it is within the limit."""
+        """Count a request; return whether it is within the limit."""
         if at >= self._until:
             self._count, self._until = 0, at + 60.0
         self._count += 1
         return self.allowed is None or self._count <= self.allowed
 
     def headers(self, at: float) -> dict[str, str]:
-        """What an answer tells of it."""
+        """Return the rate limit headers of a response."""
         if self.allowed is None:
             return {}
         return {
@@ -52,14 +52,15 @@ class Minute:
         }
 
     def reset(self, at: float) -> int:
-        """Whole seconds until the next minute."""
+        """Return whole seconds until the next minute, at least 1."""
         return max(1, math.ceil(self._until - at))
 
 
-class Hold:
-    """Whether a client keeps away for as long as a 429 told it to.
+class RetryAfterWatch:
+    """Counts requests that arrive before the Retry-After of a 429 has passed.
 
-    What was on its way when the 429 went out is not held against it: that is what ``grace`` seconds are for.
+    Args:
+        grace: seconds after the 429 in which requests do not count: they were already sent.
     """
 
     def __init__(self, grace: float = 0.1) -> None:
@@ -68,41 +69,41 @@ class Hold:
         self._until = 0.0
         self.violations = 0
 
-    def tell(self, at: float, seconds: float) -> None:
-        """A 429 with this Retry-After went out."""
+    def start(self, at: float, seconds: float) -> None:
+        """Record a 429 with this Retry-After."""
         if at + seconds > self._until:
             self._since, self._until = at, at + seconds
 
     def arrive(self, at: float) -> None:
-        """Count an arrival that came too early."""
+        """Count a request if it is too early."""
         if self._since + self._grace < at < self._until:
             self.violations += 1
 
 
-class Flight:
-    """Single-flight evidence: how often a query was asked while the same query was still being answered."""
+class SingleFlightWatch:
+    """Counts queries that arrive while the same query is in flight."""
 
     def __init__(self) -> None:
-        self._flying: dict[str, int] = {}
+        self._in_flight: dict[str, int] = {}
         self.violations = 0
 
     @contextmanager
-    def of(self, digest: str) -> Iterator[None]:
-        """While a request for this query is being answered; over when it is, or when its client is gone."""
-        flying = self._flying.get(digest, 0)
-        if flying:
+    def track(self, digest: str) -> Iterator[None]:
+        """Mark a query as in flight until it is answered or its client disconnects."""
+        in_flight = self._in_flight.get(digest, 0)
+        if in_flight:
             self.violations += 1
-        self._flying[digest] = flying + 1
+        self._in_flight[digest] = in_flight + 1
         try:
             yield
         finally:
-            self._flying[digest] -= 1
-            if not self._flying[digest]:
-                del self._flying[digest]
+            self._in_flight[digest] -= 1
+            if not self._in_flight[digest]:
+                del self._in_flight[digest]
 
 
 def peak_per_second(arrivals: Iterable[float]) -> int:
-    """The most arrivals in any second, wherever it begins; ``arrivals`` in seconds, ascending."""
+    """Return the most arrivals in any second, wherever it begins; ``arrivals`` in seconds, ascending."""
     window: deque[float] = deque()
     peak = 0
     for at in arrivals:

@@ -1,4 +1,4 @@
-"""What is simulated: organisations, each with its credentials, centre, limits and faults."""
+"""Simulated organisations: credentials, contact centre, limits and faults."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 from service.simulator.centre import Centre, GeneratedCentre
 from service.simulator.cursors import Cursors
 from service.simulator.faults import FaultPlan, Faults
-from service.simulator.limits import Flight, Hold, Minute, Rate
+from service.simulator.limits import MinuteLimit, RateLimit, RetryAfterWatch, SingleFlightWatch
 from service.simulator.pages import Order, PercentOf, Position
 
-SIMULATED_SECRET = "simulated-secret"  # noqa: S105 - it opens a simulation
+SIMULATED_SECRET = "simulated-secret"  # noqa: S105 - of a simulation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,30 +23,30 @@ class SimulatedOrg:
     """One organisation.
 
     Attributes:
-        client_secret: of its OAuth client.
-        centre: figures that are given; None generates them from ``seed``, ``flows``, ``outcomes``.
-        flows: how many flows are generated.
-        outcomes: how many outcomes each of them has.
-        seed: of the generated centre; None derives one from the simulator's seed and the client id.
+        client_secret: secret of the OAuth client.
+        centre: the contact centre; None generates one from ``seed``, ``flows`` and ``outcomes``.
+        flows: number of generated flows.
+        outcomes: number of outcomes per generated flow.
+        seed: seed of the generated centre; None derives one from the simulator's seed and the client id.
         timezone: IANA name of the reporting time zone.
-        requests_per_second: in any second, tokens included; None is no limit.
-        retry_after: whole seconds that a 429 tells.
-        token_lifetime: seconds, told as ``expires_in``.
-        cursor_lifetime: seconds for which a page token is good.
-        cursor_expired_status: how an expired one is answered, 410 or 400.
-        permitted: whether the role holds ``analytics:query:read`` and ``analytics:flowAggregate:view``.
-        names_permitted: whether it holds ``architect:flow:view`` and ``architect:flowOutcome:view``.
-        requests_per_minute: of the public API, told in its answers' headers; None is no limit, and no headers.
-        extra_dimension: groups come split by mediaType, which nobody asked for.
+        requests_per_second: limit in any second, token requests included; None for no limit.
+        retry_after: Retry-After of a 429, in whole seconds.
+        token_lifetime: ``expires_in`` of a token, in seconds.
+        cursor_lifetime: seconds for which a page token is valid.
+        cursor_expired_status: status of the response to an expired page token, 410 or 400.
+        permitted: whether the role has ``analytics:query:read`` and ``analytics:flowAggregate:view``.
+        names_permitted: whether the role has ``architect:flow:view`` and ``architect:flowOutcome:view``.
+        requests_per_minute: limit of the public API, sent in its headers; None for no limit and no headers.
+        extra_dimension: whether groups are split by mediaType although the query does not request it.
         job_polls: how often a job's state is QUEUED or PENDING before it is FULFILLED.
         job_lifetime: seconds until a job expires.
         granularity_limits: days for hourly, days for daily, calendar years for monthly.
-        cardinality: the most (flow, bucket) pairs that a query may span; None is no bound.
-        order: in which a scan walks: flow after flow, or bucket after bucket.
-        percent_of: what percentOfTotal is a share of.
-        split_entries: cuts each page's last (flow, bucket) over two pages.
-        latency: seconds before each answer.
-        faults: what goes wrong.
+        cardinality: maximum number of (flow, bucket) pairs of a query; None for no limit.
+        order: order of a scan: flow by flow, or bucket by bucket.
+        percent_of: denominator of percentOfTotal: the flow's total in the bucket, or the query's.
+        split_entries: whether each page's last entry is split over two pages.
+        latency: seconds before each response.
+        faults: the initial fault switches.
     """
 
     client_secret: str = SIMULATED_SECRET
@@ -77,13 +77,13 @@ class SimulatedOrg:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimulatorConfig:
-    """The whole simulation.
+    """Configuration of the simulator.
 
     Attributes:
-        orgs: by client id.
-        seed: what generated figures follow from.
+        orgs: the orgs, by client id.
+        seed: seed of the generated figures.
         host: the address to listen on.
-        port: 0 is any free one.
+        port: the port to listen on; 0 for any free one.
     """
 
     orgs: Mapping[str, SimulatedOrg] = field(default_factory=lambda: {"acme": SimulatedOrg()})
@@ -93,35 +93,35 @@ class SimulatorConfig:
 
 
 PageKey: TypeAlias = tuple[str, str, Position]
-"""A query's digest, the time zone it was cut in, and where in its walk the page begins."""
+"""A query's digest, the time zone of its buckets, and the position at which the page begins."""
 
-RememberedPage: TypeAlias = tuple[bytes, Position | None]
-"""A page's JSON text but for its token, and where the next page begins."""
+CachedPage: TypeAlias = tuple[bytes, Position | None]
+"""A page's JSON text without its token, and the position of the next page."""
 
 
-class Remembered:
-    """Pages that can never change, up to a bound in bytes."""
+class PageCache:
+    """Pages that can no longer change; at most ``bound`` bytes of them."""
 
     def __init__(self, bound: int = 2**27) -> None:
         self._bound = bound
-        self._held = 0
-        self._pages: dict[PageKey, RememberedPage] = {}
+        self._bytes = 0
+        self._pages: dict[PageKey, CachedPage] = {}
 
-    def get(self, key: PageKey) -> RememberedPage | None:
-        """The page, where it is remembered."""
+    def get(self, key: PageKey) -> CachedPage | None:
+        """Return the page if it is cached."""
         return self._pages.get(key)
 
-    def put(self, key: PageKey, page: RememberedPage) -> None:
-        """Remember a page; all others are forgotten where they would be too many."""
-        if self._held + len(page[0]) > self._bound:
+    def put(self, key: PageKey, page: CachedPage) -> None:
+        """Add a page; if the cache is full, drop all others first."""
+        if self._bytes + len(page[0]) > self._bound:
             self._pages.clear()
-            self._held = 0
+            self._bytes = 0
         self._pages[key] = page
-        self._held += len(page[0])
+        self._bytes += len(page[0])
 
 
 class LiveOrg:
-    """An organisation at work: its settings, and what has become of it since the simulator began."""
+    """A running organisation: its settings and its state."""
 
     def __init__(self, client_id: str, settings: SimulatedOrg, seed: int) -> None:
         self.client_id = client_id
@@ -132,14 +132,14 @@ class LiveOrg:
             settings.flows,
             settings.outcomes,
         )
-        self.rate = Rate(settings.requests_per_second)
-        self.minute = Minute(settings.requests_per_minute)
-        self.hold = Hold()
-        self.flight = Flight()
+        self.rate_limit = RateLimit(settings.requests_per_second)
+        self.minute_limit = MinuteLimit(settings.requests_per_minute)
+        self.retry_after_watch = RetryAfterWatch()
+        self.single_flight = SingleFlightWatch()
         self.cursors = Cursors(settings.cursor_lifetime, settings.cursor_expired_status)
-        self.remembered = Remembered()
+        self.page_cache = PageCache()
         self.fired: Counter[str] = Counter()
-        self.faults = FaultPlan(settings.faults, self.fired)
+        self.fault_plan = FaultPlan(settings.faults, self.fired)
 
 
 def _seed_of(client_id: str, seed: int) -> int:

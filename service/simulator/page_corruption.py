@@ -1,8 +1,8 @@
-"""Pages that are not as they should be: each fault of a page's content is one small function.
+"""Corrupt pages: one function for each fault of a page's content.
 
-A distortion gets the page and the fault's value, changes the page in place, and says whether it found anything to
-change. What no encoder writes (bytes that are no UTF-8, very deep or very long JSON) stands in the page as a mark
-and is put in its place once the page is text.
+A corruption receives the page and the fault's value, changes the page in place and returns whether it changed
+anything. No JSON encoder writes invalid UTF-8 or very deep or long values: the page has a marker in their place,
+which is replaced in the encoded text.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, TypeAlias
 
-from service.simulator.faults import Occasion
-from service.simulator.instants import DAY, parse_instant, spelled
+from service.simulator.faults import RequestFaults
+from service.simulator.instants import DAY, format_instant, parse_instant
 
 Document: TypeAlias = dict[str, Any]
-Distortion: TypeAlias = Callable[[Document, Any], bool]
+Corruption: TypeAlias = Callable[[Document, Any], bool]
 
 _NO_UTF8, _DEEP, _LONG = "\ue001", "\ue002", "\ue003"
 HTML = b"<!doctype html><title>Please stand by</title><h1>We will be back soon</h1>"
 
 
-def distort(page: Document, occasion: Occasion) -> bytes:
-    """The JSON text of a page, after every content fault that strikes now."""
-    struck: dict[str, Any] = {}
-    for name, distortion in _DISTORTIONS.items():
-        fault = occasion.due(name)
-        if fault is not None and distortion(page, fault.value):
-            occasion.count(name)
-            struck[name] = fault.value
-    if "not_json" in struck:
+def corrupt_page(page: Document, faults: RequestFaults) -> bytes:
+    """Return the JSON text of a page after every content fault that fires now."""
+    fired: dict[str, Any] = {}
+    for name, corruption in _CORRUPTIONS.items():
+        fault = faults.due(name)
+        if fault is not None and corruption(page, fault.value):
+            faults.count(name)
+            fired[name] = fault.value
+    if "not_json" in fired:
         return HTML
-    text = json.dumps(page)  # ASCII alone: a lone surrogate stands there as an escape
-    if "invalid_utf8" in struck:
-        return text.encode().replace(_escaped(_NO_UTF8), b"\xff\xfe\xc3")
-    if "deep_json" in struck:
-        depth = int(struck["deep_json"] or 100_000)
-        return text.encode().replace(b'"' + _escaped(_DEEP) + b'"', b"[" * depth + b"]" * depth)
-    if "long_number" in struck:
-        digits = int(struck["long_number"] or 10_000)
-        return text.encode().replace(b'"' + _escaped(_LONG) + b'"', b"9" * digits)
+    text = json.dumps(page)  # ASCII: a lone surrogate is written as an escape
+    if "invalid_utf8" in fired:
+        return text.encode().replace(_escape(_NO_UTF8), b"\xff\xfe\xc3")
+    if "deep_json" in fired:
+        depth = int(fired["deep_json"] or 100_000)
+        return text.encode().replace(b'"' + _escape(_DEEP) + b'"', b"[" * depth + b"]" * depth)
+    if "long_number" in fired:
+        digits = int(fired["long_number"] or 10_000)
+        return text.encode().replace(b'"' + _escape(_LONG) + b'"', b"9" * digits)
     return text.encode()
 
 
-def _escaped(mark: str) -> bytes:
-    return json.dumps(mark)[1:-1].encode()
+def _escape(marker: str) -> bytes:
+    return json.dumps(marker)[1:-1].encode()
 
 
 def _entries(page: Document) -> list[Document]:
@@ -54,12 +54,12 @@ def _entries(page: Document) -> list[Document]:
 
 
 def _outcomes(page: Document) -> Document:
-    """The outcomes of the first entry; empty where there is none."""
+    """Return the outcomes of the first entry; empty if there is no entry."""
     entries = _entries(page)
     return entries[0]["metrics"]["flow-outcomes"] if entries else {}
 
 
-def _spoil_figure(page: Document, key: str, value: object) -> bool:
+def _corrupt_figure(page: Document, key: str, value: object) -> bool:
     outcomes = _outcomes(page)
     for name, figure in outcomes.items():
         outcomes[name] = {**figure, key: value}
@@ -67,10 +67,10 @@ def _spoil_figure(page: Document, key: str, value: object) -> bool:
     return False
 
 
-def _spoil_name(page: Document, spoilt: Callable[[str], str]) -> bool:
+def _corrupt_name(page: Document, corrupt: Callable[[str], str]) -> bool:
     outcomes = _outcomes(page)
     for name in list(outcomes)[:1]:
-        outcomes[spoilt(name)] = outcomes.pop(name)
+        outcomes[corrupt(name)] = outcomes.pop(name)
         return True
     return False
 
@@ -91,8 +91,8 @@ def _missing_data(page: Document, _: object) -> bool:
     return page.pop("data", page) is not page
 
 
-def _whole_page(_page: Document, _value: object) -> bool:
-    """For what happens to the text alone."""
+def _leave_page(_page: Document, _value: object) -> bool:
+    """For faults that change the text alone."""
     return True
 
 
@@ -105,7 +105,7 @@ def _outcomes_array(page: Document, _: object) -> bool:
 
 
 def _invalid_utf8(page: Document, _: object) -> bool:
-    return _spoil_name(page, lambda name: name + _NO_UTF8)
+    return _corrupt_name(page, lambda name: name + _NO_UTF8)
 
 
 def _deep_json(page: Document, _: object) -> bool:
@@ -114,38 +114,38 @@ def _deep_json(page: Document, _: object) -> bool:
 
 
 def _long_number(page: Document, _: object) -> bool:
-    return _spoil_figure(page, "count", _LONG)
+    return _corrupt_figure(page, "count", _LONG)
 
 
 def _bad_count(page: Document, value: object) -> bool:
-    return _spoil_figure(page, "count", "12" if value is None else _plain(value))
+    return _corrupt_figure(page, "count", "12" if value is None else _parameter(value))
 
 
 def _bad_percent(page: Document, value: object) -> bool:
-    return _spoil_figure(page, "percentOfTotal", "x" if value is None else _plain(value))
+    return _corrupt_figure(page, "percentOfTotal", "x" if value is None else _parameter(value))
 
 
-def _plain(value: object) -> object:
-    """``"null"`` stands for null, which as a value means the fault's default."""
+def _parameter(value: object) -> object:
+    """``"null"`` means null: None as a value means the fault's default."""
     return None if value == "null" else value
 
 
 def _nul_name(page: Document, _: object) -> bool:
-    return _spoil_name(page, lambda name: f"{name}\0")
+    return _corrupt_name(page, lambda name: f"{name}\0")
 
 
 def _surrogate_name(page: Document, _: object) -> bool:
-    return _spoil_name(page, lambda name: f"{name}\ud800")
+    return _corrupt_name(page, lambda name: f"{name}\ud800")
 
 
 def _long_name(page: Document, value: Any) -> bool:  # noqa: ANN401 - a fault's value is any JSON
     length = int(value or 513)
-    # Fewer characters than bytes: a limit counted in characters lets it through.
-    return _spoil_name(page, lambda _: "é" * (length // 2) + "x" * (length % 2))
+    # Fewer characters than bytes, so that a limit in characters does not detect it.
+    return _corrupt_name(page, lambda _: "é" * (length // 2) + "x" * (length % 2))
 
 
 def _empty_name(page: Document, _: object) -> bool:
-    return _spoil_name(page, lambda _: "")
+    return _corrupt_name(page, lambda _: "")
 
 
 def _missing_flow(page: Document, _: object) -> bool:
@@ -157,12 +157,12 @@ def _missing_flow(page: Document, _: object) -> bool:
 
 
 def _bad_entry(page: Document, value: object) -> bool:
-    return _replace_first(page, 17 if value is None else _plain(value))
+    return _replace_first(page, 17 if value is None else _parameter(value))
 
 
 def _bad_interval(page: Document, value: object) -> bool:
     for entry in _entries(page)[:1]:
-        entry["interval"] = "yesterday" if value is None else _plain(value)
+        entry["interval"] = "yesterday" if value is None else _parameter(value)
         return True
     return False
 
@@ -170,7 +170,9 @@ def _bad_interval(page: Document, value: object) -> bool:
 def _bucket_outside(page: Document, value: Any) -> bool:  # noqa: ANN401 - a fault's value is any JSON
     for entry in _entries(page)[:1]:
         back = int(value or 10) * 365 * DAY
-        entry["interval"] = "/".join(spelled(parse_instant(end) - back) for end in entry["interval"].split("/"))
+        entry["interval"] = "/".join(
+            format_instant(parse_instant(end) - back) for end in entry["interval"].split("/")
+        )
         return True
     return False
 
@@ -193,14 +195,14 @@ def _duplicate_different(page: Document, _: object) -> bool:
 def _withdrawn(page: Document, value: object) -> bool:
     name = value.get("outcome") if isinstance(value, Mapping) else value
     since = str(value.get("since", "")) if isinstance(value, Mapping) else ""
-    found = False
+    changed = False
     for entry in _entries(page):
         outcomes = entry["metrics"]["flow-outcomes"]
-        gone = next(iter(outcomes), None) if name is None else name
-        if entry["interval"] >= since and outcomes.pop(gone, None) is not None:
-            found = True
+        withdrawn = next(iter(outcomes), None) if name is None else name
+        if entry["interval"] >= since and outcomes.pop(withdrawn, None) is not None:
+            changed = True
     page["data"] = [entry for entry in _entries(page) if entry["metrics"]["flow-outcomes"]]
-    return found
+    return changed
 
 
 def _extra_fields(page: Document, _: object) -> bool:
@@ -240,8 +242,8 @@ def _no_percent(page: Document, _: object) -> bool:
     return bool(figures)
 
 
-# In this order: what goes by the figures first, then the names, then whole entries, then the page.
-_DISTORTIONS: dict[str, Distortion] = {
+# The order matters: figures first, then names, then entries, then the page.
+_CORRUPTIONS: dict[str, Corruption] = {
     "withdrawn": _withdrawn,
     "duplicate_different": _duplicate_different,
     "duplicate_equal": _duplicate_equal,
@@ -266,5 +268,5 @@ _DISTORTIONS: dict[str, Distortion] = {
     "deep_json": _deep_json,
     "missing_token": _missing_token,
     "missing_data": _missing_data,
-    "not_json": _whole_page,
+    "not_json": _leave_page,
 }

@@ -1,4 +1,4 @@
-"""Scans and their pages: one query's whole answer, walked over a page at a time."""
+"""Scans: the complete result of a query, read page by page."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
-from service.simulator.buckets import Stretch, TimeGroup, cut
+from service.simulator.buckets import Interval, TimeGroup, split_buckets
 from service.simulator.centre import Centre
-from service.simulator.instants import spelled
+from service.simulator.instants import format_instant
 
 Order: TypeAlias = Literal["flow", "bucket"]
 PercentOf: TypeAlias = Literal["flow", "query"]
@@ -17,14 +17,19 @@ Outcomes: TypeAlias = dict[str, dict[str, object]]
 
 
 class Position(NamedTuple):
-    """Where a page begins: the number of a (flow, bucket) in the walk, and how many of its outcomes are done."""
+    """Where a page begins.
 
-    place: int = 0
+    Attributes:
+        pair: index of a (flow, bucket) pair, in the scan's order.
+        outcome: how many outcomes of the pair were on the previous page.
+    """
+
+    pair: int = 0
     outcome: int = 0
 
 
-class Slice(NamedTuple):
-    """Entries of one page, and where the next one begins; None where nothing is left."""
+class PageSlice(NamedTuple):
+    """Entries of one page and the position of the next page; None after the last page."""
 
     entries: list[dict[str, object]]
     after: Position | None
@@ -32,29 +37,28 @@ class Slice(NamedTuple):
 
 @dataclass(slots=True)
 class Scan:
-    """A query as it was first asked, with the figures as they then stood.
+    """A query and a snapshot of the figures, taken when its first page was requested.
 
     Attributes:
-        digest: of the query.
-        centre: a snapshot.
+        digest: a digest of the query.
+        centre: the snapshot.
         at: the instant of the snapshot, in milliseconds since 1970.
-        flows: ids, in the walk's order.
-        buckets: what the query's span was cut into.
-        until: records from here on are ignored; at most the end of the last bucket.
-        limit: entries a page.
-        timezone: IANA name; where the buckets were cut.
-        order: flow after flow, or bucket after bucket.
-        percent_of: what percentOfTotal is a share of.
-        split: whether a page's last entry is cut in two, its other half beginning the next page.
-        tokens: those given out so far, oldest first.
-        answered: how many pages were answered.
+        flows: flow ids, in the scan's order.
+        buckets: the buckets of the query's span.
+        until: records from this instant on are ignored; at most the end of the last bucket.
+        limit: entries per page.
+        timezone: IANA name of the time zone of the buckets.
+        order: flow by flow, or bucket by bucket.
+        percent_of: denominator of percentOfTotal.
+        split: whether a page's last entry is split in two; the second half begins the next page.
+        tokens: the tokens issued so far, oldest first.
     """
 
     digest: str
     centre: Centre
     at: int
     flows: Sequence[str]
-    buckets: Sequence[Stretch]
+    buckets: Sequence[Interval]
     until: int
     limit: int
     timezone: str
@@ -66,52 +70,52 @@ class Scan:
     _total: int | None = None
 
     def __post_init__(self) -> None:
-        self._intervals = [f"{spelled(start)}/{spelled(end)}" for start, end in self.buckets]
+        self._intervals = [f"{format_instant(start)}/{format_instant(end)}" for start, end in self.buckets]
 
     @property
-    def places(self) -> int:
-        """How many (flow, bucket) pairs there are, silent ones included."""
+    def pair_count(self) -> int:
+        """The number of (flow, bucket) pairs, including those without figures."""
         return len(self.flows) * len(self.buckets)
 
     @property
-    def final(self) -> bool:
-        """Whether the same query will be answered the same for ever."""
-        return self.centre.final(min(self.buckets[-1][1], self.until), self.at)
+    def is_final(self) -> bool:
+        """Whether the result of the query can no longer change."""
+        return self.centre.is_final(min(self.buckets[-1][1], self.until), self.at)
 
-    def page(self, position: Position) -> Slice:
-        """The entries from a position on, at most ``limit``; the same again whenever it is asked again."""
+    def page(self, position: Position) -> PageSlice:
+        """Return the entries from a position on, at most ``limit``; every call returns the same."""
         entries: list[dict[str, object]] = []
         done = position.outcome
-        for place in range(position.place, self.places):
-            flow, bucket = self._at(place)
+        for pair in range(position.pair, self.pair_count):
+            flow, bucket = self._pair_at(pair)
             outcomes = self._outcomes(flow, bucket)
             if not outcomes:
                 continue
             if len(entries) == self.limit:
-                return Slice(entries, Position(place))
+                return PageSlice(entries, Position(pair))
             if done:
                 outcomes = dict(list(outcomes.items())[done:])
             elif self.split and len(entries) == self.limit - 1 and len(outcomes) > 1:
                 done = len(outcomes) // 2
                 outcomes = dict(list(outcomes.items())[:done])
                 entries.append(self._entry(flow, bucket, outcomes))
-                return Slice(entries, Position(place, done))
+                return PageSlice(entries, Position(pair, done))
             done = 0
             entries.append(self._entry(flow, bucket, outcomes))
-        return Slice(entries, None)
+        return PageSlice(entries, None)
 
-    def figures(self) -> Iterator[tuple[str, Stretch, Outcomes]]:
-        """The whole answer at once: flow, bucket, outcomes by name."""
-        for place in range(self.places):
-            flow, bucket = self._at(place)
+    def figures(self) -> Iterator[tuple[str, Interval, Outcomes]]:
+        """Yield the complete result: flow, bucket, outcomes by name."""
+        for pair in range(self.pair_count):
+            flow, bucket = self._pair_at(pair)
             if outcomes := self._outcomes(flow, bucket):
                 yield flow, self.buckets[bucket], outcomes
 
-    def _at(self, place: int) -> tuple[str, int]:
+    def _pair_at(self, pair: int) -> tuple[str, int]:
         if self.order == "flow":
-            flow, bucket = divmod(place, len(self.buckets))
+            flow, bucket = divmod(pair, len(self.buckets))
         else:
-            bucket, flow = divmod(place, len(self.flows))
+            bucket, flow = divmod(pair, len(self.flows))
         return self.flows[flow], bucket
 
     def _entry(self, flow: str, bucket: int, outcomes: Outcomes) -> dict[str, object]:
@@ -122,26 +126,27 @@ class Scan:
         }
 
     def _outcomes(self, flow: str, bucket: int) -> Outcomes:
-        """What a flow reported in a bucket, with shares; two outcomes of one name are one."""
+        """Return a flow's counts and shares in a bucket; outcomes with the same name are added up."""
         start, end = self.buckets[bucket]
         end = min(end, self.until)
         if end <= start:
             return {}
         counts: dict[str, int] = {}
-        for _, name, count in self.centre.tally(flow, start, end, self.at):
+        for _, name, count in self.centre.count_outcomes(flow, start, end, self.at):
             counts[name] = counts.get(name, 0) + count
-        total = sum(counts.values()) if self.percent_of == "flow" else self._whole()
+        total = sum(counts.values()) if self.percent_of == "flow" else self._query_total()
         return {
             name: {"count": count, "percentOfTotal": round(count / total, 4) if total else 0.0}
             for name, count in counts.items()
         }
 
-    def _whole(self) -> int:
-        """The total of the whole query."""
+    def _query_total(self) -> int:
         if self._total is None:
             first, last = self.buckets[0][0], min(self.buckets[-1][1], self.until)
             self._total = sum(
-                count for flow in self.flows for _, _, count in self.centre.tally(flow, first, last, self.at)
+                count
+                for flow in self.flows
+                for _, _, count in self.centre.count_outcomes(flow, first, last, self.at)
             )
         return self._total
 
@@ -162,13 +167,13 @@ def open_scan(
     percent_of: PercentOf = "flow",
     split: bool = False,
 ) -> Scan:
-    """Begin a scan: cut the span, take a snapshot. Instants and ``delay`` are in milliseconds."""
+    """Start a scan: split the span into buckets, take a snapshot. Instants and ``delay`` are in milliseconds."""
     return Scan(
         digest=digest,
         centre=centre.snapshot(),
         at=at,
         flows=[flow.id for flow in centre.flows() if flows is None or flow.id in flows],
-        buckets=cut(start, end, step, timezone),
+        buckets=split_buckets(start, end, step, timezone),
         until=end - delay,
         limit=limit,
         timezone=timezone.key,

@@ -8,17 +8,17 @@ import json
 import signal
 import sys
 
-from service.simulator.command import config_of
+from service.simulator.command import build_config
 from service.simulator.server import Simulator
 
 
 async def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; prints one JSON line with the address and the credentials once it listens.
+    """Serve until SIGTERM or SIGINT; print the address and the credentials as one JSON line when listening.
 
     Returns:
-        the exit code: 0, or 2 where the address cannot be had.
+        The exit code: 0, or 2 if the address is unavailable.
     """
-    simulator = Simulator(config_of(args))
+    simulator = Simulator(build_config(args))
     if args.now is not None:
         simulator.set_now(args.now)
     stop = asyncio.Event()

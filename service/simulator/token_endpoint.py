@@ -1,41 +1,51 @@
-"""``POST /oauth/token``: who asks, what may go wrong, and the token."""
+"""``POST /oauth/token``: checks the credentials and issues a token."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from service.simulator.fault_injection import before_token
+from service.simulator.api_error import ApiError
+from service.simulator.fault_injection import inject_token_fault
 from service.simulator.instants import Now
-from service.simulator.oauth import TokenRefusal, Tokens, basic_credentials, check_grant
+from service.simulator.oauth import TokenError, Tokens, basic_credentials, check_grant
 from service.simulator.organisation import LiveOrg
-from service.simulator.refusal import Refusal
-from service.simulator.wire import Reply, document
+from service.simulator.wire import Reply, json_reply
 
 PATH = "/oauth/token"
 
 
 async def answer_token(request: web.Request, org: LiveOrg | None, tokens: Tokens, now: Now) -> Reply:
-    """A fresh access token; TokenRefusal for whoever has no right to it. ``org`` is the client id's, or None."""
+    """Issue an access token.
+
+    Args:
+        request: the request.
+        org: the org of the request's client id; None if it is unknown.
+        tokens: the issued tokens.
+        now: the current time.
+
+    Raises:
+        TokenError: the credentials or the grant are invalid.
+    """
     form = await request.post()
     if request.method != "POST":
-        raise Refusal(405, "method.not.allowed", "HTTP 405 Method Not Allowed")
+        raise ApiError(405, "method.not.allowed", "HTTP 405 Method Not Allowed")
     check_grant(request.content_type, form)
     if org is None:
-        raise TokenRefusal(401, "invalid_client", "client not found")
-    occasion = org.faults.occasion("token")
-    if struck := await before_token(org, request, occasion, now.pace):
-        return struck
+        raise TokenError(401, "invalid_client", "client not found")
+    faults = org.fault_plan.for_request("token")
+    if reply := await inject_token_fault(org, request, faults, now.pace):
+        return reply
     credentials = basic_credentials(request.headers.get("Authorization"))
     if credentials is None or credentials.client_secret != org.settings.client_secret:
-        raise TokenRefusal(401, "invalid_client", "authentication failed")
+        raise TokenError(401, "invalid_client", "authentication failed")
     lifetime = org.settings.token_lifetime
-    told: dict[str, object] = {
+    body: dict[str, object] = {
         "access_token": tokens.issue(org.client_id, lifetime, now.monotonic),
         "token_type": "bearer",
         "expires_in": int(lifetime),
     }
-    if fault := occasion.strike("expires_in"):
-        told["expires_in"] = -1 if fault.value is None else fault.value
+    if fault := faults.fire("expires_in"):
+        body["expires_in"] = -1 if fault.value is None else fault.value
         if fault.value == "absent":
-            del told["expires_in"]
-    return document(told)
+            del body["expires_in"]
+    return json_reply(body)

@@ -1,4 +1,4 @@
-"""How an answer goes over the wire, and how it breaks there."""
+"""Responses, and the faults of their transmission."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from functools import cache
 import msgspec
 from aiohttp import web
 
-from service.simulator.faults import Occasion
-from service.simulator.oauth import TokenRefusal
-from service.simulator.refusal import Refusal
+from service.simulator.api_error import ApiError
+from service.simulator.faults import RequestFaults
+from service.simulator.oauth import TokenError
 
 _RESET = struct.pack("ii", 1, 0)
 _JSON = "application/json"
@@ -23,7 +23,7 @@ _JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer before it is sent."""
+    """A response before it is sent."""
 
     status: int
     body: bytes
@@ -31,28 +31,28 @@ class Reply:
     content_type: str = _JSON
 
     def response(self) -> web.Response:
-        """For aiohttp to send as it should be."""
+        """Convert to a response of aiohttp."""
         return web.Response(
             status=self.status, body=self.body, headers=self.headers, content_type=self.content_type
         )
 
 
 class ConnectionGoneError(Exception):
-    """The connection was broken on purpose; there is nothing left to answer on."""
+    """The connection was broken on purpose, so no response can be sent."""
 
 
-def document(content: object, status: int = 200, **headers: str) -> Reply:
-    """A JSON document."""
+def json_reply(content: object, status: int = 200, **headers: str) -> Reply:
+    """Build a JSON response."""
     return Reply(status, msgspec.json.encode(content), headers)
 
 
-def refused(refusal: Refusal | TokenRefusal, headers: Mapping[str, str] | None = None) -> Reply:
-    """A refusal as it is answered."""
-    return Reply(refusal.status, msgspec.json.encode(refusal.body()), headers or {})
+def error_reply(error: ApiError | TokenError, headers: Mapping[str, str] | None = None) -> Reply:
+    """Build the response of an error."""
+    return Reply(error.status, msgspec.json.encode(error.body()), headers or {})
 
 
-def reset(request: web.Request) -> None:
-    """Break the connection with a reset, as a crashed peer or a firewall does; raises ConnectionGoneError."""
+def reset_connection(request: web.Request) -> None:
+    """Reset the connection, as a crashed peer or a firewall does; raises ConnectionGoneError."""
     transport = request.transport
     if transport is not None:
         connection = transport.get_extra_info("socket")
@@ -62,20 +62,20 @@ def reset(request: web.Request) -> None:
     raise ConnectionGoneError
 
 
-async def send(request: web.Request, reply: Reply, occasion: Occasion) -> web.StreamResponse:
-    """Send an answer, or what the faults of the wire leave of it."""
-    if fault := occasion.strike("gzip_bomb"):
-        bomb = _bomb(int(str(fault.value or 65)))
-        return await _whole(request, bomb, {"Content-Encoding": "gzip"})
-    if fault := occasion.strike("truncated"):
-        return await _truncated(request, reply, chunked=fault.value == "chunked")
-    if fault := occasion.strike("drip"):
-        return await _dripped(request, reply, float(str(fault.value or 2)))
+async def send(request: web.Request, reply: Reply, faults: RequestFaults) -> web.StreamResponse:
+    """Send a response, with the transmission faults that fire."""
+    if fault := faults.fire("gzip_bomb"):
+        bomb = _gzip_bomb(int(str(fault.value or 65)))
+        return await _send_encoded(request, bomb, {"Content-Encoding": "gzip"})
+    if fault := faults.fire("truncated"):
+        return await _send_truncated(request, reply, chunked=fault.value == "chunked")
+    if fault := faults.fire("drip"):
+        return await _send_slowly(request, reply, float(str(fault.value or 2)))
     return reply.response()
 
 
-async def _whole(request: web.Request, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
-    """A body that aiohttp is not to encode again."""
+async def _send_encoded(request: web.Request, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
+    """Send a body that aiohttp must not encode again."""
     response = web.StreamResponse(headers=headers)
     response.content_type = _JSON
     response.content_length = len(body)
@@ -84,7 +84,7 @@ async def _whole(request: web.Request, body: bytes, headers: Mapping[str, str]) 
     return response
 
 
-async def _truncated(request: web.Request, reply: Reply, *, chunked: bool) -> web.StreamResponse:
+async def _send_truncated(request: web.Request, reply: Reply, *, chunked: bool) -> web.StreamResponse:
     response = web.StreamResponse(status=reply.status, headers=reply.headers)
     response.content_type = _JSON
     if chunked:
@@ -98,7 +98,7 @@ async def _truncated(request: web.Request, reply: Reply, *, chunked: bool) -> we
     raise ConnectionGoneError
 
 
-async def _dripped(request: web.Request, reply: Reply, seconds: float) -> web.StreamResponse:
+async def _send_slowly(request: web.Request, reply: Reply, seconds: float) -> web.StreamResponse:
     response = web.StreamResponse(status=reply.status, headers=reply.headers)
     response.content_type = _JSON
     response.content_length = len(reply.body)
@@ -111,8 +111,8 @@ async def _dripped(request: web.Request, reply: Reply, seconds: float) -> web.St
 
 
 @cache
-def _bomb(mebibytes: int) -> bytes:
-    """A gzip'd page, valid and empty but for a very long field."""
+def _gzip_bomb(mebibytes: int) -> bytes:
+    """Build a gzipped page: valid and empty except for a very long field."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     parts = [packer.compress(b'{"nextPageToken":null,"metrics":["flow-outcomes"],"data":[],"padding":"')]
     parts += [packer.compress(b"0" * 2**20) for _ in range(mebibytes)]

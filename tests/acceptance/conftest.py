@@ -12,13 +12,13 @@ from tests.support.program import Program
 
 @pytest.fixture
 async def program(tmp_path: Path, database: str) -> AsyncIterator[Program]:
-    """The program on a database of this test's own, the schema current; nothing of it outlives the test."""
+    """The program on a new database with the current schema; its processes end with the test."""
     async with Program(tmp_path, database) as program:
         yield program
 
 
 @pytest.fixture
-async def newcomer(tmp_path: Path, empty_database: str) -> AsyncIterator[Program]:
-    """The program on a database with nothing in it."""
+async def new_program(tmp_path: Path, empty_database: str) -> AsyncIterator[Program]:
+    """The program on a new, empty database."""
     async with Program(tmp_path, empty_database) as program:
         yield program

@@ -1,4 +1,4 @@
-"""The mapping table, edited with plain SQL while nothing runs."""
+"""Aliases that were edited with SQL while no process ran."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tests.support.program import Program
 BACKFILL = ("backfill", "--org", "acme", "--from", "2024-01-01", "--to", "2024-01-03", "--granularity", "daily")
 
 
-async def test_whatever_takes_an_org_applies_its_aliases_first(program: Program) -> None:
-    """A backfill and a run with --once each give stored names their aliases, take them back, and tell of it."""
+async def test_a_command_that_acquires_an_org_applies_its_aliases(program: Program) -> None:
+    """A backfill and a run with --once each apply and revert aliases of stored names, and log it."""
     centre = StaticCentre()
     centre.put("f1", datetime(2024, 1, 1, 7, tzinfo=UTC), {"Paid": 3, "Settled": 2})
     centre.put("f1", datetime(2024, 1, 2, 7, tzinfo=UTC), {"Paid": 1})
     orgs = {"acme": SimulatedOrg(centre=centre, requests_per_second=None)}
-    apart = [("Paid", 3), ("Settled", 2), ("Paid", 1), ("Settled", None)]
+    separate = [("Paid", 3), ("Settled", 2), ("Paid", 1), ("Settled", None)]
     folded = [("Settled", 5), ("Settled", 1)]
     add = "INSERT INTO flow_outcomes.outcome_alias VALUES ('acme', NULL, 'Paid', 'Settled') RETURNING old_name"
     remove = "DELETE FROM flow_outcomes.outcome_alias RETURNING old_name"
@@ -31,12 +31,12 @@ async def test_whatever_takes_an_org_applies_its_aliases_first(program: Program)
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
         program.configure(simulator)
         assert (await program.run(*BACKFILL)).code == 0
-        assert stored() == apart
+        assert stored() == separate
         for command in (BACKFILL, ("run", "--once")):
-            for edit, wanted in ((add, folded), (remove, apart)):
+            for edit, expected in ((add, folded), (remove, separate)):
                 assert program.rows(edit) == [{"old_name": "Paid"}]
-                assert stored() != wanted
+                assert stored() != expected
                 ended = await program.run(*command)
-                assert (ended.code, stored()) == (0, wanted)
-                assert len(ended.told("alias_applied", org="acme", outcomes=1)) == 1
+                assert (ended.code, stored()) == (0, expected)
+                assert len(ended.find_events("alias_applied", org="acme", outcomes=1)) == 1
     assert program.rows("SELECT * FROM flow_outcomes.restatement") == []

@@ -142,7 +142,7 @@ async def test_clients_that_send_much(program: Program) -> None:
     found = await grown(program, SENDING_MUCH)
     assert not too_much(found)
     for name, (_, some) in found.items():
-        assert name in NOT_REFUSED or all(each.refused for each in some), name
+        assert name in NOT_REFUSED or all(each.disconnected for each in some), name
 
 
 @pytest.mark.parametrize("path", ["/metrics", LARGE])

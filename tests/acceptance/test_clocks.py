@@ -1,4 +1,4 @@
-"""A wrong clock stores nothing of the future and takes nothing back: the process's, the database's, the API's."""
+"""Wrong clocks of the process, the database or the API: no future figure is stored, none is lost."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def simulator(**faults: Fault) -> Simulator:
     return Simulator(SimulatorConfig(orgs={"acme": org}))
 
 
-def turned(by: str) -> dict[str, str]:
-    """The environment in which a program's wall clock is off by so much; its monotonic one is not."""
+def shifted_clock(by: str) -> dict[str, str]:
+    """Return the environment that shifts a program's wall clock, not its monotonic clock."""
     return {"LD_PRELOAD": str(LIBRARY), "FAKETIME": by, "FAKETIME_DONT_FAKE_MONOTONIC": "1", "TZ": "UTC"}
 
 
-class Hands:
-    """A wall clock of a running program that a test can set."""
+class ShiftedClock:
+    """The wall clock of a running program, which the test can set."""
 
     def __init__(self, folder: Path, by: str) -> None:
         self._file = folder / "faketime"
@@ -57,13 +57,13 @@ class Hands:
 
     @property
     def environment(self) -> dict[str, str]:
-        found = turned("") | {"FAKETIME_TIMESTAMP_FILE": str(self._file), "FAKETIME_NO_CACHE": "1"}
-        del found["FAKETIME"]
-        return found
+        environment = shifted_clock("") | {"FAKETIME_TIMESTAMP_FILE": str(self._file), "FAKETIME_NO_CACHE": "1"}
+        del environment["FAKETIME"]
+        return environment
 
 
-def of_the_future(program: Program) -> list[Row]:
-    """Windows that are complete, and figures that are stored, before they have settled."""
+def unsettled(program: Program) -> list[Row]:
+    """Return complete windows and stored figures that have not settled."""
     now = datetime.now(UTC)
     return [
         *(row for row in program.windows() if row["state"] == "complete" and row["window_end"] + HOUR > now),
@@ -71,79 +71,77 @@ def of_the_future(program: Program) -> list[Row]:
     ]
 
 
-def in_the_past(program: Program) -> list[Row]:
+def settled(program: Program) -> list[Row]:
     now = datetime.now(UTC)
     return [row for row in program.windows() if row["window_end"] + HOUR <= now]
 
 
-async def until(holds: Callable[[], object], what: str) -> None:
+async def wait_until(true: Callable[[], object], what: str) -> None:
     for _ in range(600):
-        if holds():
+        if true():
             return
         await asyncio.sleep(0.1)
-    pytest.fail(f"never: {what}")
+    pytest.fail(f"timed out waiting for {what}")
 
 
 async def status(program: Program) -> Mapping[str, Any]:
     ended = await program.run("status", "--json")
     assert ended.code == 0, ended.err
-    found: Mapping[str, Any] = json.loads(ended.out)["orgs"]["acme"]["jobs"]
-    return found
+    jobs: Mapping[str, Any] = json.loads(ended.out)["orgs"]["acme"]["jobs"]
+    return jobs
 
 
 @pytest.mark.parametrize(("jobs", "by"), [(DAILY, "+12d"), (HOURLY, "+8h")])
-async def test_a_clock_that_is_ahead_completes_nothing_of_the_future(
-    program: Program, jobs: Mapping[str, object], by: str
-) -> None:
-    """``--once`` stores what has settled, and exits 1 for what waits for the API's clock alone."""
+async def test_a_process_clock_that_is_ahead(program: Program, jobs: Mapping[str, object], by: str) -> None:
+    """``--once`` stores what has settled, and exits 1 for windows that wait for the API's clock."""
     async with simulator() as api:
         program.configure(api, jobs=jobs)
-        ended = await program.run("run", "--once", environment=turned(by))
+        ended = await program.run("run", "--once", environment=shifted_clock(by))
         assert ended.code == 1, ended.err
-        assert of_the_future(program) == []
-        assert {row["state"] for row in in_the_past(program)} == {"complete"}, ended.out + ended.err
-        assert len(ended.told("clock_doubted")) == 1
+        assert unsettled(program) == []
+        assert {row["state"] for row in settled(program)} == {"complete"}, ended.out + ended.err
+        assert len(ended.find_events("clock_doubted")) == 1
         waiting = [row for row in program.windows() if row["state"] != "complete"]
         assert waiting
         assert all("not settled" in row["last_error"] for row in waiting)
         ended = await program.run("run", "--once")
         assert ended.code == 0, ended.err
-        assert of_the_future(program) == []
-        assert not ended.told("clock_doubted")
+        assert unsettled(program) == []
+        assert not ended.find_events("clock_doubted")
         for gaps in (await status(program)).values():
             assert gaps["gaps"] == []
 
 
-async def test_a_clock_that_is_set_right_while_the_daemon_runs(program: Program) -> None:
-    """What is due is computed again at once, and nothing of the future is left."""
-    hands = Hands(program.folder, "+12d")
+async def test_a_clock_that_is_corrected_while_the_daemon_runs(program: Program) -> None:
+    """Due windows are computed again at once, and no unsettled window is complete."""
+    clock = ShiftedClock(program.folder, "+12d")
     async with simulator() as api:
         program.configure(api, jobs=DAILY, http={"port": 0})
-        daemon = await program.start("run", environment=hands.environment)
-        await until(lambda: any("window_postponed" in line for line in daemon.out), "a window that waits")
-        await until(
-            lambda: len(past := in_the_past(program)) and all(row["state"] == "complete" for row in past),
-            "the past complete",
+        daemon = await program.start("run", environment=clock.environment)
+        await wait_until(lambda: any("window_postponed" in line for line in daemon.out), "a postponed window")
+        await wait_until(
+            lambda: len(past := settled(program)) and all(row["state"] == "complete" for row in past),
+            "complete past windows",
         )
-        assert of_the_future(program) == []
-        hands.set("+0")
-        await until(lambda: any("clock_stepped" in line for line in daemon.out), "the step noticed")
+        assert unsettled(program) == []
+        clock.set("+0")
+        await wait_until(lambda: any("clock_stepped" in line for line in daemon.out), "clock_stepped")
         daily = (await status(program))["daily"]
         assert daily["newest_complete"].startswith(f"{today():%Y-%m-%d}") or datetime.now(UTC).hour == 0
         daemon.process.terminate()
         assert (await daemon.end()).code == 0
 
 
-async def test_a_clock_that_is_behind_takes_nothing_back(program: Program) -> None:
-    """It stores what is due by itself, and leaves what is complete as it is."""
+async def test_a_process_clock_that_is_behind(program: Program) -> None:
+    """Complete windows stay complete, and their figures stay stored."""
     async with simulator() as api:
         program.configure(api, jobs={"daily": {**DAILY["daily"], "since": str((today() - 20 * DAY).date())}})
         assert (await program.run("run", "--once")).code == 0
         before, stored = program.windows(), figures(program.stored("acme", "daily"))
-        ended = await program.run("run", "--once", environment=turned("-12d"))
+        ended = await program.run("run", "--once", environment=shifted_clock("-12d"))
         assert ended.code == 0, ended.err
-        assert len(ended.told("clock_doubted")) == 1
-        assert not ended.told("window_reopened")
+        assert len(ended.find_events("clock_doubted")) == 1
+        assert not ended.find_events("window_reopened")
         assert {row["state"] for row in program.windows()} == {"complete"}
         assert len(program.windows()) == len(before)
         assert figures(program.stored("acme", "daily")) == stored
@@ -153,54 +151,54 @@ async def test_a_clock_that_is_behind_takes_nothing_back(program: Program) -> No
 
 @pytest.mark.parametrize("value", ["absent", "yesterday", "Mon, 99 Foo 2026 99:99:99 GMT"])
 async def test_without_a_date_the_earlier_clock_decides(program: Program, value: str) -> None:
-    """The process's is ahead, the database's is right."""
+    """Without a valid Date the database's clock decides if the process's clock is ahead."""
     async with simulator(date=Fault(value)) as api:
         program.configure(api, jobs=DAILY)
-        ended = await program.run("run", "--once", environment=turned("+12d"))
+        ended = await program.run("run", "--once", environment=shifted_clock("+12d"))
         assert api.fired["date"]
         assert ended.code == 1, ended.err
-        assert of_the_future(program) == []
-        assert {row["state"] for row in in_the_past(program)} == {"complete"}, ended.out + ended.err
+        assert unsettled(program) == []
+        assert {row["state"] for row in settled(program)} == {"complete"}, ended.out + ended.err
 
 
-async def test_a_date_that_is_behind_lets_nothing_be_stored(program: Program) -> None:
-    """It decides: the windows wait, with the reason, and a later date completes them."""
+async def test_an_api_clock_that_is_behind(program: Program) -> None:
+    """Windows wait until the API's Date is past their settling time."""
     async with simulator(date=Fault(-3 * 86400)) as api:
         program.configure(api, jobs=DAILY)
         ended = await program.run("run", "--once")
         assert ended.code == 1
-        settled = [row for row in program.windows() if row["state"] == "complete"]
-        assert settled
-        assert all(row["window_end"] + HOUR <= datetime.now(UTC) - 3 * DAY for row in settled)
+        complete = [row for row in program.windows() if row["state"] == "complete"]
+        assert complete
+        assert all(row["window_end"] + HOUR <= datetime.now(UTC) - 3 * DAY for row in complete)
         api.switch("date", None)
         assert (await program.run("run", "--once")).code == 0
         assert {row["state"] for row in program.windows()} == {"complete"}
 
 
-async def test_a_date_that_is_ahead_makes_nothing_due(program: Program) -> None:
-    """The process's clock says what is due."""
+async def test_an_api_clock_that_is_ahead(program: Program) -> None:
+    """No additional window is due: the process's clock decides what is due."""
     async with simulator(date=Fault(12 * 86400)) as api:
         program.configure(api, jobs=DAILY)
         ended = await program.run("run", "--once")
         assert ended.code == 0, ended.err
         assert api.fired["date"]
-        assert len(ended.told("clock_doubted")) == 1
-        assert of_the_future(program) == []
+        assert len(ended.find_events("clock_doubted")) == 1
+        assert unsettled(program) == []
 
 
 @contextmanager
-def database_turned(folder: Path, by: str) -> Iterator[str]:
-    """A PostgreSQL in this folder whose clock is off by so much."""
+def database_with_shifted_clock(folder: Path, by: str) -> Iterator[str]:
+    """Start a PostgreSQL in this folder with a shifted clock."""
     process = User.process
 
-    def in_that_time(user: User, cwd: Path, *, dies_with_parent: bool = False) -> ProcessOptions:
-        found = process(user, cwd, dies_with_parent=dies_with_parent)
-        found["env"] |= turned(by)
-        return found
+    def process_with_shifted_clock(user: User, cwd: Path, *, dies_with_parent: bool = False) -> ProcessOptions:
+        result = process(user, cwd, dies_with_parent=dies_with_parent)
+        result["env"] |= shifted_clock(by)
+        return result
 
     server = Embedded(folder, durable=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(User, "process", in_that_time)
+        patch.setattr(User, "process", process_with_shifted_clock)
         dsn = server.start()
     try:
         with psycopg.connect(dsn) as connection:
@@ -213,50 +211,52 @@ def database_turned(folder: Path, by: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def kept() -> Iterator[Path]:
-    """A folder for a PostgreSQL of the test's own."""
+def database_folder() -> Iterator[Path]:
+    """A folder for a PostgreSQL of this test."""
     folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-clock-"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize("by", ["+12d", "-12d"])
-async def test_a_database_whose_clock_is_wrong(tmp_path: Path, kept: Path, by: str) -> None:
-    """It decides neither what is stored nor when that was."""
-    with database_turned(kept, by) as dsn:
+async def test_a_wrong_database_clock(tmp_path: Path, database_folder: Path, by: str) -> None:
+    """It affects neither what is stored nor the stored times."""
+    with database_with_shifted_clock(database_folder, by) as dsn:
         async with Program(tmp_path, dsn) as program, simulator() as api:
             program.configure(api, jobs=DAILY)
             for _ in range(2):
                 ended = await program.run("run", "--once")
                 assert ended.code == 0, ended.err
-                assert len(ended.told("clock_doubted")) == 1
-                assert not ended.told("window_reopened")
-            assert of_the_future(program) == []
+                assert len(ended.find_events("clock_doubted")) == 1
+                assert not ended.find_events("window_reopened")
+            assert unsettled(program) == []
             for row in program.windows():
                 assert row["state"] == "complete"
                 assert row["window_end"] + HOUR <= row["completed_at"] <= datetime.now(UTC)
 
 
-async def test_a_later_scan_is_the_truth_after_a_database_clock_that_was_ahead(tmp_path: Path, kept: Path) -> None:
-    """The org numbers its scans itself, and what was stored meanwhile is no version of the future."""
+async def test_a_later_scan_supersedes_after_a_database_clock_that_was_ahead(
+    tmp_path: Path, database_folder: Path
+) -> None:
+    """Scans are ordered by the org's own numbers, and no stored version is in the future."""
     nulls = "SELECT count(*) AS n FROM {} WHERE outcome_count IS NULL"
-    found = []
+    nulls_seen = []
     async with Program(tmp_path, "") as program, simulator() as api:
         for by in ("+12d", "+0"):
-            with database_turned(kept, by) as program.dsn:
+            with database_with_shifted_clock(database_folder, by) as program.dsn:
                 program.configure(api, jobs=DAILY)
                 api.switch("withdrawn", Fault() if by == "+0" else None)
                 assert (await program.run("run", "--once")).code == 0
                 [now] = program.rows(nulls.format("flow_outcomes.flow_outcome"))
                 [as_of] = program.rows(nulls.format("flow_outcomes.flow_outcome_as_of(now())"))
                 assert now == as_of
-                found.append(now["n"])
+                nulls_seen.append(now["n"])
         assert api.fired["withdrawn"]
-    assert found[1] > found[0], "the later scan withdrew an outcome"
+    assert nulls_seen[1] > nulls_seen[0], "the later scan withdrew an outcome"
 
 
 async def test_windows_that_were_completed_too_early_are_extracted_again(program: Program) -> None:
-    """As by a version that trusted a clock which was ahead: their nulls are taken back."""
+    """Windows that a former version completed too early are extracted again, and their nulls corrected."""
     async with simulator() as api:
         program.configure(api, jobs=DAILY)
         assert (await program.run("run", "--once")).code == 0
@@ -271,31 +271,31 @@ async def test_windows_that_were_completed_too_early_are_extracted_again(program
         assert figures(program.stored("acme", "daily")) != truth
         ended = await program.run("run", "--once")
         assert ended.code == 0, ended.err
-        assert len(ended.told("window_reopened")) == 1
+        assert len(ended.find_events("window_reopened")) == 1
         assert figures(program.stored("acme", "daily")) == truth
         ended = await program.run("run", "--once")
-        assert not ended.told("window_reopened"), "once"
+        assert not ended.find_events("window_reopened"), "once"
 
 
 @pytest.mark.parametrize("command", ["--once", "daemon"])
-async def test_windows_of_the_future_are_taken_back(tmp_path: Path, kept: Path, command: str) -> None:
-    """All clocks were ahead, the API's too; once all of them are right, none is complete, and none stays null."""
+async def test_future_windows_are_reopened(tmp_path: Path, database_folder: Path, command: str) -> None:
+    """Windows completed while all clocks were ahead are reopened once the clocks are correct."""
     async with Program(tmp_path, "") as program, simulator(date=Fault(12 * 86400)) as api:
         jobs = {"daily": {"since": f"{today() - 3 * DAY:%Y-%m-%d}", "off_peak": None}}
-        with database_turned(kept, "+12d") as program.dsn:
+        with database_with_shifted_clock(database_folder, "+12d") as program.dsn:
             program.configure(api, jobs=jobs, http={"port": 0})
-            assert (await program.run("run", "--once", environment=turned("+12d"))).code == 0
-            assert of_the_future(program), "completed by clocks that were ahead"
+            assert (await program.run("run", "--once", environment=shifted_clock("+12d"))).code == 0
+            assert unsettled(program), "no window was completed too early"
             assert api.fired["date"]
         api.switch("date", None)
-        with database_turned(kept, "+0") as program.dsn:
+        with database_with_shifted_clock(database_folder, "+0") as program.dsn:
             program.configure(api, jobs=jobs, http={"port": 0})
             if command == "--once":
                 assert (await program.run("run", "--once")).code == 0
             else:
                 daemon = await program.start("run")
-                await until(lambda: any('"cycle_finished"' in line for line in daemon.out), "a cycle")
-                await until(lambda: any("window_reopened" in line for line in daemon.out), "reopened")
+                await wait_until(lambda: any('"cycle_finished"' in line for line in daemon.out), "a cycle")
+                await wait_until(lambda: any("window_reopened" in line for line in daemon.out), "window_reopened")
                 daemon.process.terminate()
                 assert (await daemon.end()).code == 0
             now = datetime.now(UTC)
@@ -307,35 +307,35 @@ async def test_windows_of_the_future_are_taken_back(tmp_path: Path, kept: Path, 
 
 
 async def test_a_step_during_a_merge(program: Program) -> None:
-    """The merge waits for the org's row while the clock is set; what it stores has settled."""
-    hands = Hands(program.folder, "+12d")
+    """A merge that waits while the clock is corrected stores only what has settled."""
+    clock = ShiftedClock(program.folder, "+12d")
     async with simulator() as api:
         program.configure(api, jobs=DAILY, http={"port": 0})
         program.rows("INSERT INTO flow_outcomes.org (org) VALUES ('acme') RETURNING 1")
-        daemon = await program.start("run", environment=hands.environment)
-        await until(lambda: any('"org_acquired"' in line for line in daemon.out), "the org")
+        daemon = await program.start("run", environment=clock.environment)
+        await wait_until(lambda: any('"org_acquired"' in line for line in daemon.out), "the org")
         with psycopg.connect(program.dsn) as connection:
             connection.execute("SELECT 1 FROM flow_outcomes.org WHERE org = 'acme' FOR UPDATE")
-            await until(
+            await wait_until(
                 lambda: program.rows(
                     "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%FOR NO KEY%%'"
                 ),
-                "a merge that waits",
+                "a waiting merge",
             )
-            hands.set("+0")
+            clock.set("+0")
             await asyncio.sleep(2)
-        await until(lambda: any("clock_stepped" in line for line in daemon.out), "the step noticed")
-        await until(
-            lambda: len(past := in_the_past(program)) and all(row["state"] == "complete" for row in past),
-            "the past complete",
+        await wait_until(lambda: any("clock_stepped" in line for line in daemon.out), "clock_stepped")
+        await wait_until(
+            lambda: len(past := settled(program)) and all(row["state"] == "complete" for row in past),
+            "complete past windows",
         )
-        assert of_the_future(program) == []
+        assert unsettled(program) == []
         daemon.process.terminate()
         await daemon.end()
 
 
-async def test_a_hold_of_a_clock_that_was_ahead_is_an_hour_at_most(program: Program) -> None:
-    """A 429's wait that the database noted for twelve days later does not keep the org waiting for these."""
+async def test_a_stored_rate_limit_pause_is_at_most_an_hour(program: Program) -> None:
+    """A pause that a wrong clock stored as twelve days lasts at most an hour."""
     async with simulator() as api:
         program.configure(api, jobs=DAILY)
         program.rows(
@@ -343,5 +343,5 @@ async def test_a_hold_of_a_clock_that_was_ahead_is_an_hour_at_most(program: Prog
             " RETURNING 1"
         )
         await program.run("run", "--once")
-        [held] = program.rows("SELECT held_until - now() AS left FROM flow_outcomes.org_lease")
-        assert timedelta(0) < held["left"] <= HOUR
+        [lease] = program.rows("SELECT held_until - now() AS left FROM flow_outcomes.org_lease")
+        assert timedelta(0) < lease["left"] <= HOUR

@@ -1,4 +1,4 @@
-"""Killed at whatever instant: a reader never sees part of a window, and the next run makes all of it good."""
+"""A killed process: a reader never sees part of a window, and the next run completes all windows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from service.simulator import SimulatedOrg, Simulator, SimulatorConfig, StaticCe
 from tests.support.program import Program, expected, figures, today
 
 FLOWS, DAYS = 8, 20
-# One statement, one snapshot: each window with the rows that stand in it, and those that lie in no window.
-LOOK = """
+# Each window with its number of rows. One statement, so one snapshot.
+WINDOW_ROWS = """
     SELECT w.state, count(f.flow_id)
     FROM flow_outcomes.extraction_window w
     LEFT JOIN flow_outcomes.flow_outcome f ON f.org = w.org AND f.bucket_start >= w.window_start
@@ -24,44 +24,44 @@ LOOK = """
 
 
 def centre() -> StaticCentre:
-    """Each flow reports three outcomes each day, so that every window has as many rows."""
-    found = StaticCentre()
+    """A centre in which each flow reports three outcomes a day, so that all windows have equally many rows."""
+    result = StaticCentre()
     for back in range(1, DAYS + 2):
         for flow in range(FLOWS):
             hour = today() - timedelta(days=back, hours=-flow)
-            found.put(f"flow-{flow}", hour, {"A": back * 10 + flow, "Ж": flow, "c d": 1})
-    return found
+            result.put(f"flow-{flow}", hour, {"A": back * 10 + flow, "Ж": flow, "c d": 1})
+    return result
 
 
 @asynccontextmanager
 async def reader(dsn: str) -> AsyncIterator[set[tuple[str, int]]]:
-    """Looks at the tables all the while, and keeps every (state, rows) that a window was seen with."""
+    """Read the tables continuously and yield every (state, rows) of a window so far."""
     seen: set[tuple[str, int]] = set()
 
-    async def look() -> None:
+    async def read() -> None:
         async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
             while True:
-                cursor = await connection.execute(LOOK)
+                cursor = await connection.execute(WINDOW_ROWS)
                 seen.update([(state, rows) for state, rows in await cursor.fetchall()])
                 await asyncio.sleep(0.02)
 
-    looking = asyncio.create_task(look())
+    reading = asyncio.create_task(read())
     try:
         yield seen
     finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
-async def until(happened: Callable[[], bool]) -> None:
-    """Wait for something that only looking tells."""
+async def wait_until(true: Callable[[], bool]) -> None:
+    """Wait until ``true`` returns True."""
     async with asyncio.timeout(60):
-        while not happened():  # noqa: ASYNC110 - there is no event for it
+        while not true():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.002)
 
 
 async def test_killed_at_several_instants(program: Program) -> None:
-    """A window's rows and its mark are seen together or not at all, however often the process is killed."""
+    """A window's rows and its state become visible together, however often the process is killed."""
     orgs = {"acme": SimulatedOrg(centre=centre(), requests_per_second=None, latency=0.02)}
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator, reader(program.dsn) as seen:
         program.configure(
@@ -69,25 +69,25 @@ async def test_killed_at_several_instants(program: Program) -> None:
             orgs={"acme": {"page_size": 3, "requests_per_second": 400}},
             jobs={"daily": {"since": f"P{DAYS}D", "off_peak": None, "lookback": "P2D"}},
         )
-        watching = psycopg.connect(program.dsn, autocommit=True)
+        connection = psycopg.connect(program.dsn, autocommit=True)
         instants: list[Callable[[], bool]] = [
             lambda: len(simulator.arrivals) > 0,
-            lambda: len(simulator.arrivals) > asked + 4,
+            lambda: len(simulator.arrivals) > requests + 4,
             lambda: ("complete", FLOWS * 3) in seen,
-            lambda: len(simulator.arrivals) > asked + 25,
-            lambda: _merging(watching),
+            lambda: len(simulator.arrivals) > requests + 25,
+            lambda: _is_merging(connection),
         ]
         for instant in instants:
-            asked = len(simulator.arrivals)
+            requests = len(simulator.arrivals)
             running = await program.start("run", "--once")
-            await until(instant)
+            await wait_until(instant)
             running.kill()
             assert (await running.end()).code == -9
-        watching.close()
+        connection.close()
         (left,) = program.rows(
             "SELECT count(*) AS unfinished FROM flow_outcomes.extraction_window WHERE state <> 'complete'"
         )
-        assert left["unfinished"] > 0, "killed too late to tell anything"
+        assert left["unfinished"] > 0, "the process was killed too late"
         ended = await program.run("run", "--once")
         assert (ended.code, ended.err) == (0, "")
         windows = program.windows()
@@ -105,28 +105,28 @@ async def test_killed_at_several_instants(program: Program) -> None:
         assert program.rows(f"SELECT * FROM flow_outcomes.{table}") == []
 
 
-def _merging(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
-    """Whether a merge is under way just now."""
-    found = connection.execute(
+def _is_merging(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
+    """Return whether a merge is running."""
+    row = connection.execute(
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         " AND state IN ('active', 'idle in transaction') AND query ~ 'scan_bucket|scanned|incoming'"
     ).fetchone()
-    return found is not None
+    return row is not None
 
 
-async def test_a_backfill_goes_on_after_a_kill(program: Program) -> None:
-    """A backfill that was killed is completed by asking for it again, and what was stored is not read twice."""
-    found = StaticCentre()
+async def test_a_killed_backfill_is_resumed(program: Program) -> None:
+    """The same command completes a killed backfill and does not extract complete windows again."""
+    years = StaticCentre()
     first = datetime.fromisoformat("2008-01-01T00:00:00+00:00")
     for year in range(2008, 2022):
         for month in range(1, 13):
-            found.put("f1", first.replace(year=year, month=month), {"A": year, "B": month})
-    orgs = {"acme": SimulatedOrg(centre=found, requests_per_second=None, latency=0.05)}
+            years.put("f1", first.replace(year=year, month=month), {"A": year, "B": month})
+    orgs = {"acme": SimulatedOrg(centre=years, requests_per_second=None, latency=0.05)}
     span = ("backfill", "--org", "acme", "--from", "2008-01-01", "--to", "2022-01-01", "--granularity", "monthly")
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator, reader(program.dsn) as seen:
         program.configure(simulator, orgs={"acme": {"page_size": 4, "concurrency": 1}})
         running = await program.start(*span)
-        await until(lambda: ("complete", 84 * 2) in seen)
+        await wait_until(lambda: ("complete", 84 * 2) in seen)
         running.kill()
         await running.end()
         before = {each["window_start"]: each for each in program.windows()}

@@ -90,11 +90,11 @@ async def test_a_reload_with_an_invalid_dsn_is_rejected(program: Program) -> Non
     for times, (dsn, message) in enumerate(INVALID.items(), start=1):
         configure(program, dsn)
         daemon.send(signal.SIGHUP)
-        rejected = await daemon.told("config_rejected", times)
+        rejected = await daemon.wait_for_event("config_rejected", times)
         [fault] = rejected["faults"]
         assert fault.startswith("database.dsn: ")
         assert message in fault
-    await daemon.until(lambda: daemon.count("org_acquired") > 0, "org")
+    await daemon.wait_until(lambda: daemon.count("org_acquired") > 0, "org")
     assert (await daemon.get("/readyz"))[0] == 200
     shown = "".join([(await daemon.get(path))[1] for path in PAGES])
     await daemon.end()
@@ -120,7 +120,7 @@ async def test_a_password_is_not_shown_while_the_database_is_unavailable(
     async with Program(tmp_path, "") as program:
         configure(program, dsn)
         daemon = Daemon(program, await program.start("run", environment=environment))
-        await daemon.told("database_unavailable", 2)
+        await daemon.wait_for_event("database_unavailable", 2)
         status, reason = await daemon.get("/readyz")
         assert status == 503
         shown = [reason, *[(await daemon.get(path))[1] for path in PAGES]]

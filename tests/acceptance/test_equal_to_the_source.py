@@ -1,4 +1,4 @@
-"""What arrives is what the source has, row for row, whatever the calendar and however the pages are cut."""
+"""The stored rows equal the source, for every calendar and every way of paging."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from service.simulator import (
     Simulator,
     SimulatorConfig,
     StaticCentre,
+    TimeGroup,
 )
-from service.simulator.buckets import TimeGroup
 from tests.support.program import Program, expected, figures
 
 
@@ -24,8 +24,8 @@ def midnight(day: date, zone: str) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
-def cut(first: date, past: date, zone: str, granularity: TimeGroup) -> list[tuple[datetime, datetime]]:
-    """The buckets from one local date to another."""
+def split_buckets(first: date, past: date, zone: str, granularity: TimeGroup) -> list[tuple[datetime, datetime]]:
+    """Return the buckets from one local date to another."""
     if granularity == "daily":
         count = (past - first).days
         edges = [midnight(first + timedelta(days=number), zone) for number in range(count + 1)]
@@ -56,7 +56,7 @@ LETTERS = [
     ),
 ]
 NOON = datetime(2024, 5, 6, 12, tzinfo=UTC)
-TO_THE_LETTER = StaticCentre(
+UNUSUAL_NAMES = StaticCentre(
     {
         ("f_1", NOON): dict(zip(LETTERS, range(len(LETTERS)), strict=True)),
         ("F_1", NOON): {LETTERS[0]: 5},
@@ -77,7 +77,7 @@ ORGS = {
     "twice": replace(OPEN, faults=Faults(duplicate_equal=Fault())),
     "listed": replace(OPEN, centre=CENTRE, cardinality=9),
     "narrow": replace(OPEN, centre=CENTRE, cardinality=30),
-    "letters": replace(OPEN, centre=TO_THE_LETTER),
+    "letters": replace(OPEN, centre=UNUSUAL_NAMES),
     "bare_flow": replace(OPEN, centre=CENTRE, faults=Faults(bare=Fault())),
 }
 SPANS: dict[str, tuple[date, date, TimeGroup]] = {
@@ -92,8 +92,8 @@ SPANS: dict[str, tuple[date, date, TimeGroup]] = {
 }
 
 
-async def test_every_row_and_every_share(program: Program) -> None:
-    """Sixty flows of ten days, days of 23 and 25 hours, half-hour zones, split entries: equal to the source."""
+async def test_every_row_equals_the_source(program: Program) -> None:
+    """Many flows, days of 23 and 25 hours, half-hour offsets and split entries: all rows equal the source."""
     async with Simulator(SimulatorConfig(orgs=ORGS)) as simulator:
         program.configure(
             simulator,
@@ -111,7 +111,7 @@ async def test_every_row_and_every_share(program: Program) -> None:
             },
         )
         ended = await program.run("run", "--once")
-        assert (ended.code, ended.err) == (0, ""), ended.why()
+        assert (ended.code, ended.err) == (0, ""), ended.failures()
         for fault, org in [
             ("flow_beside", "beside"),
             ("extra_fields", "beside"),
@@ -123,7 +123,7 @@ async def test_every_row_and_every_share(program: Program) -> None:
             assert simulator.orgs[org].fired[fault], fault
         for name, (first, past, granularity) in SPANS.items():
             zone = ORGS[name].timezone
-            buckets = cut(first, past, zone, granularity)
+            buckets = split_buckets(first, past, zone, granularity)
             flows = {"listed": FLOWS[:7], "bare_flow": FLOWS[:1]}.get(name)
             truth = simulator.truth(buckets[0][0], buckets[-1][1], granularity, flows=flows, org=name)
             stored = program.stored(name, granularity)
@@ -147,7 +147,7 @@ async def test_every_row_and_every_share(program: Program) -> None:
     assert window["rows"] == sum(row["outcome_count"] is not None for row in rows.values())
     assert _hours(program, "spring") == {23, 24}
     assert _hours(program, "autumn") == {24, 25}
-    assert [line["org"] for line in ended.told("percentage_mismatch")] == []
+    assert [line["org"] for line in ended.find_events("percentage_mismatch")] == []
 
 
 def _hours(program: Program, org: str) -> set[float]:

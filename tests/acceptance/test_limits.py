@@ -45,14 +45,14 @@ async def test_the_limit_is_kept_and_used(program: Program) -> None:
         for span in (("2024-01-01", "2024-02-22"), ("2024-04-01", "2024-05-23"), ("2024-07-01", "2024-08-22")):
             simulator.arrivals.clear()
             ended = await program.run("backfill", "--org", "acme", "--from", span[0], "--to", span[1])
-            assert ended.code == 0, ended.why()
+            assert ended.code == 0, ended.failures()
             window = program.windows("acme")[-1]
             assert (window["state"], window["pages"] >= 150) == ("complete", True)
             times = [each.at for each in simulator.arrivals if each.org == "acme"]
-            assert len(times) == window["pages"] + 1 + len(ended.told("rate_limited"))
+            assert len(times) == window["pages"] + 1 + len(ended.find_events("rate_limited"))
             rate = (len(times) - 1) / (times[-1] - times[0])
             ended = await program.run("backfill", "--org", "acme", "--from", "2024-03-01", "--to", "2024-03-11")
-            assert ended.code == 0, ended.why()
+            assert ended.code == 0, ended.failures()
             kept = simulator.peak_per_second("acme") <= 10
             if kept and rate >= 9.7:
                 break
@@ -60,7 +60,7 @@ async def test_the_limit_is_kept_and_used(program: Program) -> None:
         assert rate >= 9.7
         ended = await skipping.end()
         assert (ended.code, ended.err) == (1, "")
-        assert len(ended.told("org_locked_elsewhere", org="held")) == 1
+        assert len(ended.find_events("org_locked_elsewhere", org="held")) == 1
         assert not [each for each in simulator.arrivals if each.org == "held"]
         assert simulator.in_flight_violations == 0
 
@@ -82,8 +82,8 @@ async def test_two_processes_at_once(program: Program) -> None:
         assert 0 in (one.code, two.code)
         for ended in (one, two):
             assert ended.err == ""
-            assert ended.told("window_failed") == []
-            assert ended.told("rate_limited") == []
+            assert ended.find_events("window_failed") == []
+            assert ended.find_events("rate_limited") == []
         assert simulator.peak_per_second() <= 10
         assert simulator.in_flight_violations == 0
     windows = program.windows()
@@ -155,7 +155,7 @@ async def test_transient_and_lasting_failures(program: Program) -> None:
         assert "client_secret" in errors["locked_out"][0]
         assert "600 s" in str(errors["long"])
         assert "503" in str(errors["broken"])
-        assert len(ended.told("circuit_opened", org="broken")) == 1
+        assert len(ended.find_events("circuit_opened", org="broken")) == 1
         assert simulator.hold_violations == 0
         requests = {name: [each for each in simulator.arrivals if each.org == name] for name in orgs}
         assert len([each for each in requests["forbidden"] if each.status == 403]) == 2
@@ -165,7 +165,7 @@ async def test_transient_and_lasting_failures(program: Program) -> None:
         for name in orgs:
             for fault in Faults.__dataclass_fields__:
                 simulator.switch(fault, None, org=name)
-        simulator.orgs["long"].hold.tell(requests["long"][-1].at, 600)
+        simulator.orgs["long"].retry_after_watch.start(requests["long"][-1].at, 600)
         before = len(requests["long"])
         ended = await program.run("run", "--once")
         assert ended.code == 1
@@ -182,7 +182,7 @@ async def test_a_long_pause_is_reported(program: Program) -> None:
         program.configure(simulator, jobs={"daily": {"since": "P3D", "off_peak": None}})
         ended = await program.run("run", "--once")
         assert (ended.code, simulator.orgs["acme"].fired["throttled"]) == (1, 1)
-        assert len(ended.told("rate_limited", org="acme", retry_after=900)) == 1
+        assert len(ended.find_events("rate_limited", org="acme", retry_after=900)) == 1
         pause = program.rows(
             "SELECT extract(epoch FROM held_until - now())::float8 AS s FROM flow_outcomes.org_lease"
         )

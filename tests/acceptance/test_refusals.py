@@ -13,8 +13,8 @@ from service.simulator import (
     Simulator,
     SimulatorConfig,
     StaticCentre,
+    cardinality_exceeded,
 )
-from service.simulator.engine import cardinality_exceeded
 from tests.acceptance.test_spans import RecordingCentre
 from tests.support.program import Program, today
 
@@ -66,10 +66,10 @@ async def test_a_rejected_query_is_split_restarted_or_coarsened(program: Program
         assert "cardinality" in failed["too_large"].lower()
         assert "cursor" in failed["expires_thrice"].lower()
         assert "granularity" in failed["coarser_once"].lower()
-        assert len(ended.told("window_restarted", org="expires")) == 2
-        assert len(ended.told("window_restarted", org="expires_400")) == 1
-        assert len(ended.told("window_restarted", org="expires_thrice")) == 2
-        adjusted = {line["org"]: line["granularity"] for line in ended.told("granularity_adjusted")}
+        assert len(ended.find_events("window_restarted", org="expires")) == 2
+        assert len(ended.find_events("window_restarted", org="expires_400")) == 1
+        assert len(ended.find_events("window_restarted", org="expires_thrice")) == 2
+        adjusted = {line["org"]: line["granularity"] for line in ended.find_events("granularity_adjusted")}
         assert adjusted == {"coarser": "daily", "coarser_once": "daily", "coarser_month": "monthly"}
         rejected = _rejected(simulator, "halved"), _rejected(simulator, "by_flows")
         assert rejected == (5, 3)
@@ -97,7 +97,7 @@ async def test_a_rejected_query_is_split_restarted_or_coarsened(program: Program
         for name in failed:
             assert program.rows("SELECT 1 FROM flow_outcomes.flow_outcome WHERE org = %s", name) == []
         ended = await program.run("run", "--once")
-        assert (ended.code, ended.told("granularity_adjusted")) == (1, [])
+        assert (ended.code, ended.find_events("granularity_adjusted")) == (1, [])
         (window,) = program.windows("coarser_once")
         assert (window["attempts"], window["granularity"], window["state"]) == (3, "daily", "failed")
     (month,) = program.windows("coarser_month")
@@ -118,12 +118,12 @@ class BusyCentre(StaticCentre):
         """The centre itself, which does not change."""
         return self
 
-    def tally(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
+    def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
         """What was reported; an error where the span includes the day."""
         if start <= round(BUSY.timestamp() * 1000) < end:
             self.rejected += 1
             raise cardinality_exceeded(100_000, 1)
-        return super().tally(flow_id, start, end, at)
+        return super().count_outcomes(flow_id, start, end, at)
 
 
 BUSY = today() - timedelta(days=3)
@@ -149,7 +149,7 @@ async def test_a_job_with_too_many_days_or_one_day_too_large(program: Program) -
             failed = [each for each in program.windows("busy") if each["state"] != "complete"]
             assert [each["window_start"] for each in failed] == [BUSY]
             assert "cardinality" in failed[0]["last_error"].lower()
-            assert len(ended.told("window_failed")) == 1
+            assert len(ended.find_events("window_failed")) == 1
             assert busy.rejected
         assert _rejected(simulator, "busy") == 1, "requested alone"
 
@@ -219,4 +219,4 @@ async def test_a_job_keeps_its_windows(program: Program) -> None:
         hashes = {each["query_hash"] for each in program.windows("joined")}
         assert len(hashes) == 2
         assert rows["auto"] == rows["always"] == rows["never"]
-        assert max(end for _, end in centres["always"].asked) > max(end for _, end in centres["auto"].asked)
+        assert max(end for _, end in centres["always"].spans) > max(end for _, end in centres["auto"].spans)

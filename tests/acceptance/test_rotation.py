@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
-from tests.support.program import PATIENCE, Program
+from tests.support.program import TIMEOUT, Program
 
 JOB = {"daily": {"since": "P3D", "off_peak": None, "retry_every": "PT1S"}}
 SECRET = "the-new-secret"
@@ -43,6 +43,6 @@ async def test_a_secret_is_rotated(program: Program, tmp_path: Path, *, from_fil
 
 async def until(lines: list[str], event: str) -> None:
     """Wait for an event in the log."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         while not any(f'"{event}"' in line for line in lines):  # noqa: ASYNC110 - another task reads the lines
             await asyncio.sleep(0.05)

@@ -48,7 +48,7 @@ async def test_no_secret_is_repeated(program: Program) -> None:
         assert (ended.code, ended.err) == (1, "")
         for name in orgs:
             assert simulator.orgs[name].fired.total(), name
-        tokens = list(simulator.tokens._known)
+        tokens = list(simulator.tokens._tokens)
     assert len(tokens) >= len(orgs) - 1
     failed = {each["org"]: each["last_error"] for each in program.windows() if each["state"] == "failed"}
     assert set(failed) == set(orgs)
@@ -128,6 +128,6 @@ async def test_no_secret_is_repeated_from_a_page(program: Program) -> None:
     assert (rejected["state"], rejected["rejected"]) == ("complete", 1)
     (entry,) = program.rows("SELECT entry, reason FROM flow_outcomes.rejected_entry")
     assert "[redacted] [redacted] [redacted]" in entry["entry"]
-    assert len(ended.told("entry_rejected", org="acme", query_hash=rejected["query_hash"])) == 1
+    assert len(ended.find_events("entry_rejected", org="acme", query_hash=rejected["query_hash"])) == 1
     for secret in echo.secrets:
         assert secret not in ended.out + str(conflicting) + str(entry)

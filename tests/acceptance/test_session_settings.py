@@ -1,4 +1,4 @@
-"""Settings of a site's own, by its DSN, environment, role or database: the same is stored, shown and exported."""
+"""PostgreSQL settings by DSN, environment, role or database do not change what is stored, shown or exported."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 from service.clock import SystemClock
 from service.postgres.queries.export import COLUMNS
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
-from tests.support.daemon import exact
+from tests.support.daemon import assert_exact
 from tests.support.export_harness import read
 from tests.support.fake_clock import FakeClock
 from tests.support.program import Ended, Program, figures, today
 
-WAYS = ("DSN", "environment", "role", "database")
+SOURCES = ("DSN", "environment", "role", "database")
 CLIENT = {"client_encoding": "LATIN1", "datestyle": "German, DMY", "timezone": "Asia/Kolkata"}
-"""What libpq has names and variables of its own for."""
+"""Settings for which libpq has its own parameters and variables."""
 OTHER = {
     "intervalstyle": "sql_standard",
     "extra_float_digits": "-12",
@@ -39,42 +39,50 @@ OTHER = {
 VARIABLES = {"client_encoding": "PGCLIENTENCODING", "datestyle": "PGDATESTYLE", "timezone": "PGTZ"}
 
 
-class Site:
-    """A database that has these settings, and how the program is started on it.
+class CustomSettings:
+    """PostgreSQL settings that apply to the program's sessions.
+
+    Args:
+        database: the DSN of the database.
+        origin: where they are set: ``DSN``, ``environment``, ``role`` or ``database``.
+        settings: the settings.
 
     Attributes:
-        dsn, environment: what the program is given.
+        dsn: the DSN for the program.
+        environment: the environment variables for the program.
     """
 
-    def __init__(self, database: str, way: str, settings: Mapping[str, str]) -> None:
-        self._database, self._way, self._settings = database, way, settings
+    def __init__(self, database: str, origin: str, settings: Mapping[str, str]) -> None:
+        self._database, self._origin, self._settings = database, origin, settings
         self.dsn, self.environment = database, {}
         named = {name: value for name, value in settings.items() if name in CLIENT}
         options = " ".join(
             f"-c {name}={value.replace(' ', '')}" for name, value in settings.items() if name not in CLIENT
         )
-        if way == "DSN":
+        if origin == "DSN":
             encoding = named.pop("client_encoding", None)
-            more = " ".join((options, *(f"-c {name}={value.replace(' ', '')}" for name, value in named.items())))
-            given = {"options": more} | ({} if encoding is None else {"client_encoding": encoding})
+            all_options = " ".join(
+                (options, *(f"-c {name}={value.replace(' ', '')}" for name, value in named.items()))
+            )
+            given = {"options": all_options} | ({} if encoding is None else {"client_encoding": encoding})
             self.dsn = f"{database}?{urlencode(given, quote_via=quote)}"
-        elif way == "environment":
+        elif origin == "environment":
             self.environment = {VARIABLES[name]: value for name, value in named.items()}
             self.environment |= {"PGOPTIONS": options} if options else {}
 
     def set(self) -> None:
-        """Give the role or the database its settings."""
+        """Set them for the role or the database."""
         self._alter(*(f"SET {name} TO {self._value(value)}" for name, value in self._settings.items()))
 
     def reset(self) -> None:
-        """Take them back."""
+        """Reset the settings of the role or the database."""
         self._alter("RESET ALL")
 
     def _alter(self, *changes: str) -> None:
-        if self._way not in ("role", "database"):
+        if self._origin not in ("role", "database"):
             return
         name = self._database.rpartition("/")[2]
-        whose = f"DATABASE {name}" if self._way == "database" else f"ROLE flow_outcomes IN DATABASE {name}"
+        whose = f"DATABASE {name}" if self._origin == "database" else f"ROLE flow_outcomes IN DATABASE {name}"
         with psycopg.connect(self._database.rpartition("/")[0] + "/postgres", autocommit=True) as connection:
             for change in changes:
                 connection.execute(f"ALTER {whose} {change}".encode())
@@ -94,35 +102,35 @@ def job(days: int) -> dict[str, object]:
     return {"daily": {"since": today().date() - timedelta(days=days), "granularity": "daily", "off_peak": None}}
 
 
-def well(ended: Ended) -> None:
+def assert_success(ended: Ended) -> None:
     assert ended.code == 0, ended
     assert "Traceback" not in ended.err + ended.out
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_the_same_is_stored_shown_and_exported(
-    empty_database: str, tmp_path: Path, source: Simulator, way: str
+@pytest.mark.parametrize("origin", SOURCES)
+async def test_settings_do_not_change_results(
+    empty_database: str, tmp_path: Path, source: Simulator, origin: str
 ) -> None:
-    """From the first migration on; and a run without these settings finds nothing restated and nothing missing."""
-    site = Site(empty_database, way, CLIENT | OTHER)
-    async with source, Program(tmp_path, site.dsn) as program:
-        site.set()
+    """Figures are exact, and a later run without these settings restates nothing."""
+    settings = CustomSettings(empty_database, origin, CLIENT | OTHER)
+    async with source, Program(tmp_path, settings.dsn) as program:
+        settings.set()
         program.configure(source, jobs=job(20))
         for command in (["migrate"], ["check"], ["run", "--once"], ["plan"], ["rejected"]):
-            well(await program.run(*command, environment=site.environment))
-        ended = await program.run("status", "--json", environment=site.environment)
-        well(ended)
+            assert_success(await program.run(*command, environment=settings.environment))
+        ended = await program.run("status", "--json", environment=settings.environment)
+        assert_success(ended)
         assert json.loads(ended.out)["orgs"]["acme"]["jobs"]["daily"]["gaps"] == []
         folder = tmp_path / "export"
-        well(await program.run("export", "--to", str(folder), environment=site.environment))
-        site.reset()
+        assert_success(await program.run("export", "--to", str(folder), environment=settings.environment))
+        settings.reset()
         program.dsn = empty_database
-        exact(program, source)
+        assert_exact(program, source)
         assert any(not name.isascii() for _, _, name in program.stored("acme", "daily"))
-        unrounded(program, folder)
+        assert_exported_exactly(program, folder)
         before = figures(program.stored("acme", "daily"))
         program.configure(source, jobs=job(20))
-        well(await program.run("backfill", "--org", "acme", *span(20)))
+        assert_success(await program.run("backfill", "--org", "acme", *span(20)))
         assert figures(program.stored("acme", "daily")) == before
         assert program.rows("SELECT count(*) AS n FROM flow_outcomes.restatement") == [{"n": 0}]
 
@@ -133,8 +141,8 @@ def span(days: int) -> list[str]:
     return ["--from", first.isoformat(), "--to", past.isoformat(), "--granularity", "daily"]
 
 
-def unrounded(program: Program, folder: Path) -> None:
-    """What is exported is what is stored, to the last digit."""
+def assert_exported_exactly(program: Program, folder: Path) -> None:
+    """Assert that the exported rows equal the stored rows, to the last digit."""
     with duckdb.connect() as duck:
         exported = read(duck, f"read_parquet('{folder}/**/*.parquet', hive_partitioning = true)")
     stored = program.rows(
@@ -146,7 +154,7 @@ def unrounded(program: Program, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "name"),
+    ("origin", "name"),
     [
         ("environment", "client_encoding"),
         ("environment", "datestyle"),
@@ -157,23 +165,23 @@ def unrounded(program: Program, folder: Path) -> None:
     ],
 )
 async def test_one_setting_alone(
-    empty_database: str, tmp_path: Path, source: Simulator, way: str, name: str
+    empty_database: str, tmp_path: Path, source: Simulator, origin: str, name: str
 ) -> None:
-    """Each of them by itself does no harm."""
-    site = Site(empty_database, way, {name: (CLIENT | OTHER)[name]})
-    async with source, Program(tmp_path, site.dsn) as program:
-        site.set()
+    """Each setting alone does not change the results."""
+    settings = CustomSettings(empty_database, origin, {name: (CLIENT | OTHER)[name]})
+    async with source, Program(tmp_path, settings.dsn) as program:
+        settings.set()
         program.configure(source, jobs=job(3))
-        well(await program.run("run", "--once", environment=site.environment))
+        assert_success(await program.run("run", "--once", environment=settings.environment))
         folder = tmp_path / "export"
-        well(await program.run("export", "--to", str(folder), environment=site.environment))
-        site.reset()
-        exact(program, source)
-        unrounded(program, folder)
+        assert_success(await program.run("export", "--to", str(folder), environment=settings.environment))
+        settings.reset()
+        assert_exact(program, source)
+        assert_exported_exactly(program, folder)
 
 
-async def test_an_environment_that_no_server_takes(empty_database: str, tmp_path: Path, source: Simulator) -> None:
-    """Values that would end every connection are not sent."""
+async def test_invalid_libpq_variables(empty_database: str, tmp_path: Path, source: Simulator) -> None:
+    """Invalid values in the environment are not sent to the server."""
     nonsense = {
         "PGCLIENTENCODING": "nonsense",
         "PGDATESTYLE": "nonsense",
@@ -182,12 +190,14 @@ async def test_an_environment_that_no_server_takes(empty_database: str, tmp_path
     }
     async with source, Program(tmp_path, empty_database) as program:
         program.configure(source, jobs=job(3))
-        well(await program.run("run", "--once", environment=nonsense))
-        exact(program, source)
+        assert_success(await program.run("run", "--once", environment=nonsense))
+        assert_exact(program, source)
 
 
-async def test_an_embedded_database_is_this_one(tmp_path: Path, source: Simulator, server_folder: Path) -> None:
-    """What the environment says of other servers does not concern it."""
+async def test_an_embedded_database_ignores_the_environment(
+    tmp_path: Path, source: Simulator, server_folder: Path
+) -> None:
+    """Libpq variables for other servers do not apply to the embedded server."""
     others = {
         "PGTARGETSESSIONATTRS": "standby",
         "PGSSLMODE": "require",
@@ -197,15 +207,15 @@ async def test_an_embedded_database_is_this_one(tmp_path: Path, source: Simulato
     }
     async with source, Program(tmp_path, "") as program:
         program.configure(source, jobs=job(3), database={"embedded": str(server_folder / "embedded")})
-        well(await program.run("run", "--once", environment=others))
+        assert_success(await program.run("run", "--once", environment=others))
         ended = await program.run("status", "--json", environment=others)
-        well(ended)
+        assert_success(ended)
         assert json.loads(ended.out)["orgs"]["acme"]["jobs"]["daily"]["windows"]["complete"] > 0
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
 async def test_a_database_that_is_not_utf8(server: str, tmp_path: Path, source: Simulator, encoding: str) -> None:
-    """It is refused with the reason before anything is written or requested."""
+    """It is rejected with the reason before anything is written or requested."""
     name = f"other_{encoding.lower()}"
     dsn = f"{server.rpartition('/')[0]}/{name}"
     with psycopg.connect(server, autocommit=True) as connection:

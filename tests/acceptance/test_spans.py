@@ -1,4 +1,4 @@
-"""What is asked for by hand, and what becomes of a span that cannot be had as it was asked for."""
+"""Ad hoc spans and backfills, and the adjustments of their spans and granularities."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from typing import Any
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
 from tests.support.program import Program, today
 
-ZONE_OF_WEEK = "America/New_York"
+LONG_WEEK_ZONE = "America/New_York"
 
 
 class RecordingCentre(StaticCentre):
-    """A centre that remembers what was asked of it: the outermost stretch of each scan."""
+    """A centre that records the spans that were read."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **more)
-        self.asked: set[tuple[int, int]] = set()
+        self.spans: set[tuple[int, int]] = set()
 
     def snapshot(self) -> RecordingCentre:
-        """Itself: nothing changes while it is read."""
+        """Return itself."""
         return self
 
-    def tally(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
-        """What was reported; noted before."""
-        self.asked.add((start, end))
-        return super().tally(flow_id, start, end, at)
+    def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:
+        """Record the span and return its counts."""
+        self.spans.add((start, end))
+        return super().count_outcomes(flow_id, start, end, at)
 
 
 def centre() -> RecordingCentre:
-    """One flow with a figure in a few hours of many years, and in each of the last five days."""
-    found = RecordingCentre()
+    """A centre with one flow that has figures in a few hours of many years and of the last five days."""
+    result = RecordingCentre()
     for year in range(2014, 2026):
         for month in (1, 4, 9):
             for day in (1, 12, 28):
-                found.put("f1", datetime(year, month, day, 7, tzinfo=UTC), {"A": 10 * month + day, "B": 1})
+                result.put("f1", datetime(year, month, day, 7, tzinfo=UTC), {"A": 10 * month + day, "B": 1})
     for back in range(1, 6):
-        found.put("f1", today() - timedelta(days=back, hours=-3), {"A": back})
-    return found
+        result.put("f1", today() - timedelta(days=back, hours=-3), {"A": back})
+    return result
 
 
 def utc(year: int, month: int, day: int) -> datetime:
     return datetime(year, month, day, tzinfo=UTC)
 
 
-async def test_spans_that_cannot_be_had_as_asked(program: Program) -> None:
-    """A span too wide is coarsened or cut, one across buckets widened, one unsettled cut back; all is told."""
+async def test_adjusted_spans(program: Program) -> None:
+    """A long span is coarsened or split, a partial bucket widened, an unsettled end cut back; all is logged."""
     now = today()
     entries = {
         "ten_days": ("2024-01-01", "2024-01-11", "hourly"),
@@ -62,7 +62,7 @@ async def test_spans_that_cannot_be_had_as_asked(program: Program) -> None:
     centres = {name: centre() for name in entries}
     orgs = {
         name: SimulatedOrg(
-            centre=centres[name], requests_per_second=None, timezone=ZONE_OF_WEEK if name == "week" else "UTC"
+            centre=centres[name], requests_per_second=None, timezone=LONG_WEEK_ZONE if name == "week" else "UTC"
         )
         for name in entries
     }
@@ -71,17 +71,17 @@ async def test_spans_that_cannot_be_had_as_asked(program: Program) -> None:
             simulator,
             orgs={name: {"timezone": orgs[name].timezone} for name in entries},
             ad_hoc={
-                f"ask-{name}": {"org": name, "from": start, "to": end, "granularity": granularity}
+                f"entry-{name}": {"org": name, "from": start, "to": end, "granularity": granularity}
                 for name, (start, end, granularity) in entries.items()
             },
         )
         ended = await program.run("run", "--once")
-        assert (ended.code, ended.err) == (0, ""), ended.why()
+        assert (ended.code, ended.err) == (0, ""), ended.failures()
         queries = {
             name: sum(each.org == name and each.kind == "query" for each in simulator.arrivals) for name in orgs
         }
         again = await program.run("run", "--once")
-        assert (again.code, again.told("window_complete")) == (0, [])
+        assert (again.code, again.find_events("window_complete")) == (0, [])
         truth = {
             name: {
                 (flow, start, outcome): count
@@ -95,7 +95,7 @@ async def test_spans_that_cannot_be_had_as_asked(program: Program) -> None:
     settled = (datetime.now(UTC) - timedelta(hours=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     week = utc(2024, 10, 31) + timedelta(hours=4)
     middle = week + timedelta(hours=84)
-    wanted = {
+    adjusted_windows = {
         "ten_days": ("hourly", "daily", [(utc(2024, 1, 1), utc(2024, 1, 11))]),
         "years": ("daily", "monthly", [(utc(2023, 1, 1), utc(2024, 3, 1))]),
         "long": ("monthly", "monthly", [(utc(2015, 1, 1), utc(2019, 1, 1)), (utc(2019, 1, 1), utc(2023, 1, 1))]),
@@ -105,7 +105,7 @@ async def test_spans_that_cannot_be_had_as_asked(program: Program) -> None:
         "wide": ("auto", "daily", [(utc(2024, 1, 1), utc(2024, 6, 1))]),
         "week": ("hourly", "hourly", [(week, middle), (middle, week + timedelta(hours=169))]),
     }
-    for name, (requested, granularity, spans) in wanted.items():
+    for name, (requested, granularity, spans) in adjusted_windows.items():
         windows = program.windows(name)
         assert [(each["window_start"], each["window_end"]) for each in windows] == spans, name
         assert {(each["requested_granularity"], each["granularity"]) for each in windows} == {
@@ -121,15 +121,15 @@ async def test_spans_that_cannot_be_had_as_asked(program: Program) -> None:
         assert stored or name == "week", name
     assert program.windows("nothing") == []
     assert queries == dict.fromkeys(entries, 1) | {"long": 2, "week": 2, "nothing": 0}
-    adjusted = {line["org"]: line for line in ended.told("granularity_adjusted")}
+    adjusted = {line["org"]: line for line in ended.find_events("granularity_adjusted")}
     assert set(adjusted) == {"ten_days", "years"}
     assert (adjusted["ten_days"]["requested"], adjusted["ten_days"]["granularity"]) == ("hourly", "daily")
-    assert {line["org"] for line in ended.told("span_adjusted")} == {"years", "half", "ahead"}
-    assert len(ended.told("span_adjusted", org="half", window_start="2024-04-01T00:00:00.000Z")) == 1
+    assert {line["org"] for line in ended.find_events("span_adjusted")} == {"years", "half", "ahead"}
+    assert len(ended.find_events("span_adjusted", org="half", window_start="2024-04-01T00:00:00.000Z")) == 1
 
 
 async def test_backfill(program: Program) -> None:
-    """Told in one line what was stored; a complete span is read again; what does not exist is said in one line."""
+    """The result is one line; a complete span is extracted again; an invalid argument is one line and exit 2."""
     source = centre()
     orgs = {"acme": SimulatedOrg(centre=source, requests_per_second=None)}
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
@@ -139,8 +139,8 @@ async def test_backfill(program: Program) -> None:
         assert (first.code, first.out) == (0, "stored 1 of 1 window\n")
         source.correct("f1", datetime(2024, 1, 12, 7, tzinfo=UTC), "A", 1000)
         again = await program.run(*span)
-        assert (again.code, again.out) == (0, "stored 1 of 1 window\n")
-        assert len(again.told("outcome_restated", org="acme")) == 1
+        assert (again.code, again.out) == (0, "1 of 1 windows stored\n")
+        assert len(again.find_events("outcome_restated", org="acme")) == 1
         future, unknown, turned, early, odd = await asyncio.gather(
             program.run("backfill", "--org", "acme", "--from", "2080-01-01", "--to", "2080-02-01"),
             program.run("backfill", "--org", "nobody", "--from", "2024-01-01", "--to", "2024-02-01"),
@@ -159,10 +159,10 @@ async def test_backfill(program: Program) -> None:
         assert len(ended.err.splitlines()) == 1, ended.err
 
 
-async def test_an_unfinished_span_follows_the_orgs_time_zone(program: Program) -> None:
-    """Its edges are none in another zone: it is widened to those that are, and holds up nothing else."""
+async def test_an_unfinished_span_follows_the_time_zone(program: Program) -> None:
+    """After a change of the time zone an unfinished span is widened to bucket edges and blocks no other span."""
     org = SimulatedOrg(
-        centre=centre(), timezone=ZONE_OF_WEEK, requests_per_second=None, faults=Faults(server_error=Fault(503))
+        centre=centre(), timezone=LONG_WEEK_ZONE, requests_per_second=None, faults=Faults(server_error=Fault(503))
     )
     entry = {"org": "acme", "from": "2024-01-12", "to": "2024-01-13", "granularity": "daily"}
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
@@ -172,11 +172,11 @@ async def test_an_unfinished_span_follows_the_orgs_time_zone(program: Program) -
         simulator.switch("server_error", None, org="acme")
         later = {**entry, "from": "2024-04-12", "to": "2024-04-13"}
         program.configure(
-            simulator, orgs={"acme": {"timezone": ZONE_OF_WEEK}}, ad_hoc={"before": entry, "later": later}
+            simulator, orgs={"acme": {"timezone": LONG_WEEK_ZONE}}, ad_hoc={"before": entry, "later": later}
         )
         ended = await program.run("run", "--once")
-    assert (ended.code, ended.err) == (0, ""), ended.why()
-    assert len(ended.told("span_adjusted", org="acme")) == 1
+    assert (ended.code, ended.err) == (0, ""), ended.failures()
+    assert len(ended.find_events("span_adjusted", org="acme")) == 1
     spans = [(each["window_start"], each["window_end"], each["state"]) for each in program.windows()]
     hour = timedelta(hours=1)
     assert spans == [

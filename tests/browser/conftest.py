@@ -14,7 +14,7 @@ import pytest
 
 from service.telemetry import Reporter
 from service.web import Load, WebServer
-from tests.support import planted
+from tests.support import sample_database
 from tests.support.fake_daemon import FakeDaemon
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ Open = Callable[..., View]
 
 @pytest.fixture
 def site(database: str) -> Iterator[Site]:
-    planted.plant(database)
+    sample_database.plant(database)
     reporter = Reporter()
-    config = planted.config(database)
+    config = sample_database.config(database)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

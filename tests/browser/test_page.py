@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from tests.browser.conftest import Open, Site
-from tests.support import planted
-from tests.support.planted import FLOW, HOSTILE, day
+from tests.support import sample_database
+from tests.support.sample_database import FLOW, HOSTILE, day
 
 CELLS = ".calendar[data-org=acme][data-job=daily] td[data-day]"
 States = dict[str, str]
@@ -29,14 +29,14 @@ def test_the_calendar_is_the_ledger(view: Open, site: Site) -> None:
     )
     letters = {"complete": "C", "failed": "F", "pending": "L", "running": "A"}
     expected = {when: "D" if doubted else letters[state] for when, state, doubted in rows}
-    expected |= {day(planted.NEVER): "N", day(planted.RESTATED): "R"}
+    expected |= {day(sample_database.NEVER): "N", day(sample_database.RESTATED): "R"}
     assert {when: state for when, state in shown.items() if state not in ".W"} == expected
     for back, words in (
-        (planted.FAILED, "failed"),
-        (planted.LATE, "late"),
-        (planted.RESTATED, "restated"),
-        (planted.NEVER, "not requested"),
-        (planted.DOUBTED, "unconfirmed"),
+        (sample_database.FAILED, "failed"),
+        (sample_database.LATE, "late"),
+        (sample_database.RESTATED, "restated"),
+        (sample_database.NEVER, "not requested"),
+        (sample_database.DOUBTED, "unconfirmed"),
     ):
         assert words in (page.get_attribute(cell(back), "aria-label") or "")
 
@@ -48,10 +48,10 @@ def test_missing_windows_with_reasons(view: Open) -> None:
     assert re.match(summary, page.inner_text("#summary"))
     lines = page.locator("#gaps li").all_inner_texts()
     for back, words in (
-        (planted.FAILED, "failed: the page was cut short"),
-        (planted.LATE, "late: due, not extracted yet"),
-        (planted.NEVER, "not requested: due"),
-        (planted.DOUBTED, "unconfirmed: the scan came back wholly empty"),
+        (sample_database.FAILED, "failed: the page was cut short"),
+        (sample_database.LATE, "late: due, not extracted yet"),
+        (sample_database.NEVER, "not requested: due"),
+        (sample_database.DOUBTED, "unconfirmed: the scan came back wholly empty"),
     ):
         assert any(day(back) in line and words in line for line in lines), (words, lines)
 
@@ -59,11 +59,11 @@ def test_missing_windows_with_reasons(view: Open) -> None:
 def test_a_click_opens_a_day(view: Open, site: Site) -> None:
     """Pages, rows, attempts, last error and restatements, as they are stored."""
     page = view().page
-    page.click(cell(planted.FAILED))
+    page.click(cell(sample_database.FAILED))
     page.wait_for_selector("#day-body table")
     assert "the page was cut short" in page.inner_text("#day-body")
     assert page.locator("#day-body tbody td").all_inner_texts()[2] == "4"
-    page.click(cell(planted.RESTATED))
+    page.click(cell(sample_database.RESTATED))
     page.wait_for_selector("#day-body h3:has-text('2 restatements')")
     shown = {tuple(row[-3:]) for row in _rows(page, "#day-body [aria-label=Restatements]")}
     stored = site.rows("SELECT outcome_name, old_count, new_count FROM flow_outcomes.restatement")
@@ -73,19 +73,19 @@ def test_a_click_opens_a_day(view: Open, site: Site) -> None:
 def test_by_keyboard(view: Open) -> None:
     """Tab reaches the calendar, arrow keys move, Enter opens a day, Escape closes it."""
     page = view().page
-    page.focus(cell(planted.FAILED))
-    for _ in range(planted.FAILED, planted.DOUBTED):
+    page.focus(cell(sample_database.FAILED))
+    for _ in range(sample_database.FAILED, sample_database.DOUBTED):
         page.keyboard.press("ArrowUp")
     at = "el => el.ownerDocument.activeElement.dataset.day"
     body = page.locator("body")
-    assert body.evaluate(at) == day(planted.DOUBTED)
+    assert body.evaluate(at) == day(sample_database.DOUBTED)
     page.keyboard.press("Enter")
     page.wait_for_selector("#day-body table")
     assert "wholly empty" in page.inner_text("#day-body")
     assert body.evaluate("el => el.ownerDocument.activeElement.id") == "day-title"
     page.keyboard.press("Escape")
     assert page.is_hidden("#day")
-    assert body.evaluate(at) == day(planted.DOUBTED)
+    assert body.evaluate(at) == day(sample_database.DOUBTED)
     reached, focused = set(), "el => (at => at.id || at.tagName)(el.ownerDocument.activeElement)"
     page.locator("body").evaluate("el => el.ownerDocument.activeElement.blur()")
     for _ in range(60):
@@ -126,7 +126,7 @@ def test_a_hostile_name_is_text(view: Open) -> None:
     page = view().page
     page.select_option("#flow", FLOW)
     page.wait_for_selector("#chart-legend li:has-text('<img')")
-    page.click(cell(planted.RESTATED))
+    page.click(cell(sample_database.RESTATED))
     page.wait_for_selector("#day-body h3:has-text('2 restatements')")
     for place in ("#chart-legend", "#restated", "#day-body", "#flow"):
         assert HOSTILE in (page.text_content(place) or ""), place
@@ -145,7 +145,7 @@ def test_live_without_a_reload(view: Open, site: Site) -> None:
     site.rows(
         "INSERT INTO flow_outcomes.restated VALUES ('acme', 2, 'daily', %s, now(), 'SelfServed', 7, 1234567)", FLOW
     )
-    page.wait_for_selector(f"{cell(planted.FAILED)}[data-state=C]", timeout=15_000)
+    page.wait_for_selector(f"{cell(sample_database.FAILED)}[data-state=C]", timeout=15_000)
     page.wait_for_selector("#restated td:has-text('1234567')", timeout=15_000)
     page.wait_for_selector("#summary:has-text('3 of ')", timeout=15_000)
     assert page.get_attribute("body", "data-mine") == "kept"

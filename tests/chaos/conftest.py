@@ -1,4 +1,4 @@
-"""The fault tests' server and site serve here too."""
+"""Uses the fixtures of the fault tests."""
 
 from __future__ import annotations
 

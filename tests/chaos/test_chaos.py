@@ -1,4 +1,4 @@
-"""Everything goes wrong at once, drawn from a seed; in the end every row is the source's."""
+"""Random faults from a seed; in the end every row equals the source."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
+from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
 from tests.faults.test_database import SLOW, source
 from tests.support.chaos import Chaos
-from tests.support.daemon import Reader, exact
+from tests.support.daemon import Reader, assert_exact
+from tests.support.fault_harness import DAYS, FaultHarness
 from tests.support.kills import STAGES, Kills
-from tests.support.site import DAYS, Site
 
 SECONDS = float(os.environ.get("FLOW_OUTCOMES_CHAOS_SECONDS", "180"))
 KILLS = int(os.environ.get("FLOW_OUTCOMES_CHAOS_KILLS", "200"))
@@ -22,7 +22,7 @@ SEED = int(os.environ.get("FLOW_OUTCOMES_CHAOS_SEED", "0")) or secrets.randbelow
 ORG = replace(SLOW, latency=0.05)
 
 
-async def _chaos(site: Site, seed: int, seconds: float) -> Chaos:
+async def _chaos(site: FaultHarness, seed: int, seconds: float) -> Chaos:
     async with source(ORG) as simulator:
         site.configure(
             simulator,
@@ -30,52 +30,50 @@ async def _chaos(site: Site, seed: int, seconds: float) -> Chaos:
             jobs={"daily": {**site.job, "retry_every": "PT1S", "lookback": f"P{DAYS}D"}},
         )
         chaos = Chaos(seed, site, simulator)
-        print(f"chaos: seed {seed}, {seconds:g} s")  # noqa: T201 - what a run is repeated with
+        print(f"chaos: seed {seed}, {seconds:g} s")  # noqa: T201 - to repeat a run
         await chaos.run(seconds)
-        print(f"chaos: {chaos.told()}")  # noqa: T201 - what fired
+        print(f"chaos: {chaos.summary()}")  # noqa: T201 - what fired
         return chaos
 
 
 @pytest.mark.acceptance
-async def test_a_little_chaos(site: Site) -> None:
-    """A short run with a seed that stands."""
+async def test_a_little_chaos(site: FaultHarness) -> None:
+    """A short run with a fixed seed."""
     chaos = await _chaos(site, 11, 12)
-    assert sum(chaos.fired.values()) > 10, chaos.told()
-    assert any(name.startswith("api ") for name in chaos.fired), chaos.told()
+    assert sum(chaos.fired.values()) > 10, chaos.summary()
+    assert any(name.startswith("api ") for name in chaos.fired), chaos.summary()
 
 
 @pytest.mark.chaos
-async def test_chaos(site: Site) -> None:
-    """FLOW_OUTCOMES_CHAOS_SECONDS of it, with FLOW_OUTCOMES_CHAOS_SEED or another one each time."""
+async def test_chaos(site: FaultHarness) -> None:
+    """A run of FLOW_OUTCOMES_CHAOS_SECONDS, with FLOW_OUTCOMES_CHAOS_SEED or a random seed."""
     chaos = await _chaos(site, SEED, SECONDS)
-    assert sum(chaos.fired.values()) > SECONDS / 4, chaos.told()
+    assert sum(chaos.fired.values()) > SECONDS / 4, chaos.summary()
 
 
 @pytest.mark.parametrize(
     "kills",
     [pytest.param(60, marks=pytest.mark.acceptance), pytest.param(KILLS, marks=pytest.mark.chaos)],
 )
-async def test_killed_at_random_instants(site: Site, kills: int) -> None:
-    """No window is lost, doubled or seen in part, at whatever stages of their lives programs are killed."""
+async def test_killed_at_random_instants(site: FaultHarness, kills: int) -> None:
+    """No window is lost, doubled or partially visible, whenever programs are killed."""
     async with source(replace(ORG, latency=0.01)) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator, jobs={"daily": {**site.job, "lookback": f"P{DAYS}D"}})
-        killed = Kills(site, simulator, SEED)
-        await killed.run(kills)
-        print(f"chaos: seed {SEED}, killed {dict(killed.met)}")  # noqa: T201 - what a run is repeated with
-        assert min(killed.met[stage] for stage in STAGES) >= kills // 20, killed.met
+        kill_sequence = Kills(site, simulator, SEED)
+        await kill_sequence.run(kills)
+        print(f"chaos: seed {SEED}, killed {dict(kill_sequence.killed)}")  # noqa: T201 - to repeat a run
+        assert min(kill_sequence.killed[stage] for stage in STAGES) >= kills // 20, kill_sequence.killed
         ended = await site.program.run("run", "--once")
         assert (ended.code, ended.err) == (0, ""), (SEED, ended)
-        assert reader.looks > kills
-        assert reader.in_part == [], SEED
-        exact(site.program, simulator)
+        assert reader.reads > kills
+        assert reader.partial == [], SEED
+        assert_exact(site.program, simulator)
         assert site.program.rows("SELECT count(*) AS n FROM flow_outcomes.restatement") == [{"n": 0}]
 
 
 @pytest.mark.chaos
-async def test_each_class_of_api_fault_a_hundred_times(site: Site) -> None:
-    """Twelve classes: all of them converge to the exact figures, and no request comes before its Retry-After."""
-    from service.simulator import Fault, Faults  # noqa: PLC0415 - the long form's alone
-
+async def test_each_class_of_api_fault_a_hundred_times(site: FaultHarness) -> None:
+    """With each of twelve faults the figures become exact, and no request comes before its Retry-After."""
     classes: dict[str, Fault] = {
         "throttled": Fault("1", probability=0.3, times=100),
         "server_error": Fault(503, probability=0.3, times=100),
@@ -111,6 +109,6 @@ async def test_each_class_of_api_fault_a_hundred_times(site: Site) -> None:
         ended = await site.program.run("run", "--once")
         assert ended.code == 0, ended
         for name in orgs:
-            exact(site.program, simulator, name)
+            assert_exact(site.program, simulator, name)
         assert simulator.hold_violations == 0
         assert simulator.in_flight_violations == 0

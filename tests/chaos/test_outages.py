@@ -1,4 +1,4 @@
-"""One daemon outlives every kind of outage again and again, and comes out of it as it went in."""
+"""One daemon survives every kind of database outage, repeatedly, without leaking resources."""
 
 from __future__ import annotations
 
@@ -14,102 +14,102 @@ import pytest
 
 from tests.chaos.test_chaos import ORG, SEED
 from tests.faults.test_database import source
-from tests.support.daemon import PATIENCE, Daemon, Reader, complete, exact
-from tests.support.site import DAYS, Site
+from tests.support.daemon import TIMEOUT, Daemon, Reader, assert_exact, wait_until_complete
+from tests.support.fault_harness import DAYS, FaultHarness
 
 TIMES = int(os.environ.get("FLOW_OUTCOMES_CHAOS_OUTAGES", "50"))
 READY_WITHIN = 10.0  # seconds after the database's return
 AT_WORK_WITHIN = 20.0
-SESSIONS = 6  # the pool's four, the keeper's, and the one that the status is read on
+SESSIONS = 6  # four of the pool, one of the lease manager, one of the status
 MIB = 2**20
 
 
 class Outages:
-    """The kinds, each as often as any other.
+    """Every kind of outage, equally often.
 
     Attributes:
-        fired: how often there was each.
-        ready: the longest that it took to be ready after each, in seconds.
-        at_work: and to store a window.
+        fired: how often each kind happened.
+        ready: the longest time until /readyz was ok after each kind, in seconds.
+        at_work: the longest time until a window was stored, in seconds.
     """
 
-    def __init__(self, site: Site, daemon: Daemon, seed: int) -> None:
+    def __init__(self, site: FaultHarness, daemon: Daemon, seed: int) -> None:
         self.fired: Counter[str] = Counter()
         self.ready: dict[str, float] = {}
         self.at_work: dict[str, float] = {}
-        self._chance = random.Random(seed)  # noqa: S311 - it keeps no secret
+        self._chance = random.Random(seed)  # noqa: S311 - not for cryptography
         self._site = site
         self._daemon = daemon
         self._kinds: dict[str, Callable[[], Awaitable[None]]] = {
-            "stopped": self._stopped,
-            "crashed": self._crashed,
-            "backends terminated": self._terminated,
-            "cut off": self._cut_off,
+            "stopped": self._stop,
+            "crashed": self._crash,
+            "backends terminated": self._terminate_backends,
+            "stalled": self._stall,
             "reset": self._reset,
             "read only": self._read_only,
-            "out of disk": self._out_of_disk,
-            "answer to a commit lost": self._answer_lost,
+            "out of disk": self._fill_disk,
+            "answer to a commit lost": self._lose_commit_answer,
         }
 
     async def round(self) -> None:
-        """One of each, in any order."""
+        """Cause each kind once, in random order."""
         kinds = list(self._kinds)
         self._chance.shuffle(kinds)
         for kind in kinds:
-            await self._one(kind)
+            await self._cause(kind)
 
-    async def _one(self, kind: str) -> None:
-        """In the middle of work; wait until it goes on."""
+    async def _cause(self, kind: str) -> None:
+        """Cause an outage during a cycle and wait until windows are stored again."""
         daemon, loop = self._daemon, asyncio.get_running_loop()
-        await self._working(lambda: daemon.count("cycle_started") > daemon.count("cycle_finished"), "cycle")
+        await self._work_until(lambda: daemon.count("cycle_started") > daemon.count("cycle_finished"), "cycle")
         await asyncio.sleep(self._chance.uniform(0.0, 0.3))
         await self._kinds[kind]()
         self.fired[kind] += 1
         back, stored = loop.time(), daemon.count("window_complete")
-        await daemon.ready(within=READY_WITHIN)
+        await daemon.wait_until_ready(within=READY_WITHIN)
         self.ready[kind] = max(self.ready.get(kind, 0.0), loop.time() - back)
-        await self._working(lambda: daemon.count("window_complete") > stored, "window stored", AT_WORK_WITHIN)
+        await self._work_until(lambda: daemon.count("window_complete") > stored, "window stored", AT_WORK_WITHIN)
         self.at_work[kind] = max(self.at_work.get(kind, 0.0), loop.time() - back)
         sessions = self._site.sessions()
         assert len(sessions) <= SESSIONS, (kind, sessions)
 
-    async def _working(self, true: Callable[[], bool], what: str, within: float = PATIENCE) -> None:
-        """Have every window read, over and over, until something is true."""
+    async def _work_until(self, true: Callable[[], bool], what: str, within: float = TIMEOUT) -> None:
+        """Request cycles until ``true`` returns True."""
 
-        async def ask() -> None:
+        async def request_cycles() -> None:
             while True:
                 self._daemon.send(signal.SIGUSR1)
                 await asyncio.sleep(0.5)
 
-        asking = asyncio.create_task(ask())
+        requesting = asyncio.create_task(request_cycles())
         try:
-            await self._daemon.until(true, what, within=within)
+            await self._daemon.wait_until(true, what, within=within)
         finally:
-            asking.cancel()
+            requesting.cancel()
 
     async def _pause(self) -> None:
         await asyncio.sleep(self._chance.uniform(0.0, 1.5))
 
-    async def _stopped(self) -> None:
+    async def _stop(self) -> None:
         await asyncio.to_thread(self._site.server.stop)
         await self._pause()
-        await asyncio.to_thread(self._site.up)
+        await asyncio.to_thread(self._site.start_server)
 
-    async def _crashed(self) -> None:
+    async def _crash(self) -> None:
         await asyncio.to_thread(self._site.server.crash)
-        await asyncio.to_thread(self._site.up)
+        await asyncio.to_thread(self._site.start_server)
 
-    async def _terminated(self) -> None:
+    async def _terminate_backends(self) -> None:
         ended = self._site.run(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             f" WHERE datname = '{self._site.name}' AND application_name LIKE 'flow-outcomes %'"
         )
         assert ended
 
-    async def _cut_off(self) -> None:
+    async def _stall(self) -> None:
         lost = self._daemon.count("org_lost")
-        self._site.proxy.cut()
-        await self._daemon.told("org_lost", lost + 1, within=20)
+        self._site.proxy.stall()
+        await self._daemon.wait_for_event("org_lost", lost + 1, within=20)
         self._site.proxy.heal()
 
     async def _reset(self) -> None:
@@ -118,35 +118,35 @@ class Outages:
 
     async def _read_only(self) -> None:
         self._set("ALTER SYSTEM SET default_transaction_read_only = on")
-        await self._daemon.unready()
+        await self._daemon.wait_until_unready()
         self._set("ALTER SYSTEM RESET ALL")
 
     def _set(self, statement: str) -> None:
         self._site.server.run(statement)
         self._site.server.run("SELECT pg_reload_conf()")
 
-    async def _out_of_disk(self) -> None:
+    async def _fill_disk(self) -> None:
         self._site.run(
-            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            " RAISE EXCEPTION 'refused' USING ERRCODE = '53100'; END $$"
+            "CREATE FUNCTION public.reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " RAISE EXCEPTION 'rejected' USING ERRCODE = '53100'; END $$"
         )
         self._site.run(
-            "CREATE TRIGGER refuse AFTER UPDATE ON flow_outcomes.extraction_window"
-            " FOR EACH STATEMENT EXECUTE FUNCTION public.refuse()"
+            "CREATE TRIGGER reject AFTER UPDATE ON flow_outcomes.extraction_window"
+            " FOR EACH STATEMENT EXECUTE FUNCTION public.reject()"
         )
         away = self._daemon.count("database_unavailable")
-        await self._working(lambda: self._daemon.count("database_unavailable") > away, "refusal")
-        self._site.run("DROP FUNCTION public.refuse CASCADE")
+        await self._work_until(lambda: self._daemon.count("database_unavailable") > away, "database_unavailable")
+        self._site.run("DROP FUNCTION public.reject CASCADE")
 
-    async def _answer_lost(self) -> None:
-        proxy, name = self._site.proxy, "answer to COMMIT swallowed"
+    async def _lose_commit_answer(self) -> None:
+        proxy, name = self._site.proxy, "answer to COMMIT lost"
         before = proxy.fired[name]
-        proxy.swallow = 1
-        await self._working(lambda: proxy.fired[name] > before, "swallowed commit")
+        proxy.commit_answers_to_lose = 1
+        await self._work_until(lambda: proxy.fired[name] > before, "a lost answer to COMMIT")
 
 
-def _held(pid: int) -> tuple[int, int]:
-    """A process's memory in bytes, and how many descriptors it has open."""
+def _resources(pid: int) -> tuple[int, int]:
+    """Return a process's memory in bytes and its number of open descriptors."""
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
@@ -155,21 +155,21 @@ def _held(pid: int) -> tuple[int, int]:
     "times",
     [pytest.param(1, marks=pytest.mark.faults), pytest.param(TIMES, marks=pytest.mark.chaos)],
 )
-async def test_outages_again_and_again(site: Site, times: int) -> None:
-    """Ready again within ten seconds each time, no connection left over, and memory flat."""
+async def test_repeated_outages(site: FaultHarness, times: int) -> None:
+    """The daemon is ready again within ten seconds each time, and neither connections nor memory grow."""
     async with source(ORG) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator, jobs={"daily": {**site.job, "lookback": f"P{DAYS}D"}})
         daemon = await Daemon.start(site.program)
         outages = Outages(site, daemon, SEED)
         await outages.round()
-        memory, descriptors = _held(daemon.pid)
+        memory, descriptors = _resources(daemon.pid)
         for _ in range(times - 1):
             await outages.round()
-        await complete(daemon, DAYS - 1)
-        memory_after, descriptors_after = _held(daemon.pid)
-        told = {kind: f"{outages.ready[kind]:.1f} s, {outages.at_work[kind]:.1f} s" for kind in outages.ready}
-        print(  # noqa: T201 - what a run is repeated with, and what it came to
-            f"chaos: seed {SEED}, {times} of each; ready and at work again within {told};"
+        await wait_until_complete(daemon, DAYS - 1)
+        memory_after, descriptors_after = _resources(daemon.pid)
+        seconds = {kind: f"{outages.ready[kind]:.1f} s, {outages.at_work[kind]:.1f} s" for kind in outages.ready}
+        print(  # noqa: T201 - to repeat a run, and its result
+            f"chaos: seed {SEED}, {times} of each; ready and at work again within {seconds};"
             f" {(memory_after - memory) / MIB:+.1f} MiB, {descriptors_after - descriptors:+d} descriptors"
         )
         assert set(outages.fired.values()) == {times}
@@ -177,8 +177,8 @@ async def test_outages_again_and_again(site: Site, times: int) -> None:
         assert daemon.count("window_failed") == 0, daemon.tail()
         assert descriptors_after <= descriptors + 6
         assert memory_after <= memory + 10 * MIB
-        exact(site.program, simulator)
-        assert reader.in_part == []
-        assert reader.looks > 20
+        assert_exact(site.program, simulator)
+        assert reader.partial == []
+        assert reader.reads > 20
         await daemon.end()
         assert site.sessions() == []

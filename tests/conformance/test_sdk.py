@@ -1,7 +1,7 @@
-"""The official SDK, which nobody here wrote, drives the simulator; our requests are held to its models.
+"""The official Python SDK against the simulator, and the program's requests against the SDK's models.
 
-It is no dependency, and large: `make conformance` installs and runs it. It reads leniently (it drops fields that
-it does not know), so what is asserted is what it read.
+`make conformance` installs the SDK, which is large and not a dependency, and runs these tests. The SDK drops
+unknown fields, so the tests check what it decoded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def query(granularity: Granularity = Granularity.DAILY, flows: tuple[str, ...] =
 
 
 class Client:
-    """The SDK on one simulated org; its calls block, so they run beside the simulator's loop."""
+    """The SDK with one simulated org; its calls block, so they run in threads."""
 
     def __init__(self, url: str) -> None:
         self.client = sdk.api_client.ApiClient(host=url)
@@ -53,15 +53,15 @@ class Client:
     async def call(self, function: Callable[..., T], *arguments: object, **options: object) -> T:
         return await asyncio.to_thread(function, *arguments, **options)
 
-    async def refused(self, function: Callable[..., object], *arguments: object, **options: object) -> Any:  # noqa: ANN401 - the SDK has no types
-        """The exception that a call ends with."""
+    async def call_rejected(self, function: Callable[..., object], *arguments: object, **options: object) -> Any:  # noqa: ANN401 - the SDK has no types
+        """Make a call that is rejected and return its exception."""
         with pytest.raises(sdk.rest.ApiException) as raised:
             await self.call(function, *arguments, **options)
         return raised.value
 
 
 @asynccontextmanager
-async def connected(**settings: Any) -> AsyncIterator[tuple[Simulator, Client]]:  # noqa: ANN401 - passed on
+async def connect(**settings: Any) -> AsyncIterator[tuple[Simulator, Client]]:  # noqa: ANN401 - passed on
     org = SimulatedOrg(centre=CENTRE, requests_per_second=None, **settings)
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
         client = Client(simulator.base_url)
@@ -70,10 +70,10 @@ async def connected(**settings: Any) -> AsyncIterator[tuple[Simulator, Client]]:
 
 
 def model(name: str, value: object) -> Any:  # noqa: ANN401 - the SDK has no types
-    """The SDK's model of a JSON value; fails for a field that no model has, or a value that it refuses."""
-    if found := re.fullmatch(r"list\[(.+)\]", name):
+    """Build the SDK's model of a JSON value; fails for an unknown field or an invalid value."""
+    if match := re.fullmatch(r"list\[(.+)\]", name):
         assert isinstance(value, list), (name, value)
-        return [model(found[1], each) for each in value]
+        return [model(match[1], each) for each in value]
     kind = getattr(sdk, name, None)
     if kind is None:
         assert name in ("str", "int", "bool"), name
@@ -81,7 +81,7 @@ def model(name: str, value: object) -> Any:  # noqa: ANN401 - the SDK has no typ
         return value
     assert isinstance(value, dict), (name, value)
     built = kind()
-    fields = {spelled: field for field, spelled in built.attribute_map.items()}
+    fields = {key: field for field, key in built.attribute_map.items()}
     for key, each in value.items():
         assert key in fields, f"{name} has no field {key}"
         setattr(built, fields[key], model(built.swagger_types[fields[key]], each))
@@ -90,8 +90,8 @@ def model(name: str, value: object) -> Any:  # noqa: ANN401 - the SDK has no typ
 
 
 def counts(results: Any) -> dict[tuple[str, str, str, str], int]:  # noqa: ANN401 - the SDK has no types
-    """NFlowOutcome by flow, outcome, value and interval, as the SDK read it; groups that are alike add up."""
-    found: dict[tuple[str, str, str, str], int] = {}
+    """Return nFlowOutcome by flow, outcome, value and interval, as the SDK decoded it."""
+    totals: dict[tuple[str, str, str, str], int] = {}
     for result in results or []:
         group = result.group
         for datum in result.data:
@@ -103,45 +103,45 @@ def counts(results: Any) -> dict[tuple[str, str, str, str], int]:  # noqa: ANN40
                         group["flowOutcomeValue"],
                         str(datum.interval),
                     )
-                    found[key] = found.get(key, 0) + metric.stats.count
-    return found
+                    totals[key] = totals.get(key, 0) + metric.stats.count
+    return totals
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
 @pytest.mark.parametrize("flows", [(), tuple(FLOWS[:1]), tuple(FLOWS[:3])])
-def test_every_field_of_our_requests_is_the_models(granularity: Granularity, flows: tuple[str, ...]) -> None:
-    """No field unknown to it, no value that it refuses, and it writes the same request."""
+def test_requests_match_the_models(granularity: Granularity, flows: tuple[str, ...]) -> None:
+    """The SDK knows every field, accepts every value, and serialises the same request."""
     client = sdk.api_client.ApiClient(host="http://127.0.0.1")
-    asked = query(granularity, flows)
+    request = query(granularity, flows)
     for name, body in (
-        ("FlowAggregationQuery", FlowAggregates().body(asked)),
-        ("FlowAsyncAggregationQuery", AggregatesJobs(timedelta(minutes=1)).body(asked)),
+        ("FlowAggregationQuery", FlowAggregates().body(request)),
+        ("FlowAsyncAggregationQuery", AggregatesJobs(timedelta(minutes=1)).body(request)),
     ):
         assert client.sanitize_for_serialization(model(name, body)) == body
 
 
 async def test_a_query() -> None:
-    """The program's own request, sent by the SDK, is answered, and read as it was meant."""
+    """The SDK sends the program's request and decodes the response."""
     body = model("FlowAggregationQuery", FlowAggregates().body(query(flows=tuple(FLOWS[:3]))))
-    async with connected() as (simulator, client):
+    async with connect() as (simulator, client):
         answer = await client.call(client.analytics.post_analytics_flows_aggregates_query, body)
-        found = counts(answer.results)
-        assert {key[0] for key in found} == set(FLOWS[:3])
+        result = counts(answer.results)
+        assert {key[0] for key in result} == set(FLOWS[:3])
         truth = simulator.truth(SPAN.start, SPAN.end, "daily", "Europe/Berlin", flows=FLOWS[:3])
-        assert sum(found.values()) == sum(count for count, _ in truth.values())
-        assert {key[2] for key in found} <= {"SUCCESS", "FAILURE", "UNKNOWN"}
+        assert sum(result.values()) == sum(count for count, _ in truth.values())
+        assert {key[2] for key in result} <= {"SUCCESS", "FAILURE", "UNKNOWN"}
 
 
 async def test_a_job() -> None:
-    """From its beginning through every page to its end, it gives what the query gives."""
-    asked = query()
-    async with connected(job_polls=2, extra_dimension=True) as (simulator, client):
+    """A job, read page by page, has the same results as the query."""
+    request = query()
+    async with connect(job_polls=2, extra_dimension=True) as (simulator, client):
         api = client.analytics
-        whole = await client.call(
+        synchronous = await client.call(
             api.post_analytics_flows_aggregates_query,
-            model("FlowAggregationQuery", FlowAggregates().body(asked)),
+            model("FlowAggregationQuery", FlowAggregates().body(request)),
         )
-        body = model("FlowAsyncAggregationQuery", AggregatesJobs(timedelta(minutes=1)).body(asked))
+        body = model("FlowAsyncAggregationQuery", AggregatesJobs(timedelta(minutes=1)).body(request))
         job = (await client.call(api.post_analytics_flows_aggregates_jobs, body)).job_id
         states = [(await client.call(api.get_analytics_flows_aggregates_job, job)).state for _ in range(3)]
         assert states == ["QUEUED", "PENDING", "FULFILLED"]
@@ -152,74 +152,74 @@ async def test_a_job() -> None:
             results += page.results
             cursor, pages = page.cursor, pages + 1
         assert pages > 3
-        assert counts(results) == counts(whole.results) != {}
+        assert counts(results) == counts(synchronous.results) != {}
         await client.call(api.delete_analytics_flows_aggregates_job, job)
         assert simulator.public.jobs["acme"].known == {}
-        gone = await client.refused(api.get_analytics_flows_aggregates_job, job)
-        assert gone.status == 404
+        error = await client.call_rejected(api.get_analytics_flows_aggregates_job, job)
+        assert error.status == 404
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "EXPIRED"])
-async def test_a_job_that_ends_otherwise(state: str) -> None:
-    """Each state is one that the SDK knows."""
+async def test_other_final_states_of_a_job(state: str) -> None:
+    """The SDK knows each final state."""
     body = model("FlowAsyncAggregationQuery", AggregatesJobs(timedelta(minutes=1)).body(query()))
-    async with connected(faults=Faults(job_state=Fault(state))) as (_, client):
+    async with connect(faults=Faults(job_state=Fault(state))) as (_, client):
         job = (await client.call(client.analytics.post_analytics_flows_aggregates_jobs, body)).job_id
         status = await client.call(client.analytics.get_analytics_flows_aggregates_job, job)
         assert status.state == state
 
 
 async def test_names() -> None:
-    """Flows and outcomes, page by page."""
-    async with connected() as (_, client):
+    """The SDK lists flows and outcomes page by page."""
+    async with connect() as (_, client):
         for function, expected in (
             (client.architect.get_flows, CENTRE.flows()),
             (client.architect.get_flows_outcomes, CENTRE.outcomes(2**42)),
         ):
-            found: dict[str, str] = {}
+            result: dict[str, str] = {}
             number = pages = 1
             while number <= pages:
                 page = await client.call(function, page_number=number, page_size=3)
-                found |= {entity.id: entity.name for entity in page.entities}
+                result |= {entity.id: entity.name for entity in page.entities}
                 pages, number = page.page_count, number + 1
-            assert found.keys() == {each.id for each in expected}
+            assert result.keys() == {each.id for each in expected}
             assert pages == -(-len(expected) // 3)
 
 
 async def test_errors() -> None:
-    """As the SDK tells them: status, code, message and what support asks for."""
+    """The SDK's exceptions have status, code, message and context id."""
     body = FlowAggregates().body(query())
-    asked = model("FlowAggregationQuery", body)
-    async with connected(cardinality=3, names_permitted=False) as (simulator, client):
-        ask = client.analytics.post_analytics_flows_aggregates_query
+    request = model("FlowAggregationQuery", body)
+    async with connect(cardinality=3, names_permitted=False) as (simulator, client):
+        post_query = client.analytics.post_analytics_flows_aggregates_query
         bad = model("FlowAggregationQuery", {**body, "interval": "yesterday"})
         cases = [
-            (await client.refused(ask, asked), 400, "response.entity.too.large"),
-            (await client.refused(ask, bad), 400, "invalid.date"),
-            (await client.refused(client.architect.get_flows), 403, "missing.any.permissions"),
+            (await client.call_rejected(post_query, request), 400, "response.entity.too.large"),
+            (await client.call_rejected(post_query, bad), 400, "invalid.date"),
+            (await client.call_rejected(client.architect.get_flows), 403, "missing.any.permissions"),
         ]
         simulator.revoke_tokens()
-        cases.append((await client.refused(ask, asked), 401, "bad.credentials"))
+        cases.append((await client.call_rejected(post_query, request), 401, "bad.credentials"))
         for error, status, code in cases:
-            told = json.loads(error.body)
-            assert (error.status, told["status"], told["code"]) == (status, status, code)
-            assert told["message"]
-            assert told["contextId"]
+            response = json.loads(error.body)
+            assert (error.status, response["status"], response["code"]) == (status, status, code)
+            assert response["message"]
+            assert response["contextId"]
         with pytest.raises(sdk.rest.ApiException):
             await client.authorize("another secret")
 
 
-async def test_the_limit_is_told() -> None:
-    """Past it there is a 429, and the headers say how long to wait."""
+async def test_the_limit_per_minute() -> None:
+    """A request over the limit gets a 429 whose headers have the limit and the wait."""
     body = model("FlowAggregationQuery", FlowAggregates().body(query(flows=tuple(FLOWS[:1]))))
-    async with connected(requests_per_minute=2) as (_, client):
+    async with connect(requests_per_minute=2) as (_, client):
         pools = client.client.get_http_client().rest_client.pool_manager
-        pools.connection_pool_kw["retries"] = False  # it would wait a 429 out by itself
+        pools.connection_pool_kw["retries"] = False  # otherwise the SDK retries a 429
         pools.clear()
-        ask = client.analytics.post_analytics_flows_aggregates_query
-        await client.call(ask, body)
-        await client.call(ask, body)
-        error = await client.refused(ask, body)
+        post_query = client.analytics.post_analytics_flows_aggregates_query
+        await client.call(post_query, body)
+        await client.call(post_query, body)
+        error = await client.call_rejected(post_query, body)
         headers = {key.lower(): value for key, value in error.headers.items()}
         assert error.status == 429
         assert 0 < int(headers["retry-after"]) <= 60

@@ -1,4 +1,4 @@
-"""compose.yaml: what it starts, by profile, and that its configuration is one."""
+"""compose.yaml: its services by profile, and their configuration."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ TREE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = TREE["services"]
 
 
-def test_what_starts() -> None:
-    """PostgreSQL 17 and the daemon always, the simulator and the watching by profile."""
+def test_services_by_profile() -> None:
+    """PostgreSQL 17 and the daemon always start; the simulator and the monitoring are profiles."""
     profiles = {name: service.get("profiles", []) for name, service in SERVICES.items()}
     assert profiles == {
         "postgres": [],
@@ -34,7 +34,7 @@ def test_what_starts() -> None:
 
 
 def test_the_simulator_is_on_the_daemons_loopback() -> None:
-    """Plain http is for loopback alone, so the two share a network namespace, and the daemon asks 127.0.0.1."""
+    """Plain http is accepted for loopback alone, so simulator and daemon share a network namespace."""
     assert SERVICES["simulator"]["network_mode"] == "service:flow-outcomes"
     config = load_config(ROOT / "config" / "compose.yaml", SERVICES["flow-outcomes"]["environment"])
     port = SERVICES["simulator"]["command"][SERVICES["simulator"]["command"].index("--port") + 1]
@@ -45,7 +45,7 @@ def test_the_simulator_is_on_the_daemons_loopback() -> None:
 
 
 def test_the_daemon_is_confined() -> None:
-    """Read-only, without rights, with time to drain, and reachable from this machine alone."""
+    """It is read-only, without privileges, has time to drain, and is reachable from this machine alone."""
     for name in ("flow-outcomes", "simulator"):
         assert SERVICES[name]["read_only"] is True
         assert SERVICES[name]["cap_drop"] == ["ALL"]
@@ -55,15 +55,15 @@ def test_the_daemon_is_confined() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_no_password_stands_in_it() -> None:
-    """The database's password comes from the environment, and nothing starts without it."""
+def test_no_password() -> None:
+    """The database's password comes from the environment, and is required."""
     assert len(re.findall(r"\$\{POSTGRES_PASSWORD:\?", TEXT)) == 3
     dsn = SERVICES["flow-outcomes"]["environment"]["FLOW_OUTCOMES_DATABASE__DSN"]
     assert re.fullmatch(r"postgresql://outcomes@postgres/outcomes", dsn)
 
 
-def test_what_it_names_is_there() -> None:
-    """Files of this checkout, volumes, configs: nothing is named that is not there, and the contents are YAML."""
+def test_referenced_files_exist() -> None:
+    """Every file, volume and config that is referenced exists, and configs are valid YAML."""
     for service in SERVICES.values():
         for volume in service.get("volumes", []):
             source = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", volume).split(":")[0]
@@ -78,20 +78,20 @@ def test_what_it_names_is_there() -> None:
     dashboards = [json.loads(file.read_text()) for file in (ROOT / "config" / "grafana").glob("*.json")]
     assert dashboards
     for dashboard in dashboards:
-        wanted = {each["query"] for each in dashboard["templating"]["list"] if each["type"] == "datasource"}
-        assert wanted <= sources
+        datasources = {each["query"] for each in dashboard["templating"]["list"] if each["type"] == "datasource"}
+        assert datasources <= sources
     [provider] = contents["grafana_dashboards"]["providers"]
     assert f"./config/grafana:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
 
 
-def test_compose_itself_reads_it() -> None:
-    """Every key is one that docker compose knows; it needs no engine for that."""
+def test_docker_compose_accepts_it() -> None:
+    """Docker compose knows every key; this needs no engine."""
     docker = shutil.which("docker")
     if (
         docker is None
         or subprocess.run([docker, "compose", "version"], check=False, capture_output=True).returncode
     ):
-        pytest.skip("docker compose is not here")
+        pytest.skip("docker compose is not installed")
     command = [docker, "compose", "--profile", "*", "config", "--quiet"]
     environment = {**os.environ, "POSTGRES_PASSWORD": "given"}
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The Dockerfile by its text: no engine runs here. `make image` carries its steps out; see test_image.py."""
+"""The text of the Dockerfile; test_image.py (`make image`) executes its steps without an engine."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def all_of(stage: list[Instruction], word: str) -> list[Instruction]:
 
 
 def test_two_stages() -> None:
-    """What builds stays behind: the image that runs begins anew and takes over the finished tree alone."""
+    """The final image copies only the installed tree from the build stage."""
     assert BUILD[0].text.endswith(" AS build")
     assert [each.text for each in all_of(FINAL, "COPY")] == ["--from=build /opt/flow-outcomes /opt/flow-outcomes"]
     bases = {stage[0].text.split()[0] for stage in (BUILD, FINAL)}
-    assert len(bases) == 1, "a venv runs with the Python that it was made with"
+    assert len(bases) == 1, "a venv needs the Python that created it"
     assert re.fullmatch(r"python:3\.\d+-slim", bases.pop())
 
 
-def test_nothing_is_fetched_but_what_the_lock_names() -> None:
-    """Every installation goes by hashes, or without an index."""
+def test_only_locked_packages_are_installed() -> None:
+    """Every installation requires hashes or uses no index."""
     installs = [each.text for each in all_of(BUILD, "RUN") if " install" in each.text or '"install"' in each.text]
     assert len(installs) == 3
     assert all("--require-hashes" in text or "--no-index" in text for text in installs)
@@ -36,8 +36,8 @@ def test_nothing_is_fetched_but_what_the_lock_names() -> None:
     assert not any(each.word == "ADD" for each in (*BUILD, *FINAL))
 
 
-def test_it_is_no_root() -> None:
-    """The user is a number, which Kubernetes can see is not root, and owns nothing of the program."""
+def test_it_does_not_run_as_root() -> None:
+    """The user is numeric, so that Kubernetes can verify that it is not root, and owns no file of the program."""
     [user] = all_of(FINAL, "USER")
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user.text)
     assert [each.word for each in FINAL[FINAL.index(user) :] if each.word in ("RUN", "COPY")] == []
@@ -45,21 +45,21 @@ def test_it_is_no_root() -> None:
 
 @pytest.mark.parametrize("word", ["ENTRYPOINT", "CMD"])
 def test_exec_form(word: str) -> None:
-    """Signals reach the program itself, not a shell."""
-    [found] = all_of(FINAL, word)
-    assert isinstance(found.exec_form(), list)
+    """The exec form delivers signals to the program, not to a shell."""
+    [instruction] = all_of(FINAL, word)
+    assert isinstance(instruction.exec_form(), list)
 
 
-def test_a_health_check() -> None:
-    """It asks the program without any other program in the image."""
+def test_the_health_check() -> None:
+    """It requests /healthz with Python, without another program in the image."""
     [check] = all_of(FINAL, "HEALTHCHECK")
     command = Instruction("CMD", check.text.partition("CMD ")[2]).exec_form()
     assert command[0] == "python"
     assert "/healthz" in command[-1]
 
 
-def test_what_is_copied_is_there() -> None:
-    """Each file that is copied is in the checkout and let into the build's context; little else is."""
+def test_copied_files_exist() -> None:
+    """The build context has exactly the files that are copied, and each exists."""
     ignore = (ROOT / ".dockerignore").read_text().split()
     allowed = [line[1:] for line in ignore if line[:1] == "!"]
     copied = [name for each in all_of(BUILD, "COPY") for name in each.text.split()[:-1]]

@@ -1,4 +1,4 @@
-"""Every block of every document has a test that carries it out, or a reason why none can."""
+"""Every code block of every document has a test that runs it, or a reason why none can."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from service.config import config_from
 from service.config.dsn import fault_in
 from tests.support.documents import PAGES, ROOT, Block, blocks
 
-README_WALK = "tests/deployment/test_readme.py::test_from_an_own_database_to_an_export"
+README_WALK = "tests/deployment/test_readme.py::test_the_walkthrough"
 EMPTY_FOLDER = "tests/deployment/test_readme.py::test_in_an_empty_folder"
 QUERIES = "tests/integration/test_querying_doc.py::test_each_query_answers"
 OPERATING = "tests/integration/test_operating_doc.py"
 WAREHOUSES = "tests/integration/test_warehouses_doc.py"
-PICTURE = "nothing to run: a picture"
+PICTURE = "not run: a diagram"
 
-# By page, heading and language: for each block there, in their order, the test that runs it, or why none does.
-WHO: dict[tuple[str, str, str], list[str]] = {
-    ("README.md", "Try it", "sh"): [EMPTY_FOLDER, "not run: it is what runs this"],
+# The test of each block, or why it has none, in order, by page, heading and language.
+TESTS: dict[tuple[str, str, str], list[str]] = {
+    ("README.md", "Try it", "sh"): [EMPTY_FOLDER, "not run: it runs this test"],
     ("README.md", "Run it", "sh"): [EMPTY_FOLDER, README_WALK, README_WALK],
     ("README.md", "Run it", "sql"): [README_WALK],
     ("README.md", "Run it", "yaml"): [README_WALK],
     ("README.md", "Query it", "sql"): [README_WALK],
-    ("CONTRIBUTING.md", "Set up", "sh"): ["not run: it is what runs this"],
+    ("CONTRIBUTING.md", "Set up", "sh"): ["not run: it runs this test"],
     ("CONTRIBUTING.md", "Release", "sh"): [
         "not run: it tags and pushes",
-        "tests/deployment/test_release.py::test_what_is_handed_out",
+        "tests/deployment/test_release.py::test_release_artifacts",
     ],
     ("ARCHITECTURE.md", "Data flow", ""): [PICTURE],
     ("docs/flow-aggregates.md", "The flow-aggregates API", "yaml"): [
@@ -46,11 +46,11 @@ WHO: dict[tuple[str, str, str], list[str]] = {
     ("docs/operating.md", "The schema", "sql"): [f"{OPERATING}::test_a_role_of_its_own"],
     ("docs/operating.md", "The schema", "sh"): [f"{OPERATING}::test_the_way_back"],
     ("docs/operating.md", "Backup", "sh"): [f"{OPERATING}::test_backup_and_restore"],
-    # Citus itself is not to be had here: what the statements name is held against the schema
+    # Citus is not available here: the statements are compared with the schema
     ("docs/scaling.md", "Citus: tables distributed by org", "sql"): [
         "tests/migrations/test_distribution.py::test_every_table_is_in_the_list"
     ],
-    ("docs/security.md", "Dependencies", "sh"): ["not run: it asks a server on the network"],
+    ("docs/security.md", "Dependencies", "sh"): ["not run: it needs a server on the network"],
     ("docs/warehouses.md", "Warehouse export", "sh"): [f"{WAREHOUSES}::test_the_folder"],
     ("docs/warehouses.md", "Warehouse export", ""): [f"{WAREHOUSES}::test_the_folder"],
     ("docs/warehouses.md", "The files", "sh"): [
@@ -72,25 +72,25 @@ SHELL = [block for page in PAGES for block in blocks(page, language="sh")]
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_none_is_without() -> None:
-    """Each block is in the list, and the list has none that is not there."""
-    there = Counter((block.page, block.heading, block.language) for page in PAGES for block in blocks(page))
-    assert {place: len(who) for place, who in WHO.items()} == there
+def test_every_block_is_listed() -> None:
+    """The list has exactly the existing blocks."""
+    existing = Counter((block.page, block.heading, block.language) for page in PAGES for block in blocks(page))
+    assert {block: len(tests) for block, tests in TESTS.items()} == existing
 
 
-@pytest.mark.parametrize("test", sorted({who for each in WHO.values() for who in each if "::" in who}))
-def test_who_runs_it_is_there(test: str) -> None:
-    """A test that is named exists, and reads the page that it is named for."""
+@pytest.mark.parametrize("test", sorted({test for each in TESTS.values() for test in each if "::" in test}))
+def test_listed_tests_exist(test: str) -> None:
+    """A listed test exists and reads the page of its block."""
     file, _, name = test.partition("::")
     text = (ROOT / file).read_text()
     assert re.search(rf"^(?:async )?def {name}\(", text, re.MULTILINE)
-    for page in {place[0] for place, each in WHO.items() if test in each}:
+    for page in {block[0] for block, each in TESTS.items() if test in each}:
         assert Path(page).name in text
 
 
 @pytest.mark.parametrize("block", SHELL, ids=lambda block: f"{block.page} {block.heading}")
-def test_the_shell_reads_it(block: Block) -> None:
-    """What is for the shell is no nonsense to it, and what it calls of ours is there."""
+def test_shell_blocks_are_valid(block: Block) -> None:
+    """Bash accepts each shell block, and its make targets exist."""
     bash = shutil.which("bash")
     assert bash is not None
     done = subprocess.run([bash, "-n"], input=block.text, capture_output=True, text=True, check=False)
@@ -99,7 +99,7 @@ def test_the_shell_reads_it(block: Block) -> None:
 
 
 def test_the_other_api() -> None:
-    """The configuration in docs/flow-aggregates.md is a good one."""
+    """The configuration in docs/flow-aggregates.md is valid."""
     [block] = blocks("docs/flow-aggregates.md", language="yaml")
     given = yaml.safe_load(block.text.replace("…", "given-value"))
     tree = {"database": {"dsn": "postgresql://db/outcomes"}, **given}
@@ -108,7 +108,7 @@ def test_the_other_api() -> None:
 
 
 def test_a_password_in_both_forms() -> None:
-    """The two DSNs in docs/operating.md are accepted, and give the driver the same."""
+    """The two DSNs in docs/operating.md are valid and equivalent."""
     [block] = blocks("docs/operating.md", "Rotating a secret", "yaml")
     dsns = [str(yaml.safe_load(line)["dsn"]) for line in block.text.splitlines()]
     assert [fault_in(dsn) for dsn in dsns] == ["", ""]
@@ -117,8 +117,8 @@ def test_a_password_in_both_forms() -> None:
     assert url["password"] == "p@ss 5%"
 
 
-def test_benchmarks_are_there() -> None:
-    """What a document says to measure with can be run."""
+def test_named_benchmarks_exist() -> None:
+    """Every benchmark that a document names can be run."""
     named = {
         name for page in PAGES for name in re.findall(r"python -m benchmarks\.(\w+)", (ROOT / page).read_text())
     }

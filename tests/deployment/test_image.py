@@ -1,7 +1,7 @@
-"""The Dockerfile's steps carried out without an engine.
+"""Executes the Dockerfile's steps without an engine.
 
-It is installed into an empty folder and started from there, the tree read-only, as an ordinary user. The image's
-paths are moved under that folder, and the Python at hand takes the place of the image's.
+The program is installed into an empty folder, made read-only, and started by an unprivileged user. The image's
+paths are moved below that folder, and the local Python replaces the image's.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from tests.support.dockerfile import ROOT, Instruction, stages
 
 pytestmark = pytest.mark.image
 MOVED = ("/src", "/opt/", "/wheels")
-PATIENCE = 60.0
-MOST = 260_000_000  # bytes that the tree may take; PostgreSQL's programs are a good part of it
+TIMEOUT = 60.0
+MAX_SIZE = 260_000_000  # bytes of the tree, including PostgreSQL's programs
 
 
 class Image:
-    """What the steps have made so far."""
+    """The result of the steps so far."""
 
     def __init__(self, root: Path, python: Path) -> None:
         self.root = root
@@ -43,23 +43,23 @@ class Image:
         self.environment |= {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
         self._folder = root
 
-    def moved(self, text: str) -> str:
-        """The text with the image's paths under the folder."""
+    def move_paths(self, text: str) -> str:
+        """Return the text with the image's paths below the folder."""
         for path in MOVED:
             text = text.replace(path, f"{self.root}{path}")
         return text.replace("/python3.13/", self._lib)
 
-    def carry_out(self, instruction: Instruction) -> None:
-        """Do one step."""
+    def execute(self, instruction: Instruction) -> None:
+        """Execute one step."""
         match instruction.word:
             case "FROM" | "USER" | "EXPOSE" | "HEALTHCHECK" | "ENTRYPOINT" | "CMD":
                 return
             case "ENV" | "ARG":
                 for pair in instruction.text.split():
                     name, _, value = pair.partition("=")
-                    self.environment[name] = self.moved(value).replace("$PATH", self.environment["PATH"])
+                    self.environment[name] = self.move_paths(value).replace("$PATH", self.environment["PATH"])
             case "WORKDIR":
-                self._folder = Path(self.moved(instruction.text))
+                self._folder = Path(self.move_paths(instruction.text))
                 self._folder.mkdir(parents=True)
             case "COPY":
                 *names, to = instruction.text.split()
@@ -68,7 +68,7 @@ class Image:
             case "RUN":
                 self._run(instruction)
             case _:
-                pytest.fail(f"nobody here knows {instruction.word}")
+                pytest.fail(f"unknown instruction: {instruction.word}")
 
     def _copy(self, name: str, to: str) -> None:
         source = ROOT / name
@@ -79,9 +79,9 @@ class Image:
 
     def _run(self, instruction: Instruction) -> None:
         try:
-            command = [self.moved(word) for word in instruction.exec_form()]
+            command = [self.move_paths(word) for word in instruction.exec_form()]
         except ValueError:
-            command = ["/bin/sh", "-ec", self.moved(instruction.text)]
+            command = ["/bin/sh", "-ec", self.move_paths(instruction.text)]
         done = subprocess.run(
             command, cwd=self._folder, env=self.environment, capture_output=True, text=True, check=False
         )
@@ -90,37 +90,37 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    """Everything that the first stage does, and of the second what is no user's own."""
+    """The result of the first stage, with the environment of the second."""
     root = Path(tempfile.mkdtemp(prefix="flow-outcomes-image-"))
     root.chmod(0o755)
     build, final = stages()
     try:
-        made = Image(root, an_ordinary_python())
+        result = Image(root, find_python())
         for instruction in build:
-            made.carry_out(instruction)
+            result.execute(instruction)
         tree = root / "opt" / "flow-outcomes"
         subprocess.run(["/bin/chmod", "--recursive", "a-w", tree], check=True)
         for instruction in final:
             if instruction.word == "ENV":
-                made.carry_out(instruction)
-        yield made
+                result.execute(instruction)
+        yield result
     finally:
         subprocess.run(["/bin/chmod", "--recursive", "u+w", root], check=False)
         shutil.rmtree(root, ignore_errors=True)
 
 
-def an_ordinary_python() -> Path:
-    """One that an ordinary user may run, which the one of these tests need not be."""
-    for found in (Path(sys.executable).resolve(), Path("/usr/local/bin/python3"), Path("/usr/bin/python3")):
-        if found.exists():
-            done = subprocess.run(ordinary(found, "-c", "import ensurepip"), check=False, capture_output=True)
+def find_python() -> Path:
+    """Find a Python that an unprivileged user may run."""
+    for python in (Path(sys.executable).resolve(), Path("/usr/local/bin/python3"), Path("/usr/bin/python3")):
+        if python.exists():
+            done = subprocess.run(unprivileged(python, "-c", "import ensurepip"), check=False, capture_output=True)
             if done.returncode == 0:
-                return found
-    pytest.skip("no Python that an ordinary user may run")
+                return python
+    pytest.skip("there is no Python that an unprivileged user may run")
 
 
-def ordinary(*command: str | Path) -> list[str | Path]:
-    """The command as an ordinary user's, where we are root."""
+def unprivileged(*command: str | Path) -> list[str | Path]:
+    """Return the command, run as an unprivileged user if this process is root."""
     if os.geteuid():
         return list(command)
     nobody = pwd.getpwnam("nobody")
@@ -128,14 +128,14 @@ def ordinary(*command: str | Path) -> list[str | Path]:
 
 
 def listing(tree: Path) -> dict[str, tuple[int, float]]:
-    """Every file with its size and time."""
+    """Return every file with its size and modification time."""
     return {
         str(path): (path.lstat().st_size, path.lstat().st_mtime) for path in tree.rglob("*") if not path.is_dir()
     }
 
 
-def test_it_starts_and_ends(image: Image, empty_database: str) -> None:
-    """As an ordinary user, from a tree that it cannot write: ready, healthy, and ended in order on SIGTERM."""
+def test_start_and_stop(image: Image, empty_database: str) -> None:
+    """As an unprivileged user with a read-only tree it becomes ready and healthy, and exits 0 on SIGTERM."""
     final = stages()[-1]
     [entry] = [each for each in final if each.word == "ENTRYPOINT"]
     [default] = [each for each in final if each.word == "CMD"]
@@ -159,7 +159,7 @@ def test_it_starts_and_ends(image: Image, empty_database: str) -> None:
     command = [*entry.exec_form(), *default.exec_form()]
     assert command[-1] == "/etc/flow-outcomes/config.yaml"
     process = subprocess.Popen(
-        ordinary(tree / "bin" / command[0], *command[1:-1], config),
+        unprivileged(tree / "bin" / command[0], *command[1:-1], config),
         cwd="/",
         env=environment,
         stdout=subprocess.PIPE,
@@ -173,34 +173,34 @@ def test_it_starts_and_ends(image: Image, empty_database: str) -> None:
         host, _, port = started["http_address"].rpartition(":")
         assert host == "0.0.0.0"  # noqa: S104 - as the image says
         wait_for(f"http://127.0.0.1:{port}/readyz")
-        healthy(image, environment, port)
+        check_health(image, environment, port)
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, told) == (0, "")
+        _, err = process.communicate(timeout=TIMEOUT)
+        assert (process.returncode, err) == (0, "")
     finally:
         process.kill()
         process.communicate()
     assert listing(tree) == before
 
 
-def healthy(image: Image, environment: dict[str, str], port: str) -> None:
-    """Carry the health check out as it stands, on the port at hand."""
+def check_health(image: Image, environment: dict[str, str], port: str) -> None:
+    """Execute the health check with the actual port."""
     [check] = [each for each in stages()[-1] if each.word == "HEALTHCHECK"]
     command = Instruction("CMD", check.text.partition("CMD ")[2]).exec_form()
     program = image.root / "opt" / "flow-outcomes" / "bin" / command[0]
     done = subprocess.run(
-        ordinary(program, *(word.replace(":8080/", f":{port}/") for word in command[1:])),
+        unprivileged(program, *(word.replace(":8080/", f":{port}/") for word in command[1:])),
         env=environment,
         check=False,
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stderr
 
 
 def wait_for(url: str) -> None:
-    """Until it answers 200."""
-    deadline = time.monotonic() + PATIENCE
+    """Wait until the URL answers 200."""
+    deadline = time.monotonic() + TIMEOUT
     while True:
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own
@@ -211,10 +211,10 @@ def wait_for(url: str) -> None:
             time.sleep(0.2)
 
 
-def test_it_is_small_and_has_no_pip(image: Image) -> None:
-    """What only builds is not in it."""
+def test_size_and_packages(image: Image) -> None:
+    """The tree has no build tools and is small."""
     tree = image.root / "opt" / "flow-outcomes"
     packages = {path.name.partition("-")[0] for path in tree.glob("lib/python*/site-packages/*.dist-info")}
     assert "flow_outcomes" in packages
     assert not packages & {"pip", "setuptools", "hatchling", "pytest", "pyarrow"}
-    assert sum(size for size, _ in listing(tree).values()) < MOST
+    assert sum(size for size, _ in listing(tree).values()) < MAX_SIZE

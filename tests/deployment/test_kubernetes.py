@@ -1,4 +1,4 @@
-"""config/kubernetes: against the API's own schemas, and what these cannot say."""
+"""config/kubernetes: the API's schemas, and further checks."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").r
 
 
 def one(kind: str) -> dict[str, Any]:
-    [found] = [each for each in OBJECTS if each["kind"] == kind]
-    return found
+    [match] = [each for each in OBJECTS if each["kind"] == kind]
+    return match
 
 
 POD: dict[str, Any] = one("Deployment")["spec"]["template"]["spec"]
@@ -38,20 +38,20 @@ CONTAINER: dict[str, Any] = POD["containers"][0]
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("manifest", OBJECTS, ids=lambda each: each["kind"])
 def test_the_schema(manifest: dict[str, Any], version: str) -> None:
-    """Each object is what the API takes, with no key that it does not know."""
+    """Each object is valid and has no unknown key."""
     kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_the_kustomization_is_whole() -> None:
-    """Every manifest but the example is in it."""
+def test_the_kustomization_is_complete() -> None:
+    """The kustomization has every manifest except the example."""
     files = {file.name for file in FOLDER.glob("*.yaml")} - {"kustomization.yaml", "secrets.example.yaml"}
     assert set(KUSTOMIZATION["resources"]) == files
     assert [each["name"] for each in KUSTOMIZATION["images"]] == [CONTAINER["image"]]
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kubectl_builds_it() -> None:
-    """The kustomization gives every manifest, in its namespace, with the image that it names."""
+    """The output has every manifest, with the namespace and the image of the kustomization."""
     done = subprocess.run(["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, check=False)  # noqa: S607
     assert done.returncode == 0, done.stderr
     built = {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
@@ -64,15 +64,15 @@ def test_kubectl_builds_it() -> None:
         kubernetes_validate.validate(each, VERSIONS[-1], strict=True)
 
 
-def test_two_that_share_the_orgs() -> None:
-    """A drained node or an update leaves one of the two at work."""
+def test_two_replicas() -> None:
+    """During a drained node or an update one of two pods keeps running."""
     assert one("Deployment")["spec"]["replicas"] == 2
     assert one("Deployment")["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 1
     assert one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
 
 
-def test_selectors_find_the_pods() -> None:
-    """Every selector is that of the pods' labels."""
+def test_selectors_match_the_pods() -> None:
+    """Every selector matches the labels of the pods."""
     labels = one("Deployment")["spec"]["template"]["metadata"]["labels"].items()
     selectors = [
         one("Deployment")["spec"]["selector"]["matchLabels"],
@@ -84,13 +84,13 @@ def test_selectors_find_the_pods() -> None:
     assert all(selector.items() <= labels for selector in selectors)
 
 
-def test_it_has_time_to_drain() -> None:
-    """The kill comes after the grace that the daemon gives what is in flight, and some more."""
+def test_termination_grace_period() -> None:
+    """The grace period is longer than the daemon needs for what is in flight."""
     assert POD["terminationGracePeriodSeconds"] >= GRACE + 10
 
 
 def test_probes() -> None:
-    """Alive is a matter of the process, ready one of the database too."""
+    """Liveness depends on the process alone, readiness on the database too."""
     ports = {port["name"] for port in CONTAINER["ports"]}
     paths = {name: CONTAINER[name]["httpGet"] for name in ("livenessProbe", "readinessProbe", "startupProbe")}
     assert {name: each["path"] for name, each in paths.items()} == {
@@ -103,7 +103,7 @@ def test_probes() -> None:
 
 
 def test_it_is_confined() -> None:
-    """The image's own user, nothing to write to, no rights, a bound on memory."""
+    """The pod runs as the image's user, read-only, without privileges, with a memory limit."""
     user = next(each for each in stages()[-1] if each.word == "USER").text
     pod, container = POD["securityContext"], CONTAINER["securityContext"]
     assert f"{pod['runAsUser']}:{pod['runAsGroup']}" == user
@@ -119,7 +119,7 @@ def test_it_is_confined() -> None:
 
 
 def test_secrets_are_files(tmp_path: Path) -> None:
-    """No secret is in the environment; what is mounted is what the configuration names, and it is a good one."""
+    """No secret is in the environment; the mounted files are those of the configuration, which is valid."""
     assert "env" not in CONTAINER
     assert "envFrom" not in CONTAINER
     mounts = {mount["name"]: mount for mount in CONTAINER["volumeMounts"]}

@@ -1,4 +1,4 @@
-"""Behind pgbouncer: the program will not work there and says so, and why it must not; reports may go there."""
+"""Behind pgbouncer: the program rejects it with the reason; reports may use it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tests.support.daemon import Daemon
 from tests.support.program import Program
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-PATIENCE = 20.0
-REFUSED = "unsupported startup parameter"
-PASSED_OVER = "this is a pooler"
+TIMEOUT = 20.0
+REJECTED = "unsupported startup parameter"
+DROPPED = "this is a pooler"
 IGNORING = "ignore_startup_parameters = options"
 
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not here: apt-get install pgbouncer")
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed: apt-get install pgbouncer")
 
 
 @contextmanager
 def pooler(dsn: str, mode: str, *settings: str) -> Iterator[str]:
-    """The DSN of the same database through a pgbouncer of one mode."""
+    """Start a pgbouncer in this mode; yield the DSN of the database through it."""
     given = conninfo_to_dict(dsn)
     folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-pgbouncer-"))
     with socket.socket() as probe:
@@ -53,32 +53,32 @@ def pooler(dsn: str, mode: str, *settings: str) -> Iterator[str]:
     lines = [line.strip() for line in configuration.splitlines()]
     (folder / "pgbouncer.ini").write_text("\n".join([*lines, *settings]))
     (folder / "users").write_text(f'"{given["user"]}" "{given["password"]}"\n')
-    user = server_user(folder)  # pgbouncer refuses to be root's
+    user = server_user(folder)  # pgbouncer does not run as root
     for path in (folder, *folder.iterdir()):
         os.chown(path, user.uid, user.gid)
     log = folder / "log"
-    with log.open("wb") as told:
+    with log.open("wb") as output:
         process = subprocess.Popen(
             [str(PGBOUNCER), str(folder / "pgbouncer.ini")],
-            stdout=told,
-            stderr=told,
+            stdout=output,
+            stderr=output,
             **user.process(folder, dies_with_parent=True),
         )
     try:
-        through = f"{dsn.rpartition('@')[0]}@127.0.0.1:{port}/{given['dbname']}"
-        deadline = time.monotonic() + PATIENCE
-        while not answers(through):
+        pooled_dsn = f"{dsn.rpartition('@')[0]}@127.0.0.1:{port}/{given['dbname']}"
+        deadline = time.monotonic() + TIMEOUT
+        while not accepts_connections(pooled_dsn):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        yield through
+        yield pooled_dsn
     finally:
         process.terminate()
         process.wait()
         shutil.rmtree(folder)
 
 
-def answers(dsn: str) -> bool:
+def accepts_connections(dsn: str) -> bool:
     try:
         psycopg.connect(dsn).close()
     except psycopg.OperationalError:
@@ -88,12 +88,12 @@ def answers(dsn: str) -> bool:
 
 @pytest.mark.parametrize(
     ("mode", "settings", "reason"),
-    [("session", [], REFUSED), ("session", [IGNORING], PASSED_OVER), ("transaction", [IGNORING], PASSED_OVER)],
+    [("session", [], REJECTED), ("session", [IGNORING], DROPPED), ("transaction", [IGNORING], DROPPED)],
 )
-async def test_the_program_says_so(
+async def test_the_program_rejects_a_pooler(
     database: str, tmp_path: Path, mode: str, settings: list[str], reason: str
 ) -> None:
-    """Whether the pooler refuses its settings or drops them, it takes no org and names the cause."""
+    """If the pooler rejects or drops its settings, the program acquires no org and reports the reason."""
     async with Simulator(SimulatorConfig(orgs={"acme": SimulatedOrg()})) as simulator:
         with pooler(database, mode, *settings) as dsn:
             async with Program(tmp_path, dsn) as program:
@@ -106,7 +106,7 @@ async def test_the_program_says_so(
                 assert migrated.code == 1
                 assert reason in migrated.err
                 daemon = await Daemon.start(program)
-                assert reason in (await daemon.told("database_unavailable"))["reason"]
+                assert reason in (await daemon.wait_for_event("database_unavailable"))["reason"]
                 status, body = await daemon.get("/readyz")
                 assert status == 503
                 assert reason in body
@@ -117,26 +117,26 @@ async def test_the_program_says_so(
 
 
 @pytest.mark.parametrize(("mode", "shared"), [("session", False), ("transaction", True)])
-def test_what_becomes_of_a_lock(database: str, mode: str, shared: bool) -> None:
-    """In session mode it has one holder and goes with it; in transaction mode two, and it outlives both."""
-    held = (
+def test_advisory_locks_behind_a_pooler(database: str, mode: str, shared: bool) -> None:
+    """In session mode a lock has one holder and ends with it; in transaction mode two sessions hold it."""
+    holders = (
         "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
         " WHERE l.locktype = 'advisory' AND d.datname = current_database()"
     )
     lock = "SELECT pg_try_advisory_lock(1)"
-    with pooler(database, mode) as dsn, psycopg.connect(database, autocommit=True) as looking:
+    with pooler(database, mode) as dsn, psycopg.connect(database, autocommit=True) as direct:
         with psycopg.connect(dsn, autocommit=True) as one, psycopg.connect(dsn, autocommit=True) as two:
             assert one.execute(lock).fetchone() == (True,)
             assert two.execute(lock).fetchone() == (shared,)
-        deadline = time.monotonic() + PATIENCE
-        while not shared and looking.execute(held).fetchone() != (0,):
+        deadline = time.monotonic() + TIMEOUT
+        while not shared and direct.execute(holders).fetchone() != (0,):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert looking.execute(held).fetchone() == (int(shared),)
+        assert direct.execute(holders).fetchone() == (int(shared),)
 
 
-def test_reports_may_go_through_it(database: str) -> None:
-    """What only reads asks for nothing that outlives a transaction."""
+def test_reports_through_a_pooler(database: str) -> None:
+    """Reading the views works in transaction mode."""
     with pooler(database, "transaction") as dsn, psycopg.connect(dsn, autocommit=True) as reader:
         for relation in ("flow_outcome", "restatement", "extraction_window", "flow_outcome_as_of(now())"):
             assert reader.execute(f"SELECT * FROM flow_outcomes.{relation}".encode()).fetchall() == []

@@ -1,4 +1,4 @@
-"""What Prometheus makes of its configuration and of the alert rules: each fires when it should, and not before."""
+"""Prometheus' configuration and the alert rules: each alert fires when it should, and not before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.documents import ROOT
 
 PROMTOOL = shutil.which("promtool")
 RULES = ROOT / "config" / "grafana" / "alerts.yaml"
-HEALTHY = {  # a job that was late, missed a window and held back for less time than anybody need know
+HEALTHY = {  # a late job, a failed window and a rate limit that are too short for an alert
     'flow_outcomes_database_up{instance="a"}': "1x600 0 1x1800",
     'flow_outcomes_database_up{instance="b"}': "1x2400",
     'flow_outcomes_status_age_seconds{instance="a"}': "0x600 700x5 0x1800",
@@ -28,22 +28,28 @@ HEALTHY = {  # a job that was late, missed a window and held back for less time 
 }
 ORG, JOB = {"org": "acme"}, {"org": "acme", "job": "daily"}
 
-pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not here: apt-get install prometheus")
+pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus")
 
 
 class Trouble(NamedTuple):
-    """What makes an alert fire: series, when it is told, and of whom."""
+    """What makes an alert fire.
+
+    Attributes:
+        series: the input series, a value per minute.
+        at: when the alert has fired.
+        labels: the alert's labels.
+    """
 
     series: dict[str, str]
     at: str
-    of: dict[str, str]
+    labels: dict[str, str]
 
 
 TROUBLES = {
     "FlowOutcomesBehind": Trouble(
         {'flow_outcomes_newest_complete_age_seconds{org="acme",job="daily"}': "129000+60x100"}, "50m", JOB
     ),
-    "FlowOutcomesWindowFailed": Trouble(  # two processes tell the same one
+    "FlowOutcomesWindowFailed": Trouble(  # two processes report the same one
         {
             f'flow_outcomes_windows{{org="acme",job="daily",state="failed",instance="{each}"}}': "1x100"
             for each in "ab"
@@ -53,7 +59,7 @@ TROUBLES = {
     ),
     "FlowOutcomesGapsRemain": Trouble(
         {
-            'flow_outcomes_gaps{org="acme",job="daily",instance="a"}': "1x400",  # and is replaced
+            'flow_outcomes_gaps{org="acme",job="daily",instance="a"}': "1x400",  # this process is replaced
             'flow_outcomes_gaps{org="acme",job="daily",instance="b"}': "_x399 1x400",
         },
         "721m",
@@ -63,7 +69,7 @@ TROUBLES = {
     "FlowOutcomesOrgNotHeld": Trouble({'flow_outcomes_org_held{org="acme"}': "0x20"}, "6m", ORG),
     "FlowOutcomesBreakerOpen": Trouble({'flow_outcomes_breaker_state{org="acme"}': "2x30"}, "16m", ORG),
     "FlowOutcomesRateLimited": Trouble({'flow_outcomes_limit_hold_seconds{org="acme"}': "600x60"}, "31m", ORG),
-    "FlowOutcomesEntriesRejected": Trouble(  # the counter begins with them
+    "FlowOutcomesEntriesRejected": Trouble(  # the counter appears with the first entries
         {'flow_outcomes_rejected_entries_total{org="acme",job="daily"}': "_x120 3x60"}, "125m", JOB
     ),
     "FlowOutcomesDatabaseUnavailable": Trouble({"flow_outcomes_database_up": "0x20"}, "3m", {}),
@@ -77,8 +83,8 @@ def promtool(*words: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def tried(folder: Path, series: dict[str, str], *told: dict[str, object]) -> None:
-    """Have promtool run the rules over the series, a value a minute."""
+def check_rules(folder: Path, series: dict[str, str], *expectations: dict[str, object]) -> None:
+    """Evaluate the rules with promtool over the series, a value per minute."""
     tree = {
         "rule_files": [str(RULES)],
         "evaluation_interval": "1m",
@@ -86,7 +92,7 @@ def tried(folder: Path, series: dict[str, str], *told: dict[str, object]) -> Non
             {
                 "interval": "1m",
                 "input_series": [{"series": name, "values": values} for name, values in series.items()],
-                "promql_expr_test": list(told),
+                "promql_expr_test": list(expectations),
             }
         ],
     }
@@ -95,7 +101,7 @@ def tried(folder: Path, series: dict[str, str], *told: dict[str, object]) -> Non
 
 
 def firing(at: str, *alerts: dict[str, str]) -> dict[str, object]:
-    """That just these alerts fire then."""
+    """Return the expectation that exactly these alerts fire at this time."""
     labels = [", ".join(f'{label}="{value}"' for label, value in sorted(alert.items())) for alert in alerts]
     expression = 'count by (alertname, org, job) (ALERTS{alertstate="firing"})'
     samples = [{"labels": f"{{{each}}}", "value": 1} for each in labels]
@@ -103,27 +109,27 @@ def firing(at: str, *alerts: dict[str, str]) -> dict[str, object]:
 
 
 def test_the_configuration(tmp_path: Path) -> None:
-    """What compose.yaml gives to Prometheus is what Prometheus takes."""
+    """Prometheus accepts the configuration in compose.yaml."""
     tree = yaml.safe_load((ROOT / "compose.yaml").read_text())
     (tmp_path / "prometheus.yml").write_text(tree["configs"]["prometheus"]["content"])
     (tmp_path / "alerts.yaml").write_text(RULES.read_text())
     promtool("check", "config", str(tmp_path / "prometheus.yml"))
 
 
-def test_each_has_its_trouble() -> None:
-    """No rule is untried."""
+def test_every_alert_is_tested() -> None:
+    """Every alert rule has a case."""
     rules = yaml.safe_load(RULES.read_text())["groups"]
     assert [rule["alert"] for group in rules for rule in group["rules"]] == list(TROUBLES)
 
 
 @pytest.mark.parametrize("name", TROUBLES)
-def test_it_fires(tmp_path: Path, name: str) -> None:
-    """In its trouble an alert fires, once however many processes tell of it."""
-    series, at, of = TROUBLES[name]
+def test_an_alert_fires(tmp_path: Path, name: str) -> None:
+    """An alert fires once, even if several processes report the cause."""
+    series, at, labels = TROUBLES[name]
     up = {} if "database_up" in str(series) else {"flow_outcomes_database_up": "1x2400"}
-    tried(tmp_path, {**up, **series}, firing(at, {"alertname": name, **of}))
+    check_rules(tmp_path, {**up, **series}, firing(at, {"alertname": name, **labels}))
 
 
-def test_none_fires_for_nothing(tmp_path: Path) -> None:
-    """Short troubles, a daily job's usual age and a restart wake nobody."""
-    tried(tmp_path, HEALTHY, *(firing(f"{minute}m") for minute in (1, 59, 99, 200, 603, 759, 765, 2000)))
+def test_no_alert_fires_for_short_troubles(tmp_path: Path) -> None:
+    """Short troubles, a daily job's usual age and a restart fire no alert."""
+    check_rules(tmp_path, HEALTHY, *(firing(f"{minute}m") for minute in (1, 59, 99, 200, 603, 759, 765, 2000)))

@@ -1,4 +1,4 @@
-"""The README, followed from its top to its end: every block as it stands, ports and the server's address apart."""
+"""Runs every code block of the README in order, except for ports and the server's address."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from service.cli.parser import COMMANDS
 from tests.support.documents import ROOT, blocks
 
 README = "README.md"
-PATIENCE = 120.0
-INSTALLATION, SIMULATED, SECOND = range(3)  # the shell's blocks of "Run it"
+TIMEOUT = 120.0
+INSTALLATION, SIMULATED, SECOND = range(3)  # the shell blocks of "Run it"
 CONFIG = "flow-outcomes.yaml"
 
-# What a reader waits for before typing on, by the line that was typed.
+# What a reader waits for after a line, by a pattern of the line.
 WAITS = {
     r"^flow-outcomes simulate": "until grep -qs simulator_started simulated.log; do sleep 0.1; done",
     r"> first.log": "until [ $(grep -cs window_complete first.log) -ge 90 ]; do sleep 0.1; done",
@@ -43,7 +43,7 @@ def free_port() -> int:
 
 
 def shell(script: str, folder: Path, path: str, **environment: str) -> str:
-    """Type it into a bash with nothing but a home and a path; what it wrote."""
+    """Run a script in bash with only HOME and PATH; return its output."""
     running = subprocess.Popen(
         ["/bin/bash", "-euc", script],
         cwd=folder,
@@ -55,50 +55,52 @@ def shell(script: str, folder: Path, path: str, **environment: str) -> str:
         start_new_session=True,
     )
     try:
-        told, _ = running.communicate(timeout=PATIENCE)
+        output, _ = running.communicate(timeout=TIMEOUT)
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
             running.communicate()
-    assert running.returncode == 0, told + "".join(log.read_text()[-2000:] for log in folder.glob("*.log"))
-    return told
+    assert running.returncode == 0, output + "".join(log.read_text()[-2000:] for log in folder.glob("*.log"))
+    return output
 
 
 @pytest.fixture
 def own_database(server: str) -> Iterator[str]:
-    """The DSN that the README's statements make, on this test's server."""
+    """The DSN of the database that the README's statements create, on the test server."""
     [statements] = blocks(README, "Run it", "sql")
     with psycopg.connect(server, autocommit=True) as superuser:
         for statement in statements.text.split(";\n"):
             superuser.execute(statement.encode())
         [config] = blocks(README, "Run it", "yaml")
-        given, here = conninfo_to_dict(yaml.safe_load(config.text)["database"]["dsn"]), conninfo_to_dict(server)
+        documented = conninfo_to_dict(yaml.safe_load(config.text)["database"]["dsn"])
+        actual = conninfo_to_dict(server)
         try:
-            yield f"postgresql://{given['user']}:{given['password']}@{here['host']}:{here['port']}/{given['dbname']}"
+            user = f"{documented['user']}:{documented['password']}"
+            yield f"postgresql://{user}@{actual['host']}:{actual['port']}/{documented['dbname']}"
         finally:
-            superuser.execute(f"DROP DATABASE {given['dbname']} WITH (FORCE)".encode())
-            superuser.execute(f"DROP ROLE {given['user']}".encode())
+            superuser.execute(f"DROP DATABASE {documented['dbname']} WITH (FORCE)".encode())
+            superuser.execute(f"DROP ROLE {documented['user']}".encode())
 
 
-def test_from_an_own_database_to_an_export(tmp_path: Path, own_database: str) -> None:
-    """Role, database, configuration, daemons, status, export: each line ends well, and the second takes over."""
+def test_the_walkthrough(tmp_path: Path, own_database: str) -> None:
+    """Every line from the role to the export succeeds, and the second daemon takes over."""
     [config] = blocks(README, "Run it", "yaml")
     _, simulated, second = (block.text for block in blocks(README, "Run it", "sh"))
     port = str(free_port())
-    ours = config.text.replace("127.0.0.1:9000", f"127.0.0.1:{port}")
-    ours = re.sub(r"dsn: .*", f"dsn: {own_database}", ours)
-    (tmp_path / CONFIG).write_text(ours)
-    typed = (simulated + second).replace("--port 9000", f"--port {port}").replace("PORT=8081", "PORT=0")
+    text = config.text.replace("127.0.0.1:9000", f"127.0.0.1:{port}")
+    text = re.sub(r"dsn: .*", f"dsn: {own_database}", text)
+    (tmp_path / CONFIG).write_text(text)
+    script = (simulated + second).replace("--port 9000", f"--port {port}").replace("PORT=8081", "PORT=0")
     lines = ["trap 'kill $(jobs -p) || true' EXIT"]
-    for line in typed.splitlines():
+    for line in script.splitlines():
         lines.append(line)
         lines += [wait for pattern, wait in WAITS.items() if re.search(pattern, line)]
-    assert len(lines) == 1 + len(typed.splitlines()) + len(WAITS)
-    told = shell(
+    assert len(lines) == 1 + len(script.splitlines()) + len(WAITS)
+    output = shell(
         "\n".join(lines), tmp_path, f"{Path(sys.executable).parent}:/usr/bin:/bin", FLOW_OUTCOMES_HTTP__PORT="0"
     )
-    assert "FAIL" not in told
-    assert re.search(r"^acme +daily +90 +0 +0 +0 +0 ", told, re.MULTILINE)
+    assert "FAIL" not in output
+    assert re.search(r"^acme +daily +90 +0 +0 +0 +0 ", output, re.MULTILINE)
     assert list((tmp_path / "exported").rglob("figures.parquet"))
     assert '"daemon_stopped"' in (tmp_path / "first.log").read_text()
     [query] = blocks(README, "Query it", "sql")
@@ -106,15 +108,15 @@ def test_from_an_own_database_to_an_export(tmp_path: Path, own_database: str) ->
         assert len(connection.execute(query.text.encode()).fetchall()) > 7
 
 
-def test_every_command_is_told() -> None:
-    """The table has every command that there is, and none else."""
-    told = set(re.findall(r"^\| `(\w+)` \|", (ROOT / README).read_text(), re.MULTILINE))
-    assert told == set(COMMANDS)
+def test_every_command_is_documented() -> None:
+    """The table has exactly the existing commands."""
+    documented = set(re.findall(r"^\| `(\w+)` \|", (ROOT / README).read_text(), re.MULTILINE))
+    assert documented == set(COMMANDS)
 
 
 @pytest.mark.image
 def test_in_an_empty_folder(tmp_path: Path) -> None:
-    """A clone of what is committed, and no environment: the demo in both its forms, and the installation."""
+    """In a new clone with an empty environment, both forms of the demo and the installation work."""
     git = shutil.which("git")
     assert git is not None
     subprocess.run([git, "clone", "--quiet", ROOT, tmp_path / "clone"], check=True)
@@ -122,31 +124,31 @@ def test_in_an_empty_folder(tmp_path: Path) -> None:
     assert (demo, tests) == ("make demo\n", "make test\n")
     assert "`make demo ARGS=--once`" in (ROOT / README).read_text()
     pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    told = shell("make demo ARGS=--once", tmp_path / "clone", "/usr/bin:/bin", **pip)
-    assert re.search(r"acme +│ daily ", told)
+    output = shell("make demo ARGS=--once", tmp_path / "clone", "/usr/bin:/bin", **pip)
+    assert re.search(r"acme +│ daily ", output)
     installation = blocks(README, "Run it", "sh")[INSTALLATION].text
-    told = shell(f"{installation}\nflow-outcomes --version", tmp_path / "clone", "/usr/bin:/bin", **pip)
-    assert told.splitlines()[-1].startswith("flow-outcomes ")
-    ended = ctrl_c("exec make demo ARGS='--port 0'", tmp_path / "clone", pip)
-    assert "Ctrl-C ends it" in ended
-    assert "Traceback" not in ended
+    output = shell(f"{installation}\nflow-outcomes --version", tmp_path / "clone", "/usr/bin:/bin", **pip)
+    assert output.splitlines()[-1].startswith("flow-outcomes ")
+    output = run_until_ctrl_c("exec make demo ARGS='--port 0'", tmp_path / "clone", pip)
+    assert "Ctrl-C ends it" in output
+    assert "Traceback" not in output
 
 
-def ctrl_c(command: str, folder: Path, environment: dict[str, str]) -> str:
-    """Run it until it says how to end it, and end it so."""
-    with (folder.parent / "told").open("w+") as told:
+def run_until_ctrl_c(command: str, folder: Path, environment: dict[str, str]) -> str:
+    """Run a command until it prints how to end it, send SIGINT, and return its output."""
+    with (folder.parent / "output").open("w+") as output:
         running = subprocess.Popen(
             ["/bin/bash", "-c", command],
             cwd=folder,
             env={"HOME": str(folder), "PATH": "/usr/bin:/bin", **environment},
             stdin=subprocess.DEVNULL,
-            stdout=told,
-            stderr=told,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
         try:
-            deadline = time.monotonic() + PATIENCE
-            while "Ctrl-C" not in (text := (folder.parent / "told").read_text()):
+            deadline = time.monotonic() + TIMEOUT
+            while "Ctrl-C" not in (text := (folder.parent / "output").read_text()):
                 assert running.poll() is None, text
                 assert time.monotonic() < deadline, text
                 time.sleep(0.2)
@@ -155,4 +157,4 @@ def ctrl_c(command: str, folder: Path, environment: dict[str, str]) -> str:
         finally:
             if running.poll() is None:
                 os.killpg(running.pid, signal.SIGKILL)
-    return (folder.parent / "told").read_text()
+    return (folder.parent / "output").read_text()

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md's release recipe hands out: the wheel, the bill of materials, and one version for all."""
+"""The artifacts of CONTRIBUTING.md's release steps: the wheel, the bill of materials, one version for all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.documents import ROOT, blocks
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 BIN = Path(sys.executable).parent
-NO_ENGINE = {"docker build", "docker push"}  # there is none here; `make image` carries out what a build would
+NO_ENGINE = {"docker build", "docker push"}  # these need an engine; `make image` executes the steps of a build
 
 
 def run(command: list[str]) -> None:
@@ -26,14 +26,14 @@ def run(command: list[str]) -> None:
 
 
 def recipe(target: str) -> str:
-    """The last command of a target of the Makefile."""
+    """Return the last command of a target of the Makefile."""
     lines = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert lines is not None
     return lines[1].replace("\\\n", " ").strip().splitlines()[-1].strip()
 
 
-def test_what_is_handed_out(tmp_path: Path) -> None:
-    """The wheel is typed and has its migrations and page; the bill of materials has all that the lock has."""
+def test_release_artifacts(tmp_path: Path) -> None:
+    """The wheel has types, migrations and the page; the bill of materials has every locked package."""
     *_, built = blocks("CONTRIBUTING.md", "Release", "sh")
     wheel, materials, *others = built.text.splitlines()
     assert {" ".join(shlex.split(line)[:2]) for line in others} == NO_ENGINE
@@ -45,9 +45,9 @@ def test_what_is_handed_out(tmp_path: Path) -> None:
     assert {"service/py.typed", "service/web/static/index.html", *migrations} <= names
     assert {name.partition("/")[0] for name in names} == {"service", f"flow_outcomes-{VERSION}.dist-info"}
     assert shlex.split(materials, comments=True) == ["make", "sbom"]
-    told = tmp_path / "sbom.cdx.json"
-    run(shlex.split(recipe("sbom").replace("$(BIN)", str(BIN)).replace("dist/sbom.cdx.json", str(told))))
-    bill = json.loads(told.read_text())
+    output = tmp_path / "sbom.cdx.json"
+    run(shlex.split(recipe("sbom").replace("$(BIN)", str(BIN)).replace("dist/sbom.cdx.json", str(output))))
+    bill = json.loads(output.read_text())
     assert (bill["bomFormat"], bill["metadata"]["component"]["version"]) == ("CycloneDX", VERSION)
     locked = re.findall(r"^([\w.-]+)==([^ ]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert sorted((each["name"], each["version"]) for each in bill["components"]) == sorted(locked)
@@ -55,7 +55,7 @@ def test_what_is_handed_out(tmp_path: Path) -> None:
 
 
 def test_one_version() -> None:
-    """What is deployed is what is built, and the changelog knows of it or of what comes next."""
+    """The manifests deploy the built version, and the changelog begins with it or with Unreleased."""
     kustomization = yaml.safe_load((ROOT / "config" / "kubernetes" / "kustomization.yaml").read_text())
     assert [image["newTag"] for image in kustomization["images"]] == [VERSION]
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The systemd unit: what it says, and what systemd says of it."""
+"""The systemd unit: its settings, and systemd's own checks."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from tests.support.dockerfile import ROOT
 
 TEXT = (ROOT / "config" / "systemd" / "flow-outcomes.service").read_text()
 SETTINGS = dict(re.findall(r"^(\w+)=(.*)$", TEXT, re.MULTILINE))
-EXPOSURE = 15  # tenths: of ten that a unit without any hardening has
+EXPOSURE = 15  # tenths of a point; a unit without hardening has almost ten points
 
-needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
 
 
-def test_signals_and_time() -> None:
-    """A reload is SIGHUP, the end is SIGTERM with time to drain, and a bad configuration is not tried again."""
+def test_signals_and_timeouts() -> None:
+    """A reload sends SIGHUP, a stop SIGTERM with time to drain; an invalid configuration is not retried."""
     assert SETTINGS["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert "KillSignal" not in SETTINGS
     assert int(SETTINGS["TimeoutStopSec"]) >= GRACE + 10
     assert SETTINGS["RestartPreventExitStatus"] == "2"
 
 
-def test_it_is_no_root() -> None:
-    """It runs as a user of its own, which no right lifts up again."""
+def test_it_does_not_run_as_root() -> None:
+    """It runs as its own user, without privileges or a way to gain them."""
     assert SETTINGS["User"] not in ("", "root", "0")
     assert SETTINGS["NoNewPrivileges"] == "yes"
     assert SETTINGS["CapabilityBoundingSet"] == ""
@@ -36,12 +38,12 @@ def test_it_is_no_root() -> None:
 
 @needs_systemd
 @pytest.mark.parametrize("words", [["verify"], ["security", "--offline=true", f"--threshold={EXPOSURE}"]])
-def test_systemd_has_nothing_against_it(tmp_path: Path, words: list[str]) -> None:
-    """Every key is one that systemd knows, and little is left open."""
+def test_systemd_accepts_it(tmp_path: Path, words: list[str]) -> None:
+    """Systemd knows every key, and the exposure is low."""
     unit = tmp_path / "flow-outcomes.service"
     unit.write_text(TEXT.replace(SETTINGS["ExecStart"].split()[0], "/bin/true"))
     done = subprocess.run(
-        ["systemd-analyze", *words, str(unit)],  # noqa: S607 - wherever it is
+        ["systemd-analyze", *words, str(unit)],  # noqa: S607 - from PATH
         capture_output=True,
         text=True,
         check=False,

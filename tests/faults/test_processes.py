@@ -21,16 +21,16 @@ from service.postgres.merge import ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
 from service.simulator import Simulator, SimulatorConfig
 from tests.faults.test_database import SLOW, midway, source
-from tests.support.daemon import Daemon, Reader, complete, exact
+from tests.support.daemon import Daemon, Reader, assert_exact, wait_until_complete
 from tests.support.fake_clock import FakeClock
-from tests.support.site import DAYS, Site
+from tests.support.fault_harness import DAYS, FaultHarness
 
 HANDOVERS = 50
 CLOCK = SystemClock()
 FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def owners(site: Site) -> dict[str, str]:
+def owners(site: FaultHarness) -> dict[str, str]:
     """The owner of each org in the database."""
     return {
         str(org): str(owner)
@@ -38,7 +38,7 @@ def owners(site: Site) -> dict[str, str]:
     }
 
 
-def owner_of(daemons: list[Daemon], site: Site, org: str = "acme") -> tuple[Daemon, Daemon]:
+def owner_of(daemons: list[Daemon], site: FaultHarness, org: str = "acme") -> tuple[Daemon, Daemon]:
     """The daemon of the two that holds the org, and the other one."""
     owner = owners(site)[org]
     first, second = daemons
@@ -47,7 +47,7 @@ def owner_of(daemons: list[Daemon], site: Site, org: str = "acme") -> tuple[Daem
 
 @pytest.mark.acceptance
 @pytest.mark.short
-async def test_one_of_two_is_killed(site: Site) -> None:
+async def test_one_of_two_is_killed(site: FaultHarness) -> None:
     """The other one takes over at once; the limit and the single flight hold for both, the figures are exact."""
     limited = replace(SLOW, requests_per_second=40, latency=0.02)
     orgs = {"acme": limited, "beta": limited}
@@ -59,70 +59,70 @@ async def test_one_of_two_is_killed(site: Site) -> None:
             simulator, orgs={org: {"page_size": 3, "concurrency": 3, "requests_per_second": 40} for org in orgs}
         )
         daemons = [await Daemon.start(site.program) for _ in range(2)]
-        await daemons[0].until(lambda: len(owners(site)) == 2, "owners")
+        await daemons[0].wait_until(lambda: len(owners(site)) == 2, "owners")
         owner, other = owner_of(daemons, site)
-        await owner.told("window_complete", org="acme")
+        await owner.wait_for_event("window_complete", org="acme")
         loop = asyncio.get_running_loop()
         began, before = loop.time(), other.count("org_acquired", org="acme")
         owner.running.kill()
-        await other.told("org_acquired", before + 1, org="acme", within=30)
+        await other.wait_for_event("org_acquired", before + 1, org="acme", within=30)
         assert loop.time() - began < 10
         for org in orgs:
-            await complete(other, DAYS - 1, org)
-            exact(site.program, simulator, org)
+            await wait_until_complete(other, DAYS - 1, org)
+            assert_exact(site.program, simulator, org)
             assert simulator.peak_per_second(org) <= 40
         assert simulator.in_flight_violations == 0
-        assert reader.in_part == []
+        assert reader.partial == []
         await other.end()
 
 
 @pytest.mark.acceptance
-async def test_a_suspended_owner(site: Site) -> None:
+async def test_a_suspended_owner(site: FaultHarness) -> None:
     """Another process takes over within 30 s; the suspended one, once resumed, sends and commits nothing."""
     async with source(replace(SLOW, latency=0.1)) as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
         daemons = [await Daemon.start(site.program) for _ in range(2)]
-        await daemons[0].until(lambda: bool(owners(site)), "an owner")
+        await daemons[0].wait_until(lambda: bool(owners(site)), "an owner")
         owner, other = owner_of(daemons, site)
         await midway(owner, 1)
         loop = asyncio.get_running_loop()
         began = loop.time()
         owner.send(signal.SIGSTOP)
-        await other.told("org_acquired", within=30)
+        await other.wait_for_event("org_acquired", within=30)
         assert loop.time() - began > 5, "the org was taken from an owner that was running"
-        await complete(other, DAYS - 1)
-        exact(site.program, simulator)
+        await wait_until_complete(other, DAYS - 1)
+        assert_exact(site.program, simulator)
         requests, before = len(simulator.arrivals), site.run("SELECT epoch, revision FROM flow_outcomes.org")
         owner.send(signal.SIGCONT)
-        await owner.told("org_lost", within=5)
+        await owner.wait_for_event("org_lost", within=5)
         await asyncio.sleep(3)
         assert len(simulator.arrivals) == requests
         assert site.run("SELECT epoch, revision FROM flow_outcomes.org") == before
         assert simulator.in_flight_violations == 0
-        assert reader.in_part == []
+        assert reader.partial == []
         await owner.end()
         await other.end()
 
 
 @pytest.mark.acceptance
 @pytest.mark.short
-async def test_an_orderly_shutdown(site: Site) -> None:
+async def test_an_orderly_shutdown(site: FaultHarness) -> None:
     """A waiting process acquires the org within two seconds of the owner's shutdown."""
     async with source() as simulator:
         site.configure(simulator)
         daemons = [await Daemon.start(site.program) for _ in range(2)]
-        await daemons[0].until(lambda: bool(owners(site)), "an owner")
+        await daemons[0].wait_until(lambda: bool(owners(site)), "an owner")
         owner, other = owner_of(daemons, site)
-        await owner.told("cycle_started")
+        await owner.wait_for_event("cycle_started")
         await owner.end()
-        await other.told("org_acquired", within=2)
-        await complete(other, DAYS - 1)
-        exact(site.program, simulator)
+        await other.wait_for_event("org_acquired", within=2)
+        await wait_until_complete(other, DAYS - 1)
+        assert_exact(site.program, simulator)
         await other.end()
 
 
 @pytest.mark.acceptance
-async def test_the_lock_connection_alone_is_cut(site: Site) -> None:
+async def test_the_lock_connection_alone_is_cut(site: FaultHarness) -> None:
     """The owner loses the org at once, and acquires it again."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:
         site.configure(simulator)
@@ -133,11 +133,11 @@ async def test_the_lock_connection_alone_is_cut(site: Site) -> None:
             f" WHERE locktype = 'advisory' AND d.datname = '{site.name}'"
         )
         assert cut == [(True,)]
-        await daemon.told("org_lost", within=1.5)
-        await daemon.told("org_acquired", 2, within=5)
-        await complete(daemon, DAYS - 1)
-        exact(site.program, simulator)
-        assert reader.in_part == []
+        await daemon.wait_for_event("org_lost", within=1.5)
+        await daemon.wait_for_event("org_acquired", 2, within=5)
+        await wait_until_complete(daemon, DAYS - 1)
+        assert_exact(site.program, simulator)
+        assert reader.partial == []
         await daemon.end()
 
 

@@ -13,9 +13,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
 from tests.faults.test_database import SLOW, source
-from tests.support.daemon import Daemon, complete, exact
+from tests.support.daemon import Daemon, assert_exact, wait_until_complete
+from tests.support.fault_harness import FaultHarness
 from tests.support.program import SECRET, Program
-from tests.support.site import Site
 
 pytestmark = pytest.mark.acceptance
 
@@ -60,7 +60,7 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
         ended = await program.run("run", "--once")
         assert (ended.code, ended.err) == (0, ""), ended
         daemon = await Daemon.start(program)
-        await daemon.ready()
+        await daemon.wait_until_ready()
         await daemon.end()
         ended = await program.run("alias", "add", "--org", "acme", "Abandoned", "Hung up")
         assert ended.code == 0, ended
@@ -111,7 +111,7 @@ def rejected(dsn: str, *statements: str) -> None:
 
 
 @pytest.mark.short
-async def test_a_secret_is_found_nowhere(site: Site, tmp_path: Path) -> None:
+async def test_a_secret_is_found_nowhere(site: FaultHarness, tmp_path: Path) -> None:
     """Errors that repeat the secret leave it out of the log, metrics, status, page, tables and process list."""
     faults = Faults(
         hostile_error=Fault(request=1, value=400), token_hostile=Fault(request=1), unauthorized=Fault(request=3)
@@ -127,8 +127,8 @@ async def test_a_secret_is_found_nowhere(site: Site, tmp_path: Path) -> None:
         tree["orgs"]["acme"]["client_secret_file"] = str(secret)
         site.program.config.write_text(yaml.safe_dump(tree))
         daemon = await Daemon.start(site.program)
-        await daemon.told("window_failed")
-        await complete(daemon, 10)
+        await daemon.wait_for_event("window_failed")
+        await wait_until_complete(daemon, 10)
         fired = simulator.orgs["acme"].fired
         assert all(fired[name] for name in ("hostile_error", "token_hostile", "unauthorized")), fired
         answers = [(await daemon.get(path))[1] for path in ("/metrics", "/api/status", "/readyz", "/")]
@@ -159,7 +159,7 @@ async def test_a_secret_is_found_nowhere(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.short
-async def test_a_secret_file_is_read_again(site: Site, tmp_path: Path) -> None:
+async def test_a_secret_file_is_read_again(site: FaultHarness, tmp_path: Path) -> None:
     """A rotated secret is used at the next renewal of the token; until then the windows fail."""
     secret = tmp_path / "secret"
     secret.write_text("wrong-secret")
@@ -170,9 +170,9 @@ async def test_a_secret_file_is_read_again(site: Site, tmp_path: Path) -> None:
         tree["orgs"]["acme"]["client_secret_file"] = str(secret)
         site.program.config.write_text(yaml.safe_dump(tree))
         daemon = await Daemon.start(site.program)
-        await daemon.told("window_failed")
+        await daemon.wait_for_event("window_failed")
         assert not site.run("SELECT 1 FROM flow_outcomes.figure LIMIT 1")
         secret.write_text(right)
-        await complete(daemon, 15)
-        exact(site.program, simulator)
+        await wait_until_complete(daemon, 15)
+        assert_exact(site.program, simulator)
         await daemon.end()

@@ -15,34 +15,34 @@ from service.postgres.pool import Connection
 from service.postgres.session import conninfo
 from service.simulator import Simulator, SimulatorConfig
 from tests.faults.test_database import SLOW
-from tests.support.daemon import Daemon, exact
+from tests.support.daemon import Daemon, assert_exact
 from tests.support.fake_clock import FakeClock
-from tests.support.site import DAYS, Site
+from tests.support.fault_harness import DAYS, FaultHarness
 
 ORGS = ("acme", "beta", "gamma", "delta")
 
 
-def held(site: Site) -> Counter[str]:
+def held(site: FaultHarness) -> Counter[str]:
     """The number of orgs that each process holds."""
     rows = site.run("SELECT owner FROM flow_outcomes.org_lease WHERE expires_at > clock_timestamp()")
     return Counter(str(owner) for (owner,) in rows)
 
 
 @pytest.mark.acceptance
-async def test_a_later_daemon_gets_its_share(site: Site) -> None:
+async def test_a_later_daemon_gets_its_share(site: FaultHarness) -> None:
     """Amid a backlog two of four orgs move once, and no window is requested or stored twice."""
     orgs = dict.fromkeys(ORGS, replace(SLOW, latency=0.4))
     async with Simulator(SimulatorConfig(orgs=orgs), clock=FakeClock(SystemClock().now())) as simulator:
         site.configure(simulator, orgs={org: {"page_size": 3, "concurrency": 2} for org in ORGS})
         first = await Daemon.start(site.program)
-        await first.told("org_acquired", len(ORGS))
-        await first.told("window_complete", 2)
+        await first.wait_for_event("org_acquired", len(ORGS))
+        await first.wait_for_event("window_complete", 2)
         assert list(held(site).values()) == [4]
         second = await Daemon.start(site.program)
-        await second.told("org_acquired", 2)
+        await second.wait_for_event("org_acquired", 2)
         windows = DAYS * len(ORGS)
         assert first.count("window_complete") < windows
-        await second.until(
+        await second.wait_until(
             lambda: (
                 site.run("SELECT count(*) FROM flow_outcomes.extraction_window WHERE state = 'complete'")
                 >= [(windows,)]
@@ -57,9 +57,9 @@ async def test_a_later_daemon_gets_its_share(site: Site) -> None:
         assert first.count("org_lost") + second.count("org_lost") == 0
         assert simulator.in_flight_violations == 0
         for org in ORGS:
-            exact(site.program, simulator, org)
+            assert_exact(site.program, simulator, org)
         first.send(signal.SIGKILL)
-        await second.told("org_acquired", 4, within=30)
+        await second.wait_for_event("org_acquired", 4, within=30)
 
 
 @pytest.mark.integration

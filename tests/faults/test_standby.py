@@ -12,10 +12,10 @@ import pytest
 
 from service.simulator import Simulator
 from tests.faults.test_database import midway, source
-from tests.support.cluster import Pair, pair
-from tests.support.daemon import Daemon, complete, exact
+from tests.support.cluster import StandbyPair, start_pair
+from tests.support.daemon import Daemon, assert_exact, wait_until_complete
+from tests.support.fault_harness import DAYS, JOB
 from tests.support.program import Program
-from tests.support.site import DAYS, JOB
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.short]
 
@@ -23,8 +23,8 @@ REJECTED = "selects a server that accepts no writes"
 
 
 @pytest.fixture
-def servers() -> Iterator[Pair]:
-    with pair() as made:
+def servers() -> Iterator[StandbyPair]:
+    with start_pair() as made:
         yield made
 
 
@@ -48,7 +48,7 @@ def configure(program: Program, simulator: Simulator, dsn: str) -> None:
     ],
 )
 async def test_a_failover_is_followed(
-    servers: Pair, tmp_path: Path, order: str, attributes: dict[str, str]
+    servers: StandbyPair, tmp_path: Path, order: str, attributes: dict[str, str]
 ) -> None:
     """The daemon continues after a promotion, whichever host is first, and when the former primary returns."""
     async with source() as simulator, Program(tmp_path, "") as program:
@@ -56,28 +56,28 @@ async def test_a_failover_is_followed(
         checked = await program.run("check")
         assert checked.code == 0, checked.out
         daemon = await Daemon.start(program)
-        assert await daemon.ready() < 10
+        assert await daemon.wait_until_ready() < 10
         await midway(daemon)
         assert daemon.count("database_unavailable") == 0
         await asyncio.to_thread(servers.fail_over)
         stored = daemon.count("window_complete")
         assert stored < DAYS
-        assert await daemon.ready() < 15
+        assert await daemon.wait_until_ready() < 15
         program.dsn = servers.primary.dsn
-        await complete(daemon, DAYS - 1)
-        exact(program, simulator)
+        await wait_until_complete(daemon, DAYS - 1)
+        assert_exact(program, simulator)
         assert daemon.count("window_failed") == 0
         assert daemon.count("unexpected_error") == 0, daemon.tail()
         await daemon.end()
         assert servers.standby.run("SELECT pg_is_in_recovery()") == [(True,)]
 
 
-async def test_one_host_that_must_accept_writes(servers: Pair, tmp_path: Path) -> None:
+async def test_one_host_that_must_accept_writes(servers: StandbyPair, tmp_path: Path) -> None:
     """On a single standby the daemon waits and gives the reason; it starts work after the promotion."""
     async with source() as simulator, Program(tmp_path, "") as program:
         configure(program, simulator, servers.primary.dsn)
         assert (await program.run("migrate")).code == 0
-        await asyncio.to_thread(servers.standby.caught_up_with, servers.primary)
+        await asyncio.to_thread(servers.standby.wait_for_replay, servers.primary)
         for attributes, reason in (
             ("", "no writes"),
             ("?target_session_attrs=read-write", "session is read-only"),
@@ -87,15 +87,15 @@ async def test_one_host_that_must_accept_writes(servers: Pair, tmp_path: Path) -
             assert checked.code == 1
             assert reason in checked.out
         daemon = await Daemon.start(program)
-        await daemon.told("database_unavailable")
+        await daemon.wait_for_event("database_unavailable")
         status, body = await daemon.get("/readyz")
         assert (status, "read-only" in body) == (503, True), body
         await asyncio.to_thread(servers.primary.stop)
         await asyncio.to_thread(servers.standby.promote)
-        assert await daemon.ready() < 15
+        assert await daemon.wait_until_ready() < 15
         program.dsn = servers.standby.dsn
-        await complete(daemon, DAYS - 1)
-        exact(program, simulator)
+        await wait_until_complete(daemon, DAYS - 1)
+        assert_exact(program, simulator)
         await daemon.end()
 
 
@@ -124,13 +124,13 @@ async def test_a_dsn_for_standbys_is_rejected(database: str, tmp_path: Path, by:
         assert not simulator.arrivals
 
 
-async def test_reading_commands_on_a_standby(servers: Pair, tmp_path: Path) -> None:
+async def test_reading_commands_on_a_standby(servers: StandbyPair, tmp_path: Path) -> None:
     """``status``, ``rejected``, ``plan`` and ``export`` work on it, also where transactions are serializable."""
     async with source() as simulator, Program(tmp_path, "") as program:
         configure(program, simulator, servers.primary.dsn)
         assert (await program.run("run", "--once")).code == 0
         servers.primary.run("ALTER ROLE flow_outcomes SET default_transaction_isolation = serializable")
-        await asyncio.to_thread(servers.standby.caught_up_with, servers.primary)
+        await asyncio.to_thread(servers.standby.wait_for_replay, servers.primary)
         for kind in ("standby", "prefer-standby", "read-only", "any"):
             configure(program, simulator, servers.dsn("standby first", target_session_attrs=kind))
             ended = await program.run("status", "--json")
@@ -151,10 +151,10 @@ async def test_hosts_that_do_not_answer(database: str, tmp_path: Path) -> None:
         async with source() as simulator, Program(tmp_path, "") as program:
             configure(program, simulator, f"{user}@{unreachable},{rest}?target_session_attrs=read-write")
             daemon = await Daemon.start(program)
-            assert await daemon.ready() < 20
+            assert await daemon.wait_until_ready() < 20
             program.dsn = database
-            await complete(daemon, DAYS - 1)
-            exact(program, simulator)
+            await wait_until_complete(daemon, DAYS - 1)
+            assert_exact(program, simulator)
             for _ in range(3):
                 await asyncio.sleep(1.1)  # the result is cached for a second
                 assert (await daemon.get("/readyz"))[0] == 200

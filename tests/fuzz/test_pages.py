@@ -1,8 +1,9 @@
-"""Mutated pages: no exception but the project's own, and no row that is not in the page."""
+"""Mutated pages: they raise only errors of the project, and give only rows that are in the page."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -24,7 +25,7 @@ from service.model import Entry, Granularity, NormalisedPage, Query, Scan, Span,
 from service.postgres.lease.lease import Lease
 from service.postgres.merge import ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
-from tests.support.mutation import mutated
+from tests.support.mutation import mutate
 from tests.support.rows import rows_of
 
 LONG = int(os.environ.get("FLOW_OUTCOMES_FUZZ_PAGES", "100000"))
@@ -35,7 +36,7 @@ BUCKETS = [Span(FIRST + number * DAY, FIRST + (number + 1) * DAY) for number in 
 SPAN = Span(BUCKETS[0].start, BUCKETS[-1].end)
 FLOW = "11111111-2222-3333-4444-555555555555"
 CLOCK = SystemClock()
-HOW_MANY = [pytest.param(3000, marks=pytest.mark.unit), pytest.param(LONG, marks=pytest.mark.chaos)]
+PAGE_COUNTS = [pytest.param(3000, marks=pytest.mark.unit), pytest.param(LONG, marks=pytest.mark.chaos)]
 
 
 def query(flows: tuple[str, ...] = ()) -> Query:
@@ -87,12 +88,12 @@ AGGREGATED: dict[str, Any] = {
 
 
 class Pairs(list[tuple[str, Any]]):
-    """A JSON object with every pair that stood in it."""
+    """A JSON object with all of its pairs, including duplicate keys."""
 
 
-def told(page: bytes) -> set[tuple[str, str, str, int]]:
-    """Flow, bucket's start, outcome and count of each figure in a page, found without the project's help."""
-    found: set[tuple[str, str, str, int]] = set()
+def figures_in(page: bytes) -> set[tuple[str, str, str, int]]:
+    """Return flow, bucket start, outcome and count of each figure in a page, without the project's code."""
+    figures: set[tuple[str, str, str, int]] = set()
     document = json.loads(
         page.decode(), object_pairs_hook=Pairs, parse_float=number, parse_constant=lambda _: None
     )
@@ -102,9 +103,9 @@ def told(page: bytes) -> set[tuple[str, str, str, int]]:
         for element in data:
             flows = {
                 value
-                for name, held in pairs(element)
+                for name, inner in pairs(element)
                 for part, value in (
-                    [(name, held)] if name == "flow-id" else pairs(held) if name == "group" else []
+                    [(name, inner)] if name == "flow-id" else pairs(inner) if name == "group" else []
                 )
                 if part == "flow-id" and isinstance(value, str)
             }
@@ -118,30 +119,31 @@ def told(page: bytes) -> set[tuple[str, str, str, int]]:
                     for outcome, figure in pairs(outcomes) if kind == "flow-outcomes" else ():
                         for part, count in pairs(figure):
                             if part == "count" and isinstance(count, (int, Decimal)) and count == int(count):
-                                found |= {(flow, start, outcome, int(count)) for flow in flows for start in starts}
-    return found
+                                buckets = itertools.product(flows, starts)
+                                figures |= {(flow, start, outcome, int(count)) for flow, start in buckets}
+    return figures
 
 
 def number(text: str) -> Decimal | None:
-    """A number as it is spelled; None for one that cannot be a count anyway."""
+    """Parse a JSON number; None if it cannot be a count."""
     try:
-        found = Decimal(text)
+        value = Decimal(text)
     except InvalidOperation:
         return None
-    return found if abs(found) < 2**64 else None
+    return value if abs(value) < 2**64 else None
 
 
 def pairs(value: object) -> Sequence[tuple[str, Any]]:
     return value if isinstance(value, Pairs) else ()
 
 
-def judged(
+def normalise_page(
     decode: Callable[[bytes], tuple[Sequence[Entry | ValidEntry], object]], page: bytes
 ) -> NormalisedPage | None:
-    """What becomes of a page; None where it is refused as it must be."""
-    frame = BucketGrid.of(query(), BUCKETS, lambda at: at.hour == at.minute == at.second == at.microsecond == 0)
+    """Normalise a page; None if it raises an error of the project."""
+    grid = BucketGrid.of(query(), BUCKETS, lambda at: at.hour == at.minute == at.second == at.microsecond == 0)
     try:
-        return normalise(decode(page)[0], frame)
+        return normalise(decode(page)[0], grid)
     except FlowOutcomesError:
         return None
 
@@ -149,73 +151,74 @@ def judged(
 @pytest.fixture(autouse=True)
 def _long_numbers() -> Any:  # noqa: ANN401 - a generator
     limit = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)  # the oracle's need, not the project's
+    sys.set_int_max_str_digits(0)  # needed by this test, not by the project
     yield
     sys.set_int_max_str_digits(limit)
 
 
-@pytest.mark.parametrize("pages", HOW_MANY)
+@pytest.mark.parametrize("pages", PAGE_COUNTS)
 def test_pages_of_the_query_builder(pages: int) -> None:
-    """What is taken from them stands in them: flow, bucket, outcome and count."""
-    chance, became = random.Random(SEED), Counter[str]()  # noqa: S311 - it keeps no secret
+    """Every accepted flow, bucket, outcome and count is in the page."""
+    rng, results = random.Random(SEED), Counter[str]()  # noqa: S311 - not for cryptography
     for number in range(pages):
-        page = mutated(BUILT, chance)
+        page = mutate(BUILT, rng)
         sys.set_int_max_str_digits(4300)
-        found = judged(lambda answer: query_builder.decode(answer, query()), page)
+        normalised = normalise_page(lambda answer: query_builder.decode(answer, query()), page)
         sys.set_int_max_str_digits(0)
-        became["refused" if found is None else "with rejects" if found.rejects else "whole"] += 1
-        if found is None:
+        results["invalid" if normalised is None else "with rejects" if normalised.rejects else "valid"] += 1
+        if normalised is None:
             continue
-        there = told(page)
-        for row in rows_of(found):
+        figures = figures_in(page)
+        for row in rows_of(normalised):
             assert SPAN.start <= row.bucket.start < row.bucket.end <= SPAN.end
             assert (row.outcome_count is None) == row.rejected
             if row.rejected:
                 continue
-            spelled = {(flow, name, count) for flow, start, name, count in there if at(start) == row.bucket.start}
-            assert (row.bucket.flow_id, row.source_key, row.outcome_count) in spelled, (SEED, number, page)
+            start = row.bucket.start
+            in_page = {(flow, name, count) for flow, at, name, count in figures if parse_instant(at) == start}
+            assert (row.bucket.flow_id, row.source_key, row.outcome_count) in in_page, (SEED, number, page)
             assert row.outcome_percentage is None or 0 <= row.outcome_percentage <= 1
             assert "\0" not in row.source_key
             assert 0 < len(row.source_key.encode()) <= 512
-        for reject in found.rejects:
+        for reject in normalised.rejects:
             reject.raw.encode()
             assert "\0" not in reject.reason + reject.raw
-    assert min(became[kind] for kind in ("refused", "with rejects", "whole")) > pages // 50, became
+    assert min(results[kind] for kind in ("invalid", "with rejects", "valid")) > pages // 50, results
 
 
-def at(text: str) -> datetime | None:
+def parse_instant(text: str) -> datetime | None:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
         return None
 
 
-@pytest.mark.parametrize("pages", HOW_MANY)
+@pytest.mark.parametrize("pages", PAGE_COUNTS)
 def test_pages_of_flow_aggregates(pages: int) -> None:
-    """Nothing but the project's own errors; counts are the page's, up to the sum of its parts."""
-    chance, became = random.Random(SEED), Counter[str]()  # noqa: S311 - it keeps no secret
+    """Only errors of the project are raised, and counts are within bounds."""
+    rng, results = random.Random(SEED), Counter[str]()  # noqa: S311 - not for cryptography
     for number in range(pages):
-        page = mutated(AGGREGATED, chance)
+        page = mutate(AGGREGATED, rng)
         sys.set_int_max_str_digits(4300)
-        found = judged(flow_aggregates.decode, page)
+        normalised = normalise_page(flow_aggregates.decode, page)
         sys.set_int_max_str_digits(0)
-        became["refused" if found is None else "with rejects" if found.rejects else "whole"] += 1
-        for row in rows_of(found) if found else ():
+        results["invalid" if normalised is None else "with rejects" if normalised.rejects else "valid"] += 1
+        for row in rows_of(normalised) if normalised else ():
             assert SPAN.start <= row.bucket.start < row.bucket.end <= SPAN.end
             assert (row.outcome_count is None) == row.rejected
             if not row.rejected:
                 assert row.outcome_count is not None
                 assert 0 <= row.outcome_count < 2**63, (SEED, number, page)
-    assert min(became[kind] for kind in ("refused", "with rejects", "whole")) > pages // 50, became
+    assert min(results[kind] for kind in ("invalid", "with rejects", "valid")) > pages // 50, results
 
 
 @pytest.mark.parametrize(
     "pages",
     [pytest.param(150, marks=pytest.mark.integration), pytest.param(3000, marks=pytest.mark.chaos)],
 )
-async def test_what_is_stored_of_them(database: str, pages: int) -> None:
-    """Through the merge as well: refused with the project's own errors, or stored as it was judged."""
-    chance = random.Random(SEED)  # noqa: S311 - it keeps no secret
+async def test_stored_rows_are_valid(database: str, pages: int) -> None:
+    """A merge raises only errors of the project, or stores exactly the accepted rows."""
+    rng = random.Random(SEED)  # noqa: S311 - not for cryptography
     pool = Database(database, size=2, application_name="fuzz")
     await pool.open()
     stored = 0
@@ -225,8 +228,8 @@ async def test_what_is_stored_of_them(database: str, pages: int) -> None:
             async with pool.transaction() as connection:
                 await connection.execute("INSERT INTO flow_outcomes.org (org, epoch) VALUES (%s, 1)", [org])
             lease = Lease(org, 1, 0.0, CLOCK.monotonic() + 3600, CLOCK, asyncio.Event())
-            found = judged(lambda answer: query_builder.decode(answer, query()), mutated(BUILT, chance))
-            if found is None:
+            normalised = normalise_page(lambda answer: query_builder.decode(answer, query()), mutate(BUILT, rng))
+            if normalised is None:
                 continue
             window = Window(org, "ad hoc", None, SPAN, "daily", Granularity.DAILY, FIRST)
             record = ScanRecord(
@@ -242,7 +245,7 @@ async def test_what_is_stored_of_them(database: str, pages: int) -> None:
                 CLOCK.monotonic(),
             )
             buffer = ScanBuffer(pool, org)
-            await buffer.add(found)
+            await buffer.add(normalised)
             try:
                 await merge(pool, lease, buffer, record)
             except FlowOutcomesError:
@@ -250,9 +253,9 @@ async def test_what_is_stored_of_them(database: str, pages: int) -> None:
             finally:
                 await buffer.abandon()
             stored += 1
-            kept = {
+            accepted = {
                 (row.bucket.flow_id, row.bucket.start, row.source_key, row.outcome_count)
-                for row in rows_of(found)
+                for row in rows_of(normalised)
                 if not row.rejected
             }
             with psycopg.connect(database, options="-c timezone=UTC") as connection:
@@ -261,7 +264,7 @@ async def test_what_is_stored_of_them(database: str, pages: int) -> None:
                     " WHERE org = %s AND outcome_count IS NOT NULL",
                     [org],
                 ).fetchall()
-            assert set(rows) <= kept, (SEED, number)
+            assert set(rows) <= accepted, (SEED, number)
     finally:
         await pool.close()
     assert stored > pages // 5

@@ -27,8 +27,8 @@ from service.simulator import (
     SimulatorConfig,
     StaticCentre,
 )
-from service.simulator.flow_aggregates import split
-from service.simulator.instants import milliseconds
+from service.simulator.flow_aggregates import counts_by_value
+from service.simulator.instants import to_milliseconds
 
 FIRST = datetime(2024, 5, 6, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -148,8 +148,9 @@ async def test_both_apis_give_the_same_counts(installation: Installation, monkey
         other = by_part[key]
         for column in ("success_count", "failure_count", "outcome_id", "outcome_share", "outcome_percentage"):
             assert row[column] == other[column], (key, column)
-        bucket = milliseconds(row["bucket_start"]), milliseconds(row["bucket_end"])
-        values = split(org.centre or simulator.orgs["query"].centre, key[0], bucket, 2**60)[row["outcome_id"]]
+        bucket = to_milliseconds(row["bucket_start"]), to_milliseconds(row["bucket_end"])
+        centre = org.centre or simulator.orgs["query"].centre
+        values = counts_by_value(centre, key[0], bucket, 2**60)[row["outcome_id"]]
         assert (row["success_count"], row["failure_count"]) == (
             values.get("SUCCESS", 0),
             values.get("FAILURE", 0),
@@ -362,12 +363,12 @@ async def test_equal_groups_count_once(installation: Installation) -> None:
 async def test_a_rename_applies_to_the_complete_series(installation: Installation) -> None:
     """By id, without an alias; it can be reverted; aliases apply afterwards; an old name can be used again."""
     centre = StaticCentre({("f", FIRST + day * DAY): {"o1": 3, "o2": 1} for day in range(2)})
-    centre.entitle("o1", "Paid")
+    centre.rename_by_id("o1", "Paid")
     async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, centre=centre)})) as simulator:
 
         async def extract(**names: str) -> set[tuple[str, int]]:
             for outcome, name in names.items():
-                centre.entitle(outcome, name)
+                centre.rename_by_id(outcome, name)
             installation.commit("UPDATE flow_outcomes.extraction_window SET requests = requests + 1")
             assert await installation.run(simulator, {"acme": {}}, days=2) == 0
             return {(key[3], count) for key, count in installation.counts("acme").items()}
@@ -396,7 +397,7 @@ async def test_a_rename_applies_to_the_complete_series(installation: Installatio
 async def test_without_permission_the_ids_serve_as_names(installation: Installation) -> None:
     """One warning names both permissions, and nothing fails; once permitted, the names apply."""
     centre = StaticCentre({("f", FIRST): {"o1": 3}})
-    centre.entitle("o1", "Paid")
+    centre.rename_by_id("o1", "Paid")
     org = replace(OPEN, centre=centre)
     async with Simulator(SimulatorConfig(orgs={"acme": replace(org, names_permitted=False)})) as simulator:
         assert await installation.run(simulator, {"acme": {}}, days=1) == 0

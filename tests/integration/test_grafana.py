@@ -15,7 +15,7 @@ import yaml
 
 from service.telemetry import Reporter
 from service.web import Load, WebServer
-from tests.support import planted
+from tests.support import sample_database
 from tests.support.fake_daemon import FakeDaemon
 
 FOLDER = Path(__file__).parents[2] / "config" / "grafana"
@@ -23,7 +23,7 @@ DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
 RULES: dict[str, Any] = yaml.safe_load((FOLDER / "alerts.yaml").read_text())
 FILLED_IN = {
     "${org:sqlstring}": "'acme','globex'",
-    "${flow:sqlstring}": f"'{planted.FLOW}'",
+    "${flow:sqlstring}": f"'{sample_database.FLOW}'",
     "$__timeFrom()": "now() - interval '30 days'",
     "$__timeTo()": "now()",
 }
@@ -59,7 +59,7 @@ def expressions() -> Iterator[str]:
 @pytest.mark.parametrize(("title", "query"), list(queries()), ids=[title for title, _ in queries()])
 def test_each_query_runs_and_finds_something(database: str, title: str, query: str) -> None:
     """On a database with every trouble in it no panel stays empty; a null share stays null."""
-    planted.plant(database)
+    sample_database.plant(database)
     for variable, value in FILLED_IN.items():
         query = query.replace(variable, value)
     assert "$" not in query, title
@@ -70,11 +70,11 @@ def test_each_query_runs_and_finds_something(database: str, title: str, query: s
 
 async def test_each_metric_is_told(database: str) -> None:
     """A name that nobody tells would be a panel that is empty for ever, and an alert that never fires."""
-    planted.plant(database)
+    sample_database.plant(database)
     reporter = Reporter()
     for event, context in EVENTS:
         reporter.emit(event, org="acme", **context)
-    config = planted.config(database)
+    config = sample_database.config(database)
     web = WebServer(FakeDaemon(config, database, {"acme": Load(1, 2)}, reporter))
     address = await web.start("127.0.0.1", 0)
     try:

@@ -15,9 +15,9 @@ import pytest
 from service.telemetry import Reporter
 from service.web import Load, WebServer
 from service.web.response_cache import MAX_ENTRIES
-from tests.support import planted
+from tests.support import sample_database
 from tests.support.fake_daemon import FakeDaemon
-from tests.support.planted import FLOW, HOSTILE, day
+from tests.support.sample_database import FLOW, HOSTILE, day
 
 AWAY = "postgresql://outcomes:hush-hush@127.0.0.1:1/none"
 
@@ -37,7 +37,7 @@ class Site:
 
 @asynccontextmanager
 async def serving(dsn: str) -> AsyncIterator[Site]:
-    reporter, config = Reporter(), planted.config(dsn)
+    reporter, config = Reporter(), sample_database.config(dsn)
     for _ in range(3):
         reporter.emit("rate_limited", org="acme", job="daily", retry_after=1, query_hash="h")
     web = WebServer(FakeDaemon(config, dsn, {"acme": Load(3, 7)}, reporter))
@@ -51,7 +51,7 @@ async def serving(dsn: str) -> AsyncIterator[Site]:
 
 @pytest.fixture
 async def site(database: str) -> AsyncIterator[Site]:
-    planted.plant(database)
+    sample_database.plant(database)
     async with serving(database) as site:
         yield site
 
@@ -62,16 +62,16 @@ async def test_each_day_has_its_letter(site: Site) -> None:
     days = data["jobs"]["daily"]["days"]
     found = {letter: len(days) - 1 - days.index(letter) for letter in "FLNRDAW"}
     assert found == {
-        "F": planted.FAILED,
-        "L": planted.LATE,
-        "N": planted.NEVER,
-        "R": planted.RESTATED,
-        "D": planted.DOUBTED,
-        "A": planted.ASKING,
+        "F": sample_database.FAILED,
+        "L": sample_database.LATE,
+        "N": sample_database.NEVER,
+        "R": sample_database.RESTATED,
+        "D": sample_database.DOUBTED,
+        "A": sample_database.RUNNING,
         "W": days[::-1].index("W"),
     }
-    assert days.strip(".").count("C") >= planted.SINCE - 7
-    assert data["jobs"]["daily"]["notes"][day(planted.FAILED)] == "1 failed"
+    assert days.strip(".").count("C") >= sample_database.SINCE - 7
+    assert data["jobs"]["daily"]["notes"][day(sample_database.FAILED)] == "1 failed"
 
 
 async def test_days_begin_at_the_org_s_midnight(site: Site) -> None:
@@ -82,9 +82,9 @@ async def test_days_begin_at_the_org_s_midnight(site: Site) -> None:
 
 async def test_a_day(site: Site) -> None:
     """A day lists windows that the ledger does not have, and restatements with their old and new figures."""
-    _, data, _ = await site.get(f"/api/day?org=acme&job=daily&day={day(planted.NEVER)}")
+    _, data, _ = await site.get(f"/api/day?org=acme&job=daily&day={day(sample_database.NEVER)}")
     assert [(each["state"], each["attempts"]) for each in data["windows"]] == [("not requested", 0)]
-    _, data, _ = await site.get(f"/api/day?org=acme&job=daily&day={day(planted.RESTATED)}")
+    _, data, _ = await site.get(f"/api/day?org=acme&job=daily&day={day(sample_database.RESTATED)}")
     assert data["restatements"] == 2
     assert {(each["outcome_name"], each["old_count"], each["new_count"]) for each in data["restated"]} == {
         ("Abandoned", 42, 57),
@@ -104,7 +104,7 @@ async def test_shares_have_gaps(site: Site) -> None:
     assert len(data["starts"]) == len(data["labels"]) == 60
     assert len(series["Abandoned"]["nulls"]) == 5
     assert all(series["Abandoned"]["shares"][place] is None for place in series["Abandoned"]["nulls"])
-    gone = data["labels"].index(day(planted.FAILED))
+    gone = data["labels"].index(day(sample_database.FAILED))
     assert all(each["shares"][gone] is None and gone not in each["nulls"] for each in series.values())
     for place in range(60):
         known = [each["shares"][place] for each in series.values() if each["shares"][place] is not None]

@@ -1,4 +1,4 @@
-"""A month of daily and hourly jobs with faults on: exact in the end, and nothing is held on to."""
+"""A month of daily and hourly jobs with faults: figures are exact and no resource leaks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ import structlog
 
 from service.config import Config, load_config
 from service.runtime.daemon import Daemon
-from service.simulator import Fault, SimulatedOrg, Simulator, SimulatorConfig
-from service.simulator.buckets import TimeGroup
+from service.simulator import Fault, SimulatedOrg, Simulator, SimulatorConfig, TimeGroup
 from service.telemetry import Reporter, logs
 from tests.support.fast_clock import FastClock
 from tests.support.footprint import MIB, Footprint, idle
@@ -32,15 +31,15 @@ DAY_SECONDS = float(os.environ.get("FLOW_OUTCOMES_SOAK_DAY_SECONDS", "20"))
 DAYS = int(os.environ.get("FLOW_OUTCOMES_SOAK_DAYS", "30"))
 SEED = int(os.environ.get("FLOW_OUTCOMES_SOAK_SEED", "0")) or secrets.randbelow(2**31)
 DAY = timedelta(days=1)
-BEGIN = date(2024, 3, 12)  # so that the clocks change on the way, in Berlin
+BEGIN = date(2024, 3, 12)  # so that the month has a clock change in Berlin
 ZONES = {"acme": "UTC", "berlin": "Europe/Berlin"}
 JOBS = {
     "daily": {"since": BEGIN, "lookback": "P5D"},
-    # corrections are seen a day later
+    # corrections become visible a day later
     "hourly": {"window": "hour", "granularity": "hourly", "off_peak": None, "since": BEGIN, "lookback": "P3D"},
 }
 
-# None of them changes a figure.
+# None of these faults changes a figure.
 API_FAULTS: dict[str, object] = {
     "server_error": 503,
     "throttled": "1",
@@ -51,94 +50,94 @@ API_FAULTS: dict[str, object] = {
     "not_json": None,
     "truncated": "chunked",
     "unauthorized": None,
-    "slow": 1.5,  # longer than is waited for
+    "slow": 1.5,  # longer than query_timeout
     "drip": 0.2,
     "token_error": 500,
     "token_reset": None,
     "token_throttled": "1",
 }
-# The last warnings for who looks, and an org's requests of the last second.
-UP_TO_A_BOUND = Counter({"service.telemetry.reporter.Warned": 50, "service.genesys.limiter.Permit": 400})
-DEEDS = ("terminate", "revoke", "reload", "run_now", "scrape")
+# Bounded records: the last warnings, and each org's requests of the last second.
+BOUNDED = Counter({"service.telemetry.reporter.Warned": 50, "service.genesys.limiter.Permit": 400})
+ACTIONS = ("terminate", "revoke", "reload", "run_now", "scrape")
 
 
-class Told(Reporter):
-    """A reporter that keeps count.
+class CountingReporter(Reporter):
+    """A reporter that counts events.
 
     Attributes:
-        told: how often each event was.
-        address: of the daemon's web server.
+        counts: how often each event was reported.
+        address: the address of the daemon's web server.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.address = ""
 
     def emit(self, event: str, **context: object) -> None:
-        """Count it, too."""
-        self.told[event] += 1
+        """Count and report an event."""
+        self.counts[event] += 1
         self.address = str(context.get("http_address", self.address))
         super().emit(event, **context)
 
 
 class Soak:
-    """A daemon in this process, its source, its database, and what is done to them.
+    """A daemon in this process, its simulator, and random faults.
 
     Attributes:
-        fired: what was done, and what struck, by name.
+        fired: how often each action was done and each fault fired, by name.
     """
 
     def __init__(self, seed: int, program: Program, simulator: Simulator, clock: FastClock, pause: float) -> None:
         self.seed = seed
         self._pause = pause
         self.fired: Counter[str] = Counter()
-        self.reporter = Told()
+        self.reporter = CountingReporter()
         self._program = program
         self.daemon = Daemon(self._config(), self._config, self.reporter)
-        self._chance = random.Random(seed)  # noqa: S311 - it keeps no secret
+        self._chance = random.Random(seed)  # noqa: S311 - not for cryptography
         self._simulator = simulator
         self._clock = clock
         self._good = program.config.read_text()
-        self._bag: list[str] = []
+        self._remaining: list[str] = []
 
     def _config(self) -> Config:
         return load_config(self._program.config, {})
 
-    async def trouble(self, until: datetime) -> None:
-        """One thing after the other until then, each as often as any other."""
+    async def cause_faults(self, until: datetime) -> None:
+        """Cause faults one after the other until ``until``, all equally often."""
         while (left := self._clock.until(until)) > 0:
             await asyncio.sleep(min(left, self._chance.uniform(0.2, 1.8) * self._pause))
-            if not self._bag:
-                self._bag = [*API_FAULTS, *DEEDS]
-                self._chance.shuffle(self._bag)
-            await self._strike(self._bag.pop())
+            if not self._remaining:
+                self._remaining = [*API_FAULTS, *ACTIONS]
+                self._chance.shuffle(self._remaining)
+            await self._cause(self._remaining.pop())
 
-    async def rest(self) -> Footprint:
-        """Stop the clock at this moment, let everything end, and see what is left."""
+    async def measure_idle(self) -> Footprint:
+        """Stop the clock, wait until the daemon is idle, and measure its resources."""
         self._clock.stop(self._clock.now())
         for name in API_FAULTS:
             self._simulator.switch(name, None)
-        for _ in range(2):  # what ended badly is done again
+        for _ in range(2):  # failed windows are extracted again
             await idle(self.daemon)
             self.daemon.signals.deliver(self.daemon.signals.run_now)
         await idle(self.daemon)
         return await Footprint.of(self.daemon, self._simulator, self._program.dsn)
 
-    async def _strike(self, name: str) -> None:
+    async def _cause(self, name: str) -> None:
         if name in API_FAULTS:
             org = self._chance.choice(list(ZONES))
             times = self._chance.randint(1, 3)
             self._simulator.switch(name, Fault(API_FAULTS[name], times=times), org=org)
             return
-        deeds: dict[str, Callable[[], Awaitable[None]]] = {
+        actions: dict[str, Callable[[], Awaitable[None]]] = {
             "terminate": self._terminate,
             "revoke": self._revoke,
             "reload": self._reload,
             "run_now": self._run_now,
             "scrape": self._scrape,
         }
-        await deeds[name]()
+        await actions[name]()
         self.fired[name] += 1
 
     async def _terminate(self) -> None:
@@ -153,7 +152,7 @@ class Soak:
     async def _reload(self) -> None:
         concurrency = self._chance.randint(2, 4)
         text = self._good.replace("concurrency: 3", f"concurrency: {concurrency}")
-        # an org whose client must be another one begins again
+        # another base_url restarts the org with a new client
         text = text.replace("http://127.0.0.1", self._chance.choice(["http://127.0.0.1", "http://localhost"]))
         self._program.config.write_text(text)
         self.daemon.signals.deliver(self.daemon.signals.reload)
@@ -171,15 +170,15 @@ class Soak:
 async def soak(
     folder: Path, dsn: str, patch: pytest.MonkeyPatch, *, seed: int, days: int, day_seconds: float, pause: float
 ) -> Soak:
-    """Run so many days; whatever is not as it must be fails the test."""
+    """Run the daemon for ``days`` simulated days and check the figures and the resources."""
     clock = FastClock(datetime.combine(BEGIN, time(), UTC), DAY.total_seconds() / day_seconds)
     orgs = {
         name: SimulatedOrg(requests_per_second=None, flows=4, outcomes=4, timezone=zone, token_lifetime=60)
         for name, zone in ZONES.items()
     }
-    loose: list[dict[str, object]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: loose.append(context))
-    with _logged(folder / "log"):
+    unhandled: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    with _log_to_file(folder / "log"):
         async with Simulator(SimulatorConfig(orgs=orgs), clock) as simulator, Program(folder, dsn) as program:
             program.configure(
                 simulator,
@@ -197,47 +196,47 @@ async def soak(
                 database={"dsn": dsn, "pool_size": 4},
                 http={"port": 0},
             )
-            clock.rule(patch)
+            clock.install(patch)
             run = Soak(seed, program, simulator, clock, pause)
-            print(f"soak: seed {seed}, {days} days of {day_seconds:g} s")  # noqa: T201 - what a run is repeated with
+            print(f"soak: seed {seed}, {days} days of {day_seconds:g} s")  # noqa: T201 - to repeat a run
             serving = asyncio.create_task(run.daemon.serve())
             try:
                 async with asyncio.timeout(30):
-                    while "cycle_started" not in run.reporter.told:
+                    while "cycle_started" not in run.reporter.counts:
                         assert not serving.done(), serving
                         await asyncio.sleep(0.05)
                 footprints = []
                 for day in range(1, days + 1):
-                    await run.trouble(datetime.combine(BEGIN, time(), UTC) + day * DAY)
+                    await run.cause_faults(datetime.combine(BEGIN, time(), UTC) + day * DAY)
                     if day in (1, days) or day % 5 == 0:
-                        footprints.append(await run.rest())
+                        footprints.append(await run.measure_idle())
                         if day < days:
-                            clock.go()
+                            clock.resume()
                         print(f"soak: day {day}: {footprints[-1].grown(footprints[0])}")  # noqa: T201
-                _exact(program, simulator, days)
+                _assert_exact(program, simulator, days)
             finally:
                 run.daemon.signals.deliver(run.daemon.signals.stop)
                 async with asyncio.timeout(30):
                     await serving
             run.fired += simulator.fired
-            print(f"soak: {dict(sorted(run.fired.items()))}; {dict(sorted(run.reporter.told.items()))}")  # noqa: T201
+            print(f"soak: {dict(sorted(run.fired.items()))}; {dict(sorted(run.reporter.counts.items()))}")  # noqa: T201
             assert simulator.hold_violations == 0
             assert simulator.in_flight_violations == 0
-    assert loose == []
-    assert run.reporter.told["unexpected_error"] == 0
-    _flat(footprints)
+    assert unhandled == []
+    assert run.reporter.counts["unexpected_error"] == 0
+    _assert_no_growth(footprints)
     return run
 
 
-def _exact(program: Program, simulator: Simulator, days: int) -> None:
-    """Every window of both jobs is complete, and every figure is the source's."""
+def _assert_exact(program: Program, simulator: Simulator, days: int) -> None:
+    """Assert that every window of both jobs is complete and every figure equals the source."""
     for org, zone in ZONES.items():
         first = datetime.combine(BEGIN, time(), ZoneInfo(zone)).astimezone(UTC)
         kinds: list[tuple[TimeGroup, int]] = [("hourly", days * 24 - 1), ("daily", days - 1)]
-        for granularity, least in kinds:
+        for granularity, minimum in kinds:
             windows = [each for each in program.windows(org) if each["job"] == granularity]
             assert {each["state"] for each in windows} == {"complete"}, windows
-            assert len(windows) >= least
+            assert len(windows) >= minimum
             buckets = [(each["window_start"], each["window_end"]) for each in windows]
             assert buckets[0][0] == first
             assert all(one[1] == other[0] for one, other in pairwise(buckets))
@@ -245,23 +244,23 @@ def _exact(program: Program, simulator: Simulator, days: int) -> None:
             assert figures(program.stored(org, granularity)) == expected(truth, buckets)
 
 
-def _flat(footprints: list[Footprint]) -> None:
-    """The last one is like the first."""
+def _assert_no_growth(footprints: list[Footprint]) -> None:
+    """Assert that the last footprint is like the first."""
     first, last = footprints[0], footprints[-1]
     grown = last.grown(first)
     assert not last.tasks - first.tasks, grown
     assert last.descriptors.total() <= first.descriptors.total() + 1, grown
     assert last.connections.total() <= first.connections.total() + 1, grown
-    assert (last.objects - first.objects - UP_TO_A_BOUND).total() <= 10, grown
+    assert (last.objects - first.objects - BOUNDED).total() <= 10, grown
     assert last.tracked <= first.tracked + 2000, grown
-    assert last.bells <= 2 * len(JOBS) * len(ZONES), grown
+    assert last.timers <= 2 * len(JOBS) * len(ZONES), grown
     assert last.series <= first.series + 40, grown
     assert last.resident <= first.resident + 16 * MIB, grown
 
 
 @contextmanager
-def _logged(to: Path) -> Iterator[None]:
-    """The log goes to a file, as in a process of its own: pytest would keep every record, and what is in it."""
+def _log_to_file(to: Path) -> Iterator[None]:
+    """Log to a file, as a daemon process does; pytest would keep every record in memory."""
     handlers, level = logging.root.handlers[:], logging.root.level
     with to.open("w") as stream:
         logs.configure("info", "json", stream)
@@ -276,7 +275,7 @@ def _logged(to: Path) -> Iterator[None]:
 
 @pytest.mark.acceptance
 async def test_three_days(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few days in quick succession, from a seed that stands."""
+    """Three short days with a fixed seed."""
     run = await soak(tmp_path, database, monkeypatch, seed=5, days=3, day_seconds=3, pause=0.3)
     assert len(run.fired) > 8, run.fired
     assert {"terminate", "reload"} <= run.fired.keys(), run.fired
@@ -284,6 +283,6 @@ async def test_three_days(database: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.soak
 async def test_thirty_days(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FLOW_OUTCOMES_SOAK_DAYS of FLOW_OUTCOMES_SOAK_DAY_SECONDS each, from FLOW_OUTCOMES_SOAK_SEED or another."""
+    """FLOW_OUTCOMES_SOAK_DAYS days of FLOW_OUTCOMES_SOAK_DAY_SECONDS, from FLOW_OUTCOMES_SOAK_SEED."""
     run = await soak(tmp_path, database, monkeypatch, seed=SEED, days=DAYS, day_seconds=DAY_SECONDS, pause=0.9)
-    assert {*API_FAULTS, *DEEDS} <= run.fired.keys(), run.fired
+    assert {*API_FAULTS, *ACTIONS} <= run.fired.keys(), run.fired

@@ -1,7 +1,7 @@
-"""What goes wrong next, and whether all is right in the end.
+"""Random faults from a seed, and the check that the result is exact.
 
-Everything is drawn from a seed: what is done and when. What that meets in the program is its own timing's: a seed
-repeats a run's course, not its every instant.
+The seed determines which faults happen and when. It does not determine what the program does at that moment, so a
+seed repeats the course of a run, not each of its instants.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from service.simulator import Fault, Simulator
-from tests.support.daemon import Daemon, Reader, complete, exact
-from tests.support.site import DAYS, Site
+from tests.support.daemon import Daemon, Reader, assert_exact, wait_until_complete
+from tests.support.fault_harness import DAYS, FaultHarness
 
-# Faults after which the same window can be had: none of them changes a figure.
+# Faults that change no figure: the window can be extracted afterwards.
 API_FAULTS: dict[str, object] = {
     "slow": 0.3,
     "connection_reset": None,
@@ -44,21 +44,21 @@ API_FAULTS: dict[str, object] = {
 
 
 class Chaos:
-    """One run against one site.
+    """One run against one fault harness.
 
     Attributes:
-        fired: what was done, and what struck, by name.
+        fired: how often each action was done and each fault fired, by name.
     """
 
-    def __init__(self, seed: int, site: Site, simulator: Simulator) -> None:
+    def __init__(self, seed: int, site: FaultHarness, simulator: Simulator) -> None:
         self.seed = seed
         self.fired: Counter[str] = Counter()
-        self._chance = random.Random(seed)  # noqa: S311 - it keeps no secret
+        self._chance = random.Random(seed)  # noqa: S311 - not for cryptography
         self._site = site
         self._simulator = simulator
         self._daemon: Daemon | None = None
         self._good = site.program.config.read_text()
-        self._deeds: list[tuple[int, Callable[[], Awaitable[None]]]] = [
+        self._actions: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (12, self._api_fault),
             (4, self._kill),
             (2, self._stop),
@@ -68,8 +68,8 @@ class Chaos:
             (2, self._pause),
             (3, self._terminate_backends),
             (2, self._reset_connections),
-            (2, self._swallow_commit),
-            (2, self._cut),
+            (2, self._lose_commit_answer),
+            (2, self._stall),
             (2, self._read_only),
             (1, self._restart_database),
             (1, self._crash_database),
@@ -77,52 +77,52 @@ class Chaos:
         ]
 
     async def run(self, seconds: float) -> None:
-        """Make trouble for so long, then let it settle; whatever is not as it must be fails the test."""
+        """Run random actions for ``seconds``, then let the program recover, and check the result."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         async with Reader(lambda: self._site.dsn) as reader:
-            self._simulator.switch("server_error", Fault(503, times=2))  # one that strikes for certain
+            self._simulator.switch("server_error", Fault(503, times=2))  # fires in every run
             await self._start()
-            weights = [weight for weight, _ in self._deeds]
+            weights = [weight for weight, _ in self._actions]
             while loop.time() < until:
-                (_, deed), *_ = self._chance.choices(self._deeds, weights)
-                self.fired[deed.__name__.strip("_")] += 1
-                await deed()
+                (_, action), *_ = self._chance.choices(self._actions, weights)
+                self.fired[action.__name__.strip("_")] += 1
+                await action()
                 await asyncio.sleep(self._chance.uniform(0.0, 0.8))
             await self._settle()
-            assert reader.looks > seconds
-            assert reader.in_part == [], self.told()
-        exact(self._site.program, self._simulator)
+            assert reader.reads > seconds
+            assert reader.partial == [], self.summary()
+        assert_exact(self._site.program, self._simulator)
         restated = self._site.program.rows("SELECT count(*) AS n FROM flow_outcomes.restatement")
-        assert restated == [{"n": 0}], self.told()
-        left = self._site.program.rows("SELECT count(*) AS n FROM flow_outcomes.staging")
-        assert left == [{"n": 0}], self.told()
+        assert restated == [{"n": 0}], self.summary()
+        staged = self._site.program.rows("SELECT count(*) AS n FROM flow_outcomes.staging")
+        assert staged == [{"n": 0}], self.summary()
         self.fired += Counter({f"api {name}": count for name, count in self._simulator.fired.items()})
         self.fired += Counter({f"network {name}": count for name, count in self._site.proxy.fired.items()})
 
-    def told(self) -> str:
-        """The seed, and what fired."""
+    def summary(self) -> str:
+        """Return the seed and what fired."""
         return f"seed {self.seed}: {dict(sorted(self.fired.items()))}"
 
     async def _settle(self) -> None:
         for name in API_FAULTS:
             self._simulator.switch(name, None)
-        self._site.proxy.swallow = 0
+        self._site.proxy.commit_answers_to_lose = 0
         self._site.proxy.heal()
-        daemon = await self._living()
+        daemon = await self._running_daemon()
         daemon.send(signal.SIGUSR1)
-        await complete(daemon, DAYS - 1, within=90)
+        await wait_until_complete(daemon, DAYS - 1, within=90)
         took = await daemon.end()
-        assert took < 20, self.told()
+        assert took < 20, self.summary()
 
     async def _start(self) -> None:
         self._daemon = await Daemon.start(self._site.program)
 
-    async def _living(self) -> Daemon:
+    async def _running_daemon(self) -> Daemon:
         daemon = self._daemon
         assert daemon is not None
-        assert daemon.running.process.returncode is None, (self.told(), daemon.tail())
-        assert daemon.count("unexpected_error") == 0, (self.told(), daemon.tail())
+        assert daemon.running.process.returncode is None, (self.summary(), daemon.tail())
+        assert daemon.count("unexpected_error") == 0, (self.summary(), daemon.tail())
         return daemon
 
     async def _api_fault(self) -> None:
@@ -131,34 +131,34 @@ class Chaos:
         self._simulator.switch(name, Fault(value=API_FAULTS[name], times=times, probability=0.5))
 
     async def _kill(self) -> None:
-        daemon = await self._living()
+        daemon = await self._running_daemon()
         daemon.running.kill()
         await daemon.running.end()
         await self._start()
 
     async def _stop(self) -> None:
-        daemon = await self._living()
+        daemon = await self._running_daemon()
         await daemon.end()
         await self._start()
 
     async def _reload(self) -> None:
         concurrency = self._chance.randint(1, 4)
         self._site.program.config.write_text(self._good.replace("concurrency: 3", f"concurrency: {concurrency}"))
-        (await self._living()).send(signal.SIGHUP)
+        (await self._running_daemon()).send(signal.SIGHUP)
 
     async def _bad_reload(self) -> None:
-        daemon = await self._living()
+        daemon = await self._running_daemon()
         before = daemon.count("config_rejected")
         self._site.program.config.write_text(self._chance.choice(["orgs: [", "nonsense: 1\n", ""]))
         daemon.send(signal.SIGHUP)
-        await daemon.told("config_rejected", before + 1)
+        await daemon.wait_for_event("config_rejected", before + 1)
         self._site.program.config.write_text(self._good)
 
     async def _run_now(self) -> None:
-        (await self._living()).send(signal.SIGUSR1)
+        (await self._running_daemon()).send(signal.SIGUSR1)
 
     async def _pause(self) -> None:
-        daemon = await self._living()
+        daemon = await self._running_daemon()
         daemon.send(signal.SIGSTOP)
         await asyncio.sleep(self._chance.uniform(0.1, 1.5))
         daemon.send(signal.SIGCONT)
@@ -172,11 +172,11 @@ class Chaos:
     async def _reset_connections(self) -> None:
         self._site.proxy.reset()
 
-    async def _swallow_commit(self) -> None:
-        self._site.proxy.swallow += 1
+    async def _lose_commit_answer(self) -> None:
+        self._site.proxy.commit_answers_to_lose += 1
 
-    async def _cut(self) -> None:
-        self._site.proxy.cut()
+    async def _stall(self) -> None:
+        self._site.proxy.stall()
         await asyncio.sleep(self._chance.uniform(0.0, 2.0))
         self._site.proxy.heal()
 
@@ -190,11 +190,11 @@ class Chaos:
     async def _restart_database(self) -> None:
         await asyncio.to_thread(self._site.server.stop)
         await asyncio.sleep(self._chance.uniform(0.0, 1.0))
-        await asyncio.to_thread(self._site.up)
+        await asyncio.to_thread(self._site.start_server)
 
     async def _crash_database(self) -> None:
         await asyncio.to_thread(self._site.server.crash)
-        await asyncio.to_thread(self._site.up)
+        await asyncio.to_thread(self._site.start_server)
 
     async def _revoke_tokens(self) -> None:
         self._simulator.revoke_tokens()

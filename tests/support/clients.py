@@ -1,4 +1,4 @@
-"""Clients of the port that send what they like and read what they like, on sockets of their own."""
+"""Clients that send arbitrary bytes to the port and read as little as they want, each on its own socket."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ HEADER = b"x" * 7000
 
 
 def get(path: str, *headers: bytes, version: bytes = b"1.1") -> bytes:
-    """One complete GET."""
+    """Return a complete GET."""
     first = b"GET %s HTTP/%s" % (path.encode(), version)
     return b"\r\n".join((first, b"Host: localhost", *headers, b"", b""))
 
 
 def pipelined(path: str, *headers: bytes, version: bytes = b"1.1") -> Iterator[bytes]:
-    """GETs without end."""
+    """Yield endless GETs."""
     return itertools.repeat(get(path, *headers, version=version) * 100)
 
 
 def with_headers(path: str, number: int) -> Iterator[bytes]:
-    """GETs without end, each with so many headers of 7000 bytes."""
+    """Yield endless GETs, each with ``number`` headers of 7000 bytes."""
     return itertools.repeat(get(path, *(b"X-%d: %s" % (each, HEADER) for each in range(number))))
 
 
 def endless_headers(path: str) -> Iterator[bytes]:
-    """One GET whose headers do not end."""
+    """Yield one GET with endless headers."""
     yield get(path)[:-2]
     for number in itertools.count():
         yield b"X-%d: %s\r\n" % (number, HEADER)
 
 
 def endless_line(path: str) -> Iterator[bytes]:
-    """One GET whose one header does not end."""
+    """Yield one GET with an endless header."""
     yield get(path)[:-2] + b"Cookie: "
     yield from itertools.repeat(b"x" * STEP)
 
 
 def sized_body(path: str) -> Iterator[bytes]:
-    """A GET with a body of a terabyte."""
+    """Yield a GET with a body of 1 TiB."""
     yield get(path, b"Content-Length: 1099511627776")
     yield from itertools.repeat(b"x" * STEP)
 
 
 def chunked_body(path: str) -> Iterator[bytes]:
-    """A GET with a body in chunks that do not end."""
+    """Yield a GET with an endless chunked body."""
     yield get(path, b"Transfer-Encoding: chunked")
     yield from itertools.repeat(b"%x\r\n%s\r\n" % (STEP, b"x" * STEP))
 
 
 def packed_body(path: str) -> Iterator[bytes]:
-    """A GET with a body of gzip that unpacks to a thousand times its size."""
+    """Yield a GET with a gzipped body that unpacks to a thousand times its size."""
     yield get(path, b"Content-Encoding: gzip", b"Transfer-Encoding: chunked")
     packer = zlib.compressobj(wbits=31)
     while True:
@@ -64,7 +64,7 @@ def packed_body(path: str) -> Iterator[bytes]:
 
 
 def upgraded(path: str) -> Iterator[bytes]:
-    """A GET that would speak another protocol, and does."""
+    """Yield a GET that upgrades the connection to another protocol, and data of that protocol."""
     yield get(path, b"Connection: Upgrade", b"Upgrade: websocket")
     yield from itertools.repeat(b"x" * STEP)
 
@@ -73,30 +73,30 @@ class Client:
     """One connection.
 
     Attributes:
-        sent: bytes that the server or the kernel took.
+        sent: bytes that the kernel accepted.
         received: bytes that were read.
-        refused: the server ended the connection.
+        disconnected: whether the server ended the connection.
     """
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
         self._address = (host, int(port))
         self.sent = self.received = 0
-        self.refused = False
+        self.disconnected = False
         self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that little waits in the kernel
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that the kernel buffers little
         self._socket.setblocking(False)
 
     async def run(
         self, pieces: Iterator[bytes], seconds: float, *, every: float = 0, read_every: float = 0
     ) -> None:
-        """Send piece by piece for so many seconds, or until the server ends it.
+        """Send for ``seconds``, or until the server ends the connection.
 
         Args:
-            pieces: what to send; the connection stays open after the last.
-            seconds: how long.
+            pieces: the data; the connection stays open after the last piece.
+            seconds: duration.
             every: seconds between pieces.
-            read_every: seconds after which one byte is read; 0 reads nothing.
+            read_every: seconds between reads of one byte each; 0 reads nothing.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -115,15 +115,15 @@ class Client:
             for piece in pieces:
                 view = memoryview(piece)
                 while view:
-                    taken = await self._some(view)
-                    self.sent += taken
-                    view = view[taken:]
+                    count = await self._send_some(view)
+                    self.sent += count
+                    view = view[count:]
                 await asyncio.sleep(every)
             await loop.create_future()
         except OSError:
-            self.refused = True
+            self.disconnected = True
 
-    async def _some(self, view: memoryview) -> int:
+    async def _send_some(self, view: memoryview) -> int:
         loop = asyncio.get_running_loop()
         while True:
             try:

@@ -1,4 +1,4 @@
-"""A primary and a standby that follows it, each on a port that it keeps: stopped, promoted, and made to follow."""
+"""A primary and its standby, each on a fixed port, which can be stopped, promoted and made to follow."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import psycopg
 
 from service.postgres.embedded.binaries import User, reachable_by, server_user
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 ROLE = "flow_outcomes"
 SETTINGS = ("fsync=off", "full_page_writes=on", "unix_socket_directories=", "listen_addresses=127.0.0.1")
 
 
-class Server:
-    """One of the two.
+class ClusterServer:
+    """One of the two servers.
 
     Attributes:
-        port: where it listens, whenever it runs.
+        port: the port on which it listens while it runs.
     """
 
     def __init__(self, programs: Path, user: User, data: Path) -> None:
@@ -36,25 +36,25 @@ class Server:
 
     @property
     def dsn(self) -> str:
-        """Of this server alone."""
+        """The DSN of this server alone."""
         return f"postgresql://{ROLE}@127.0.0.1:{self.port}/postgres"
 
     def create(self) -> None:
-        """Make it a primary with nothing in it."""
+        """Create an empty primary."""
         self._run("initdb", "-D", self._data, "-U", ROLE, "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
 
-    def copy(self, primary: Server) -> None:
-        """Make it a standby of that one."""
+    def copy(self, primary: ClusterServer) -> None:
+        """Create a standby of ``primary``."""
         self._run("pg_basebackup", "-D", self._data, "-d", primary.dsn, "-R", "-X", "stream", "-c", "fast", "-N")
 
-    def follow(self, primary: Server) -> None:
-        """Have it come back, once it was stopped in order, as a standby of that one."""
+    def follow(self, primary: ClusterServer) -> None:
+        """Configure a cleanly stopped server as a standby of ``primary``."""
         self._user.write(self._data / "standby.signal", "")
         with (self._data / "postgresql.auto.conf").open("a") as settings:
             settings.write(f"primary_conninfo = '{primary.dsn}'\n")
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server and wait until it accepts connections."""
         self._process = subprocess.Popen(
             [
                 str(self._programs / "postgres"),
@@ -65,24 +65,24 @@ class Server:
             stderr=subprocess.DEVNULL,
             **self._user.process(self._data.parent, dies_with_parent=True),
         )
-        wait(self._answers)
+        wait_until(self._accepts_connections)
 
     def stop(self) -> None:
-        """Stop it in order: a standby has all of it then."""
+        """Stop the server cleanly, so that its standby has received everything."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(PATIENCE)
+            self._process.wait(TIMEOUT)
             self._process = None
 
     def promote(self) -> None:
-        """Make a standby the primary."""
+        """Promote the standby to primary."""
         self.run("SELECT pg_promote()")
-        wait(lambda: self.run("SELECT pg_is_in_recovery()") == [(False,)])
+        wait_until(lambda: self.run("SELECT pg_is_in_recovery()") == [(False,)])
 
-    def caught_up_with(self, primary: Server) -> None:
-        """Wait until it has replayed all that the primary wrote by now."""
+    def wait_for_replay(self, primary: ClusterServer) -> None:
+        """Wait until the standby has replayed everything that the primary has written."""
         [(written,)] = primary.run("SELECT pg_current_wal_lsn()")
-        wait(lambda: self.run(f"SELECT pg_last_wal_replay_lsn() >= '{written}'") == [(True,)])
+        wait_until(lambda: self.run(f"SELECT pg_last_wal_replay_lsn() >= '{written}'") == [(True,)])
 
     def run(self, statement: str) -> list[tuple[object, ...]]:
         """Run a statement as the superuser."""
@@ -91,9 +91,9 @@ class Server:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def _answers(self) -> bool:
+    def _accepts_connections(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, "it ended"
+        assert self._process.poll() is None, "the server ended"
         try:
             return self.run("SELECT 1") == [(1,)]
         except psycopg.OperationalError:
@@ -104,26 +104,26 @@ class Server:
             [self._programs / program, *arguments],
             **self._user.process(self._data.parent),
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         assert done.returncode == 0, done.stderr
 
 
-class Pair:
-    """A primary and its standby; which is which may change."""
+class StandbyPair:
+    """A primary and its standby, whose roles may change."""
 
-    def __init__(self, primary: Server, standby: Server) -> None:
+    def __init__(self, primary: ClusterServer, standby: ClusterServer) -> None:
         self.primary, self.standby = primary, standby
 
     def dsn(self, order: str, **settings: str) -> str:
-        """Of both; ``order`` says which stands first now."""
+        """Return a DSN with both hosts, ``primary first`` or ``standby first``."""
         servers = [self.primary, self.standby] if order == "primary first" else [self.standby, self.primary]
         hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
         return f"postgresql://{ROLE}@{hosts}/postgres?" + "&".join(f"{k}={v}" for k, v in settings.items())
 
     def fail_over(self) -> None:
-        """The primary goes, its standby takes over, and it comes back as the other's standby."""
+        """Stop the primary, promote the standby, and restart the former primary as its standby."""
         former = self.primary
         former.stop()
         self.standby.promote()
@@ -134,8 +134,8 @@ class Pair:
 
 
 @contextmanager
-def pair() -> Iterator[Pair]:
-    """Both up, nothing in them."""
+def start_pair() -> Iterator[StandbyPair]:
+    """Start both servers, empty."""
     folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-pair-"))
     user = server_user(folder)
     folder.chmod(0o711)
@@ -144,23 +144,23 @@ def pair() -> Iterator[Pair]:
     for name in ("one", "other"):
         home = folder / name
         user.make(home)
-        servers.append(Server(programs, user, home / "data"))
+        servers.append(ClusterServer(programs, user, home / "data"))
     one, other = servers
     try:
         one.create()
         one.start()
         other.copy(one)
         other.start()
-        yield Pair(one, other)
+        yield StandbyPair(one, other)
     finally:
         for server in servers:
             server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait(true: Callable[[], bool]) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + PATIENCE
+def wait_until(true: Callable[[], bool]) -> None:
+    """Wait until ``true`` returns True."""
+    deadline = time.monotonic() + TIMEOUT
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A daemon at work, as a test sees it: its log, its status, its end."""
+"""A running daemon: its log, its readiness, its end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from service.simulator import Simulator
 from tests.support.program import Program, Row, Running, expected, figures
 
-PATIENCE = 40.0
+TIMEOUT = 40.0
 
-# For each window whether its mark and its rows agree. One statement, so one snapshot.
-_AGREES = """
+# Windows whose state and rows do not agree. One statement, so one snapshot.
+_PARTIAL_WINDOWS = """
     SELECT w.org, w.window_start, w.state, w.rows, coalesce(f.figures, 0) AS figures
     FROM flow_outcomes.extraction_window w
     LEFT JOIN (SELECT org, bucket_start, count(outcome_count) AS figures FROM flow_outcomes.flow_outcome
@@ -41,39 +41,41 @@ class Daemon:
 
     @classmethod
     async def start(cls, program: Program, *, ready: bool = True) -> Daemon:
-        """Start it, and wait until it hears signals."""
+        """Start a daemon; with ``ready``, wait until it handles signals."""
         daemon = cls(program, await program.start("run"))
         if ready:
-            await daemon.told("daemon_started")
+            await daemon.wait_for_event("daemon_started")
         return daemon
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self.running.process.pid
 
     @property
     def events(self) -> list[Row]:
-        """Its log so far."""
+        """The log so far."""
         for line in self.running.out[self._seen :]:
             self._events.append(json.loads(line))
         self._seen = len(self.running.out)
         return self._events
 
     def count(self, event: str, **context: object) -> int:
-        """How often an event was told."""
+        """Return how often an event was logged with this context."""
         return sum(
             line["event"] == event and all(line.get(key) == value for key, value in context.items())
             for line in self.events
         )
 
-    async def told(self, event: str, times: int = 1, *, within: float = PATIENCE, **context: object) -> Row:
-        """Wait until an event was told so often; its last line."""
-        await self.until(lambda: self.count(event, **context) >= times, f"{times} {event}", within=within)
+    async def wait_for_event(
+        self, event: str, times: int = 1, *, within: float = TIMEOUT, **context: object
+    ) -> Row:
+        """Wait until an event was logged ``times`` times; return its last line."""
+        await self.wait_until(lambda: self.count(event, **context) >= times, f"{times} {event}", within=within)
         return [line for line in self.events if line["event"] == event][-1]
 
-    async def until(self, true: Callable[[], bool], what: str, *, within: float = PATIENCE) -> None:
-        """Wait for something to become true while it lives."""
+    async def wait_until(self, true: Callable[[], bool], what: str, *, within: float = TIMEOUT) -> None:
+        """Wait until ``true`` returns True; fail if the daemon ends first."""
         try:
             async with asyncio.timeout(within):
                 while not true():
@@ -83,35 +85,35 @@ class Daemon:
             pytest.fail(f"no {what} within {within:g} s; {self.tail()}")
 
     def tail(self) -> str:
-        """The end of what it wrote."""
+        """Return the last lines of its output."""
         return "".join([*self.running.out[-12:], *self.running.err[-12:]])
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send a signal to the daemon."""
         self.running.process.send_signal(number)
 
     async def end(self, number: signal.Signals = signal.SIGTERM, *, code: int = 0, within: float = 25.0) -> float:
-        """End it by a signal; the seconds that it took."""
+        """End the daemon with a signal; return the seconds it took."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         self.send(number)
-        return await self.ended(began, code=code, within=within)
+        return await self.wait_until_ended(began, code=code, within=within)
 
-    async def ended(self, began: float, *, code: int = 0, within: float = 25.0) -> float:
-        """Wait for its end; the seconds since it began to end."""
+    async def wait_until_ended(self, began: float, *, code: int = 0, within: float = 25.0) -> float:
+        """Wait until the daemon ends; return the seconds since ``began``."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(within):
                 await self.running.process.wait()
         except TimeoutError:
-            pytest.fail(f"it did not end within {within:g} s; {self.tail()}")
+            pytest.fail(f"the daemon did not end within {within:g} s; {self.tail()}")
         took = loop.time() - began
         ended = await self.running.end()
         assert (ended.code, ended.err) == (code, ""), self.tail()
         return took
 
     async def get(self, path: str) -> tuple[int, str]:
-        """What its web server answers."""
+        """Return status and body of a GET to the daemon's web server."""
         address = next(line["http_address"] for line in self.events if line["event"] == "daemon_started")
         async with (
             aiohttp.ClientSession() as session,
@@ -119,15 +121,15 @@ class Daemon:
         ):
             return response.status, await response.text()
 
-    async def ready(self, *, within: float = PATIENCE) -> float:
-        """Wait until it says that it is; the seconds that it took."""
-        return await self._answers(200, within)
+    async def wait_until_ready(self, *, within: float = TIMEOUT) -> float:
+        """Wait until /readyz answers 200; return the seconds it took."""
+        return await self._wait_for_readyz(200, within)
 
-    async def unready(self, *, within: float = PATIENCE) -> float:
-        """Wait until it says that it is not; the seconds that it took."""
-        return await self._answers(503, within)
+    async def wait_until_unready(self, *, within: float = TIMEOUT) -> float:
+        """Wait until /readyz answers 503; return the seconds it took."""
+        return await self._wait_for_readyz(503, within)
 
-    async def _answers(self, status: int, within: float) -> float:
+    async def _wait_for_readyz(self, status: int, within: float) -> float:
         loop = asyncio.get_running_loop()
         began = loop.time()
         while (answer := await self.get("/readyz"))[0] != status:
@@ -137,12 +139,17 @@ class Daemon:
 
 
 class Reader:
-    """Looks at the tables all the while, and finds every window that is there in part."""
+    """Reads the tables continuously and collects windows that are visible in part.
+
+    Attributes:
+        reads: how often the tables were read.
+        partial: rows of partially visible windows.
+    """
 
     def __init__(self, dsn: Callable[[], str]) -> None:
         self._dsn = dsn
-        self.looks = 0
-        self.in_part: list[Row] = []
+        self.reads = 0
+        self.partial: list[Row] = []
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -161,15 +168,15 @@ class Reader:
                     self._dsn(), autocommit=True, row_factory=psycopg.rows.dict_row
                 ) as connection:
                     while True:
-                        self.in_part += await (await connection.execute(_AGREES)).fetchall()
-                        self.looks += 1
+                        self.partial += await (await connection.execute(_PARTIAL_WINDOWS)).fetchall()
+                        self.reads += 1
                         await asyncio.sleep(0.02)
             except psycopg.Error:
                 await asyncio.sleep(0.1)
 
 
-def exact(program: Program, simulator: Simulator, org: str = "acme") -> None:
-    """Every window of the org is complete, and every row is the source's."""
+def assert_exact(program: Program, simulator: Simulator, org: str = "acme") -> None:
+    """Assert that every window of the org is complete and its rows equal the source."""
     windows = program.windows(org)
     assert windows
     assert {window["state"] for window in windows} == {"complete"}, windows
@@ -183,14 +190,14 @@ def exact(program: Program, simulator: Simulator, org: str = "acme") -> None:
     assert figures(program.stored(org, "daily")) == expected(truth, buckets)
 
 
-async def complete(daemon: Daemon, windows: int, org: str = "acme", *, within: float = PATIENCE) -> None:
-    """Wait until so many windows of the org are complete, and none is left."""
+async def wait_until_complete(daemon: Daemon, windows: int, org: str = "acme", *, within: float = TIMEOUT) -> None:
+    """Wait until at least ``windows`` windows of the org are complete and no others exist."""
 
-    def there() -> bool:
+    def all_complete() -> bool:
         try:
-            found = daemon.program.windows(org)
+            rows = daemon.program.windows(org)
         except psycopg.Error:
             return False
-        return len(found) >= windows and all(window["state"] == "complete" for window in found)
+        return len(rows) >= windows and all(row["state"] == "complete" for row in rows)
 
-    await daemon.until(there, f"{windows} complete windows of {org}", within=within)
+    await daemon.wait_until(all_complete, f"{windows} complete windows of {org}", within=within)

@@ -1,4 +1,4 @@
-"""The databases of the tests' own server."""
+"""Databases of the test server."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ TEMPLATE = "migrated"
 
 
 def url(server: str, name: str) -> str:
-    """The server's DSN with another database, still a URL: programs take it through their environment."""
+    """Return the server's DSN with another database name, as a URL."""
     return f"{server.rpartition('/')[0]}/{name}"

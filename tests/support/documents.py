@@ -1,4 +1,4 @@
-"""The documents, as blocks of code with the heading that each stands under."""
+"""The code blocks of the documents, with their headings."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PAGES = (
 
 
 class Block(NamedTuple):
-    """One fenced block.
+    """A fenced block.
 
     Attributes:
-        page: the document, from the root on.
-        heading: the nearest one above it.
-        language: as its fence says; empty where it says none.
-        text: what stands in it.
+        page: path of the document, relative to the root.
+        heading: the nearest heading above the block.
+        language: the language of the fence; empty if it has none.
+        text: the content.
     """
 
     page: str
@@ -33,7 +33,7 @@ class Block(NamedTuple):
 
 
 def blocks(page: str, heading: str | None = None, language: str | None = None) -> list[Block]:
-    """The blocks of a document in their order: all, or those under a heading, of a language."""
+    """Return the blocks of a document, in order; optionally of one heading or language."""
     return [
         block for block in _blocks(page) if heading in (None, block.heading) and language in (None, block.language)
     ]

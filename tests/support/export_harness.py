@@ -1,4 +1,4 @@
-"""Two orgs on one database and a folder to export into, as a reader of either sees them."""
+"""Two orgs on one database, and an export folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INSTANTS = {"bucket_start", "bucket_end", "extraction_timestamp"}
 
 
 class ExportHarness(NamedTuple):
-    """Two orgs on one database, and a folder to export into."""
+    """Two orgs on one database, and an export folder."""
 
     acme: ScanHarness
     globex: ScanHarness
@@ -34,27 +34,27 @@ class ExportHarness(NamedTuple):
         return await export(self.acme.dsn, self.folder, since_last=since_last)
 
     async def stored(self) -> list[tuple[Any, ...]]:
-        """What a reader of the database sees."""
+        """Return the rows of the database."""
         return await self.acme.rows(
             f"SELECT {', '.join(COLUMNS)} FROM flow_outcomes.flow_outcome"
             " ORDER BY org, granularity, flow_id, bucket_start, outcome_name"
         )
 
     def read(self) -> list[tuple[Any, ...]]:
-        """What a reader of the folder sees."""
+        """Return the rows of the exported files."""
         with duckdb.connect() as duck:
             return read(duck, f"read_parquet('{self.folder}/**/*.parquet', hive_partitioning = true)")
 
     def files(self) -> dict[str, int]:
-        """Each file with the number of its inode: another one, where it was written anew."""
-        found = self.folder.rglob("*.parquet")
-        return {str(file.parent.relative_to(self.folder)): file.stat().st_ino for file in found}
+        """Return the inode number of each file; a rewritten file has another one."""
+        files = self.folder.rglob("*.parquet")
+        return {str(file.parent.relative_to(self.folder)): file.stat().st_ino for file in files}
 
 
 def read(duck: duckdb.DuckDBPyConnection, source: str) -> list[tuple[Any, ...]]:
-    """Every column of every row, as the database has them."""
+    """Return every row, with values as the database returns them."""
     columns = [f"epoch_us({name})" if name in INSTANTS else name for name in COLUMNS]
-    found = duck.execute(
+    rows = duck.execute(
         f"SELECT {', '.join(columns)} FROM {source} ORDER BY org, granularity, flow_id, bucket_start, outcome_name"
     ).fetchall()
     return [
@@ -62,7 +62,7 @@ def read(duck: duckdb.DuckDBPyConnection, source: str) -> list[tuple[Any, ...]]:
             EPOCH + timedelta(microseconds=value) if name in INSTANTS else value
             for name, value in zip(COLUMNS, row, strict=True)
         )
-        for row in found
+        for row in rows
     ]
 
 
@@ -77,12 +77,12 @@ def figures(days: list[Span], name: str = "Paid", count: int = 7) -> list[Outcom
 
 @asynccontextmanager
 async def two_orgs(database: str, folder: Path) -> AsyncIterator[ExportHarness]:
-    """January and February of two orgs."""
+    """Store January and February of two orgs."""
     pool = Database(database, size=2, application_name="test")
     await pool.open()
     acme, globex = ScanHarness(database, pool, "acme"), ScanHarness(database, pool, "globex")
-    for desk in (acme, globex):
-        await desk.create_org()
-        await desk.store(DAYS, DAYS, figures(DAYS))
+    for harness in (acme, globex):
+        await harness.create_org()
+        await harness.store(DAYS, DAYS, figures(DAYS))
     yield ExportHarness(acme, globex, folder)
     await pool.close()

@@ -1,4 +1,4 @@
-"""A clock that runs so many times as fast, for everything in this process that reads the wall time."""
+"""An accelerated wall clock for everything in this process."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 from service.clock import SystemClock
 
-LOOK_EVERY = 0.05  # seconds between the scheduler's looks at the clock: its timers count real ones
+LOOK_EVERY = 0.05  # seconds between the scheduler's reads of the clock; its timers count real seconds
 
 
 class FastClock:
-    """Wall time at ``rate`` simulated seconds a second; what is waited for is as long as ever.
+    """Wall time at ``rate`` simulated seconds per second; the monotonic time is real.
 
     Args:
-        at: the wall time to begin with.
-        rate: how many times as fast it runs.
+        at: the initial wall time.
+        rate: simulated seconds per real second.
     """
 
     def __init__(self, at: datetime, rate: float) -> None:
@@ -27,31 +27,31 @@ class FastClock:
         self._since: float | None = time.monotonic()
 
     def now(self) -> datetime:
-        """The wall time."""
+        """Return the wall time."""
         if self._since is None:
             return self._at
         return self._at + timedelta(seconds=(time.monotonic() - self._since) * self.rate)
 
     def monotonic(self) -> float:
-        """Real seconds."""
+        """Return real seconds."""
         return time.monotonic()
 
     def until(self, at: datetime) -> float:
-        """Real seconds until a wall time."""
+        """Return real seconds until a wall time."""
         return max(0.0, (at - self.now()).total_seconds() / self.rate)
 
     def stop(self, at: datetime) -> None:
-        """Stand still at this wall time."""
+        """Stop at this wall time."""
         self._at, self._since = at, None
 
-    def go(self) -> None:
-        """Run on."""
+    def resume(self) -> None:
+        """Continue from the wall time at which it stopped."""
         self._since = time.monotonic()
 
-    def rule(self, patch: pytest.MonkeyPatch) -> None:
-        """Have the program, and APScheduler, read this clock until the patch is undone.
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        """Make the program and APScheduler read this clock until the patch is undone.
 
-        PostgreSQL keeps its own: leases and holds are in real seconds.
+        PostgreSQL keeps its own clock, so leases and rate limit pauses are in real seconds.
         """
         clock = self
 
@@ -64,4 +64,4 @@ class FastClock:
         patch.setattr("apscheduler.schedulers.base.datetime", Now)
         patch.setattr("service.runtime.timers.CLOCK_CHECK_INTERVAL", LOOK_EVERY)
         patch.setattr("service.runtime.timers.STEP", float("inf"))
-        patch.setattr("service.genesys.server_clock.MAX_AGE", -1.0)  # its seconds are real ones
+        patch.setattr("service.genesys.server_clock.MAX_AGE", -1.0)  # it counts real seconds

@@ -1,4 +1,4 @@
-"""What a daemon in this process holds on to while it has nothing to do."""
+"""The resources that an idle daemon in this process holds."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Footprint:
-    """At one moment.
+    """Resources at one moment.
 
     Attributes:
-        tasks: of asyncio, by the coroutine's name.
-        descriptors: that the process has open, by what they are.
-        connections: to the database, by application_name.
-        objects: of the program's own classes, by name.
-        tracked: all objects that the garbage collector knows.
-        bells: that the scheduler is to ring.
-        series: that ``/metrics`` shows.
-        resident: bytes.
+        tasks: asyncio tasks, by the name of the coroutine.
+        descriptors: open file descriptors, by kind.
+        connections: database connections, by application_name.
+        objects: instances of the program's classes, by name.
+        tracked: objects that the garbage collector tracks.
+        timers: jobs of the scheduler.
+        series: time series of ``/metrics``.
+        resident: resident memory, in bytes.
     """
 
     tasks: Counter[str]
@@ -40,14 +40,14 @@ class Footprint:
     connections: Counter[str]
     objects: Counter[str]
     tracked: int
-    bells: int
+    timers: int
     series: int
     resident: int
 
     @classmethod
     async def of(cls, daemon: Daemon, simulator: Simulator, dsn: str) -> Footprint:
-        """What is there now; the daemon idle, the simulator's memory of what it was asked given up."""
-        await _rest(daemon, simulator)
+        """Measure an idle daemon, after the simulator has dropped its records."""
+        await _drop_caches(daemon, simulator)
         gc.collect()
         return cls(
             tasks=Counter(getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()),
@@ -55,13 +55,13 @@ class Footprint:
             connections=_connections(dsn),
             objects=_objects(),
             tracked=len(gc.get_objects()),
-            bells=len(daemon._timers._scheduler.get_jobs()),
+            timers=len(daemon._timers._scheduler.get_jobs()),
             series=generate_latest(daemon._reporter.registry).count(b"\n"),
             resident=_resident(),
         )
 
     def grown(self, since: Footprint) -> dict[str, object]:
-        """What there is more of than there was; resident memory and all objects told whatever they are."""
+        """Return what has grown since; always with timers, series, objects and resident memory."""
         more = {
             name: dict(now - before)
             for name in ("tasks", "descriptors", "connections", "objects")
@@ -69,7 +69,7 @@ class Footprint:
         }
         return {
             **more,
-            "bells": self.bells - since.bells,
+            "timers": self.timers - since.timers,
             "series": self.series - since.series,
             "tracked": self.tracked - since.tracked,
             "resident MiB": round((self.resident - since.resident) / MIB, 1),
@@ -77,54 +77,54 @@ class Footprint:
 
 
 async def idle(daemon: Daemon, *, within: float = 60.0) -> None:
-    """Wait until every org is held, no cycle runs and none was asked for."""
+    """Wait until the daemon holds every org, no cycle runs and none is requested."""
 
     def busy() -> list[str]:
-        found = ["signals"] if daemon.signals.any.is_set() else []
-        found += [task.get_name() for task in daemon._draining]
+        reasons = ["signals"] if daemon.signals.any.is_set() else []
+        reasons += [task.get_name() for task in daemon._draining]
         for name, (loop, _) in daemon._loops.items():
             if loop.worker is None or loop.worker.load().in_flight:
-                found.append(name)
-            found += [job._name for job in loop._jobs.values() if job._running or job._triggered.is_set()]
-        return found
+                reasons.append(name)
+            reasons += [job._name for job in loop._jobs.values() if job._running or job._triggered.is_set()]
+        return reasons
 
-    quiet, clock = 0, asyncio.get_running_loop()
+    idle_reads, clock = 0, asyncio.get_running_loop()
     until = clock.time() + within
-    while quiet < 5:  # one look may fall between two steps
+    while idle_reads < 5:  # a single read may fall between two steps
         assert clock.time() < until, (busy(), list(daemon._reporter.warned)[-5:])
         await asyncio.sleep(0.05)
-        quiet = 0 if busy() else quiet + 1
+        idle_reads = 0 if busy() else idle_reads + 1
 
 
-async def _rest(daemon: Daemon, simulator: Simulator) -> None:
-    """Let go of what is kept for a while on purpose: idle connections, and bounded memories."""
+async def _drop_caches(daemon: Daemon, simulator: Simulator) -> None:
+    """Drop what is kept on purpose: idle connections and bounded caches."""
     for loop, _ in daemon._loops.values():
         assert loop.worker is not None
         transport = loop.worker.client._transport
         connector = transport._session and transport._session.connector
-        assert not connector or not connector._acquired, "a connection was never given back"
+        assert not connector or not connector._acquired, "a connection was not released"
         await transport.close()
     runtime = daemon._runtime
     assert runtime is not None
     await runtime.database.reset()
-    _forget(simulator)
-    gc.unfreeze()  # a command that another test ran in this process has hidden what it imported
+    _drop_records(simulator)
+    gc.unfreeze()  # a command of another test in this process froze its imports
     for each in gc.get_objects():
         if isinstance(each, functools._lru_cache_wrapper) and each.__module__.startswith("service."):
             each.cache_clear()
-    await asyncio.sleep(0.3)  # for those to end whose connection that was
+    await asyncio.sleep(0.3)  # so that the tasks of these connections end
 
 
-def _forget(simulator: Simulator) -> None:
+def _drop_records(simulator: Simulator) -> None:
     simulator.arrivals.clear()
     for org in simulator.orgs.values():
-        org.cursors._known.clear()
-        org.remembered._pages.clear()
-        org.remembered._held = 0
+        org.cursors._cursors.clear()
+        org.page_cache._pages.clear()
+        org.page_cache._bytes = 0
         getattr(org.centre, "_days", {}).clear()
-    stale = [token for token, (_, expires) in simulator.tokens._known.items() if expires == float("-inf")]
+    stale = [token for token, (_, expires) in simulator.tokens._tokens.items() if expires == float("-inf")]
     for token in stale:
-        del simulator.tokens._known[token]
+        del simulator.tokens._tokens[token]
 
 
 def _objects() -> Counter[str]:
@@ -134,23 +134,23 @@ def _objects() -> Counter[str]:
 
 def _connections(dsn: str) -> Counter[str]:
     with psycopg.connect(dsn) as connection:
-        found = connection.execute(
+        result = connection.execute(
             "SELECT split_part(application_name, ' ', 1) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         ).fetchall()
-    return Counter(str(name) for (name,) in found)
+    return Counter(str(name) for (name,) in result)
 
 
 def _descriptors() -> Counter[str]:
-    found: Counter[str] = Counter()
+    result: Counter[str] = Counter()
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            found[str(entry.readlink()).partition(":")[0]] += 1
-        except FileNotFoundError:  # the one that listed them
+            result[str(entry.readlink()).partition(":")[0]] += 1
+        except FileNotFoundError:  # the descriptor of this listing
             continue
-    return found
+    return result
 
 
 def _resident() -> int:
-    ctypes.CDLL(None).malloc_trim(0)  # what is free and kept for later is not held on to
+    ctypes.CDLL(None).malloc_trim(0)  # free memory does not count
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

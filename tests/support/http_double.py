@@ -1,4 +1,4 @@
-"""aioresponses on aiohttp 3.14: a response there is given the writer of its request, and the double gives none."""
+"""aioresponses for aiohttp 3.14, whose responses need the writer of their request, which aioresponses omits."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["CallbackResult", "aioresponses"]
 
 
 class UnsentResponse(ClientResponse):
-    """A response to a request of which nothing was written."""
+    """A response to a request that was never written."""
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:  # noqa: ANN401 - they are aiohttp's
+    def __init__(self, *arguments: Any, **settings: Any) -> None:  # noqa: ANN401 - arguments of aiohttp
         settings.setdefault("stream_writer", SimpleNamespace(output_size=0))
         super().__init__(*arguments, **settings)
 

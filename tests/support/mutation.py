@@ -1,4 +1,4 @@
-"""Pages as they come, and what becomes of them on a bad day: in their bytes, in their tree, or both."""
+"""Random mutations of pages: of their bytes, their JSON tree, or both."""
 
 from __future__ import annotations
 
@@ -44,59 +44,59 @@ _SNIPPETS = [b"NaN", b"Infinity", b"1e999", b"\xff", b"\xc3\x28", b"\\u0000", b"
 _SNIPPETS += [b'"', b",", b":", b"null", b"\\", b"[" * 2000, b"9" * 5000, b"\xef\xbb\xbf", b"\x00", b" " * 100]
 
 
-def _places(tree: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401 - a JSON tree
-    """Every place of a tree: the container and the key in it."""
+def _locations(tree: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401 - a JSON tree
+    """Yield every location of a tree: a container and a key in it."""
     items = (
         list(tree.items()) if isinstance(tree, dict) else list(enumerate(tree)) if isinstance(tree, list) else []
     )
     for key, value in items:
         yield tree, key
-        yield from _places(value)
+        yield from _locations(value)
 
 
-def mutated(page: Any, chance: random.Random) -> bytes:  # noqa: ANN401 - a JSON tree
-    """The page after one to four accidents."""
+def mutate(page: Any, rng: random.Random) -> bytes:  # noqa: ANN401 - a JSON tree
+    """Return the JSON text of a page after one to four mutations."""
     tree = copy.deepcopy(page)
-    accidents = chance.randint(1, 4)
-    in_bytes = chance.random() < 0.4
-    for _ in range(0 if in_bytes else accidents):
-        _in_the_tree(tree, chance)
-    text = json.dumps(tree, ensure_ascii=chance.random() < 0.5).encode(errors="surrogatepass")
-    for _ in range(accidents if in_bytes else chance.choice((0, 0, 1))):
-        text = _in_the_bytes(text, chance)
+    mutations = rng.randint(1, 4)
+    in_bytes = rng.random() < 0.4
+    for _ in range(0 if in_bytes else mutations):
+        _mutate_tree(tree, rng)
+    text = json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode(errors="surrogatepass")
+    for _ in range(mutations if in_bytes else rng.choice((0, 0, 1))):
+        text = _mutate_bytes(text, rng)
     return text
 
 
-def _in_the_tree(tree: Any, chance: random.Random) -> None:  # noqa: ANN401 - a JSON tree
-    places = list(_places(tree))
-    if not places:
+def _mutate_tree(tree: Any, rng: random.Random) -> None:  # noqa: ANN401 - a JSON tree
+    locations = list(_locations(tree))
+    if not locations:
         return
-    container, key = chance.choice(places)
-    match chance.randrange(6):
+    container, key = rng.choice(locations)
+    match rng.randrange(6):
         case 0:
             del container[key]
         case 1 if isinstance(container, dict):
-            container[chance.choice([str(each) for each in HOSTILE[11:20]])] = container.pop(key)
+            container[rng.choice([str(each) for each in HOSTILE[11:20]])] = container.pop(key)
         case 2 if isinstance(container, list):
             container.insert(key, copy.deepcopy(container[key]))
         case 3:
-            other, there = chance.choice(places)
-            if other is not container or there != key:
-                container[key] = copy.deepcopy(other[there])
+            other, other_key = rng.choice(locations)
+            if other is not container or other_key != key:
+                container[key] = copy.deepcopy(other[other_key])
         case _:
-            container[key] = copy.deepcopy(chance.choice(HOSTILE))
+            container[key] = copy.deepcopy(rng.choice(HOSTILE))
 
 
-def _in_the_bytes(text: bytes, chance: random.Random) -> bytes:
-    at = chance.randrange(len(text) + 1)
-    to = min(len(text), at + chance.choice((1, 1, 1, 4, 40, 400)))
-    match chance.randrange(5):
+def _mutate_bytes(text: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(text) + 1)
+    to = min(len(text), at + rng.choice((1, 1, 1, 4, 40, 400)))
+    match rng.randrange(5):
         case 0:
             return text[:at] + text[to:]
         case 1:
-            return text[:at] + bytes([chance.randrange(256)]) + text[at + 1 :]
+            return text[:at] + bytes([rng.randrange(256)]) + text[at + 1 :]
         case 2:
-            return text[:at] + chance.choice(_SNIPPETS) + text[at:]
+            return text[:at] + rng.choice(_SNIPPETS) + text[at:]
         case 3:
             return text[:at] + text[at:to] * 2 + text[to:]
         case _:

@@ -1,6 +1,6 @@
-"""The installed program as a process, and what must be stored of a source.
+"""The installed program as a process, and the figures that it must store.
 
-The simulator lives on the test's own event loop, so a process is always awaited, never waited for.
+The simulator runs on the test's event loop, so a test must never block while it waits for a process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from psycopg.rows import dict_row
 from service.simulator import Simulator
 
 PROGRAM = Path(sys.executable).with_name("flow-outcomes")
-PATIENCE = 120.0  # seconds after which a process is stuck
+TIMEOUT = 120.0  # seconds after which a process counts as stuck
 SECRET = "canary-secret-5f1d0c"
 
 Row = dict[str, Any]
@@ -35,9 +35,10 @@ class Ended:
     """A process that has ended.
 
     Attributes:
-        code: its exit code; below zero the signal that ended it.
-        out, err: what it wrote.
-        peak: the most memory that it held, in bytes.
+        code: the exit code; a negative one is the signal that ended it.
+        out: its standard output.
+        err: its standard error.
+        peak: its peak memory, in bytes.
     """
 
     code: int
@@ -47,25 +48,32 @@ class Ended:
 
     @cached_property
     def events(self) -> list[Row]:
-        """The log, from whichever stream it went to."""
+        """The log lines of both streams."""
         return [json.loads(line) for line in [*self.out.splitlines(), *self.err.splitlines()] if line[:1] == "{"]
 
-    def told(self, event: str, **context: object) -> list[Row]:
-        """The lines of the log with this event and context."""
+    def find_events(self, event: str, **context: object) -> list[Row]:
+        """Return the log lines with this event and context."""
         return [
             line
             for line in self.events
             if line["event"] == event and all(line.get(key) == value for key, value in context.items())
         ]
 
-    def why(self) -> str:
-        """Why windows failed, for the message of a failed test."""
-        return "; ".join(f"{line['org']}: {line['reason']}" for line in self.told("window_failed")) or self.err
+    def failures(self) -> str:
+        """Return why windows failed, for an assertion's message."""
+        return (
+            "; ".join(f"{line['org']}: {line['reason']}" for line in self.find_events("window_failed")) or self.err
+        )
 
 
 @dataclass
 class Running:
-    """A process at work."""
+    """A running process.
+
+    Attributes:
+        out: lines of its standard output so far.
+        err: lines of its standard error so far.
+    """
 
     process: asyncio.subprocess.Process
     out: list[str] = field(default_factory=list)
@@ -83,30 +91,30 @@ class Running:
         ]
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill the process."""
         if self.process.returncode is None:
             self.process.kill()
 
     async def end(self) -> Ended:
-        """Wait for its end."""
+        """Wait until the process ends."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 code = await self.process.wait()
                 await asyncio.gather(*self._reading)
         except TimeoutError:
             self.kill()
-            pytest.fail(f"stuck; it wrote {self.out[-20:]} and {self.err[-20:]}")
+            pytest.fail(f"the process is stuck; it wrote {self.out[-20:]} and {self.err[-20:]}")
         return Ended(code, "".join(self.out), "".join(self.err), self._peak)
 
     async def _measure(self) -> None:
-        """The high-water mark is the kernel's, so that a look now and then loses little."""
+        """Poll the kernel's high-water mark, so that little is lost between two reads."""
         while self.process.returncode is None:
             self._peak = max(self._peak, _high_water(self.process.pid))
             await asyncio.sleep(0.05)
 
 
 def _high_water(pid: int) -> int:
-    """The most memory that a process held so far, in bytes; 0 where it is gone."""
+    """Return a process's peak memory so far, in bytes; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -123,8 +131,8 @@ class Program:
     """The program with one configuration on one database.
 
     Args:
-        folder: where the configuration stands, and where the program works.
-        dsn: of the database.
+        folder: the working directory, with the configuration file.
+        dsn: the DSN of the database.
     """
 
     def __init__(self, folder: Path, dsn: str) -> None:
@@ -150,8 +158,8 @@ class Program:
         ad_hoc: Mapping[str, object] | None = None,
         **other: object,
     ) -> None:
-        """Write the configuration: an org for each of the simulator's, and what is asked of them."""
-        given = orgs or {name: {} for name in simulator.orgs}
+        """Write the configuration, with an org for each of the simulator's orgs."""
+        settings_by_org = orgs or {name: {} for name in simulator.orgs}
         tree: dict[str, object] = {
             "database": {"dsn": self.dsn},
             "orgs": {
@@ -163,7 +171,7 @@ class Program:
                     "requests_per_second": 200,
                     **settings,
                 }
-                for name, settings in given.items()
+                for name, settings in settings_by_org.items()
             },
             "jobs": jobs or {},
             "ad_hoc": ad_hoc or {},
@@ -172,12 +180,12 @@ class Program:
         self.config.write_text(yaml.safe_dump(tree))
 
     async def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Running:
-        """Start a command; ``--config`` is added."""
+        """Start a command with ``--config``."""
         config = [] if "--config" in arguments else ["--config", str(self.config)]
         return await self.start_bare(*arguments, *config, environment=environment)
 
     async def start_bare(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Running:
-        """Start the program with just these arguments, in a clean environment."""
+        """Start the program with only these arguments, in a clean environment."""
         process = await asyncio.create_subprocess_exec(
             str(PROGRAM),
             *arguments,
@@ -197,12 +205,12 @@ class Program:
         return await (await self.start(*arguments, environment=environment)).end()
 
     def rows(self, query: str, *parameters: object) -> list[Row]:
-        """What the database says."""
+        """Run a query and return its rows."""
         with psycopg.connect(self.dsn, row_factory=dict_row, options="-c timezone=UTC") as connection:
             return connection.execute(query.encode(), parameters).fetchall()
 
     def windows(self, org: str | None = None) -> list[Row]:
-        """The ledger, by start."""
+        """Return the rows of ``extraction_window``, ordered by start."""
         return self.rows(
             "SELECT * FROM flow_outcomes.extraction_window WHERE %s::text IS NULL OR org = %s"
             " ORDER BY org, window_start, job",
@@ -211,7 +219,7 @@ class Program:
         )
 
     def stored(self, org: str, granularity: str) -> dict[Key, Row]:
-        """What is stored of an org, nulls included."""
+        """Return the stored figures of an org, including nulls."""
         return {
             (row["flow_id"], row["bucket_start"], row["outcome_name"]): row
             for row in self.rows(
@@ -226,9 +234,9 @@ def expected(
     *,
     expect_for: timedelta = timedelta(days=31),
 ) -> dict[Key, tuple[int | None, float | None, float | None]]:
-    """What must be stored of a source: count, percentage and share, and a null for each outcome that fell silent.
+    """Return what must be stored of a source: count, percentage and share, and a null for each absent outcome.
 
-    Worked out from the contract alone, bucket by bucket.
+    Computed from the contract alone, bucket by bucket.
     """
     ends = dict(buckets)
     totals: dict[tuple[str, datetime], int] = {}
@@ -236,26 +244,26 @@ def expected(
     for (flow, start, name), (count, _) in truth.items():
         totals[flow, start] = totals.get((flow, start), 0) + count
         seen.setdefault((flow, name), []).append(start)
-    found: dict[Key, tuple[int | None, float | None, float | None]] = {}
+    result: dict[Key, tuple[int | None, float | None, float | None]] = {}
     for (flow, start, name), (count, percentage) in truth.items():
         total = totals[flow, start]
-        found[flow, start, name] = (count, percentage, count / total if total else None)
+        result[flow, start, name] = (count, percentage, count / total if total else None)
     for (flow, name), starts in seen.items():
         for start in ends:
             if start not in starts and any(
                 ends[before] <= start <= ends[before] + expect_for for before in starts if before < start
             ):
-                found[flow, start, name] = (None, None, None)
-    return found
+                result[flow, start, name] = (None, None, None)
+    return result
 
 
 def figures(stored: Mapping[Key, Row]) -> dict[Key, tuple[int | None, float | None, float | None]]:
-    """Of what is stored, what can be compared with the source."""
+    """Return the columns of stored rows that can be compared with the source."""
     return {
         key: (row["outcome_count"], row["outcome_percentage"], row["outcome_share"]) for key, row in stored.items()
     }
 
 
 def today() -> datetime:
-    """The start of this day, UTC."""
+    """Return the start of the current day, in UTC."""
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

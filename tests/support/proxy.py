@@ -1,4 +1,4 @@
-"""The way to the database, through which a test can make the network fail."""
+"""A TCP proxy in front of the database, with network faults."""
 
 from __future__ import annotations
 
@@ -12,89 +12,89 @@ from typing import Self
 
 from psycopg.conninfo import conninfo_to_dict
 
-_AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: a close that resets
-_STORES = b"pg_temp.incoming"  # what a session says that merges a scan
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
+_MERGE_MARKER = b"pg_temp.incoming"  # in the statements of a session that merges a scan
 
 
 class Link:
-    """One connection, from the program to the server."""
+    """One connection between the program and the server."""
 
-    def __init__(self, proxy: Proxy, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
+    def __init__(self, proxy: Proxy, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.proxy = proxy
-        self.near = near
-        self.far = far
-        self.silent = proxy.silent
+        self.client = client
+        self.server = server
+        self.stalled = proxy.stalled
         self.merge_transaction = False
-        self.deaf = False
+        self.loses_answer = False
 
     def reset(self) -> None:
-        """Break it on the program's side, loudly."""
-        for writer in (self.near, self.far):
-            if (found := writer.get_extra_info("socket")) is not None:
+        """Reset both sides of the connection."""
+        for writer in (self.client, self.server):
+            if (connection := writer.get_extra_info("socket")) is not None:
                 with contextlib.suppress(OSError):
-                    found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             writer.transport.abort()
 
-    async def up(self, reader: asyncio.StreamReader) -> None:
-        """From the program to the server."""
+    async def forward_to_server(self, reader: asyncio.StreamReader) -> None:
+        """Forward from the program to the server."""
         while data := await reader.read(2**16):
-            self.merge_transaction = self.merge_transaction or _STORES in data
-            if self.proxy.swallow and self.merge_transaction and b"COMMIT\0" in data:
-                self.proxy.swallow -= 1
-                self.deaf = True
-            if not self.silent:
-                self.far.write(data)
-                await self.far.drain()
+            self.merge_transaction = self.merge_transaction or _MERGE_MARKER in data
+            if self.proxy.commit_answers_to_lose and self.merge_transaction and b"COMMIT\0" in data:
+                self.proxy.commit_answers_to_lose -= 1
+                self.loses_answer = True
+            if not self.stalled:
+                self.server.write(data)
+                await self.server.drain()
 
-    async def down(self, reader: asyncio.StreamReader) -> None:
-        """From the server to the program."""
+    async def forward_to_client(self, reader: asyncio.StreamReader) -> None:
+        """Forward from the server to the program."""
         while data := await reader.read(2**16):
-            if self.deaf:
-                self.proxy.fired["answer to COMMIT swallowed"] += 1
+            if self.loses_answer:
+                self.proxy.fired["answer to COMMIT lost"] += 1
                 self.reset()
                 return
-            if not self.silent:
-                self.near.write(data)
-                await self.near.drain()
+            if not self.stalled:
+                self.client.write(data)
+                await self.client.drain()
 
 
 class Proxy:
-    """Listens on a port of its own, for as long as the context lasts.
+    """Listens on its own port while its context is entered.
 
     Args:
-        dsn: of the server, as a URL.
+        dsn: the DSN of the server, as a URL.
 
     Attributes:
-        swallow: so many answers to a merge's COMMIT are lost yet, each with its connection.
-        silent: nothing is forwarded, and nothing is closed.
-        opened: connections that there were, those that have ended among them.
-        fired: what was done, and how often.
+        commit_answers_to_lose: how many more answers to a merge's COMMIT are lost, each with its connection.
+        stalled: whether new connections forward nothing and stay open.
+        opened: how many connections were opened so far.
+        fired: how often each fault happened.
     """
 
     def __init__(self, dsn: str) -> None:
         self.fired: Counter[str] = Counter()
-        self.swallow = 0
+        self.commit_answers_to_lose = 0
         self.opened = 0
-        self.silent = False
+        self.stalled = False
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._port = 0
-        self.lead_to(dsn)
+        self.set_target(dsn)
 
-    def lead_to(self, dsn: str) -> None:
-        """Forward to another server from the next connection on."""
+    def set_target(self, dsn: str) -> None:
+        """Forward new connections to this server."""
         self._dsn = dsn
-        told = conninfo_to_dict(dsn)
-        self._host, self._far_port = str(told["host"]), int(told["port"] or 0)
+        target = conninfo_to_dict(dsn)
+        self._host, self._server_port = str(target["host"]), int(target["port"] or 0)
 
     @property
     def dsn(self) -> str:
-        """What the program is told."""
-        return self._dsn.replace(f":{self._far_port}/", f":{self._port}/")
+        """The DSN of the proxy, for the program."""
+        return self._dsn.replace(f":{self._server_port}/", f":{self._port}/")
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._begin, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._start, "127.0.0.1", 0)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -111,27 +111,27 @@ class Proxy:
 
     @property
     def links(self) -> int:
-        """Connections that are open, silent ones too."""
+        """The number of open connections, including stalled ones."""
         return len(self._links)
 
-    def cut(self) -> None:
-        """Forward nothing any more, on any connection, and close none."""
-        self.silent = True
+    def stall(self) -> None:
+        """Stop forwarding on every connection, without closing any."""
+        self.stalled = True
         for link in self._links:
-            link.silent = True
-        self.fired["cut off without a word"] += 1
+            link.stalled = True
+        self.fired["stalled"] += 1
 
     def heal(self) -> None:
-        """Forward again, on new connections; those that were cut stay so, as behind a firewall that forgot."""
-        self.silent = False
+        """Forward new connections again; stalled ones stay stalled, as behind a firewall that lost its state."""
+        self.stalled = False
 
     def reset(self) -> None:
-        """Break every connection."""
+        """Reset every connection."""
         self.fired["reset"] += len(self._links)
         for link in list(self._links):
             link.reset()
 
-    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _start(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened += 1
         task = asyncio.create_task(self._accept(reader, writer))
         self._tasks.add(task)
@@ -139,22 +139,25 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far_writer = await asyncio.open_connection(self._host, self._far_port)
+            server_reader, server_writer = await asyncio.open_connection(self._host, self._server_port)
         except OSError:
             writer.transport.abort()
             return
-        link = Link(self, writer, far_writer)
+        link = Link(self, writer, server_writer)
         self._links.add(link)
-        ways = [asyncio.create_task(link.up(reader)), asyncio.create_task(link.down(far_reader))]
+        directions = [
+            asyncio.create_task(link.forward_to_server(reader)),
+            asyncio.create_task(link.forward_to_client(server_reader)),
+        ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            if link.silent:  # the program hung up, or the server: neither is told of the other
-                await asyncio.wait(ways)
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            if link.stalled:  # one side closed: the other must not notice
+                await asyncio.wait(directions)
         finally:
-            for way in ways:
-                way.cancel()
+            for direction in directions:
+                direction.cancel()
             with contextlib.suppress(OSError):
-                await asyncio.gather(*ways, return_exceptions=True)
+                await asyncio.gather(*directions, return_exceptions=True)
             self._links.discard(link)
             writer.close()
-            far_writer.close()
+            server_writer.close()

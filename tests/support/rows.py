@@ -1,4 +1,4 @@
-"""Every row of a page, however it was judged."""
+"""The rows of a normalised page, whether its entries were valid or not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from service.model import Entry, NormalisedPage, OutcomeRow, ValidEntry
 
 
 def rows_of(found: NormalisedPage) -> list[OutcomeRow]:
-    """The rows, those of sound entries first."""
+    """Return all rows, those of valid entries first."""
     return [
         OutcomeRow(bucket, name, figure.outcome_count, figure.percent_of_total, rejected=False)
         for bucket, outcomes in found.valid
@@ -17,5 +17,5 @@ def rows_of(found: NormalisedPage) -> list[OutcomeRow]:
 
 
 def plain(entries: Sequence[Entry | ValidEntry]) -> list[Entry]:
-    """The entries, each as one that is judged piece by piece."""
+    """Return the entries, each in the form that is validated outcome by outcome."""
     return [entry.as_entry() if isinstance(entry, ValidEntry) else entry for entry in entries]

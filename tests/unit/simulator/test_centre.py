@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.simulator.centre import LATE, GeneratedCentre
+from service.simulator.centre import CORRECTION_DELAY, GeneratedCentre
 from service.simulator.instants import DAY, HOUR, MINUTE, parse_instant
 
 START = parse_instant("2024-03-01T00:00Z")
@@ -17,20 +17,22 @@ LONG_AFTER = START + 4000 * DAY
 
 
 def counts(centre: GeneratedCentre, flow: str, start: int, end: int, at: int = LONG_AFTER) -> dict[str, int]:
-    return {name: count for _, name, count in centre.tally(flow, start, end, at) if count}
+    return {name: count for _, name, count in centre.count_outcomes(flow, start, end, at) if count}
 
 
 def total(centre: GeneratedCentre, start: int, end: int, at: int = LONG_AFTER) -> int:
     return sum(count for flow in centre.flows() for count in counts(centre, flow.id, start, end, at).values())
 
 
-def test_one_seed_is_one_centre() -> None:
-    """The same seed gives the same flows and figures, another seed others."""
+def test_a_seed_determines_the_centre() -> None:
+    """The same seed gives the same flows and figures; another seed gives others."""
     one, same, other = GeneratedCentre(7), GeneratedCentre(7), GeneratedCentre(8)
     flow = one.flows()[0].id
     assert one.flows() == same.flows()
     assert one.flows() != other.flows()
-    assert one.tally(flow, START, START + DAY, LONG_AFTER) == same.tally(flow, START, START + DAY, LONG_AFTER)
+    assert one.count_outcomes(flow, START, START + DAY, LONG_AFTER) == same.count_outcomes(
+        flow, START, START + DAY, LONG_AFTER
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -39,11 +41,11 @@ def test_one_seed_is_one_centre() -> None:
     cuts=st.lists(st.integers(1, 40 * DAY), min_size=1, max_size=12, unique=True),
     seen_after=st.integers(-DAY, 60 * DAY),
 )
-def test_any_cut_adds_up(offset: int, cuts: list[int], seen_after: int) -> None:
-    """However a stretch is cut, and whenever it is looked at, its parts add up to the whole, name by name."""
+def test_parts_of_an_interval_add_up(offset: int, cuts: list[int], seen_after: int) -> None:
+    """However an interval is split, and at any time, its parts add up to its counts, name by name."""
     centre = GeneratedCentre(11, flows=3)
     start = START + offset
-    edges = [start, *(start + cut for cut in sorted(cuts))]
+    edges = [start, *(start + split_buckets for split_buckets in sorted(cuts))]
     at = start + seen_after
     for flow in centre.flows():
         parts: dict[str, int] = {}
@@ -53,19 +55,19 @@ def test_any_cut_adds_up(offset: int, cuts: list[int], seen_after: int) -> None:
         assert parts == counts(centre, flow.id, start, edges[-1], at)
 
 
-def test_names_are_as_wild_as_real_ones() -> None:
-    """Ids are UUIDs; names hold more than ASCII; some outcomes stand in several flows, none twice in one."""
+def test_ids_and_names() -> None:
+    """Ids are UUIDs; some names are not ASCII; some outcomes are in several flows, none twice in one flow."""
     centre = GeneratedCentre(7, flows=20, outcomes=12)
-    held = {flow.id: list(counts(centre, flow.id, START, START + 40 * DAY)) for flow in centre.flows()}
-    assert all(str(uuid.UUID(flow)) == flow for flow in held)
-    assert any(not name.isascii() for names in held.values() for name in names)
-    assert sum("Abandoned" in names for names in held.values()) > 1
-    assert all(len(set(names)) == len(names) for names in held.values())
-    assert len(held) == len({flow.name for flow in centre.flows()}) == 20
+    names_by_flow = {flow.id: list(counts(centre, flow.id, START, START + 40 * DAY)) for flow in centre.flows()}
+    assert all(str(uuid.UUID(flow)) == flow for flow in names_by_flow)
+    assert any(not name.isascii() for names in names_by_flow.values() for name in names)
+    assert sum("Abandoned" in names for names in names_by_flow.values()) > 1
+    assert all(len(set(names)) == len(names) for names in names_by_flow.values())
+    assert len(names_by_flow) == len({flow.name for flow in centre.flows()}) == 20
 
 
-def test_nights_and_sundays_are_quieter() -> None:
-    """A Monday has more than a Sunday, and noon more than the small hours."""
+def test_daily_and_weekly_pattern() -> None:
+    """A Monday has higher counts than a Sunday, and noon higher ones than 3:00."""
     centre = GeneratedCentre(7, flows=40)
     monday, sunday = parse_instant("2024-03-04T00:00Z"), parse_instant("2024-03-03T00:00Z")
     assert total(centre, monday, monday + DAY) > 2 * total(centre, sunday, sunday + DAY)
@@ -73,12 +75,12 @@ def test_nights_and_sundays_are_quieter() -> None:
     assert total(centre, noon, noon + HOUR) > 4 * total(centre, night, night + HOUR)
 
 
-def test_what_has_not_happened_is_not_reported() -> None:
-    """Nothing of the future is seen, and of the past all but corrections by 45 minutes after."""
+def test_records_become_visible_within_45_minutes() -> None:
+    """Future records are not visible; past ones are after 45 minutes, except corrections."""
     centre = GeneratedCentre(7)
     noon = START + 12 * HOUR
     flow = centre.flows()[0].id
-    assert not any(centre.tally(flow.id, noon, noon + HOUR, noon) for flow in centre.flows())
+    assert not any(centre.count_outcomes(flow.id, noon, noon + HOUR, noon) for flow in centre.flows())
     seen = [total(centre, START, noon, noon + minutes * MINUTE) for minutes in (-720, -60, 0, 20, 45, 60, 240)]
     assert seen == sorted(seen)
     assert seen[0] == 0 < seen[2] < seen[4] == seen[5] == seen[6]
@@ -87,51 +89,56 @@ def test_what_has_not_happened_is_not_reported() -> None:
     )
 
 
-def test_corrections_come_a_day_later() -> None:
-    """A settled day grows a little once more, and is final then."""
+def test_corrections_become_visible_a_day_later() -> None:
+    """A settled day's counts grow slightly a day later, and are then final."""
     centre = GeneratedCentre(7)
     end = START + DAY
-    settled, corrected = total(centre, START, end, end + 2 * HOUR), total(centre, START, end, end + LATE)
+    settled, corrected = (
+        total(centre, START, end, end + 2 * HOUR),
+        total(centre, START, end, end + CORRECTION_DELAY),
+    )
     assert settled < corrected == total(centre, START, end)
     assert corrected - settled < corrected // 20
-    assert not centre.final(end, end + LATE - 1)
-    assert centre.final(end, end + LATE)
+    assert not centre.is_final(end, end + CORRECTION_DELAY - 1)
+    assert centre.is_final(end, end + CORRECTION_DELAY)
 
 
-def test_outcomes_are_renamed_and_vanish() -> None:
-    """Over a season some outcome changes its dated name, and some day it is not reported under any."""
+def test_campaigns_are_renamed_or_absent() -> None:
+    """Within 150 days some outcome changes its dated name, and some outcome is absent on some days."""
     centre = GeneratedCentre(7, flows=12)
-    gone = renamed = 0
+    absent = renamed = 0
     for flow in centre.flows():
         seen = [
             frozenset(name for name in counts(centre, flow.id, day, day + DAY) if name[-10:-6].isdigit())
             for day in range(START, START + 150 * DAY, DAY)
         ]
         renamed += len(frozenset.union(*seen)) > 1
-        gone += any(frozenset.union(*seen)) and any(not names for names in seen[60:])
+        absent += any(frozenset.union(*seen)) and any(not names for names in seen[60:])
     assert renamed
-    assert gone
+    assert absent
 
 
-def test_zero_is_sometimes_said_and_sometimes_not() -> None:
-    """Of the hours in which an outcome had nothing, some are reported as zero and some are silent."""
+def test_a_zero_is_reported_or_absent() -> None:
+    """Of the hours without records of an outcome, some are reported as zero, and in some the outcome is absent."""
     centre = GeneratedCentre(7)
-    heard = [
-        {name: count for _, name, count in centre.tally(flow.id, hour, hour + HOUR, LONG_AFTER)}.get("Abandoned")
+    reported = [
+        {name: count for _, name, count in centre.count_outcomes(flow.id, hour, hour + HOUR, LONG_AFTER)}.get(
+            "Abandoned"
+        )
         for flow in centre.flows()
         for hour in range(START, START + 2 * DAY, HOUR)
     ]
-    assert heard.count(0)
-    assert heard.count(None)
+    assert reported.count(0)
+    assert reported.count(None)
 
 
-def test_an_unknown_flow_is_silent() -> None:
-    """A flow that is none has no figures."""
-    assert GeneratedCentre(7).tally("nobody", START, START + DAY, LONG_AFTER) == []
+def test_an_unknown_flow() -> None:
+    """An unknown flow has no figures."""
+    assert GeneratedCentre(7).count_outcomes("nobody", START, START + DAY, LONG_AFTER) == []
 
 
 @pytest.mark.parametrize("outcomes", [0, 1, 3, 40, 70])
 def test_any_number_of_outcomes(outcomes: int) -> None:
-    """A flow may have none or very many outcomes."""
+    """A flow may have no outcomes or many."""
     centre = GeneratedCentre(7, flows=2, outcomes=outcomes)
     assert len(counts(centre, centre.flows()[0].id, START, START + 200 * DAY)) >= outcomes - 1

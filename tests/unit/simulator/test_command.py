@@ -7,28 +7,28 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.simulator.command import add_arguments, config_of
+from service.simulator.command import add_arguments, build_config
 from service.simulator.faults import Fault
 
 
-def parsed(*arguments: str) -> argparse.Namespace:
+def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     return parser.parse_args(arguments)
 
 
 def test_defaults() -> None:
-    """One org, ten requests a second, nothing wrong."""
-    config = config_of(parsed())
+    """The default is one org with ten requests per second and no faults."""
+    config = build_config(parse())
     assert list(config.orgs) == ["acme"]
     assert config.orgs["acme"].requests_per_second == 10
-    assert parsed().now is None
+    assert parse().now is None
 
 
 def test_orgs_by_number_and_by_name() -> None:
-    """Orgs are counted, or named with their secrets."""
-    assert list(config_of(parsed("--orgs", "3")).orgs) == ["acme", "org_2", "org_3"]
-    orgs = config_of(parsed("--orgs", "a:s1,b:s2", "--unlimited", "--timezone", "Europe/Berlin")).orgs
+    """``--orgs`` takes a number, or client ids with their secrets."""
+    assert list(build_config(parse("--orgs", "3")).orgs) == ["acme", "org_2", "org_3"]
+    orgs = build_config(parse("--orgs", "a:s1,b:s2", "--unlimited", "--timezone", "Europe/Berlin")).orgs
     assert {name: org.client_secret for name, org in orgs.items()} == {"a": "s1", "b": "s2"}
     assert orgs["a"].requests_per_second is None
     assert orgs["b"].timezone == "Europe/Berlin"
@@ -48,13 +48,13 @@ def test_orgs_by_number_and_by_name() -> None:
     ],
 )
 def test_faults(text: str, name: str, fault: Fault) -> None:
-    """A fault is spelled with its value, its page, how often, and its chance."""
-    assert getattr(config_of(parsed("--fault", text)).orgs["acme"].faults, name) == fault
+    """A fault is given with its value, its page, how often it fires, and its probability."""
+    assert getattr(build_config(parse("--fault", text)).orgs["acme"].faults, name) == fault
 
 
-def test_the_simulated_time() -> None:
+def test_simulated_time() -> None:
     """An instant without an offset is in UTC."""
-    assert parsed("--now", "2024-01-01").now == datetime(2024, 1, 1, tzinfo=UTC)
+    assert parse("--now", "2024-01-01").now == datetime(2024, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_the_simulated_time() -> None:
         ("--fault", "slow%2"),
     ],
 )
-def test_bad_usage(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    """What cannot be meant ends with 2 and names the argument."""
-    with pytest.raises(SystemExit) as ended:
-        parsed(*arguments)
-    assert ended.value.code == 2
+def test_invalid_arguments(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """An invalid argument exits with 2 and is named in the message."""
+    with pytest.raises(SystemExit) as exit_info:
+        parse(*arguments)
+    assert exit_info.value.code == 2
     assert arguments[0] in capsys.readouterr().err

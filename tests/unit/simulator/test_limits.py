@@ -1,4 +1,4 @@
-"""Rates, holds, flights, and tokens."""
+"""Limits, violations, tokens and credentials."""
 
 from __future__ import annotations
 
@@ -6,56 +6,56 @@ import base64
 
 import pytest
 
-from service.simulator.limits import Flight, Hold, Rate, peak_per_second
-from service.simulator.oauth import Credentials, TokenRefusal, Tokens, basic_credentials, check_grant
-from service.simulator.refusal import Refusal
+from service.simulator.api_error import ApiError
+from service.simulator.limits import RateLimit, RetryAfterWatch, SingleFlightWatch, peak_per_second
+from service.simulator.oauth import Credentials, TokenError, Tokens, basic_credentials, check_grant
 
 
-def test_no_second_takes_more_than_the_rate() -> None:
-    """The second may begin anywhere; what was refused counts too."""
-    rate = Rate(3)
+def test_rate_limit() -> None:
+    """The limit holds for any second, wherever it begins; rejected requests count."""
+    rate = RateLimit(3)
     assert [rate.arrive(at) for at in (0.0, 0.5, 0.9, 0.99, 1.0, 1.95)] == [True, True, True, False, False, True]
-    spaced = Rate(8)
+    spaced = RateLimit(8)
     assert all(spaced.arrive(number * 0.125) for number in range(100))
 
 
-def test_without_a_limit_all_pass() -> None:
-    """None is no limit."""
-    rate = Rate(None)
+def test_no_rate_limit() -> None:
+    """None means no limit."""
+    rate = RateLimit(None)
     assert all(rate.arrive(0.0) for _ in range(1000))
 
 
-def test_the_peak_is_of_any_second() -> None:
-    """Half-open: what is a whole second apart is not in one second."""
+def test_peak_per_second() -> None:
+    """The second is half-open: requests exactly one second apart are not in the same second."""
     assert peak_per_second([]) == 0
     assert peak_per_second([0.0, 1.0, 2.0]) == 1
     assert peak_per_second([0.0, 0.6, 0.7, 1.5, 1.61]) == 3
 
 
-def test_a_hold_is_watched() -> None:
-    """What comes before Retry-After has passed is counted, but for what was on its way."""
-    hold = Hold()
-    hold.arrive(0.0)
-    hold.tell(10.0, 2.0)
+def test_requests_before_retry_after_are_counted() -> None:
+    """Requests before Retry-After has passed are violations, except those already sent."""
+    watch = RetryAfterWatch()
+    watch.arrive(0.0)
+    watch.start(10.0, 2.0)
     for at in (10.05, 11.0, 11.99, 12.0):
-        hold.arrive(at)
-    assert hold.violations == 2
+        watch.arrive(at)
+    assert watch.violations == 2
 
 
-def test_a_second_flight_is_a_violation() -> None:
-    """One query in the air at a time; different ones do not matter."""
-    flight = Flight()
-    with flight.of("a"), flight.of("b"):
-        assert flight.violations == 0
-        with flight.of("a"):
-            assert flight.violations == 1
-    with flight.of("a"):
+def test_a_second_query_in_flight_is_a_violation() -> None:
+    """The same query twice in flight is a violation; different queries are not."""
+    watch = SingleFlightWatch()
+    with watch.track("a"), watch.track("b"):
+        assert watch.violations == 0
+        with watch.track("a"):
+            assert watch.violations == 1
+    with watch.track("a"):
         pass
-    assert flight.violations == 1
+    assert watch.violations == 1
 
 
-def test_tokens_expire_and_are_revoked() -> None:
-    """A token is its client's until it expires, is revoked, or never was."""
+def test_tokens() -> None:
+    """A token is valid until it expires or is revoked; an unknown token is invalid."""
     tokens = Tokens()
     token = tokens.issue("acme", 100.0, now=0.0)
     other = tokens.issue("other", 100.0, now=0.0)
@@ -69,26 +69,26 @@ def test_tokens_expire_and_are_revoked() -> None:
         ("Bearer ?", 0.0),
         (f"Basic {token}", 0.0),
     ):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(ApiError) as error:
             tokens.check(header, now)
-        assert (refusal.value.status, refusal.value.code) == (401, "bad.credentials")
-    with pytest.raises(Refusal):
+        assert (error.value.status, error.value.code) == (401, "bad.credentials")
+    with pytest.raises(ApiError):
         tokens.check(None, 0.0)
     assert tokens.issued == 2
 
 
 def test_basic_credentials() -> None:
-    """Only HTTP basic with a colon in it is understood."""
+    """Only HTTP basic credentials with a colon are parsed."""
     good = base64.b64encode(b"id:se:cret").decode()
     assert basic_credentials(f"Basic {good}") == Credentials("id", "se:cret")
     for header in (None, "", "Bearer x", "Basic !", "Basic " + base64.b64encode(b"\xff:").decode(), "Basic aWQ="):
         assert basic_credentials(header) is None
 
 
-def test_the_grant() -> None:
-    """Only client credentials, in a form."""
+def test_grant_types() -> None:
+    """Only client credentials in a form are accepted."""
     check_grant("application/x-www-form-urlencoded", {"grant_type": "client_credentials"})
-    with pytest.raises(TokenRefusal):
+    with pytest.raises(TokenError):
         check_grant("application/json", {"grant_type": "client_credentials"})
-    with pytest.raises(TokenRefusal):
+    with pytest.raises(TokenError):
         check_grant("application/x-www-form-urlencoded", {"grant_type": "password"})

@@ -1,4 +1,4 @@
-"""Scans, their pages and their tokens."""
+"""Scans, pages and page tokens."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from service.simulator.api_error import ApiError
 from service.simulator.cursors import Cursors
 from service.simulator.instants import HOUR, MINUTE, parse_instant
 from service.simulator.pages import Position, Scan, open_scan
-from service.simulator.refusal import Refusal
-from service.simulator.static import StaticCentre
+from service.simulator.static_centre import StaticCentre
 
 FROM = parse_instant("2024-01-01T00:00Z")
 LATER = parse_instant("2024-02-01T00:00Z")
@@ -46,22 +46,22 @@ def scan(limit: int = 100, **settings: Any) -> Scan:  # noqa: ANN401 - passed on
 
 
 def pages(one: Scan) -> list[list[tuple[str, str, list[str]]]]:
-    found: list[list[tuple[str, str, list[str]]]] = []
+    result: list[list[tuple[str, str, list[str]]]] = []
     position: Position | None = Position()
     while position is not None:
         entries, after = one.page(position)
         assert one.page(position) == (entries, after)
-        found.append([_entry(entry) for entry in entries])
+        result.append([_entry(entry) for entry in entries])
         position = after
-    return found
+    return result
 
 
 def _entry(entry: dict[str, Any]) -> tuple[str, str, list[str]]:
     return entry["group"]["flow-id"], entry["interval"][11:13], list(entry["metrics"]["flow-outcomes"])
 
 
-def test_pages_walk_flow_by_flow() -> None:
-    """Silent buckets have no entry; the last page knows that it is the last."""
+def test_order_flow_by_flow() -> None:
+    """Buckets without records have no entry; the last page has no successor."""
     assert pages(scan(2)) == [
         [("f1", "00", ["A", "B", "C"]), ("f1", "02", ["A"])],
         [("f2", "00", ["A"]), ("f2", "01", ["A", "B"])],
@@ -69,16 +69,16 @@ def test_pages_walk_flow_by_flow() -> None:
     assert [len(page) for page in pages(scan(3))] == [3, 1]
 
 
-def test_pages_walk_bucket_by_bucket() -> None:
-    """The other order."""
+def test_order_bucket_by_bucket() -> None:
+    """A scan may iterate over buckets first."""
     assert pages(scan(order="bucket")) == [
         [("f1", "00", ["A", "B", "C"]), ("f2", "00", ["A"]), ("f2", "01", ["A", "B"]), ("f1", "02", ["A"])]
     ]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 4])
-def test_entries_may_be_split(limit: int) -> None:
-    """A pair that is split over two pages loses nothing, and its shares stay those of the whole."""
+def test_split_entries(limit: int) -> None:
+    """An entry split over two pages loses no outcome, and its shares stay those of the complete entry."""
     split = pages(scan(limit, split=True))
     joined: dict[tuple[str, str], list[str]] = {}
     for flow, start, names in (entry for page in split for entry in page):
@@ -92,7 +92,7 @@ def test_entries_may_be_split(limit: int) -> None:
 
 
 def test_percent_of_the_flow_or_of_the_query() -> None:
-    """The denominator is the flow's total in the bucket, or the whole query's total; of nothing it is zero."""
+    """The denominator is the flow's total in the bucket or the query's total; a share of zero is zero."""
     figures = {(flow, start): outcomes for flow, (start, _), outcomes in scan().figures()}
     assert figures["f1", FROM]["B"] == {"count": 20, "percentOfTotal": 0.2}
     assert figures["f2", FROM]["A"] == {"count": 0, "percentOfTotal": 0.0}
@@ -100,8 +100,8 @@ def test_percent_of_the_flow_or_of_the_query() -> None:
     assert figures["f1", FROM]["B"] == {"count": 20, "percentOfTotal": round(20 / 106, 4)}
 
 
-def test_metrics_delay_is_taken_literally() -> None:
-    """Records of that span before the end are ignored, in part of an hour too; the interval stays whole."""
+def test_metrics_delay() -> None:
+    """Records of that span before the end are ignored, also within an hour; the intervals do not change."""
     assert pages(scan(delay=2 * HOUR)) == [[("f1", "00", ["A", "B", "C"]), ("f2", "00", ["A"])]]
     figures = {(flow, start): outcomes for flow, (start, _), outcomes in scan(delay=150 * MINUTE).figures()}
     assert figures["f1", FROM]["A"]["count"] == 30
@@ -109,33 +109,33 @@ def test_metrics_delay_is_taken_literally() -> None:
     assert entry["interval"] == "2024-01-01T00:00:00.000Z/2024-01-01T01:00:00.000Z"
 
 
-def test_a_filter_leaves_flows_out() -> None:
-    """Only the flows asked for; one that nobody knows has nothing."""
+def test_flow_filter() -> None:
+    """Only the requested flows have entries; an unknown flow has none."""
     assert {flow for flow, _, _ in pages(scan(flows=frozenset({"f2", "f9"})))[0]} == {"f2"}
 
 
 def test_a_scan_keeps_its_snapshot() -> None:
-    """A later correction is not seen by a scan that has begun."""
+    """A correction does not change a scan that has already started."""
     centre = StaticCentre({("f1", hour(0)): {"A": 1}})
-    begun = open_scan(centre, start=FROM, end=FROM + HOUR, step="hourly", timezone=ZoneInfo("UTC"), at=LATER)
+    started = open_scan(centre, start=FROM, end=FROM + HOUR, step="hourly", timezone=ZoneInfo("UTC"), at=LATER)
     centre.correct("f1", hour(0), "A", 2)
-    assert [outcomes["A"]["count"] for _, _, outcomes in begun.figures()] == [1]
+    assert [outcomes["A"]["count"] for _, _, outcomes in started.figures()] == [1]
 
 
-def test_tokens_lead_on_and_expire() -> None:
-    """A token leads to its page, again too; not for another query, not once it has expired, not if made up."""
+def test_page_tokens() -> None:
+    """A token returns its page every time, but not for another query, after its expiry, or if unknown."""
     cursors, one = Cursors(lifetime=600), scan(2, digest="d")
     token = cursors.issue(one, Position(3), page=2, now=0.0)
     assert cursors.redeem(token, "d", 599.0) == cursors.redeem(token, "d", 0.0)
     assert cursors.redeem(token, "d", 0.0).position == (3, 0)
     assert (cursors.page_of(token), cursors.page_of("?")) == (2, 1)
     for sent, digest, now, status, code in (
-        ("made up", "d", 0.0, 400, "invalid.pageToken"),
+        ("unknown", "d", 0.0, 400, "invalid.pageToken"),
         (token, "other", 0.0, 400, "invalid.pageToken"),
         (token, "d", 600.0, 410, "cursor.expired"),
     ):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(ApiError) as error:
             cursors.redeem(sent, digest, now)
-        assert (refusal.value.status, refusal.value.code) == (status, code)
+        assert (error.value.status, error.value.code) == (status, code)
     cursors.sweep(600.0 + 3600.0)
     assert cursors.page_of(token) == 1

@@ -1,4 +1,4 @@
-"""A database with troubles planted in it, as daemons would have left them, and the server that shows it."""
+"""A sample database with windows in every state."""
 
 from __future__ import annotations
 
@@ -13,29 +13,27 @@ HOSTILE = "<img src=x onerror=document.title='owned'>"
 FLOW = "1f0c2a52-0000-4000-8000-000000000001"
 OTHER_FLOW = "1f0c2a52-0000-4000-8000-000000000002"
 SINCE = 120  # days
-
-
-CUT_SHORT = "the page was cut short: it has no nextPageToken"
-EMPTY = "the scan came back wholly empty: not believed until a second one says the same"
+TRUNCATED = "the page is truncated: it has no nextPageToken"
+EMPTY = "empty response for a window that has data; accepted if a later cycle confirms it"
 NOT_STORED = "completed_at = NULL, pages = 0, rows = 0"
 
 
 def midnight() -> datetime:
-    """The day that is not over yet."""
+    """Return the start of the current day."""
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def day(back: int) -> str:
-    """The date so many days ago."""
+    """Return the date ``back`` days ago."""
     return f"{midnight() - back * DAY:%Y-%m-%d}"
 
 
-FAILED, LATE, RESTATED, NEVER, DOUBTED, ASKING = 5, 9, 12, 16, 20, 2
-"""Days back at which each trouble is planted."""
+FAILED, LATE, RESTATED, NEVER, DOUBTED, RUNNING = 5, 9, 12, 16, 20, 2
+"""How many days ago each window with that state starts."""
 
 
 def config(dsn: str) -> Config:
-    """Two orgs, of which one has an hourly job too."""
+    """Return a configuration of two orgs, one of them with an hourly job too."""
     org = {"region": "mypurecloud.com", "client_id": "id", "client_secret": "not-a-secret"}
     return config_from(
         {
@@ -56,7 +54,7 @@ def config(dsn: str) -> Config:
 
 
 def plant(dsn: str) -> None:
-    """Everything complete but for the troubles."""
+    """Fill the database: every window complete except those listed above."""
     today = midnight()
     with psycopg.connect(dsn) as connection:
         for org, zone in (("acme", "UTC"), ("globex", "Europe/Berlin")):
@@ -88,9 +86,9 @@ def plant(dsn: str) -> None:
             " AND window_start = %s"
         )
         for back, change in (
-            (FAILED, f"state = 'failed', attempts = 4, last_error = '{CUT_SHORT}', {NOT_STORED}"),
+            (FAILED, f"state = 'failed', attempts = 4, last_error = '{TRUNCATED}', {NOT_STORED}"),
             (LATE, f"state = 'pending', attempts = 0, {NOT_STORED}"),
-            (ASKING, f"state = 'running', attempts = 1, {NOT_STORED}"),
+            (RUNNING, f"state = 'running', attempts = 1, {NOT_STORED}"),
             (DOUBTED, f"doubted_in = 'c1', attempts = 2, last_error = '{EMPTY}'"),
         ):
             connection.execute(set_day.format(change).encode(), [today - back * DAY])
@@ -116,19 +114,19 @@ def _figures(connection: psycopg.Connection[tuple[object, ...]], today: datetime
         run(
             "INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,"
             " outcome_count, extraction_timestamp, revision)"
-            " SELECT 'acme', 'daily', %(no)s, d, d + interval '1 day', (CASE WHEN quiet THEN 'expected'"
+            " SELECT 'acme', 'daily', %(no)s, d, d + interval '1 day', (CASE WHEN absent THEN 'expected'"
             " ELSE 'reported' END)::flow_outcomes.figure_state,"
-            " CASE WHEN NOT quiet THEN 400 / %(no)s + (extract(doy FROM d)::int * 7 * %(no)s) %% 40"
+            " CASE WHEN NOT absent THEN 400 / %(no)s + (extract(doy FROM d)::int * 7 * %(no)s) %% 40"
             " END, d + interval '26 hours', 1"
             " FROM generate_series(%(first)s::timestamptz, %(last)s::timestamptz, interval '1 day') AS s (d),"
-            " LATERAL (SELECT %(no)s = 2 AND d BETWEEN %(quiet)s AND %(quiet)s + interval '4 days' AS quiet) q"
-            " WHERE d <> ALL (%(gone)s::timestamptz[])",
+            " LATERAL (SELECT %(no)s = 2 AND d BETWEEN %(absent)s AND %(absent)s + interval '4 days' AS absent) a"
+            " WHERE d <> ALL (%(missing)s::timestamptz[])",
             {
                 "no": number,
                 "first": today - SINCE * DAY,
                 "last": today - DAY,
-                "quiet": today - 40 * DAY,
-                "gone": [today - FAILED * DAY, today - LATE * DAY, today - NEVER * DAY, today - ASKING * DAY],
+                "absent": today - 40 * DAY,
+                "missing": [today - FAILED * DAY, today - LATE * DAY, today - NEVER * DAY, today - RUNNING * DAY],
             },
         )
     run(

@@ -1,4 +1,4 @@
-"""An org with years of figures behind it, made by SQL."""
+"""An org with years of figures, generated with SQL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FIGURES = """
 """
 
 
-def plant(
+def generate_org(
     dsn: str,
     first: datetime,
     last: datetime,
@@ -44,13 +44,13 @@ def plant(
 
     Args:
         dsn: the database, with its schema.
-        first: a midnight.
-        last: another one.
-        flows: how many.
-        outcomes: how many in each flow.
-        flow: a flow's id, as SQL over its number ``f``.
-        outcome: an outcome's name, as SQL over its number ``o``.
-        first_flow: the first number ``f``; ``o`` begins at 1.
+        first: the first midnight.
+        last: the midnight after the last day.
+        flows: number of flows.
+        outcomes: number of outcomes per flow.
+        flow: SQL expression of a flow's id from its number ``f``.
+        outcome: SQL expression of an outcome's name from its number ``o``.
+        first_flow: the first value of ``f``; ``o`` begins at 1.
     """
     statements = _FIGURES.format(
         first=first,

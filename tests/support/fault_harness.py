@@ -1,4 +1,4 @@
-"""A PostgreSQL to stop and break, and a program that works on it through a proxy."""
+"""A PostgreSQL that a test can stop and break, and a program that reaches it through a proxy."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from tests.support.program import Program, today
 from tests.support.proxy import Proxy
 
 DAYS = 20
-
-
 JOB: dict[str, object] = {
     "window": "day",
     "granularity": "daily",
     "since": today().date() - timedelta(days=DAYS),
     "off_peak": None,
 }
+LONG_FORM = partial(pytest.param, marks=pytest.mark.chaos)  # cases for `make chaos` alone
 
 
-LONG_FORM = partial(pytest.param, marks=pytest.mark.chaos)  # for `make chaos`: the run has a like of it
+class BreakableServer:
+    """A PostgreSQL that can be stopped and crashed; it restarts on another port.
 
-
-class Server:
-    """A server that may be stopped, and comes back on another port."""
+    Attributes:
+        dsn: the DSN of the running server.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._embedded = Embedded(folder, durable=False)
         self.dsn = self._embedded.start()
 
     def start(self) -> None:
-        """Start it again; nothing where it runs."""
+        """Start the server unless it runs."""
         if self._embedded._server is None:
             self.dsn = self._embedded.start()
 
     def stop(self) -> None:
-        """Stop it in order, sessions broken off."""
+        """Stop the server cleanly, ending its sessions."""
         self._embedded.stop()
 
     def crash(self) -> None:
-        """Stop it as a failure of power would, but for what the disk has."""
+        """Stop the server as a crash would."""
         assert self._embedded._server is not None
         self._embedded._server.send_signal(IMMEDIATE)
         self._embedded.stop()
@@ -59,17 +59,17 @@ class Server:
             return cursor.fetchall() if cursor.description else []
 
 
-class Site:
-    """A database of a test's own on the server, the way to it, and the program on it.
+class FaultHarness:
+    """A database on a breakable server, a proxy in front of it, and the program that uses it.
 
     Attributes:
-        server: where the database is.
-        name: the database's.
-        proxy: the program's way there.
-        program: what is tested.
+        server: the server.
+        name: name of the database.
+        proxy: the proxy through which the program connects.
+        program: the program under test.
     """
 
-    def __init__(self, server: Server, name: str, proxy: Proxy, program: Program) -> None:
+    def __init__(self, server: BreakableServer, name: str, proxy: Proxy, program: Program) -> None:
         self.server = server
         self.name = name
         self.proxy = proxy
@@ -77,18 +77,18 @@ class Site:
 
     @property
     def dsn(self) -> str:
-        """Of the database itself, past the proxy."""
+        """The DSN of the database, without the proxy."""
         return url(self.server.dsn, self.name)
 
     def run(self, statement: str) -> list[tuple[object, ...]]:
         """Run a statement in the database as the superuser."""
         return self.server.run(statement, self.name)
 
-    def up(self) -> None:
-        """Start the server again."""
+    def start_server(self) -> None:
+        """Start the server and update the DSNs."""
         self.server.start()
         self.program.dsn = self.dsn
-        self.proxy.lead_to(self.dsn)
+        self.proxy.set_target(self.dsn)
 
     def configure(
         self,
@@ -99,7 +99,7 @@ class Site:
         ad_hoc: Mapping[str, object] | None = None,
         **other: object,
     ) -> None:
-        """Each org works off the last days, one page after the other, on this database."""
+        """Configure the program: by default each org extracts the last ``DAYS`` days."""
         self.program.configure(
             simulator,
             orgs=orgs or {org: {"page_size": 6, "concurrency": 3} for org in simulator.orgs},
@@ -112,11 +112,11 @@ class Site:
 
     @property
     def job(self) -> dict[str, object]:
-        """The one job."""
+        """The default job."""
         return dict(JOB)
 
     def sessions(self, name: str = "flow-outcomes%") -> list[tuple[object, ...]]:
-        """The program's connections, as the server sees them: pid and application_name."""
+        """Return pid and application_name of the program's sessions."""
         return self.run(
             "SELECT pid, application_name FROM pg_stat_activity"
             f" WHERE datname = '{self.name}' AND application_name LIKE '{name}'"

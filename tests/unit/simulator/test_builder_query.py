@@ -1,4 +1,4 @@
-"""What the engine takes for a query."""
+"""Validation of query-builder queries."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from service.simulator.engine import check_granularity, decode, digest_of, parse_query
+from service.simulator.api_error import ApiError
+from service.simulator.builder_query import check_granularity, decode, digest_of, parse_query
 from service.simulator.instants import HOUR, parse_instant
-from service.simulator.refusal import Refusal
 
 FILTER = {"type": "dimension", "dimension": "flow-id", "operator": "eq", "values": ["f1", "f2"]}
 ABSENT = object()
@@ -29,16 +29,16 @@ def query(**changes: object) -> dict[str, Any]:
     return {"queryBuilder": {key: value for key, value in builder.items() if value is not ABSENT}}
 
 
-def test_a_query_is_understood() -> None:
-    """What the contract shows is taken."""
+def test_a_valid_query() -> None:
+    """A query as the guide shows it is valid."""
     parsed = parse_query(query(filters=[FILTER], metricsDelay="PT1H", nextPageToken="t"))
     assert (parsed.start, parsed.end) == (parse_instant("2024-01-01T00:00Z"), parse_instant("2024-01-02T00:00Z"))
     assert parsed.flows == frozenset({"f1", "f2"})
     assert (parsed.step, parsed.limit, parsed.delay, parsed.token) == ("daily", 100, HOUR, "t")
 
 
-def test_two_filters_are_both_kept() -> None:
-    """A flow passes where every filter lets it through."""
+def test_two_filters() -> None:
+    """A flow must pass every filter."""
     assert parse_query(query(filters=[FILTER, FILTER | {"values": ["f2", "f3"]}])).flows == frozenset({"f2"})
 
 
@@ -79,43 +79,43 @@ def test_two_filters_are_both_kept() -> None:
         {"pageSize": 100},
     ],
 )
-def test_what_breaks_a_rule_is_refused(changes: dict[str, object]) -> None:
-    """Every rule is kept to: a 400 says which one was broken."""
-    with pytest.raises(Refusal) as refusal:
+def test_invalid_queries(changes: dict[str, object]) -> None:
+    """A query that breaks a rule is rejected with a 400."""
+    with pytest.raises(ApiError) as error:
         parse_query(query(**changes))
-    assert refusal.value.status == 400
-    assert refusal.value.code == "bad.request"
+    assert error.value.status == 400
+    assert error.value.code == "bad.request"
 
 
 @pytest.mark.parametrize(
     "document", [None, [], {}, {"queryBuilder": []}, query() | {"more": 1}, query()["queryBuilder"]]
 )
-def test_the_envelope_is_kept_to(document: object) -> None:
-    """The body is an object with queryBuilder alone."""
-    with pytest.raises(Refusal):
+def test_invalid_bodies(document: object) -> None:
+    """A body that is not an object with queryBuilder alone is rejected."""
+    with pytest.raises(ApiError):
         parse_query(document)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
-def test_what_is_not_json(body: bytes) -> None:
-    """A body that cannot be read is a 400."""
-    with pytest.raises(Refusal):
+def test_invalid_json(body: bytes) -> None:
+    """A body that is not valid JSON is rejected with a 400."""
+    with pytest.raises(ApiError):
         decode(body)
 
 
-def test_the_digest_leaves_the_token_out() -> None:
-    """Pages of one scan share a digest; another query has another, whatever the order of its keys."""
+def test_the_digest_excludes_the_token() -> None:
+    """Pages of one scan have one digest, whatever the order of keys; another query has another digest."""
     reordered = {"queryBuilder": dict(reversed(query()["queryBuilder"].items()))}
     assert digest_of(query()) == digest_of(query(nextPageToken="x")) == digest_of(reordered)
     assert digest_of(query()) != digest_of(query(limit=99))
 
 
-def test_too_fine_is_refused_to_the_letter() -> None:
-    """The refusal is the contract's own."""
-    asked = parse_query(query(dateTo="2024-01-08T00:00:00.001Z", timeGroup="hourly"))
-    with pytest.raises(Refusal) as refusal:
-        check_granularity(asked, ZoneInfo("UTC"), (7, 365, 7))
-    assert refusal.value.body() == {
+def test_granularity_too_fine() -> None:
+    """The error has the guide's exact wording."""
+    query_of_a_week = parse_query(query(dateTo="2024-01-08T00:00:00.001Z", timeGroup="hourly"))
+    with pytest.raises(ApiError) as error:
+        check_granularity(query_of_a_week, ZoneInfo("UTC"), (7, 365, 7))
+    assert error.value.body() == {
         "status": 400,
         "code": "granularityTooFine",
         "message": "Invalid date range for the specified granularity",

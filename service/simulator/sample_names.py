@@ -1,9 +1,9 @@
-"""What people call things: names of flows and of outcomes, as wild as those that real orgs are full of."""
+"""Sample names of flows and outcomes, as varied as those of real orgs."""
 
 from __future__ import annotations
 
 COMMON_OUTCOMES = ("TransferredToQueue", "Abandoned", "Self Service Completed")
-"""Nearly every flow reports these, so that they stand in many flows."""
+"""Reported by nearly every flow, so that many flows share them."""
 
 OUTCOMES = (
     "Rappel demandé",
@@ -31,17 +31,17 @@ OUTCOMES = (
     "Closed \u2013 after hours",
     "null",
 )
-"""The pool that a flow's further outcomes are drawn from; two of them differ in their normal form alone."""
+"""A flow's further outcomes come from these; two of them differ in Unicode normalisation alone."""
 
 CAMPAIGNS = ("Kampagne", "Special offer", "キャンペーン", "Sondage")
-"""Outcomes that carry a date in their name, are renamed with it, or vanish when it is over."""
+"""Outcomes with a date in their name: renamed for each campaign, or absent between two of them."""
 
 DEPARTMENTS = ("Support", "Billing", "Orders", "Réservations", "Technik", "営業", "Claims", "Loyalty")
 CHANNELS = ("Inbound", "Callback", "Chat", "After hours", "VIP", "Survey")
 
 
 def flow_name(number: int) -> str:
-    """A flow's name, by its number from 0."""
+    """Return a flow's name by its number, from 0."""
     department = DEPARTMENTS[number % len(DEPARTMENTS)]
     channel = CHANNELS[number // len(DEPARTMENTS) % len(CHANNELS)]
     turn = number // (len(DEPARTMENTS) * len(CHANNELS))

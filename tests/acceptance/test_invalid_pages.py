@@ -1,4 +1,4 @@
-"""A page at fault costs its window, this once; not the other windows, and not the next run."""
+"""An invalid page fails its own window in that run, not other windows and not the next run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FIRSTS = [date(2024, 1, 8), date(2024, 2, 5), date(2024, 3, 4)]
 DAYS = 2
 OPEN = SimulatedOrg(requests_per_second=None)
 
-# what goes wrong in the first window of an org, and what its last_error must say
+# a fault in the first window of an org, and a part of its last_error
 FAULTS = {
     "missing_token": (Fault(page=2, times=1), "nextPageToken"),
     "repeated_token": (Fault(page=2, times=1), "twice"),
@@ -36,7 +36,7 @@ FAULTS = {
     "connection_reset": (Fault(page=2, times=2), ""),
     "drip": (Fault(page=2, times=1, value=0.3), ""),
 }
-HARMLESS = {name for name, (_, told) in FAULTS.items() if not told}
+HARMLESS = {name for name, (_, error) in FAULTS.items() if not error}
 ZONES = {"utc_cut": "America/New_York"}
 
 
@@ -46,8 +46,8 @@ def span(first: date, past: date) -> tuple[datetime, datetime]:
     )
 
 
-async def test_a_page_at_fault_fails_its_window_alone(program: Program) -> None:
-    """Of a window with a page at fault nothing is stored, the others are; the next run makes it good."""
+async def test_an_invalid_page_fails_its_window_alone(program: Program) -> None:
+    """Nothing of a window with an invalid page is stored; other windows are, and the next run completes it."""
     orgs = {
         name: replace(
             OPEN,
@@ -82,7 +82,7 @@ async def test_a_page_at_fault_fails_its_window_alone(program: Program) -> None:
         )
         ended = await program.run("run", "--once")
         assert (ended.code, ended.err) == (1, "")
-        for name, (_, told) in FAULTS.items():
+        for name, (_, error) in FAULTS.items():
             assert simulator.orgs[name].fired[name], name
             first, *others = program.windows(name)
             assert [each["state"] for each in others] == ["complete"] * 2, (name, others)
@@ -93,19 +93,19 @@ async def test_a_page_at_fault_fails_its_window_alone(program: Program) -> None:
                 assert len(inside) > 20
                 continue
             assert first["state"] == "failed", name
-            assert told in first["last_error"], (name, first["last_error"])
+            assert error in first["last_error"], (name, first["last_error"])
             assert inside == [], name
-            assert ended.told("window_failed", org=name, reason=first["last_error"]), name
+            assert ended.find_events("window_failed", org=name, reason=first["last_error"]), name
         assert sum(1 for arrival in simulator.arrivals if arrival.kind == "moved") == 0
         forbidden = [each for each in simulator.arrivals if each.org == "forbidden" and each.status == 403]
         assert len(forbidden) == 1
-        assert simulator.tokens_issued == len(FAULTS) + 1  # a refused token is renewed once
+        assert simulator.tokens_issued == len(FAULTS) + 1  # a rejected token is renewed once
         assert ended.peak < 400 * 2**20
         for name in FAULTS:
             simulator.switch(name, None)
         ended = await program.run("run", "--once")
-        assert (ended.code, ended.err, ended.told("window_failed")) == (0, "", [])
-        assert len(ended.told("window_complete")) == len(FAULTS) - len(HARMLESS)
+        assert (ended.code, ended.err, ended.find_events("window_failed")) == (0, "", [])
+        assert len(ended.find_events("window_complete")) == len(FAULTS) - len(HARMLESS)
         for name in FAULTS:
             zone = ZONES.get(name, "UTC")
             stored = figures(program.stored(name, "daily"))
@@ -122,7 +122,7 @@ async def test_a_page_at_fault_fails_its_window_alone(program: Program) -> None:
 
 
 async def test_a_complete_window_stays_complete(program: Program) -> None:
-    """A later reading that fails, or is wholly empty once, changes no figure; one that is empty twice does."""
+    """A later scan that fails or is completely empty once changes no figure; a second empty one does."""
     centre = StaticCentre(
         {("f1", today() - timedelta(days=back)): {"A": back, "B": 2} for back in range(1, DAYS + 2)}
     )
@@ -139,12 +139,12 @@ async def test_a_complete_window_stays_complete(program: Program) -> None:
         simulator.switch("not_json", None)
         centre.clear()
         doubted = await program.run("run", "--once")
-        assert (doubted.code, len(doubted.told("window_doubted"))) == (0, len(windows))
+        assert (doubted.code, len(doubted.find_events("window_doubted"))) == (0, len(windows))
         assert {each["state"] for each in program.windows()} == {"complete"}
         assert all("empty" in each["last_error"] for each in program.windows())
         assert program.stored("acme", "daily") == stored
-        believed = await program.run("run", "--once")
-        assert (believed.code, len(believed.told("outcome_missing"))) == (0, len(windows))
+        confirmed = await program.run("run", "--once")
+        assert (confirmed.code, len(confirmed.find_events("outcome_missing"))) == (0, len(windows))
     assert {row["outcome_count"] for row in program.stored("acme", "daily").values()} == {None}
     assert {row["last_error"] for row in program.windows()} == {None}
     restated = program.rows("SELECT * FROM flow_outcomes.restatement")

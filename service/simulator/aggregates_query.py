@@ -1,7 +1,7 @@
-"""The rules of the flow-aggregates engine: what it takes for a query, and what it refuses.
+"""Queries of the flow-aggregates API: parsing and validation.
 
-After the published model of the query, at its strictest: fields that the model has and that are not simulated are
-refused too, so that nobody relies on them unseen.
+Follows the published model of the query at its strictest. Fields that the model has but the simulator does not
+support are rejected, so that no client depends on them unnoticed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from service.simulator.buckets import TimeGroup, too_fine
+from service.simulator.api_error import ApiError, bad_request
+from service.simulator.buckets import TimeGroup, exceeds_limit
 from service.simulator.instants import parse_instant
-from service.simulator.refusal import Refusal, bad_request
 
 DIMENSIONS = ("flowId", "flowOutcomeId", "flowOutcomeValue", "mediaType")
 METRICS = frozenset(
@@ -41,18 +41,18 @@ MAX_PAGE_SIZE = 1000
 
 @dataclass(frozen=True, slots=True)
 class AggregatesQuery:
-    """A query that keeps the rules.
+    """A valid query.
 
     Attributes:
-        start: of the interval, in milliseconds since 1970.
-        end: likewise.
-        step: None: the whole interval is one bucket.
-        timezone: where days and months are cut.
-        group_by: dimensions.
-        metrics: names.
-        flows: the flow ids that the filter lets through; None is all flows.
-        page_size: groups a page of a job's results.
-        digest: of all of it.
+        start: start of the interval, in milliseconds since 1970.
+        end: end of the interval, in milliseconds since 1970.
+        step: the granularity; None makes the interval one bucket.
+        timezone: the time zone in which days and months begin.
+        group_by: names of dimensions.
+        metrics: names of metrics.
+        flows: the flow ids that pass the filter; None for all flows.
+        page_size: groups per page of a job's results.
+        digest: a digest of the query.
     """
 
     start: int
@@ -67,37 +67,40 @@ class AggregatesQuery:
 
 
 def digest_of(document: object) -> str:
-    """A digest of whatever was asked."""
+    """Return a digest of a JSON document."""
     return sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()[:16]
 
 
 def parse_query(document: object, *, job: bool) -> AggregatesQuery:
-    """A query out of a request's JSON; Refusal (400) with the first rule that it breaks.
+    """Parse the JSON of a request.
 
     Args:
         document: the JSON.
-        job: whether a job is begun with it, which has a pageSize.
+        job: whether the query starts a job; such a query may have a pageSize.
+
+    Raises:
+        ApiError: 400, for the first rule that the query breaks.
     """
     if not isinstance(document, Mapping):
-        _refuse("the body must be an object")
+        _reject("the body must be an object")
     if missing := _REQUIRED - document.keys():
-        _refuse(f"{', '.join(sorted(missing))} must not be null", "constraint.validation")
+        _reject(f"{', '.join(sorted(missing))} must not be null", "constraint.validation")
     if unknown := document.keys() - (_ALLOWED | {"pageSize"} if job else _ALLOWED):
-        _refuse(f"unknown fields: {', '.join(sorted(unknown))}")
+        _reject(f"unknown fields: {', '.join(sorted(unknown))}")
     start, end = _interval(document["interval"])
     granularity = document.get("granularity")
     if granularity is not None and granularity not in _STEPS:
-        _refuse(f"granularity: {granularity!r} is not simulated; there are {', '.join(_STEPS)}", "invalid.value")
+        _reject(f"granularity: {granularity!r} is not simulated; use one of {', '.join(_STEPS)}", "invalid.value")
     size = document.get("pageSize", 100)
     if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_PAGE_SIZE:
-        _refuse(f"pageSize must be a whole number from 1 to {MAX_PAGE_SIZE}", "constraint.validation")
+        _reject(f"pageSize must be a whole number from 1 to {MAX_PAGE_SIZE}", "constraint.validation")
     return AggregatesQuery(
         start=start,
         end=end,
         step=_STEPS[granularity] if isinstance(granularity, str) else None,
         timezone=_timezone(document.get("timeZone", "UTC")),
         group_by=_names(document.get("groupBy", []), frozenset(DIMENSIONS), "groupBy"),
-        metrics=_names(document["metrics"], METRICS, "metrics", least=1),
+        metrics=_names(document["metrics"], METRICS, "metrics", minimum=1),
         flows=None if document.get("filter") is None else _flows(document["filter"], nested=False),
         page_size=size,
         digest=digest_of(document),
@@ -105,19 +108,19 @@ def parse_query(document: object, *, job: bool) -> AggregatesQuery:
 
 
 def check_granularity(query: AggregatesQuery, limits: tuple[int, int, int]) -> None:
-    """Refusal (400) where the interval is longer than the granularity allows."""
-    if query.step is not None and too_fine(query.start, query.end, query.step, query.timezone, limits):
-        raise too_fine_an_answer()
+    """Raise ApiError (400) if the interval is longer than the granularity allows."""
+    if query.step is not None and exceeds_limit(query.start, query.end, query.step, query.timezone, limits):
+        raise granularity_too_fine()
 
 
-def too_fine_an_answer() -> Refusal:
-    """The refusal of an interval that is too long for its granularity."""
+def granularity_too_fine() -> ApiError:
+    """Build the error for an interval that is too long for its granularity."""
     return bad_request("The interval is too long for the specified granularity", "invalid.value")
 
 
-def too_large(status: int = 400) -> Refusal:
-    """The refusal of a query that would answer too much."""
-    return Refusal(
+def too_large(status: int = 400) -> ApiError:
+    """Build the error for a query whose response would be too large."""
+    return ApiError(
         status,
         "response.entity.too.large",
         "The response is over the size limit. Reduce the interval, or add filters.",
@@ -127,53 +130,53 @@ def too_large(status: int = 400) -> Refusal:
 def _interval(value: object) -> tuple[int, int]:
     start, slash, end = value.partition("/") if isinstance(value, str) else ("", "", "")
     try:
-        ends = parse_instant(start), parse_instant(end)
+        bounds = parse_instant(start), parse_instant(end)
     except ValueError:
-        _refuse("interval must be two ISO 8601 instants that end in Z, with a slash between", "invalid.date")
-    if not slash or ends[0] >= ends[1]:
-        _refuse("the interval's start must be before its end", "invalid.date")
-    return ends
+        _reject("interval must be two ISO 8601 instants that end in Z, with a slash between", "invalid.date")
+    if not slash or bounds[0] >= bounds[1]:
+        _reject("the interval's start must be before its end", "invalid.date")
+    return bounds
 
 
 def _timezone(name: object) -> ZoneInfo:
     try:
         return ZoneInfo(name if isinstance(name, str) and name else "?")
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        _refuse(f"timeZone: {name!r} is no IANA time zone", "invalid.value")
+        _reject(f"timeZone: {name!r} is not an IANA time zone", "invalid.value")
 
 
-def _names(value: object, known: frozenset[str], field: str, least: int = 0) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) < least or len(set(map(str, value))) < len(value):
-        _refuse(f"{field} must be a list of different names", "constraint.validation")
+def _names(value: object, known: frozenset[str], field: str, minimum: int = 0) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) < minimum or len(set(map(str, value))) < len(value):
+        _reject(f"{field} must be a list of different names", "constraint.validation")
     for each in value:
         if each not in known:
-            _refuse(f"{field}: {each!r} is not known; there are {', '.join(sorted(known))}", "invalid.value")
+            _reject(f"{field}: {each!r} is unknown; use one of {', '.join(sorted(known))}", "invalid.value")
     return tuple(value)
 
 
 def _flows(clause: object, *, nested: bool) -> frozenset[str] | None:
-    """The flow ids that a filter or one of its clauses lets through; clauses do not nest further."""
+    """Return the flow ids that pass a filter or one of its clauses; clauses do not nest further."""
     allowed = {"type", "predicates"} if nested else {"type", "predicates", "clauses"}
     if not isinstance(clause, Mapping) or not clause.keys() <= allowed or clause.get("type") not in ("and", "or"):
-        _refuse("a filter has type and or or, predicates, and clauses one level deep", "constraint.validation")
+        _reject("a filter has type and or or, predicates, and clauses one level deep", "constraint.validation")
     predicates, clauses = clause.get("predicates") or [], clause.get("clauses") or []
     if not isinstance(predicates, list) or not isinstance(clauses, list) or not predicates + clauses:
-        _refuse("a filter needs predicates or clauses", "constraint.validation")
-    kept = [_flow(predicate) for predicate in predicates]
-    kept += [found for each in clauses if (found := _flows(each, nested=True)) is not None]
-    return frozenset.union(*kept) if clause["type"] == "or" else frozenset.intersection(*kept)
+        _reject("a filter needs predicates or clauses", "constraint.validation")
+    passing = [_flow(predicate) for predicate in predicates]
+    passing += [flows for each in clauses if (flows := _flows(each, nested=True)) is not None]
+    return frozenset.union(*passing) if clause["type"] == "or" else frozenset.intersection(*passing)
 
 
 def _flow(predicate: object) -> frozenset[str]:
     if not isinstance(predicate, Mapping) or predicate.keys() != _PREDICATE:
-        _refuse("a predicate has type, dimension, operator and one value", "constraint.validation")
+        _reject("a predicate has type, dimension, operator and one value", "constraint.validation")
     if (predicate["type"], predicate["dimension"], predicate["operator"]) != ("dimension", "flowId", "matches"):
-        _refuse('a predicate is of type "dimension", dimension "flowId", operator "matches"', "invalid.value")
+        _reject('a predicate is of type "dimension", dimension "flowId", operator "matches"', "invalid.value")
     value = predicate["value"]
     if not isinstance(value, str) or not value:
-        _refuse("a predicate's value must be one flow id", "invalid.value")
+        _reject("a predicate's value must be one flow id", "invalid.value")
     return frozenset({value})
 
 
-def _refuse(message: str, code: str = "bad.request") -> NoReturn:
+def _reject(message: str, code: str = "bad.request") -> NoReturn:
     raise bad_request(f"Invalid query: {message}", code)
