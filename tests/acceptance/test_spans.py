@@ -139,7 +139,7 @@ async def test_backfill(program: Program) -> None:
         assert (first.code, first.out) == (0, "stored 1 of 1 window\n")
         source.correct("f1", datetime(2024, 1, 12, 7, tzinfo=UTC), "A", 1000)
         again = await program.run(*span)
-        assert (again.code, again.out) == (0, "1 of 1 windows stored\n")
+        assert (again.code, again.out) == (0, "stored 1 of 1 window\n")
         assert len(again.find_events("outcome_restated", org="acme")) == 1
         future, unknown, turned, early, odd = await asyncio.gather(
             program.run("backfill", "--org", "acme", "--from", "2080-01-01", "--to", "2080-02-01"),
