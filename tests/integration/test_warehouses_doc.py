@@ -59,7 +59,7 @@ def shell(place: ExportHarness, command: str) -> str:
 async def test_the_folder(place: ExportHarness) -> None:
     """The export writes the tree that is drawn, jq lists what is new in it, and DuckDB reads it."""
     [command] = blocks(PAGE, "Warehouse export", "sh")
-    assert shell(place, command.text).endswith("4 files with 480 rows written, 0 removed, 0 unchanged\n")
+    assert shell(place, command.text).endswith("wrote 4 files with 480 rows, 0 removed, 0 unchanged\n")
     await place.acme.store(DAYS[59:], DAYS[59:], figures(DAYS[59:], count=8))
     shell(place, command.text)
     [drawn] = blocks(PAGE, "Warehouse export", "")

@@ -13,7 +13,7 @@ from typing import Self
 from psycopg.conninfo import conninfo_to_dict
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
-_MERGE_MARKER = b"pg_temp.incoming"  # in the statements of a session that merges a scan
+_MERGE_MARKER = b"pg_temp.scan_name"  # in the statements of a session that merges a scan
 
 
 class Link:
