@@ -109,7 +109,7 @@ def _is_merging(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
     """Return whether a merge is running."""
     row = connection.execute(
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        " AND state IN ('active', 'idle in transaction') AND query ~ 'scan_bucket|scanned|incoming'"
+        " AND state IN ('active', 'idle in transaction') AND query ~ 'pg_temp.scan_'"
     ).fetchone()
     return row is not None
 
