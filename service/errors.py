@@ -61,6 +61,10 @@ class DatabaseUnavailableError(FlowOutcomesError):
     """The database cannot be reached or accepts no writes; what was due stays due."""
 
 
+class ServerBusyError(FlowOutcomesError):
+    """The web server answers as many different requests as it can."""
+
+
 class SchemaError(FlowOutcomesError):
     """The schema is missing, not at this version, or not readable by this role."""
 

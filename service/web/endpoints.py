@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -21,7 +21,7 @@ from aiohttp import hdrs, web
 from aiohttp.helpers import ETag
 
 from service.clock import Clock
-from service.errors import FlowOutcomesError
+from service.errors import FlowOutcomesError, ServerBusyError
 from service.postgres.pool import Connection
 from service.web import coverage, details
 from service.web.assets import assets
@@ -34,6 +34,8 @@ from service.web.status_cache import STATUS_COST_FACTOR, STATUS_MAX_AGE, StatusC
 REVALIDATE = "no-cache"
 COMPRESSED_SIZE_MIN = 1024
 """Bytes from which a response is compressed."""
+RETRY_AFTER = "3"
+"""Seconds: no client waits longer than ``WAIT_TIMEOUT`` for one of the responses that are being queried."""
 
 Query = Callable[[Connection], Awaitable[Any]]
 Endpoint = Callable[[Parameters], Query]
@@ -81,6 +83,8 @@ class Endpoints:
                 return _error(HTTPStatus.BAD_REQUEST, str(error))
             try:
                 response = await self._responses.get(f"{request.path} {sorted(given.items())}", query)
+            except ServerBusyError as error:
+                return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {hdrs.RETRY_AFTER: RETRY_AFTER})
             except FlowOutcomesError as error:
                 return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
             return _json(request, response)
@@ -152,5 +156,5 @@ def _respond(request: web.Request, body: bytes, etag: str, content_type: str) ->
     return response
 
 
-def _error(status: HTTPStatus, reason: str) -> web.Response:
-    return web.json_response({"error": reason}, status=status)
+def _error(status: HTTPStatus, reason: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": reason}, status=status, headers=headers)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from service.clock import Clock
+from service.errors import ServerBusyError
 from service.postgres.pool import Connection
 from service.postgres.probe import open_connection
 from service.web.assets import etag_of
@@ -55,17 +56,26 @@ class ResponseCache:
 
         Raises:
             DatabaseUnavailableError, SchemaError: the document cannot be queried now, or not in time.
+            ServerBusyError: clients wait for as many other documents as can be kept.
         """
         shared = self._entries.get(key)
         if shared is None:
+            self._make_room()
             shared = self._entries[key] = SharedValue(lambda: self._make(make), self._clock)
         self._entries.move_to_end(key)
-        while len(self._entries) > MAX_ENTRIES:
-            _, oldest = self._entries.popitem(last=False)
-            await oldest.close()
         response = await shared.get(max_age=MAX_AGE, cost_factor=COST_FACTOR)
         self._evict(MAX_BYTES)
         return response
+
+    def _make_room(self) -> None:
+        """Drop the least recently requested response that no client waits for, a finished one first."""
+        if len(self._entries) < MAX_ENTRIES:
+            return
+        unread = [key for key, shared in self._entries.items() if not shared.readers]
+        if not unread:
+            raise ServerBusyError(f"{MAX_ENTRIES} different requests are being answered; try again in a moment")
+        key = next((key for key in unread if not self._entries[key].running), unread[0])
+        self._entries.pop(key).cancel()
 
     def _evict(self, maximum: int) -> None:
         """Drop the least recently requested responses until the rest fits into this many bytes."""

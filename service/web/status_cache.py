@@ -32,6 +32,7 @@ class SharedValue(Generic[T]):
 
     Attributes:
         last: the last value, whatever its age, or None.
+        readers: callers of ``get`` that wait for a value.
         version: the number of values computed so far.
     """
 
@@ -42,6 +43,12 @@ class SharedValue(Generic[T]):
         self._computed_at = self._cost = 0.0
         self.last: T | None = None
         self.version = 0
+        self.readers = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether a value is being computed."""
+        return self._task is not None
 
     @property
     def age(self) -> float:
@@ -64,13 +71,22 @@ class SharedValue(Generic[T]):
             self._task = asyncio.create_task(self._run())
             self._task.add_done_callback(self._done)
         task = self._task
-        await asyncio.wait({task}, timeout=WAIT_TIMEOUT)
+        self.readers += 1
+        try:
+            await asyncio.wait({task}, timeout=WAIT_TIMEOUT)
+        finally:
+            self.readers -= 1
         if not task.done():
             raise DatabaseUnavailableError(f"the database did not answer within {WAIT_TIMEOUT:g} s")
         return task.result()
 
-    async def close(self) -> None:
+    def cancel(self) -> None:
         """Cancel a running computation."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def close(self) -> None:
+        """Cancel a running computation, and wait for its end."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,8 +15,9 @@ import psycopg
 import pytest
 
 from service.telemetry import Reporter
-from service.web import Load, WebServer
-from service.web.response_cache import MAX_ENTRIES
+from service.web import Load, WebServer, status_cache
+from service.web.assets import assets
+from service.web.response_cache import MAX_ENTRIES, CachedResponse, ResponseCache
 from tests.support import sample_database
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.sample_database import FLOW, HOSTILE, day
@@ -223,10 +226,63 @@ async def test_the_page_loads_only_its_own_files(site: Site) -> None:
     assert "unsafe" not in policy
     assert "*" not in policy
     for name in ("uplot.js", "uplot.css", "page.css", "main.js", "icon.svg"):
-        assert f"/static/{name}" in text
+        assert f'"static/{name}"' in text
         assert (await site.get(f"/static/{name}"))[0] == 200
     for name in ("index.html", "../page.py", "..%2fpage.py", "nothing.js"):
         assert (await site.get(f"/static/{name}"))[0] == 404
+
+
+async def test_every_url_is_relative(site: Site) -> None:
+    """Neither the page nor its scripts and styles name a path from the root, so a proxy can add a prefix."""
+    _, page, _ = await site.get("/")
+    assert "static/main.js" in page
+    own = [each for name, each in assets().items() if name.endswith((".js", ".css")) and "uplot" not in name]
+    for text in (page, *(each.body.decode() for each in own)):
+        assert not re.findall(r"""["'`(=]/[a-z]""", text)
+
+
+async def test_more_different_requests_than_can_be_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While clients wait for 64 different documents, a further one gets 503, and those that wait get theirs."""
+    go = asyncio.Event()
+    waiting = 0
+
+    async def make(_cache: ResponseCache, _make: object) -> CachedResponse:
+        nonlocal waiting
+        waiting += 1
+        await go.wait()
+        return CachedResponse(b"{}", "x")
+
+    monkeypatch.setattr(ResponseCache, "_make", make)
+    monkeypatch.setattr(status_cache, "WAIT_TIMEOUT", 30.0)
+    urls = [f"/api/day?org=acme&job=daily&day={day(back)}" for back in range(MAX_ENTRIES + 1)]
+    tasks = [asyncio.create_task(site.get(url)) for url in urls[:-1]]
+    async with asyncio.timeout(20):
+        while waiting < MAX_ENTRIES:  # noqa: ASYNC110 - nothing notifies of it
+            await asyncio.sleep(0.01)
+        status, data, headers = await site.get(urls[-1])
+        assert (status, headers["Retry-After"]) == (503, "3")
+        assert "try again" in data["error"]
+        same = asyncio.create_task(site.get(urls[0]))  # the same document as another client's
+        go.set()
+        assert [status for status, _, _ in await asyncio.gather(same, *tasks)] == [200] * (MAX_ENTRIES + 1)
+        assert (await site.get(urls[-1]))[0] == 200
+
+
+async def test_a_document_that_nobody_waits_for_makes_room(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents whose clients have given up do not keep a further one from being queried."""
+
+    async def make(_cache: ResponseCache, _make: object) -> CachedResponse:
+        if hung:
+            await asyncio.Event().wait()
+        return CachedResponse(b"{}", "x")
+
+    hung = True
+    monkeypatch.setattr(ResponseCache, "_make", make)
+    monkeypatch.setattr(status_cache, "WAIT_TIMEOUT", 0.01)
+    for back in range(MAX_ENTRIES):
+        assert (await site.get(f"/api/day?org=acme&job=daily&day={day(back)}"))[0] == 503
+    hung = False
+    assert (await site.get("/api/changes"))[0] == 200
 
 
 async def test_the_database_is_unavailable() -> None:

@@ -24,7 +24,7 @@ function move(days) {
 }
 
 export async function refresh(orgs) {
-  const requests = orgs.map((org) => load("/api/calendar", end ? { org, to: iso(end) } : { org }));
+  const requests = orgs.map((org) => load("api/calendar", end ? { org, to: iso(end) } : { org }));
   const calendars = (await Promise.all(requests)).map((response) => response.document);
   calendars.forEach(trim);
   const present = new Set();

@@ -40,7 +40,7 @@ function close() {
 export async function refresh(always = false) {
   if (!shown) return;
   const requested = shown;
-  const { document: data, changed } = await load("/api/day", requested);
+  const { document: data, changed } = await load("api/day", requested);
   if (requested !== shown || !(changed || always)) return;
   const body = [];
   body.push(data.windows.length ? windows(data) : el("p", {}, "No windows on this day."));

@@ -31,7 +31,7 @@ function orgs(names) {
 }
 
 async function changes() {
-  const { document: data, changed } = await load("/api/changes");
+  const { document: data, changed } = await load("api/changes");
   if (!changed) return;
   const key = (each) => JSON.stringify([each.org, each.restated_at, each.flow_id, each.bucket_start, each.outcome_name]);
   const fresh = (each) => seen.size > 0 && !seen.has(key(each));
@@ -48,7 +48,7 @@ async function poll() {
   if (polling) return;
   polling = true;
   try {
-    const { document: data } = await load("/api/now");
+    const { document: data } = await load("api/now");
     orgs(Object.keys(data.orgs));
     now.render(data, openDay);
     const others = [calendar.refresh(selectedOrgs()), changes(), day.refresh()];

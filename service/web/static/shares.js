@@ -41,7 +41,7 @@ function spans() {
 export async function flows() {
   const org = byId("shares-org").value;
   if (!org) return;
-  const { document: data } = await load("/api/flows", { org, q: byId("flow-search").value, limit: 200 });
+  const { document: data } = await load("api/flows", { org, q: byId("flow-search").value, limit: 200 });
   options(byId("flow"), data.flows.map((flow) => [flow.flow_id, flow.name ? `${flow.name} (${flow.flow_id.slice(0, 8)})` : flow.flow_id]));
 }
 
@@ -62,7 +62,7 @@ async function refreshChart() {
   const past = new Date(Date.now() + 86400000), first = new Date(past - byId("span").value * 86400000);
   const days = { from: first.toISOString().slice(0, 10), to: past.toISOString().slice(0, 10) };
   try {
-    const { document: data } = await load("/api/shares", { org, flow, granularity: byId("granularity").value, ...days });
+    const { document: data } = await load("api/shares", { org, flow, granularity: byId("granularity").value, ...days });
     if (drawn?.data !== data) draw(data);
   } catch (error) {
     note().textContent = visible(error.message);
