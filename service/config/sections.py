@@ -45,6 +45,11 @@ TextList = Annotated[
     BeforeValidator(values.from_text),
     AfterValidator(values.distinct),
 ]
+HostNames = Annotated[
+    tuple[Annotated[str, BeforeValidator(values.host_name)], ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+    BeforeValidator(values.from_text),
+]
 GranularityOrAuto = Literal["hourly", "daily", "monthly", "auto"]
 Positive = Annotated[timedelta, BeforeValidator(values.duration(above=True, most=DAY))]
 Delay = Annotated[timedelta, BeforeValidator(values.duration(HOUR, 366 * DAY))]
@@ -88,6 +93,7 @@ class Http(Section):
 
     host: NonEmpty = "127.0.0.1"
     port: Annotated[WholeNumber, Field(ge=0, le=65535)] = 8080
+    allowed_hosts: HostNames = ()
 
 
 class Log(Section):

@@ -26,6 +26,7 @@ _LONGEST_BACK = timedelta(days=40 * 366)
 _FIRST_YEAR, _LAST_YEAR = 2000, 2100
 _OFF_PEAK = re.compile(r"([0-9]{2}):([0-9]{2})\s*-\s*([0-9]{2}):([0-9]{2})")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
+_HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _DURATION = re.compile(r"P(?=.)([0-9.,]+[YMWD])*(T([0-9.,]+[HMS])+)?")
 
 
@@ -48,6 +49,25 @@ def from_text(value: object) -> object:
 def as_text(value: object) -> object:
     """An environment variable as plain text; a value of the file is returned unchanged."""
     return str(value) if isinstance(value, FromEnvironment) else value
+
+
+_HOST_NAME_EXPECTED = "must be a host name such as reports.example.com, without a scheme, path or wildcard"
+
+
+def host_name(value: object) -> str:
+    """Parse a host name or an IP address; a port is dropped, other alphabets are encoded as browsers send them."""
+    text = _text(value, _HOST_NAME_EXPECTED).lower()
+    try:
+        return str(ip_address(text.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        name = re.sub(r":[0-9]+\Z", "", text).removesuffix(".")
+    try:
+        name = name.encode("idna").decode()
+    except UnicodeError:
+        name = ""
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError(_HOST_NAME_EXPECTED)
+    return name
 
 
 def _text(value: object, expected: str) -> str:

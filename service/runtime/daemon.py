@@ -19,7 +19,7 @@ from service.runtime.process import GRACE, Process
 from service.runtime.signals import Signals
 from service.runtime.timers import Timers
 from service.telemetry import Event, Reporter, Warned, logs
-from service.web import Load, WebServer
+from service.web import Load, WebServer, raise_descriptor_limit
 
 SHUTDOWN_TIMEOUT = 5.0  # seconds to release the orgs and close the connections
 REQUEST_POLL_INTERVAL = 2.0  # seconds
@@ -100,6 +100,7 @@ class Daemon:
         return {name: Load(*loop.worker.load()) for name, (loop, _) in self._loops.items() if loop.worker}
 
     async def _start(self, stack: AsyncExitStack) -> None:
+        raise_descriptor_limit()
         web = WebServer(self)
         address = await web.start(self._config.http.host, self._config.http.port)
         stack.push_async_callback(web.stop)

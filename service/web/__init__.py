@@ -2,22 +2,25 @@
 
 ::
 
-    server          the paths, their headers and limits
-    daemon_view     what the server reads of the daemon
-    connection      a client's connection, its memory bounded
-    outbox          large bodies, sent in pieces
-    endpoints       what the page's script requests
-    parameters      the query string of a request, validated
-    status_cache    the status, read from the database at most every few seconds
-    response_cache  responses of the endpoints, kept for a moment
-    gauges          the status as metrics
-    page            the page with the status as a table, which its script replaces
-    coverage        the calendar: a letter for each day of a job
-    details         one day, a flow over time, recent changes
-    overview        limits in use, queues, progress, warnings
-    assets          the page's own files
+    server            the paths, their headers and limits
+    daemon_view       what the server reads of the daemon
+    connection        a client's connection, its memory bounded
+    connection_limit  how many connections there may be
+    hosts             the host names that are answered
+    outbox            large bodies, sent in pieces
+    endpoints         what the page's script requests
+    parameters        the query string of a request, validated
+    status_cache      the status, read from the database at most every few seconds
+    response_cache    responses of the endpoints, kept for a moment
+    gauges            the status as metrics
+    page              the page with the status as a table, which its script replaces
+    coverage          the calendar: a letter for each day of a job
+    details           one day, a flow over time, recent changes
+    overview          limits in use, queues, progress, warnings
+    assets            the page's own files
 """
 
+from service.web.connection_limit import raise_descriptor_limit
 from service.web.daemon_view import DaemonView, Load
 from service.web.server import WebServer
 
@@ -25,4 +28,5 @@ __all__ = [
     "DaemonView",
     "Load",
     "WebServer",
+    "raise_descriptor_limit",
 ]

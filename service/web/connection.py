@@ -13,16 +13,20 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from service.web.connection_limit import ConnectionLimit
+
 REQUEST_SIZE_MAX = 32 * 1024
 """Bytes of one request: all its headers, and data after a request that has no body."""
 READ_SIZE = 16 * 1024
 """Bytes per read from the socket; asyncio's default is 256 KiB."""
 QUEUED_REQUESTS_MAX = 2
 """Requests of one connection that are queued before reading pauses."""
+REQUEST_TIMEOUT = 10.0
+"""Seconds for one request, from opening the connection, later from its first byte, to its last byte."""
 UNREAD_TIMEOUT = 30.0
 """Seconds after which a client that does not read is disconnected; at most 96 KiB are buffered for it."""
 KEEP_ALIVE = 15.0
-"""Seconds that a connection is kept without a complete request."""
+"""Seconds that a connection is kept between a response and the next request."""
 LINGER = 1.0
 """Seconds in which a client that still sends a body can read its response."""
 
@@ -46,17 +50,31 @@ class Connection(web.RequestHandler):
     Args:
         server: passes the requests to the application.
         loop: the event loop.
+        limit: the limit on the number of connections.
     """
 
-    __slots__ = ("_incomplete", "_transport", "_unread_timer")
+    __slots__ = ("_incomplete", "_limit", "_request_timer", "_transport", "_unread_timer", "waiting_since")
 
-    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, limit: ConnectionLimit) -> None:
         super().__init__(server, loop=loop, **_SETTINGS)
         self._max_msg_queue_size = QUEUED_REQUESTS_MAX
         self._msg_queue_resume_size = QUEUED_REQUESTS_MAX - 1
         self._incomplete = 0
         self._transport: asyncio.Transport | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
+        self._request_timer: asyncio.TimerHandle | None = None
+        self._limit = limit
+        self.waiting_since = loop.time()
+
+    @property
+    def responding(self) -> bool:
+        """Whether it has a complete request without a complete response."""
+        return bool(self._messages or self._request_in_progress)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound the size of a read, and be notified of every write that the socket does not take at once."""
@@ -64,9 +82,13 @@ class Connection(web.RequestHandler):
         self._transport.set_write_buffer_limits(high=0)
         vars(transport)["max_size"] = READ_SIZE
         super().connection_made(transport)
+        self._start_request_timer()
+        self._limit.add(self, self._loop.time())
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop the timer and drop the transport."""
+        """Stop the timers and drop the transport."""
+        self._limit.remove(self)
+        self._stop_request_timer()
         self._stop_unread_timer()
         self._transport = None
         super().connection_lost(exc)
@@ -77,10 +99,14 @@ class Connection(web.RequestHandler):
         super().data_received(data)
         if self._request_count > complete:
             self._incomplete = 0
-        elif not self._buffer_paused:
+            self.waiting_since = self._loop.time()
+            self._stop_request_timer()
+        elif not self.responding and self._request_timer is None:
+            self._start_request_timer()
+        if self._request_count == complete and not self._buffer_paused:
             self._incomplete += len(data)
         if self._incomplete > REQUEST_SIZE_MAX and self._transport is not None:
-            if not (self._messages or self._request_in_progress):
+            if not self.responding:
                 self._transport.write(_TOO_LARGE)
             self.force_close()
 
@@ -119,6 +145,19 @@ class Connection(web.RequestHandler):
         response = web.Response(status=status, text=message, headers={"Server": SERVER})
         response.force_close()
         return response
+
+    def _start_request_timer(self) -> None:
+        self._request_timer = self._loop.call_later(REQUEST_TIMEOUT, self._end_request)
+
+    def _stop_request_timer(self) -> None:
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+            self._request_timer = None
+
+    def _end_request(self) -> None:
+        self._request_timer = None
+        if not self.responding:
+            self.force_close()
 
     def _stop_unread_timer(self) -> None:
         if self._unread_timer is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 from http import HTTPStatus
 
 from aiohttp import web
@@ -14,9 +16,11 @@ from service.clock import Clock, SystemClock
 from service.errors import ConfigError, Fault, FlowOutcomesError
 from service.status import Status
 from service.web.connection import SERVER, Connection
+from service.web.connection_limit import AcceptErrors, ConnectionLimit, connections_max
 from service.web.daemon_view import DaemonView
 from service.web.endpoints import Endpoints
 from service.web.gauges import Gauges
+from service.web.hosts import HostCheck
 from service.web.outbox import Outbox
 from service.web.page import render_page
 from service.web.response_cache import ResponseCache
@@ -27,6 +31,8 @@ PAGE_MAX_AGE = 30.0
 """Seconds that the page's table may be old: the script replaces it at once."""
 SHUTDOWN_TIMEOUT = 1.0
 BACKLOG = 128
+ACCEPTED_AT_ONCE = 8
+"""Connections accepted before the limit on their number is applied; asyncio calls this the backlog, too."""
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 HEADERS = {
     "Cache-Control": "no-store",
@@ -59,6 +65,7 @@ class WebServer:
         self._endpoints = Endpoints(daemon, self._status, self._responses, self._clock)
         self._listener: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
+        self._hosts = HostCheck(())
         self._encoding = asyncio.Lock()
         self._encoded = (0, b"")
 
@@ -68,7 +75,7 @@ class WebServer:
         Raises:
             ConfigError: the address cannot be bound.
         """
-        app = web.Application(middlewares=[Outbox().send, _read_only])
+        app = web.Application(middlewares=[Outbox().send, self._check_host, _read_only])
         app.on_response_prepare.append(_add_headers)
         app.router.add_get("/healthz", self._serve_health)
         app.router.add_get("/readyz", self._serve_readiness)
@@ -76,16 +83,23 @@ class WebServer:
         app.router.add_get("/api/status", self._serve_status)
         app.router.add_get("/", self._serve_page)
         self._endpoints.add_to(app)
+        limit = ConnectionLimit(connections_max())
         runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await runner.setup()
         server, loop = runner.server, asyncio.get_running_loop()
         assert server is not None  # noqa: S101 - set by setup()
+        loop.set_exception_handler(AcceptErrors(loop.get_exception_handler()))
         try:
-            listener = await loop.create_server(lambda: Connection(server, loop), host, port, backlog=BACKLOG)
+            listener = await loop.create_server(
+                lambda: Connection(server, loop, limit), host, port, backlog=ACCEPTED_AT_ONCE
+            )
+            for each in listener.sockets:
+                _set_backlog(each.fileno())
         except (OSError, OverflowError) as error:
             await runner.cleanup()
             reason = getattr(error, "strerror", None) or str(error)
             raise ConfigError([Fault("http", f"cannot listen on {host} port {port}: {reason}")]) from error
+        self._hosts = HostCheck.for_sockets(self._daemon.config.http.allowed_hosts, listener.sockets)
         self._listener, self._runner = listener, runner
         address, bound = listener.sockets[0].getsockname()[:2]
         return f"[{address}]:{bound}" if ":" in address else f"{address}:{bound}"
@@ -99,6 +113,10 @@ class WebServer:
             await runner.cleanup()
         await self._responses.close()
         await self._status.close()
+
+    @web.middleware
+    async def _check_host(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await self._hosts.check(request, handler)
 
     async def _serve_health(self, _request: web.Request) -> web.Response:
         return web.Response(text="alive\n")
@@ -145,6 +163,11 @@ class WebServer:
             problem = str(error)
         text = await asyncio.to_thread(render_page, self._status.status.last, problem)
         return web.Response(text=text, content_type="text/html")
+
+
+def _set_backlog(descriptor: int) -> None:
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        listener.listen(BACKLOG)
 
 
 @web.middleware

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import hdrs, web
 from aiohttp.test_utils import make_mocked_request
 
-from service.web import connection, outbox, response_cache
+from service.web import connection, connection_limit, outbox, response_cache
 from service.web.outbox import PIECE_SIZE, Outbox
 from service.web.response_cache import CachedResponse, ResponseCache
 from tests.integration.test_web import serving
@@ -195,3 +195,71 @@ async def test_cached_responses_are_bounded(fake_clock: FakeClock, monkeypatch: 
     for question in ("a", "b", "c", "b", "c", "a"):
         await kept.get(question, question)  # type: ignore[arg-type]
     assert made == ["a", "b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: evil.example\r\n", 421),
+        (b"GET /api/status HTTP/1.1\r\nHost: evil.example:8080\r\n", 421),
+        (b"GET /static/main.js HTTP/1.1\r\nHost: evil.example\r\n", 421),
+        (b"GET /nothing HTTP/1.1\r\nHost: evil.example\r\n", 421),
+        (b"POST / HTTP/1.1\r\nHost: evil.example\r\n", 421),
+        (b"GET / HTTP/1.1\r\nHost:\r\n", 421),
+        (b"GET / HTTP/1.0\r\n", 421),
+        (b"GET / HTTP/1.1\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n", 400),
+        (b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n", 421),
+        (b"GET http://localhost/static/main.js HTTP/1.1\r\nHost: evil.example\r\n", 421),
+        (b"GET http://localhost:1/static/main.js HTTP/1.1\r\nHost: localhost:1\r\n", 200),
+        (b"GET http://[::1]:1/static/main.js HTTP/1.1\r\nHost: [::1]:1\r\n", 200),
+        (b"GET /static/main.js HTTP/1.1\r\nHost: LocalHost.:9\r\n", 200),
+        (b"GET /static/main.js HTTP/1.1\r\nHost: [::1]:9\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\n", 200),
+        (b"GET /metrics HTTP/1.1\r\nHost: 10.0.0.7.pods.example\r\n", 200),
+        (b"GET /readyz HTTP/1.0\r\n", 503),
+        (b"GET /healthz/ HTTP/1.1\r\nHost: evil.example\r\n", 421),
+    ],
+)
+async def test_the_host_of_a_request(request_: bytes, status: int) -> None:
+    """On loopback only its own names are answered, except to probes."""
+    async with serving(None) as site:
+        answer = await exchange(site.address, request_ + b"Connection: close\r\n\r\n")
+        assert int(answer.split(b" ", 2)[1]) == status, answer
+
+
+async def test_half_open_connections_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more half-open connections than allowed, each further client is still answered."""
+    monkeypatch.setattr(connection_limit, "CONNECTIONS_MAX", 8)
+    loop = asyncio.get_running_loop()
+    async with serving(None) as site:
+        half_open = []
+        for number in range(40):
+            client = await opened(site.address)
+            await loop.sock_sendall(client, get("/healthz")[:number])
+            half_open.append(client)
+        answer = await exchange(site.address, get("/healthz", b"Connection: close"))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        async with asyncio.timeout(10):
+            closed = [await rest(each) for each in half_open[:30]]
+        assert closed == [b""] * 30
+        for each in half_open:
+            each.close()
+
+
+async def test_a_request_has_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection is closed if its request is not complete in time, also a later request and a slow one."""
+    monkeypatch.setattr(connection, "REQUEST_TIMEOUT", 0.2)
+    loop = asyncio.get_running_loop()
+    async with serving(None) as site:
+        for before in (b"", get("/healthz")):
+            client = await opened(site.address)
+            if before:
+                await loop.sock_sendall(client, before)
+                assert (await loop.sock_recv(client, 2**16)).startswith(b"HTTP/1.1 200 ")
+            with suppress(ConnectionError):
+                async with asyncio.timeout(5):
+                    for byte in get("/healthz", b"X: " + b"x" * 8000):  # a byte every hundredth of a second
+                        await loop.sock_sendall(client, bytes([byte]))
+                        await asyncio.sleep(0.01)
+            client.close()

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.config import Config, OffPeak, Since, config_from, load_config
+from service.config.sections import Http
 from service.config.values import off_peak, since, url
 from service.errors import ConfigError
 
@@ -453,3 +454,25 @@ def test_off_peak_past_midnight() -> None:
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        ("Reports.Example.com.", "reports.example.com"),
+        ("reports:8443", "reports"),
+        ("flow_outcomes", "flow_outcomes"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("[::1]", "::1"),
+    ],
+)
+def test_host_names_are_normalized(given: str, parsed: str) -> None:
+    """A name is stored as browsers send it, without its port."""
+    assert Http(allowed_hosts=[given]).allowed_hosts == (parsed,)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["https://reports.example.com", "*.example.com", "a/b", "", "a b", 7, "a..b"])
+def test_what_is_no_host_name_is_a_fault(given: object) -> None:
+    """A URL, a wildcard or a path is not a host name."""
+    with pytest.raises(ValueError, match="host name"):
+        Http(allowed_hosts=[given])  # type: ignore[arg-type]
