@@ -5,6 +5,7 @@
     parser         every command with its arguments
     early_signals  signals outside the daemon's main loop
     configuration  the configuration and logging of a command
+    output         standard output and error that are closed or full
     tables         tables for people
     …              a module for each command, with ``run(arguments) -> int``
 
@@ -16,11 +17,12 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import IntEnum
 from importlib import import_module
 
+from service.cli import output
 from service.cli.early_signals import handle_early_signals
 from service.cli.parser import parse
 from service.errors import ConfigError, FlowOutcomesError
@@ -42,13 +44,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: after ``--version``, ``--help`` or a usage error.
     """
     argv = sys.argv[1:] if argv is None else argv
-    with handle_early_signals() if argv[:1] == ["run"] else nullcontext():
-        return _run(argv)
+    output.open_missing()
+    with (
+        handle_early_signals() if argv[:1] == ["run"] else nullcontext(),
+        output.checked_stdout() as output_error,
+    ):
+        try:
+            code = _run(argv, output_error)
+        except SystemExit as end:
+            if output_error() is None:
+                raise
+            code = ExitCode.INCOMPLETE if not end.code else int(end.code)
+        if (error := output_error()) is not None:
+            _print_error(f"flow-outcomes: cannot write standard output: {error.strerror}")
+            return code or ExitCode.INCOMPLETE
+    return code
 
 
-def _run(argv: Sequence[str]) -> int:
-    arguments = parse(argv)
+def _run(argv: Sequence[str], output_error: Callable[[], OSError | None]) -> int:
     try:
+        arguments = parse(argv)
         with _excluded_from_collection():
             command = import_module(f"{__name__}.{arguments.command}")
         code: int = command.run(arguments)
@@ -60,12 +75,11 @@ def _run(argv: Sequence[str]) -> int:
         hint = getattr(error, "hint", "")
         _print_error(f"flow-outcomes: {error}{f' ({hint})' if hint else ''}")
         return ExitCode.INCOMPLETE
-    except BrokenPipeError:
-        sys.stderr.close()
-        return ExitCode.INCOMPLETE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except Exception:  # noqa: BLE001 - the interpreter would print secrets that a library's error quotes
+    except Exception as error:  # noqa: BLE001 - the interpreter would print secrets that a library's error quotes
+        if isinstance(error, OSError) and output_error() is not None:
+            return ExitCode.INCOMPLETE
         import traceback
 
         _print_error(traceback.format_exc().rstrip())
@@ -85,7 +99,12 @@ def _excluded_from_collection() -> Iterator[None]:
 
 
 def _print_error(text: str) -> None:
-    """Write to standard error, without secrets."""
-    from service.telemetry import redacted
+    """Write to standard error, after the log's lines and without secrets."""
+    from service.telemetry import logs, redacted
 
-    sys.stderr.write(f"{redacted(text)}\n")
+    logs.drain()
+    try:
+        sys.stderr.write(f"{redacted(text)}\n")
+        sys.stderr.flush()
+    except OSError:
+        output.discard(sys.stderr)

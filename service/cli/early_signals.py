@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,7 +23,7 @@ def handle_early_signals() -> Iterator[None]:
     ignored. After the context all four are ignored: their default action would kill the interpreter as it exits.
     """
     for number in _STOP:
-        signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(number, _exit)
     for number in _RELOAD_AND_RUN_NOW:
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -30,3 +31,9 @@ def handle_early_signals() -> Iterator[None]:
     finally:
         for number in (*_STOP, *_RELOAD_AND_RUN_NOW):
             signal.signal(number, signal.SIG_IGN)
+
+
+def _exit(*_: object) -> None:
+    if logs := sys.modules.get("service.telemetry.logs"):
+        logs.drain()
+    os._exit(0)

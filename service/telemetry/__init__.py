@@ -5,6 +5,7 @@
     events         every event with its level; how one is reported
     reporter       hands events to the metrics, other subscribers and the log
     metrics        what events add to the metrics
+    log_sink       where log lines go; a thread writes them
     logs           the form of a log line; bounds and redaction
     progress_bar   the progress of a command
     breaker_state  an org's breaker, stored where other processes can read it

@@ -61,6 +61,7 @@ class Event(StrEnum):
     CLOCK_DOUBTED = "clock_doubted", logging.WARNING
     CLOCK_STEPPED = "clock_stepped", logging.WARNING
     CLOCKS_COMPARED = "clocks_compared", logging.DEBUG
+    LOG_LINES_DROPPED = "log_lines_dropped", logging.WARNING  # reported by the log itself
     SCHEMA_MIGRATED = "schema_migrated"
     DATABASE_UNAVAILABLE = "database_unavailable", logging.ERROR
     ORG_ACQUIRED = "org_acquired"

@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import re
 import sys
-import threading
 from base64 import b64encode, urlsafe_b64encode
 from collections import defaultdict
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import date, datetime, time, timedelta
 from enum import Enum
+from functools import partial
 from html import escape
 from typing import Any, Literal, TextIO
 from urllib.parse import quote, quote_plus
@@ -29,6 +28,8 @@ from structlog.typing import Processor
 
 from service.clock import SystemClock
 from service.model import instant
+from service.telemetry.events import Event
+from service.telemetry.log_sink import LogSink
 from service.telemetry.text import printable
 
 SECRET_MIN = 6
@@ -36,6 +37,8 @@ SECRET_MIN = 6
 REDACTED = "***"
 TEXT_MAX = 32_768
 """Characters of one string in a log line."""
+DRAIN_TIMEOUT = 1.0
+"""Seconds at the end of the process for lines that are not yet written."""
 DEPTH_MAX = 8
 ITEMS_MAX = 1000
 INTEGER_BITS_MAX = 4096
@@ -47,6 +50,7 @@ _PASSWORD = re.compile(r"(?i)\b((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'?|\S+)
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
 _GO_ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 _secrets: frozenset[str] = frozenset()
+_sink: LogSink | None = None
 
 Plain = str | int | float | bool | list["Plain"] | dict[str, "Plain"] | None
 
@@ -59,14 +63,16 @@ def configure(level: str, format: Literal["json", "console"], stream: TextIO | N
         format: a JSON object a line, or a line for people.
         stream: standard output where it is not given.
     """
+    global _sink  # noqa: PLW0603 - one log for the process
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    sink = _Sink(stream or sys.stdout)
     render: list[Processor] = [structlog.processors.format_exc_info, _sanitize]
     if format == "json":
         render += [structlog.processors.JSONRenderer(allow_nan=False)]
     else:
         level_styles = defaultdict(str, ConsoleRenderer.get_default_level_styles(colors=False))
         render += [_escape, ConsoleRenderer(colors=False, sort_keys=False, level_styles=level_styles)]
+    sink = _sink = LogSink.for_stream(stream or sys.stdout, _sink)
+    sink.render_dropped = partial(_render, render, Event.LOG_LINES_DROPPED)
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, *render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -76,6 +82,20 @@ def configure(level: str, format: Literal["json", "console"], stream: TextIO | N
     logging.captureWarnings(capture=True)
     logging.root.handlers[:] = [_LibraryHandler(sink, render)]
     logging.root.setLevel(threshold if threshold == logging.DEBUG else max(threshold, logging.WARNING))
+
+
+def drain() -> None:
+    """Wait up to a second until the log is written; what is not read until then is dropped."""
+    if _sink is not None:
+        _sink.drain(DRAIN_TIMEOUT)
+
+
+def _render(render: Sequence[Processor], event: Event, count: int) -> str:
+    """A line of the log about itself."""
+    line: Any = {"event": event, "level": logging.getLevelName(event.level).lower(), "lines": count}
+    for each in render:
+        line = each(None, "", line)
+    return str(line)
 
 
 def register_secret(value: str) -> None:
@@ -194,46 +214,10 @@ def _one_line(value: Plain) -> str:
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-class _Sink:
-    """Writes lines to a stream; drops what cannot be written, since the work goes on without its log."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-        self._partial_line = False
-        try:
-            self._descriptor: int | None = stream.fileno()
-        except (OSError, ValueError, AttributeError):
-            self._descriptor = None
-
-    def write(self, line: str) -> None:
-        """Write one line."""
-        with self._lock:
-            try:
-                if self._descriptor is None:
-                    self._stream.write(f"{line}\n")
-                    self._stream.flush()
-                else:
-                    self._write(f"{line}\n".encode("utf-8", "backslashreplace"), self._descriptor)
-            except (OSError, ValueError):
-                return
-
-    def _write(self, data: bytes, descriptor: int) -> None:
-        """Write past the stream's buffer: data left there by a full disk would fail again at interpreter exit."""
-        self._stream.flush()
-        rest = b"\n" + data if self._partial_line else data
-        while rest:
-            written = os.write(descriptor, rest)
-            self._partial_line = written < len(rest)
-            rest = rest[written:]
-
-    debug = info = warning = warn = error = critical = exception = log = msg = write
-
-
 class _LibraryHandler(logging.Handler):
     """Writes what aiohttp, APScheduler, psycopg and other libraries log."""
 
-    def __init__(self, sink: _Sink, render: Sequence[Processor]) -> None:
+    def __init__(self, sink: LogSink, render: Sequence[Processor]) -> None:
         super().__init__()
         self._sink = sink
         self.formatter = ProcessorFormatter(
