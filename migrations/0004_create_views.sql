@@ -27,9 +27,11 @@ DECLARE
                         THEN sum(outcome_count)::bigint END AS outcome_count,
                    CASE WHEN bool_and(state <> 'rejected') AND count(outcome_percentage) = count(outcome_count)
                         THEN sum(outcome_percentage ORDER BY outcome_no) END AS outcome_percentage,
-                   CASE WHEN bool_and(state <> 'rejected') AND sum(success_count) <= 9223372036854775807
+                   CASE WHEN bool_and(state <> 'rejected') AND count(success_count) = count(outcome_count)
+                         AND sum(success_count) <= 9223372036854775807
                         THEN sum(success_count)::bigint END AS success_count,
-                   CASE WHEN bool_and(state <> 'rejected') AND sum(failure_count) <= 9223372036854775807
+                   CASE WHEN bool_and(state <> 'rejected') AND count(failure_count) = count(outcome_count)
+                         AND sum(failure_count) <= 9223372036854775807
                         THEN sum(failure_count)::bigint END AS failure_count,
                    coalesce(max(extraction_timestamp) FILTER (WHERE state <> 'expected'),
                             max(extraction_timestamp)) AS extraction_timestamp,

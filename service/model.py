@@ -268,12 +268,14 @@ class NormalisedPage:
         shares_fit: whether each share is within tolerance of its count over the total of its own entry. A share
             that is not may still fit another denominator.
         valid: the entries that need no row object per figure: bucket, without a part, and figures by name.
+        contradictions: by bucket start, the figures whose successes and failures do not fit the count.
     """
 
     rows: list[OutcomeRow]
     rejects: list[Reject]
     shares_fit: bool = False
     valid: list[tuple[FlowBucket, Mapping[str, ValidFigure]]] = field(default_factory=list)
+    contradictions: Mapping[datetime, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -150,7 +151,7 @@ def normalise(entries: Sequence[Entry | ValidEntry], grid: BucketGrid) -> Normal
             result.add_valid(FlowBucket(entry.flow_id, *location), entry.outcomes)
         else:
             result.add(entry.as_entry(), location)
-    return NormalisedPage(result.rows, result.rejects, result.shares_fit, result.valid)
+    return NormalisedPage(result.rows, result.rejects, result.shares_fit, result.valid, result.contradictions)
 
 
 class _PageResult:
@@ -161,6 +162,7 @@ class _PageResult:
         self.rejects: list[Reject] = []
         self.shares_fit = True
         self.valid: list[tuple[FlowBucket, Mapping[str, ValidFigure]]] = []
+        self.contradictions: Counter[datetime] = Counter()
         self._grid = grid
 
     def add_valid(self, bucket: FlowBucket, outcomes: Mapping[str, ValidFigure]) -> None:
@@ -211,7 +213,8 @@ class _PageResult:
             success_count is not None and failure_count is not None and success_count + failure_count <= count
         ):
             return OutcomeRow(bucket, name, count, percentage, False, success_count, failure_count)
-        return f"successes and failures do not fit the count: {shown(success)} and {shown(failure)}"
+        self.contradictions[bucket.start] += 1  # the count is not in doubt, only its split
+        return OutcomeRow(bucket, name, count, percentage, rejected=False)
 
     def _reject(self, entry: Entry, location: Span | str, fault: str | None, flow_id: str | None) -> None:
         """Reject an entry: each of its outcomes, or the entry itself where its outcomes are unknown."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
@@ -37,6 +38,7 @@ class _Attempt:
         number: the scan's place in the org's sequence; of two scans over a bucket the higher one counts.
         started_monotonic: in seconds of the monotonic clock.
         date: the ``Date`` of the last response, and ``date_monotonic`` the time of its arrival.
+        contradictions: by bucket start, the figures whose successes and failures do not fit the count.
     """
 
     scan: Scan
@@ -49,6 +51,7 @@ class _Attempt:
     entries: int = 0
     date: datetime | None = None
     date_monotonic: float = 0.0
+    contradictions: Counter[datetime] = field(default_factory=Counter)
 
 
 class Pipeline:
@@ -117,7 +120,7 @@ class Pipeline:
                 raise
             else:
                 self._monitor.observe("database", merged.database_time)
-                self._report(scan, record, merged)
+                self._report(attempt, record, merged)
                 return merged
         raise AssertionError("the last attempt returns or raises")
 
@@ -165,6 +168,7 @@ class Pipeline:
                     async for page in pages:
                         _check_attributable(attempt.scan, page)
                         await attempt.buffer.add(page)
+                        attempt.contradictions.update(page.contradictions)
             except QueryTooLargeError as error:
                 if halves is None:
                     raise
@@ -214,7 +218,8 @@ class Pipeline:
             self._split_hints = await self._ledger.split_hints()
         return self._split_hints
 
-    def _report(self, scan: Scan, record: ScanRecord, merged: Merged) -> None:
+    def _report(self, attempt: _Attempt, record: ScanRecord, merged: Merged) -> None:
+        scan = attempt.scan
         redact = self._client.redact  # an outcome's name may contain a secret
         for window, reason, flow_id, outcome in merged.rejects:
             self._emit(
@@ -234,6 +239,9 @@ class Pipeline:
                 self._emit(Event.OUTCOME_RESTATED, **context, rows=merged.restated[window])
             if window in merged.mismatched:
                 self._emit(Event.PERCENTAGE_MISMATCH, **context, rows=merged.mismatched[window])
+            contradictions = attempt.contradictions.items()
+            if rows := sum(count for at, count in contradictions if window.span.start <= at < window.span.end):
+                self._emit(Event.SPLIT_CONTRADICTED, **context, rows=rows)
             self._emit(
                 Event.WINDOW_DOUBTED if window in merged.doubted else Event.WINDOW_COMPLETE,
                 **context,

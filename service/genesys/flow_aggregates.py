@@ -2,7 +2,8 @@
 
 Genesys Cloud's public API for flow outcomes (official Python SDK 269.0.0: ``FlowsApi``). It reports outcomes by
 id: for each group of (flow, outcome, value) and each bucket, how often the outcome was reached. Where nothing
-happened, the group, the bucket or the metric is absent.
+happened, the group, the bucket or the metric is absent; so may be ``results``, ``data`` and ``metrics``, which are
+optional in its model.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ TOO_LARGE = "response.entity.too.large"
 
 _PERIODS = {Granularity.HOURLY: "PT1H", Granularity.DAILY: "P1D", Granularity.MONTHLY: "P1M"}
 _ABSENT = object()
+_ERROR_MAX = 300
+"""Characters of each of an error's fields."""
 _NO_GROUP = "group has neither flowId nor flowOutcomeId, so it may be a part of any figure"
 
 
@@ -86,7 +89,7 @@ class FlowAggregates:
             "granularity": _PERIODS[query.granularity],
             "timeZone": query.timezone,
             "groupBy": ["flowId", "flowOutcomeId", "flowOutcomeValue"],
-            "metrics": [TOTAL, FAILED],
+            "metrics": [TOTAL],
         }
         if query.flows:
             body["filter"] = {
@@ -125,7 +128,7 @@ def decode(body: bytes) -> tuple[list[Entry], str | None]:
     they are spread over the pages of a job, and counts a repeated part once.
 
     Raises:
-        InvalidResponseError: invalid JSON or UTF-8, or no ``results``.
+        InvalidResponseError: invalid JSON or UTF-8, or ``results`` that are no array.
     """
     text = loose_json.decode_utf8(body)
     try:
@@ -138,11 +141,21 @@ def decode(body: bytes) -> tuple[list[Entry], str | None]:
 def _decode_loosely(text: str) -> tuple[list[Entry], str | None]:
     document = loose_json.document(text, "results")
     if document.elements is None:
-        raise InvalidResponseError("page has no array of results")
+        _check_empty(document.fields)
     cursor = document.fields.get("cursor")
     if cursor is not None and not isinstance(cursor, str):
         raise InvalidResponseError("the page's cursor is not text")
-    return [entry for value, raw in document.elements for entry in _loose_entries(value, raw)], _checked(cursor)
+    elements = document.elements or []
+    return [entry for value, raw in elements for entry in _loose_entries(value, raw)], _checked(cursor)
+
+
+def _check_empty(fields: Mapping[str, Any]) -> None:
+    """Check that an object without an array of results is an empty response: results absent or null, no error."""
+    if fields.get("results") is not None:
+        raise InvalidResponseError("the page's results are not an array")
+    if error := [fields[key] for key in ("status", "code", "message") if fields.get(key) is not None]:
+        text = ": ".join(str(each)[:_ERROR_MAX] for each in error)
+        raise InvalidResponseError(f"page is an error in place of results: {text}")
 
 
 def _checked(cursor: str | None) -> str | None:
@@ -171,6 +184,8 @@ def _entries(element: msgspec.Raw) -> Iterator[Entry]:
 def _loose_entries(value: object, text: str) -> list[Entry]:
     """The entries of a group in any form; what cannot be read is left for normalisation to reject.
 
+    A group without data, and a datum without metrics, report nothing.
+
     Raises:
         InvalidResponseError: it has neither flow nor outcome, so it may be a part of any figure.
     """
@@ -178,9 +193,13 @@ def _loose_entries(value: object, text: str) -> list[Entry]:
     if not isinstance(group, dict):
         raise InvalidResponseError(_NO_GROUP)
     data = value.get("data") if isinstance(value, dict) else None
+    if data is None:
+        return []
     part = _part(group)
     entries = []
     for datum in data if isinstance(data, list) else [None]:
+        if isinstance(datum, dict) and datum.get("metrics") is None:
+            continue
         interval = datum.get("interval") if isinstance(datum, dict) else None
         counts = _loose_counts(datum.get("metrics") if isinstance(datum, dict) else None)
         entry = _entry(group, part, interval, {TOTAL: None} if counts is None else counts, text)
@@ -228,16 +247,18 @@ def _figure(total: object, failed: object, value: object) -> Figure:
     """Count, successes and failures.
 
     The group's value says whether they are successes or failures (official Python SDK 269.0.0: SUCCESS, FAILURE or
-    UNKNOWN). A value that is neither counts in the total alone. Without a value, successes are those that did not
-    fail. Where nFlowOutcomeFailed contradicts the value, the figure is set up so that normalisation rejects it.
+    UNKNOWN). A value that is neither counts in the total only. nFlowOutcomeFailed is not requested. If it is sent
+    without a value, successes are those that did not fail; if it contradicts the value, the figure is such that
+    normalisation makes the split null.
     """
     if total is _ABSENT:
         return Figure(None, None, None, None if failed is _ABSENT else failed)
-    if value is _ABSENT:
-        failures = 0 if failed is _ABSENT else failed
-        if _is_number(total) and _is_number(failures):
-            return Figure(total, None, total - failures, failures)
-        return Figure(total, None, failures, failures)
+    if value is None or value is _ABSENT:
+        if failed is _ABSENT:
+            return Figure(total)
+        if _is_number(total) and _is_number(failed):
+            return Figure(total, None, total - failed, failed)
+        return Figure(total, None, failed, failed)
     success, failure = (total, 0) if value == "SUCCESS" else (0, total if value == "FAILURE" else 0)
     if failed is not _ABSENT and failed != failure:
         return Figure(total, None, value, failed)

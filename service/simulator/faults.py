@@ -49,7 +49,7 @@ class Faults:
         cursor_loop: a page from 2 on returns the token of page 2.
         empty_page: no entries, and a token for the next page; [first page].
         empty_answer: page one without entries, and no more pages.
-        missing_data: a page without the field data.
+        missing_data: a page without the field data; of flow-aggregates without results, which is an empty answer.
         outcomes_array: the first entry's flow-outcomes as an array.
         not_json: status 200 and HTML.
         invalid_utf8: invalid UTF-8 in an outcome's name.
@@ -78,6 +78,9 @@ class Faults:
         bare: {"metrics": {"flow-outcomes": {…}}} with the first entry's outcomes, and nothing else.
         no_percent: no percentOfTotal.
         bad_failed: the first group's nFlowOutcomeFailed is ``value`` [10**9].
+        null_results: results are ``value`` [null].
+        group_without_data: one group more, which has no data; with a ``value`` that is its data.
+        datum_without_metrics: one bucket more in the first group, which has no metrics; with a ``value`` those.
         job_lost: a job is started, and the connection is reset instead of responding.
         job_refused: 503 instead of starting a job.
         job_state: a job's state is ``value`` ["FAILED"].
@@ -138,6 +141,9 @@ class Faults:
     bare: Fault | None = None
     no_percent: Fault | None = None
     bad_failed: Fault | None = None
+    null_results: Fault | None = None
+    group_without_data: Fault | None = None
+    datum_without_metrics: Fault | None = None
     job_lost: Fault | None = None
     job_refused: Fault | None = None
     job_state: Fault | None = None
@@ -154,7 +160,18 @@ class Faults:
 
 
 FAULT_NAMES = frozenset(one.name for one in fields(Faults))
-PUBLIC_FAULTS = frozenset({"bad_failed", "job_lost", "job_refused", "job_state", "rate_headers"})
+PUBLIC_FAULTS = frozenset(
+    {
+        "bad_failed",
+        "null_results",
+        "group_without_data",
+        "datum_without_metrics",
+        "job_lost",
+        "job_refused",
+        "job_state",
+        "rate_headers",
+    }
+)
 """Faults that cannot fire for a query-builder request."""
 
 

@@ -144,11 +144,38 @@ def corrupt_results(page: Result, faults: RequestFaults) -> bytes:
 
 
 def _first_datum(page: Result) -> Result | None:
-    return next((datum for result in page.get("results", []) for datum in result["data"]), None)
+    results = page.get("results")
+    return (
+        next((datum for result in results if "data" in result for datum in result["data"]), None)
+        if results
+        else None
+    )
 
 
 def _missing_data(page: Result, _: object) -> bool:
     return page.pop("results", None) is not None
+
+
+def _null_results(page: Result, value: object) -> bool:
+    page["results"] = value
+    return True
+
+
+def _group_without_data(page: Result, value: object) -> bool:
+    if not page.get("results"):
+        return False
+    more = {"group": {**page["results"][0]["group"], "flowOutcomeId": "nothing-happened"}}
+    page["results"].insert(0, more if value is None else {**more, "data": value})
+    return True
+
+
+def _datum_without_metrics(page: Result, value: object) -> bool:
+    datum = _first_datum(page)
+    if datum is None:
+        return False
+    more = {"interval": datum["interval"]}
+    page["results"][0]["data"].insert(0, more if value is None else {**more, "metrics": value})
+    return True
 
 
 def _bad_count(page: Result, value: object) -> bool:
@@ -227,5 +254,8 @@ _CORRUPTIONS: Mapping[str, Callable[[Result, object], bool]] = {
     "duplicate_equal": lambda page, _: _duplicate(page, more=0),
     "duplicate_different": lambda page, _: _duplicate(page, more=1),
     "bad_entry": _bad_entry,
+    "datum_without_metrics": _datum_without_metrics,
+    "group_without_data": _group_without_data,
     "missing_data": _missing_data,
+    "null_results": _null_results,
 }

@@ -277,7 +277,7 @@ JOB_FAULTS = {
     "cursor": (Faults(cursor_expired=Fault(times=1)), 2, True),
     "repeated": (Faults(repeated_token=Fault(page=2, times=1)), 1, False),
     "refused": (Faults(job_refused=Fault(times=1)), 1, True),
-    "shapeless": (Faults(missing_data=Fault(page=2, times=1)), 1, False),
+    "shapeless": (Faults(null_results=Fault({}, page=2, times=1)), 1, False),
     "unavailable": (Faults(server_error=Fault(503, page=2, times=2)), 1, True),
     "broken": (Faults(connection_reset=Fault(page=2, times=1)), 1, True),
 }
@@ -305,7 +305,7 @@ async def test_an_invalid_page_stores_nothing(installation: Installation) -> Non
     orgs = {
         name: replace(OPEN, faults=faults)
         for name, faults in {
-            "shapeless": Faults(missing_data=Fault()),
+            "shapeless": Faults(null_results=Fault({})),
             "html": Faults(not_json=Fault()),
             "differing": Faults(duplicate_different=Fault()),
             "garbage": Faults(bad_entry=Fault()),
@@ -332,7 +332,7 @@ async def test_an_invalid_entry_affects_only_its_figure(installation: Installati
             ("count_null", "bad_count", "null"),
             ("count_below", "bad_count", -1),
             ("count_part", "bad_count", 1.5),
-            ("failed", "bad_failed", None),
+            ("metrics", "datum_without_metrics", 17),
             ("interval", "bad_interval", None),
             ("outside", "bucket_outside", None),
             ("flow", "missing_flow", None),
@@ -348,6 +348,69 @@ async def test_an_invalid_entry_affects_only_its_figure(installation: Installati
         assert kept.items() <= complete.items(), name
         assert len(installation.rows("SELECT * FROM flow_outcomes.rejected_entry WHERE org = %s", name)) == 1, name
         assert [event["org"] for event in installation.events("entry_rejected")].count(name) == 1, name
+
+
+@pytest.mark.parametrize("aggregates", ["query", "jobs"])
+async def test_an_empty_answer_is_no_fault(installation: Installation, aggregates: str) -> None:
+    """Results absent or null: the window is complete, and empty."""
+    orgs = {
+        "absent": replace(OPEN, faults=Faults(missing_data=Fault())),
+        "null": replace(OPEN, faults=Faults(null_results=Fault())),
+    }
+    shape = {"aggregates": aggregates, "page_size": 1000}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        assert await installation.run(simulator, dict.fromkeys(orgs, shape), days=2) == 0
+        assert all(simulator.orgs[name].fired.total() >= 1 for name in orgs)
+    assert {row["state"] for row in installation.rows("SELECT state FROM flow_outcomes.extraction_window")} == {
+        "complete"
+    }
+    assert installation.stored("absent") == installation.stored("null") == {}
+
+
+@pytest.mark.parametrize("aggregates", ["query", "jobs"])
+async def test_groups_that_report_nothing_are_skipped(installation: Installation, aggregates: str) -> None:
+    """A group without data, a datum without metrics: nothing is rejected, and no other count is lost."""
+    plain = replace(OPEN, centre=GeneratedCentre(seed=8, flows=6, outcomes=2))
+    faults = Faults(group_without_data=Fault(), datum_without_metrics=Fault())
+    orgs = {"plain": plain, "sparse": replace(plain, faults=faults)}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        assert await installation.run(simulator, {name: {"aggregates": aggregates} for name in orgs}, days=2) == 0
+        assert set(simulator.orgs["sparse"].fired) == {"group_without_data", "datum_without_metrics"}
+    assert installation.counts("sparse") == installation.counts("plain") != {}
+    assert installation.rows("SELECT * FROM flow_outcomes.rejected_entry") == []
+
+
+@pytest.mark.parametrize("aggregates", ["query", "jobs"])
+async def test_a_contradiction_makes_the_split_null(installation: Installation, aggregates: str) -> None:
+    """The count is stored; one warning a window; neither other parts nor an alias make up a split."""
+    plain = replace(OPEN, centre=GeneratedCentre(seed=8, flows=6, outcomes=2), extra_dimension=True)
+    orgs = {"plain": plain, "odd": replace(plain, faults=Faults(bad_failed=Fault(10**6, times=1)))}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        assert await installation.run(simulator, {name: {"aggregates": aggregates} for name in orgs}, days=2) == 0
+        assert simulator.fired["bad_failed"] == 1
+    assert installation.counts("odd") == installation.counts("plain") != {}
+    expected = installation.stored("plain")
+    [changed] = [key for key, row in installation.stored("odd").items() if row["success_count"] is None]
+    for key, row in installation.stored("odd").items():
+        split = (row["success_count"], row["failure_count"])
+        known = (expected[key]["success_count"], expected[key]["failure_count"])
+        assert split == ((None, None) if key == changed else known)
+    [warning] = installation.events("split_contradicted")
+    assert (warning["org"], warning["rows"]) == ("odd", 1)
+    assert installation.events("entry_rejected") == []
+    names = (
+        "SELECT DISTINCT outcome_name AS name FROM flow_outcomes.flow_outcome WHERE org = 'odd' AND flow_id = %s"
+    )
+    for row in installation.rows(names, changed[0]):
+        with psycopg.connect(installation.dsn) as connection:
+            connection.execute(
+                "INSERT INTO flow_outcomes.outcome_alias VALUES ('odd', %s, %s, 'All')", (changed[0], row["name"])
+            )
+    async with Simulator(SimulatorConfig(orgs={"odd": plain})) as simulator:
+        assert await installation.run(simulator, {"odd": {}}, days=2) == 0
+    folded = installation.stored("odd")[(*changed[:3], "All")]
+    assert folded["outcome_count"] > 0
+    assert (folded["success_count"], folded["failure_count"]) == (None, None)
 
 
 async def test_equal_groups_count_once(installation: Installation) -> None:

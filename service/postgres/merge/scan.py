@@ -230,7 +230,8 @@ INSERT_PARTS = """
         SELECT so.name_no, sf.bucket_start, sf.part, min(sf.bucket_end) AS bucket_end,
                max(sf.state) AS state, min(sf.outcome_count) AS outcome_count,
                min(sf.outcome_percentage) AS outcome_percentage,
-               min(sf.success_count) AS success_count, min(sf.failure_count) AS failure_count,
+               CASE WHEN count(sf.success_count) = count(*) THEN min(sf.success_count) END AS success_count,
+               CASE WHEN count(sf.failure_count) = count(*) THEN min(sf.failure_count) END AS failure_count,
                count(*) > 1 AND (
                    min(sf.outcome_count) IS DISTINCT FROM max(sf.outcome_count)
                    OR min(sf.outcome_percentage) IS DISTINCT FROM max(sf.outcome_percentage)
@@ -243,6 +244,7 @@ INSERT_PARTS = """
         GROUP BY so.name_no, sf.bucket_start, sf.part
     ),
     -- A sum is known where no part was rejected, and where it fits a bigint.
+    -- Its split is known where every part has one.
     judged AS (
         SELECT *, state = 'reported' AND sum(outcome_count) OVER (PARTITION BY name_no, bucket_start)
                                    <= 9223372036854775807 AS known
@@ -254,8 +256,8 @@ INSERT_PARTS = """
            (CASE WHEN bool_and(known) THEN 'reported' ELSE 'rejected' END)::flow_outcomes.figure_state,
            CASE WHEN bool_and(known) THEN sum(outcome_count) END,
            CASE WHEN bool_and(known) AND count(outcome_percentage) = count(*) THEN sum(outcome_percentage) END,
-           CASE WHEN bool_and(known) THEN sum(success_count) END,
-           CASE WHEN bool_and(known) THEN sum(failure_count) END,
+           CASE WHEN bool_and(known) AND count(success_count) = count(*) THEN sum(success_count) END,
+           CASE WHEN bool_and(known) AND count(failure_count) = count(*) THEN sum(failure_count) END,
            bool_and(known) AND bool_or(conflicting)
     FROM judged
     GROUP BY name_no, bucket_start

@@ -52,13 +52,13 @@ def figures(*results: object) -> list[tuple[int | None, int | None, int | None]]
 
 class TestRequests:
     def test_the_body_follows_the_published_api(self) -> None:
-        """Interval in UTC, period, time zone, groups and both metrics; no filter for all flows."""
+        """Interval in UTC, period, time zone, groups and the metric; no filter for all flows."""
         assert FlowAggregates().body(QUERY) == {
             "interval": INTERVAL,
             "granularity": "P1D",
             "timeZone": "Europe/Berlin",
             "groupBy": ["flowId", "flowOutcomeId", "flowOutcomeValue"],
-            "metrics": ["nFlowOutcome", "nFlowOutcomeFailed"],
+            "metrics": ["nFlowOutcome"],
         }
 
     @pytest.mark.parametrize(
@@ -119,15 +119,21 @@ class TestResponses:
             ("UNKNOWN", 5, None, (5, 0, 0)),
             ("SOMETHING", 5, None, (5, 0, 0)),
             (None, 5, 2, (5, 3, 2)),
-            (None, 5, None, (5, 5, 0)),
+            (None, 5, None, (5, None, None)),
             ("SUCCESS", 5.0, None, (5, 5, 0)),
             ("SUCCESS", 0, None, (0, 0, 0)),
-            # the metrics contradict the value: all are rejected
-            ("SUCCESS", 5, 1, (None, None, None)),
-            ("FAILURE", 5, 3, (None, None, None)),
-            ("UNKNOWN", 5, 5, (None, None, None)),
-            (None, 5, 6, (None, None, None)),
-            (None, 5, "2", (None, None, None)),
+            # nFlowOutcomeFailed contradicts the count or the value: the split is null
+            ("SUCCESS", 5, 1, (5, None, None)),
+            ("SUCCESS", 0, 1, (0, None, None)),
+            ("FAILURE", 5, 3, (5, None, None)),
+            ("FAILURE", 10, 9, (10, None, None)),
+            ("FAILURE", 5, 6, (5, None, None)),
+            ("FAILURE", 5, "5", (5, None, None)),
+            ("FAILURE", 5, -5, (5, None, None)),
+            ("UNKNOWN", 5, 5, (5, None, None)),
+            (None, 5, 6, (5, None, None)),
+            (None, 5, "2", (5, None, None)),
+            (None, 5, 1.5, (5, None, None)),
             ("SUCCESS", "5", None, (None, None, None)),
             ("SUCCESS", -5, None, (None, None, None)),
             ("FAILURE", 1.5, None, (None, None, None)),
@@ -150,12 +156,16 @@ class TestResponses:
             {"group": group(), "data": [datum(metrics=[])]},
             {"group": group(), "data": [datum(metrics=[other, none])]},
             {"group": {"flowId": "f1"}, "data": [datum(metrics=[other])]},
+            {"group": group()},
+            {"group": group(), "data": None},
+            {"group": group(), "data": [{"interval": INTERVAL}]},
+            {"group": group(), "data": [datum(metrics=None)]},
+            {"group": group(), "data": [{}]},
         ) == []  # fmt: skip
 
     @pytest.mark.parametrize(
         "result",
         [
-            {"group": group()},
             {"group": group(), "data": {}},
             {"group": group(), "data": [17]},
             {"group": group(), "data": [datum(metrics=17)]},
@@ -184,11 +194,15 @@ class TestResponses:
     @pytest.mark.parametrize(
         "body",
         [
-            b"{}",
             b"[]",
+            b"null",
             b"<html>",
-            b'{"results": null}',
             b'{"results": {}}',
+            b'{"results": false}',
+            b'{"results": ""}',
+            b'{"code": "internal.error"}',
+            b'{"status": 500, "results": null}',
+            b'{"results": null, "cursor": 5}',
             b'{"results": []',
             b'{"results": ["\xff"]}',
             b'{"results": [], "cursor": 5}',
@@ -200,9 +214,27 @@ class TestResponses:
         ],
     )
     def test_an_invalid_page(self, body: bytes) -> None:
-        """It is rejected as a whole; absent results are invalid, not an empty page."""
+        """It is rejected as a whole; results of a wrong type, or an error in their place, are no empty page."""
         with pytest.raises(InvalidResponseError):
             decode(body)
+
+    @pytest.mark.parametrize(
+        ("body", "cursor"),
+        [
+            (b"{}", None),
+            (b'{"results": null}', None),
+            (b'{"results": null, "cursor": null, "code": null}', None),
+            (b'{"cursor": "a"}', "a"),
+            (b'{"total": 0}', None),
+        ],
+    )
+    def test_absent_results_are_an_empty_page(self, body: bytes, cursor: str | None) -> None:
+        """Absent or null, on a page of a job too."""
+        assert decode(body) == ([], cursor)
+
+    def test_a_datum_without_metrics_leaves_its_neighbours(self) -> None:
+        """Only what has metrics gives an entry, and nothing is rejected."""
+        assert figures({"group": group(), "data": [{"interval": INTERVAL}, datum(7)]}) == [(7, 7, 0)]
 
     def test_an_unusual_number_affects_only_its_entry(self) -> None:
         """A number past a double's range, a count that a double would round."""
