@@ -155,6 +155,11 @@ class Org(Named):
         return self.login_url or f"https://login.{self.region}"
 
     @property
+    def rate_ceiling(self) -> float | None:
+        """The given ``requests_per_second``, above which no rate of the API applies; None where none is given."""
+        return self.requests_per_second if "requests_per_second" in self.model_fields_set else None
+
+    @property
     def tz(self) -> ZoneInfo:
         """The zone in which this org's days and months begin."""
         return ZoneInfo(self.timezone)
@@ -207,6 +212,18 @@ class Job(Named):
     metrics_delay: Literal["auto", "always", "never"] = "auto"
     expect_for: Duration = 31 * DAY
 
+    def of(self, org: Org) -> Job:
+        """The job as it applies to an org: the defaults that depend on the org's API, where no value is given."""
+        if org.api != "flow-aggregates":
+            return self
+        defaults = {key: value for key, value in _AGGREGATES.items() if key not in self.model_fields_set}
+        return self.model_copy(update=defaults) if defaults else self
+
+
+_AGGREGATES = {"lookback": 7 * DAY, "off_peak": None}
+"""Defaults of a job's keys on flow-aggregates: corrections come for days after a nightly pipeline has run, and a
+handful of requests needs no off-peak hours."""
+
 
 class AdHoc(Named):
     """A span that is extracted once for each name and content; ``end`` is exclusive."""
@@ -244,6 +261,10 @@ class Config(Section):
     def orgs_of(self, job: str) -> tuple[Org, ...]:
         """The orgs of a job; all orgs where it names none."""
         return tuple(self.orgs[name] for name in self.jobs[job].orgs or self.orgs)
+
+    def jobs_of(self, org: Org) -> dict[str, Job]:
+        """An org's jobs by name, as they apply to it."""
+        return {name: job.of(org) for name, job in self.jobs.items() if not job.orgs or org.name in job.orgs}
 
     def restart_needed(self, other: Config) -> list[str]:
         """The keys that differ in ``other`` and need a restart to change."""

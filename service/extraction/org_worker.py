@@ -100,6 +100,7 @@ class OrgWorker:
         """Apply the org's changed configuration; scans in flight keep the former one."""
         self._scanner.configure(org)
         self.client.requests_per_second = org.requests_per_second
+        self.client.rate_ceiling = org.rate_ceiling
         self.client.query_timeout = org.query_timeout
         self.client.breaker.configure(org.breaker.failures, org.breaker.open_for)
 

@@ -49,6 +49,7 @@ class GenesysClient:
         credentials: gives client id and secret; called at every renewal of the token.
         dialect: the org's API.
         requests_per_second: the org's limit.
+        rate_ceiling: a limit that the API's headers do not raise; None where they may.
         query_timeout: for one request, from connecting to the last byte.
         breaker_failures: consecutive failures that open the breaker.
         breaker_open_for: how long it stays open the first time.
@@ -88,6 +89,7 @@ class GenesysClient:
         on_breaker_change: OnStateChange = ignore_state_change,
         clock: Clock | None = None,
         spent_ago: float = 0.0,
+        rate_ceiling: float | None = None,
     ) -> None:
         self.org = org
         self.dialect = dialect
@@ -101,7 +103,7 @@ class GenesysClient:
         self._redactor = Redactor()
         self.limiter = OrgLimiter(requests_per_second, spent_ago=spent_ago)
         self.server_clock = ServerClock(self._clock)
-        self._rate_limit = RateLimitHeaders(lambda: self.limiter, self._on_pause, self._emit)
+        self._rate_limit = RateLimitHeaders(lambda: self.limiter, self._on_pause, self._emit, rate_ceiling)
         self._transport = Transport(
             self._redactor, self._clock, self._rate_limit.observe, self.pause, self._observe_date, lease_check
         )
@@ -126,6 +128,15 @@ class GenesysClient:
     @requests_per_second.setter
     def requests_per_second(self, rate: float) -> None:
         self.limiter.requests_per_second = rate
+
+    @property
+    def rate_ceiling(self) -> float | None:
+        """A limit that the API's headers do not raise; it may be changed at any time."""
+        return self._rate_limit.ceiling
+
+    @rate_ceiling.setter
+    def rate_ceiling(self, rate: float | None) -> None:
+        self._rate_limit.ceiling = rate
 
     @property
     def max_pause(self) -> float | None:

@@ -44,6 +44,7 @@ def make_client(
         credentials=credentials,
         dialect=_dialect(org),
         requests_per_second=org.requests_per_second,
+        rate_ceiling=org.rate_ceiling,
         query_timeout=org.query_timeout,
         breaker_failures=org.breaker.failures,
         breaker_open_for=org.breaker.open_for,

@@ -25,16 +25,24 @@ _DIGITS_MAX = 9
 class RateLimitHeaders:
     """Applies the headers of an org's responses to its limiter.
 
-    ``allowed`` replaces the limit. ``count`` includes what other clients use: when only the requests in flight are
-    left, the org pauses until ``reset``. An invalid header is ignored.
+    ``allowed`` replaces the limit, up to ``ceiling``. ``count`` includes what other clients use: when only the
+    requests in flight are left, the org pauses until ``reset``. An invalid header is ignored.
 
     Args:
         limiter: gives the org's limiter.
         on_pause: called with the seconds of each pause, so that it survives a restart.
         emit: called with ``rate_limit_changed`` and ``rate_limit_exhausted``.
+        ceiling: a configured limit, in requests a second, that ``allowed`` does not raise; None: there is none.
     """
 
-    def __init__(self, limiter: Callable[[], OrgLimiter], on_pause: Callable[[float], None], emit: Emit) -> None:
+    def __init__(
+        self,
+        limiter: Callable[[], OrgLimiter],
+        on_pause: Callable[[float], None],
+        emit: Emit,
+        ceiling: float | None = None,
+    ) -> None:
+        self.ceiling = ceiling
         self._limiter = limiter
         self._on_pause = on_pause
         self._emit = emit
@@ -55,7 +63,7 @@ class RateLimitHeaders:
         if allowed is None:
             return
         limiter = self._limiter()
-        rate = allowed / _MINUTE
+        rate = allowed / _MINUTE if self.ceiling is None else min(allowed / _MINUTE, self.ceiling)
         if limiter.requests_per_second != rate:
             self._emit(
                 Event.RATE_LIMIT_CHANGED, requests_per_second=round(rate, 3), before=limiter.requests_per_second

@@ -98,8 +98,7 @@ async def _run_everything(runtime: Process, worker: OrgWorker, config: Config, o
             await worker.enqueue(entry, again=False)
     cycles = [
         worker.run_cycle(job, Cycle(CyclePolicy.of(job), EVERYTHING, runtime.clock))
-        for job in config.jobs.values()
-        if org in config.orgs_of(job.name)
+        for job in config.jobs_of(org).values()
     ]
     results = await asyncio.gather(*cycles, worker.run_ad_hoc(), return_exceptions=True)
     for result in results:

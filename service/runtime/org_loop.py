@@ -165,7 +165,7 @@ class OrgLoop:
         due_changed = (former.timezone, former.flows) != (org.timezone, org.flows)
         if self.worker is not None:
             self.worker.configure(org)
-        jobs = {name: job for name, job in config.jobs.items() if org in config.orgs_of(name)}
+        jobs = config.jobs_of(org)
         for name in self._jobs.keys() - jobs.keys():
             self._jobs.pop(name).close()
         for name, job in jobs.items():

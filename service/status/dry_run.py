@@ -80,11 +80,7 @@ async def dry_run(config: Config, database: Database | None, now: datetime) -> P
     orgs = {}
     for org in config.orgs.values():
         ledger = None if database is None else Ledger(database, org.name, _NO_EPOCH)
-        jobs = {
-            job.name: await _job(org, job, ledger, now)
-            for job in config.jobs.values()
-            if not job.orgs or org.name in job.orgs
-        }
+        jobs = {job.name: await _job(org, job, ledger, now) for job in config.jobs_of(org).values()}
         ad_hoc = await _ad_hoc(config, org, ledger, now)
         pages = sum(each["pages"] for each in (*jobs.values(), ad_hoc))
         requests = pages + 1 if pages else 0

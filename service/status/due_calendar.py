@@ -21,10 +21,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class CalendarKey(NamedTuple):
-    """What a job's windows depend on: orgs in one time zone have the same."""
+    """What a job's windows depend on: orgs on one API and in one time zone have the same."""
 
     job: str
     timezone: str
+    api: str
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ def due_calendars(config: Config, now: datetime) -> dict[CalendarKey, DueCalenda
     calendars: dict[CalendarKey, DueCalendar] = {}
     for job in config.jobs.values():
         for org in config.orgs_of(job.name):
-            key = CalendarKey(job.name, org.timezone)
+            key = CalendarKey(job.name, org.timezone, org.api)
             if key not in calendars:
-                calendars[key] = _due_calendar(job, org, now)
+                calendars[key] = _due_calendar(job.of(org), org, now)
     return calendars
 
 

@@ -134,7 +134,7 @@ async def _read_ledger(
         JobRange(org.name, stream_of(job.name), job.granularity, calendar.span): calendar
         for job in config.jobs.values()
         for org in config.orgs_of(job.name)
-        for calendar in [calendars[CalendarKey(job.name, org.timezone)]]
+        for calendar in [calendars[CalendarKey(job.name, org.timezone, org.api)]]
     }
     unfinished: dict[tuple[str, str], list[Unfinished]] = defaultdict(list)
     for window in await ledger.unfinished(connection, orgs):
@@ -180,7 +180,7 @@ def _compose(
             owner_since=None if lease.since is None else instant(lease.since),
             paused_for=round(lease.paused_for, 1),
             jobs={
-                job.name: _job(org.name, calendars[CalendarKey(job.name, org.timezone)], state, reason)
+                job.name: _job(org.name, calendars[CalendarKey(job.name, org.timezone, org.api)], state, reason)
                 for job in config.jobs.values()
                 if not job.orgs or org.name in job.orgs
             },

@@ -58,7 +58,7 @@ class Parameters:
 
     def jobs(self, org: Org) -> list[Job]:
         """The org's jobs."""
-        return [job for job in self._config.jobs.values() if org in self._config.orgs_of(job.name)]
+        return list(self._config.jobs_of(org).values())
 
     def job(self, org: Org) -> Job:
         """The job; required."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,38 @@ async def test_an_invalid_entry_affects_only_its_figure(installation: Installati
         assert kept.items() <= complete.items(), name
         assert len(installation.rows("SELECT * FROM flow_outcomes.rejected_entry WHERE org = %s", name)) == 1, name
         assert [event["org"] for event in installation.events("entry_rejected")].count(name) == 1, name
+
+
+async def test_corrections_five_days_back_are_found(installation: Installation) -> None:
+    """The default lookback of this API finds them; the other API's stays at three days."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    centre = StaticCentre({("f", today - day * DAY): {"o1": 3} for day in range(1, 12)})
+    corrected = today - 6 * DAY
+    async with Simulator(
+        SimulatorConfig(orgs={name: replace(OPEN, centre=centre) for name in ("public", "own")})
+    ) as (simulator):
+        installation.configure(simulator, {"public": {}, "own": {"api": "query-builder"}})
+        tree = yaml.safe_load(installation.file.read_text())
+        tree["jobs"] = {"daily": {"since": (today - 11 * DAY).date()}}
+        installation.file.write_text(yaml.safe_dump(tree))
+        config = load_config(installation.file, {})
+        assert await run_once(config, lambda *_, **__: None) == 0
+        centre.put("f", corrected, {"o1": 5})
+        assert await run_once(config, lambda *_, **__: None) == 0
+    for org, count in (("public", 5), ("own", 3)):
+        [found] = [row for row in installation.stored(org).values() if row["bucket_start"] == corrected]
+        assert found["outcome_count"] == count, org
+
+
+async def test_a_configured_limit_is_not_raised_by_the_headers(installation: Installation) -> None:
+    """One a second stays one a second where the API allows five."""
+    org = replace(OPEN, requests_per_minute=300)
+    async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
+        assert await installation.run(simulator, {"acme": {"requests_per_second": 1}}, days=1) == 0
+        times = [arrival.at for arrival in simulator.arrivals]
+    assert installation.events("rate_limit_changed") == []
+    assert len(times) >= 4
+    assert all(after - before > 0.95 for before, after in pairwise(times))
 
 
 @pytest.mark.parametrize("aggregates", ["query", "jobs"])

@@ -93,6 +93,31 @@ def test_defaults(tmp_path: Path) -> None:
     assert aggregates.orgs["acme"].requests_per_second == 5
 
 
+def test_defaults_that_depend_on_the_api_are_an_orgs() -> None:
+    """One job over orgs of both APIs: each org has its own default, and a given value applies to both."""
+    acme = yaml.safe_load(MINIMAL)["orgs"]["acme"]
+
+    def jobs(**changes: object) -> list[tuple[timedelta, object]]:
+        given = {f"jobs__daily__{key}": value for key, value in changes.items()}
+        config = config_from(tree(orgs__public={**acme, "api": "flow-aggregates"}, **given))
+        found = [config.jobs_of(config.orgs[name])["daily"] for name in ("acme", "public")]
+        assert [job.name for job in found] == ["daily", "daily"]
+        return [(job.lookback, job.off_peak) for job in found]
+
+    hours = off_peak("02:00-05:00")
+    assert jobs() == [(timedelta(days=3), hours), (timedelta(days=7), None)]
+    assert jobs(lookback="P3D") == [(timedelta(days=3), hours), (timedelta(days=3), None)]
+    assert jobs(off_peak="02:00-05:00") == [(timedelta(days=3), hours), (timedelta(days=7), hours)]
+    assert jobs(off_peak=None) == [(timedelta(days=3), None), (timedelta(days=7), None)]
+    assert jobs(orgs=["acme", "public"], lookback="PT0S")[1] == (timedelta(0), None)
+
+
+def test_only_a_given_limit_is_a_ceiling() -> None:
+    """Of the rate that the API reports; a default is none."""
+    assert config_from(tree()).orgs["acme"].rate_ceiling is None
+    assert config_from(tree(orgs__acme__requests_per_second=1)).orgs["acme"].rate_ceiling == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "key", "message"),
     [

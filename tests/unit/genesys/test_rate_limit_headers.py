@@ -15,12 +15,12 @@ from service.genesys.rate_limit_headers import RateLimitHeaders
 class Org:
     """A limiter of 5 a second, its events and its pauses."""
 
-    def __init__(self) -> None:
+    def __init__(self, ceiling: float | None = None) -> None:
         self.limiter = OrgLimiter(5, clock=lambda: 0.0, spent_ago=math.inf)
         self.events: list[str] = []
         self.pauses: list[float] = []
         self.headers = RateLimitHeaders(
-            lambda: self.limiter, self.pauses.append, lambda event, **_: self.events.append(event)
+            lambda: self.limiter, self.pauses.append, lambda event, **_: self.events.append(event), ceiling
         )
 
     def observe(self, allowed: object, count: object = None, reset: object = None, others: int = 0) -> None:
@@ -44,6 +44,14 @@ def test_the_allowed_rate_replaces_the_limit(allowed: int, rate: float) -> None:
     assert org.limiter.requests_per_second == rate
     assert org.events == (["rate_limit_changed"] if rate != 5 else [])
     assert org.limiter.pause_left == 0
+
+
+@pytest.mark.parametrize(("allowed", "rate"), [(300, 2.0), (60, 1.0), (120, 2.0), (3000, 2.0)])
+def test_a_configured_limit_is_not_raised(allowed: int, rate: float) -> None:
+    """The smaller of the two counts."""
+    org = Org(ceiling=2.0)
+    org.observe(allowed)
+    assert org.limiter.requests_per_second == rate
 
 
 @pytest.mark.parametrize(
