@@ -11,10 +11,15 @@ CREATE TABLE flow_outcomes.revision (
 );
 CREATE INDEX revision_stamped_at ON flow_outcomes.revision (org, stamped_at DESC, revision DESC);
 
+-- What the API lists of a flow; all but the key is null where it lists nothing.
 CREATE TABLE flow_outcomes.flow (
-    org     text NOT NULL,
-    flow_id text NOT NULL,
-    name    text,
+    org           text NOT NULL,
+    flow_id       text NOT NULL,
+    name          text,
+    flow_type     text,
+    division_id   text,
+    division_name text,
+    deleted       boolean,
     PRIMARY KEY (org, flow_id)
 );
 

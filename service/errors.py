@@ -20,7 +20,7 @@
         │   ├── QueryTooLargeError  400 or 413: cardinality or size; split the query
         │   └── CursorExpiredError  400 or 410: restart the scan from page one
         ├── RateLimitedError        429, and the wait is longer than allowed
-        ├── ServerError             5xx, after the retries
+        ├── ServerError             5xx or 408, after the retries
         ├── ConnectionFailedError   the connection failed or broke, after the retries
         ├── QueryTimeoutError       no complete response within ``query_timeout``
         ├── CircuitOpenError        the org's breaker is open
@@ -179,7 +179,7 @@ class RateLimitedError(ExtractionError):
 
 
 class ServerError(ExtractionError):
-    """The server answered with 5xx."""
+    """The server answered with 5xx, or with 408."""
 
 
 class ConnectionFailedError(ExtractionError):

@@ -6,7 +6,7 @@ import asyncio
 
 from service.clock import Clock
 from service.errors import CircuitOpenError, ExtractionError, RateLimitedError
-from service.genesys import FLOW_NAMES, OUTCOME_NAMES, GenesysClient, NameList, list_names
+from service.genesys import FLOW_NAMES, OUTCOME_NAMES, GenesysClient, Listed, NameList, list_names
 from service.postgres.lease import Lease
 from service.postgres.names import name_flows, name_outcomes
 from service.postgres.pool import Database
@@ -53,10 +53,11 @@ class NameSync:
                 return
             flows, flows_error = await self._read(FLOW_NAMES)
             if flows:
-                await name_flows(self._database, self._lease, flows)
+                await name_flows(self._database, self._lease, list(flows.items()))
             outcomes, outcomes_error = await self._read(OUTCOME_NAMES)
             if outcomes:
-                renamed = await name_outcomes(self._database, self._lease, outcomes)
+                names = {outcome_id: listed.name for outcome_id, listed in outcomes.items()}
+                renamed = await name_outcomes(self._database, self._lease, names)
                 if renamed:
                     self._emit(Event.OUTCOMES_RENAMED, org=self._lease.org, outcomes=renamed)
             errors = [error for error in (flows_error, outcomes_error) if error is not None]
@@ -67,8 +68,8 @@ class NameSync:
         """Make the names due at the next refresh."""
         self._next_refresh = float("-inf")
 
-    async def _read(self, listing: NameList) -> tuple[dict[str, str], str | None]:
-        """Names by id, and why they are unavailable: None if they are not, empty if that is reported elsewhere."""
+    async def _read(self, listing: NameList) -> tuple[dict[str, Listed], str | None]:
+        """What is listed, by id, and why it is unavailable: None if it is not, empty if reported elsewhere."""
         try:
             return await list_names(listing, self._client.call), None
         except (CircuitOpenError, RateLimitedError):

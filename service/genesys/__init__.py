@@ -23,6 +23,15 @@
 from service.genesys.client import GenesysClient
 from service.genesys.dialect import Dialect
 from service.genesys.factory import make_client
-from service.genesys.names import FLOW_NAMES, OUTCOME_NAMES, NameList, list_names
+from service.genesys.names import FLOW_NAMES, OUTCOME_NAMES, Listed, NameList, list_names
 
-__all__ = ["FLOW_NAMES", "OUTCOME_NAMES", "Dialect", "GenesysClient", "NameList", "list_names", "make_client"]
+__all__ = [
+    "FLOW_NAMES",
+    "OUTCOME_NAMES",
+    "Dialect",
+    "GenesysClient",
+    "Listed",
+    "NameList",
+    "list_names",
+    "make_client",
+]

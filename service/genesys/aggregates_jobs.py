@@ -27,7 +27,7 @@ from service.errors import (
     ServerError,
 )
 from service.genesys.dialect import ApiRequest, Call, CursorCheck, encode
-from service.genesys.error_mapping import EndpointPolicy
+from service.genesys.error_mapping import EndpointPolicy, names_size
 from service.genesys.flow_aggregates import PERMISSION, POLICY, SCOPE, TOO_LARGE, FlowAggregates, decode
 from service.model import Page, Query
 
@@ -178,7 +178,7 @@ def _is_fulfilled(body: bytes) -> bool:
             return True
         case "QUEUED" | "PENDING":
             return False
-        case "FAILED" if "too large" in reason or "too.large" in reason:
+        case "FAILED" if names_size(reason):
             raise QueryTooLargeError(f"job failed{reason}")
         case "FAILED" | "CANCELLED" | "EXPIRED":
             raise CursorExpiredError(f"job is {state}{reason}")

@@ -34,6 +34,11 @@ _cursor = re.compile(r"(?i)cursor|page[\W_]*token")
 _granularity = re.compile(r"(?i)granularit")
 _cardinality = re.compile(r"(?i)cardinalit")
 _size = re.compile(r"(?i)too[\W_]*large|(?<!page)(?<!page[\W_])size")
+_result_limit = re.compile(
+    r"(?i)larger[\W_]than|result[\W_]*limit|limit of \d[\d,._']*+(?! (?:requests|queries))"
+    r"|too[\W_]*many(?![\W_]*(?:concurrent|requests|queries))"
+)
+_page_size = re.compile(r"(?i)page[\W_]*size")
 
 Redact = Callable[..., str]
 """``Redactor.redact_message``."""
@@ -125,7 +130,7 @@ def error_from_response(
 
 
 def _classify(status: int, code: str, message: str) -> type[ExtractionError]:
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
         return ServerError
     if status < HTTPStatus.BAD_REQUEST:
         return InvalidResponseError  # following a redirect would send the token elsewhere
@@ -147,7 +152,14 @@ def _classify_400(text: str) -> type[RequestRejectedError] | None:
         return QueryTooLargeError
     if _granularity.search(text):
         return GranularityError
-    return QueryTooLargeError if _size.search(text) else None
+    return QueryTooLargeError if names_size(text) else None
+
+
+def names_size(text: str) -> bool:
+    """Whether an error's text says that a query is too large, in any of the words that are known."""
+    if _cardinality.search(text) or _size.search(text):
+        return True
+    return bool(_result_limit.search(text)) and not _page_size.search(text)
 
 
 def _title(status: int) -> str:

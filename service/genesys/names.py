@@ -1,11 +1,11 @@
-"""The current names of an org's flows and outcomes, page by page.
+"""The current names of an org's flows and outcomes, page by page; deleted flows are listed too.
 
 ``GET /api/v2/flows`` and ``GET /api/v2/flows/outcomes`` (official Python SDK 269.0.0: ``ArchitectApi``).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from service.errors import InvalidResponseError
 from service.genesys import loose_json
@@ -18,10 +18,27 @@ NAME_BYTES_MAX = 512
 
 
 class NameList(NamedTuple):
-    """An endpoint that lists names: its path, and how its responses are read."""
+    """An endpoint that lists names: its path, how its responses are read, and its own parameters."""
 
     path: str
     policy: EndpointPolicy
+    parameters: str = ""
+
+
+class Listed(NamedTuple):
+    """A flow or an outcome as the API lists it.
+
+    Attributes:
+        name: its current name.
+        kind: its type; None where that is absent or cannot be stored. So for the division's id and name.
+        deleted: whether it is marked as deleted.
+    """
+
+    name: str
+    kind: str | None = None
+    division_id: str | None = None
+    division_name: str | None = None
+    deleted: bool = False
 
 
 FLOW_NAMES = NameList(
@@ -32,6 +49,7 @@ FLOW_NAMES = NameList(
         limit_headers=True,
         breaker_exempt=True,
     ),
+    "&deleted=true",
 )
 OUTCOME_NAMES = NameList(
     "/api/v2/flows/outcomes",
@@ -44,23 +62,39 @@ OUTCOME_NAMES = NameList(
 )
 
 
-async def list_names(names: NameList, call: Call) -> dict[str, str]:
-    """Names by id; an entity whose name cannot be stored is left out.
+async def list_names(names: NameList, call: Call) -> dict[str, Listed]:
+    """What is listed, by id; an entity whose name cannot be stored is left out.
 
     Raises:
         ExtractionError: the list could not be read to its end.
     """
-    by_id: dict[str, str] = {}
+    by_id: dict[str, Listed] = {}
     number = pages = 1
     while number <= pages:
-        path = f"{names.path}?pageNumber={number}&pageSize={PAGE_SIZE}"
+        path = f"{names.path}?pageNumber={number}&pageSize={PAGE_SIZE}{names.parameters}"
         response = await call(ApiRequest("GET", path, policy=names.policy))
         entities, pages = _page(response.body)
         for entity in entities:
             if isinstance(entity, dict) and _is_storable(entity.get("id")) and _is_storable(entity.get("name")):
-                by_id[entity["id"]] = entity["name"]
+                by_id[entity["id"]] = _listed(entity)
         number += 1
     return by_id
+
+
+def _listed(entity: dict[str, Any]) -> Listed:
+    division = entity.get("division")
+    division = division if isinstance(division, dict) else {}
+    return Listed(
+        entity["name"],
+        _text(entity.get("type")),
+        _text(division.get("id")),
+        _text(division.get("name")),
+        entity.get("deleted") is True,
+    )
+
+
+def _text(value: object) -> str | None:
+    return str(value) if _is_storable(value) else None
 
 
 def _page(body: bytes) -> tuple[list[object], int]:

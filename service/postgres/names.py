@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from service.postgres.lease import Lease
 from service.postgres.pool import Database
 from service.postgres.revision import RENAME_TIMEOUT, STAMP, lock_own_org
 
 _NAME_FLOWS = """
-    INSERT INTO flow_outcomes.flow AS fl (org, flow_id, name)
-    SELECT %(org)s, listed.id, listed.name
-    FROM unnest(%(ids)s::text[], %(names)s::text[]) AS listed (id, name)
+    INSERT INTO flow_outcomes.flow AS fl (org, flow_id, name, flow_type, division_id, division_name, deleted)
+    SELECT %(org)s, listed.id, listed.name, listed.kind, listed.division_id, listed.division_name, listed.deleted
+    FROM unnest(%(ids)s::text[], %(names)s::text[], %(kinds)s::text[], %(division_ids)s::text[],
+                %(division_names)s::text[], %(deleted)s::boolean[])
+        AS listed (id, name, kind, division_id, division_name, deleted)
     ORDER BY listed.id
-    ON CONFLICT (org, flow_id) DO UPDATE SET name = EXCLUDED.name
-        WHERE fl.name IS DISTINCT FROM EXCLUDED.name
+    ON CONFLICT (org, flow_id) DO UPDATE
+        SET name = EXCLUDED.name, flow_type = EXCLUDED.flow_type, division_id = EXCLUDED.division_id,
+            division_name = EXCLUDED.division_name, deleted = EXCLUDED.deleted
+        WHERE (fl.name, fl.flow_type, fl.division_id, fl.division_name, fl.deleted)
+            IS DISTINCT FROM (EXCLUDED.name, EXCLUDED.flow_type, EXCLUDED.division_id, EXCLUDED.division_name,
+                              EXCLUDED.deleted)
 """
 
 # Titles of outcomes without a figure are stored too: such an outcome has its name from its first figure on.
@@ -50,8 +56,12 @@ _RENAME = """
 """
 
 
-async def name_flows(database: Database, lease: Lease, names: Mapping[str, str]) -> int:
-    """Store the names of flows by id, and return how many are new or have changed.
+FlowDetails = tuple[str, str | None, str | None, str | None, bool]
+"""A flow's name, type, division's id and name, and whether it is deleted."""
+
+
+async def name_flows(database: Database, lease: Lease, flows: Sequence[tuple[str, FlowDetails]]) -> int:
+    """Store the names and details of flows by id, and return how many are new or have changed.
 
     Raises:
         LeaseLostError: another process has acquired the org.
@@ -59,7 +69,11 @@ async def name_flows(database: Database, lease: Lease, names: Mapping[str, str])
     """
     async with database.transaction() as connection:
         await lock_own_org(connection, lease.org, lease.epoch)
-        cursor = await connection.execute(_NAME_FLOWS, _parameters(lease.org, names))
+        columns = ("names", "kinds", "division_ids", "division_names", "deleted")
+        parameters: dict[str, object] = {"org": lease.org, "ids": [flow_id for flow_id, _ in flows]}
+        for place, column in enumerate(columns):
+            parameters[column] = [details[place] for _, details in flows]
+        cursor = await connection.execute(_NAME_FLOWS, parameters)
         return cursor.rowcount
 
 

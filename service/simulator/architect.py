@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from service.simulator.api_error import bad_request
+from service.simulator.centre import Flow
 from service.simulator.instants import Now
 from service.simulator.organisation import LiveOrg
 from service.simulator.wire import Reply, json_reply
@@ -21,15 +22,15 @@ _HOME = {
 
 def answer_names(org: LiveOrg, path: str, parameters: Mapping[str, str], now: Now) -> Reply:
     """Return a page of flows or outcomes; raises ApiError for invalid parameters."""
-    if unknown := parameters.keys() - _ALLOWED:
+    allowed = _ALLOWED | {"deleted"} if path == FLOWS else _ALLOWED
+    if unknown := parameters.keys() - allowed:
         raise bad_request(f"unknown parameters: {', '.join(sorted(unknown))}")
     number = _positive(parameters, "pageNumber", 1, 10**6)
     size = _positive(parameters, "pageSize", 25, _MAX_PAGE_SIZE)
-    names = org.centre.flows() if path == FLOWS else org.centre.outcomes(now.at)
-    entities = [
-        {"id": each.id, "name": each.name, "division": _HOME, "selfUri": f"{path}/{each.id}"}
-        for each in sorted(names)
-    ]
+    if path == FLOWS:
+        entities = _flows(org, with_deleted=_boolean(parameters, "deleted"))
+    else:
+        entities = [_entity(path, each) for each in sorted(org.centre.outcomes(now.at))]
     return json_reply(
         {
             "entities": entities[(number - 1) * size : number * size],
@@ -39,6 +40,27 @@ def answer_names(org: LiveOrg, path: str, parameters: Mapping[str, str], now: No
             "pageCount": -(-len(entities) // size),
         }
     )
+
+
+def _flows(org: LiveOrg, *, with_deleted: bool) -> list[dict[str, object]]:
+    flows = org.centre.flows()
+    kept = len(flows) - org.settings.deleted_flows
+    return [
+        {**_entity(FLOWS, flow), "type": "INBOUNDCALL", "deleted": place >= kept}
+        for place, flow in sorted(enumerate(flows), key=lambda each: each[1])
+        if with_deleted or place < kept
+    ]
+
+
+def _entity(path: str, named: Flow) -> dict[str, object]:
+    return {"id": named.id, "name": named.name, "division": _HOME, "selfUri": f"{path}/{named.id}"}
+
+
+def _boolean(parameters: Mapping[str, str], name: str) -> bool:
+    text = parameters.get(name, "false")
+    if text not in ("true", "false"):
+        raise bad_request(f"{name} must be true or false", "constraint.validation")
+    return text == "true"
 
 
 def _positive(parameters: Mapping[str, str], name: str, default: int, maximum: int) -> int:

@@ -71,6 +71,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="flow-aggregates: polls before a job is done",
     )
     add("--no-names", action="store_true", help="flow-aggregates: the role may not list flows and outcomes")
+    add(
+        "--deleted-flows",
+        type=_whole_number(0),
+        default=0,
+        metavar="N",
+        help="flow-aggregates: how many of the flows are deleted",
+    )
+    add(
+        "--result-limit",
+        type=_whole_number(1),
+        default=None,
+        metavar="N",
+        help="flow-aggregates: the most results of a response",
+    )
     add("--latency", type=_seconds, default=0.0, metavar="SECONDS", help="before each response")
     add("--now", type=_instant, default=None, metavar="ISO", help="the initial simulated time")
     add(
@@ -122,6 +136,8 @@ def build_config(args: argparse.Namespace) -> SimulatorConfig:
         extra_dimension=args.extra_dimension,
         job_polls=args.job_polls,
         names_permitted=not args.no_names,
+        deleted_flows=args.deleted_flows,
+        result_limit=args.result_limit,
         faults=Faults(**dict(args.fault)),
     )
     orgs = {client_id: replace(org, client_secret=secret) for client_id, secret in args.orgs}

@@ -18,6 +18,7 @@ from service.simulator.aggregates_query import (
     parse_query,
     too_large,
 )
+from service.simulator.api_error import bad_request
 from service.simulator.buckets import Interval, split_buckets
 from service.simulator.centre import Centre
 from service.simulator.faults import RequestFaults
@@ -63,6 +64,9 @@ def query_results(org: LiveOrg, query: AggregatesQuery, faults: RequestFaults, n
     for flow in flows:
         for bucket in buckets:
             _add_bucket(groups, _finest_groups(centre, flow, bucket, now.at), query, dimensions, bucket)
+    limit = org.settings.result_limit
+    if limit is not None and sum(len(result["data"]) for result in groups.values()) > limit:
+        raise bad_request(f"Result set is larger than result limit of {limit}")
     return list(groups.values())
 
 

@@ -36,12 +36,15 @@ class SimulatedOrg:
         cursor_expired_status: status of the response to an expired page token, 410 or 400.
         permitted: whether the role has ``analytics:query:read`` and ``analytics:flowAggregate:view``.
         names_permitted: whether the role has ``architect:flow:view`` and ``architect:flowOutcome:view``.
+        deleted_flows: how many flows, the last ones, are deleted: they have figures, and are listed on demand.
         requests_per_minute: limit of the public API, sent in its headers; None for no limit and no headers.
         extra_dimension: whether groups are split by mediaType although the query does not request it.
         job_polls: how often a job's state is QUEUED or PENDING before it is FULFILLED.
         job_lifetime: seconds until a job expires.
         granularity_limits: days for hourly, days for daily, calendar years for monthly.
         cardinality: maximum number of (flow, bucket) pairs of a query; None for no limit.
+        result_limit: flow-aggregates only: the most groups times buckets of a response; None is no limit. The error
+            has the words that an operator saw.
         order: order of a scan: flow by flow, or bucket by bucket.
         percent_of: denominator of percentOfTotal: the flow's total in the bucket, or the query's.
         split_entries: whether each page's last entry is split over two pages.
@@ -62,12 +65,14 @@ class SimulatedOrg:
     cursor_expired_status: int = 410
     permitted: bool = True
     names_permitted: bool = True
+    deleted_flows: int = 0
     requests_per_minute: int | None = 300
     extra_dimension: bool = False
     job_polls: int = 2
     job_lifetime: float = 86_400
     granularity_limits: tuple[int, int, int] = (7, 365, 7)
     cardinality: int | None = None
+    result_limit: int | None = None
     order: Order = "flow"
     percent_of: PercentOf = "flow"
     split_entries: bool = False

@@ -215,6 +215,19 @@ async def test_a_query_that_is_too_large_is_split_and_the_split_remembered(insta
     assert len({tuple(sorted(installation.counts(name).items())) for name in orgs}) == 1
 
 
+async def test_a_limit_of_results_splits_a_query(installation: Installation) -> None:
+    """In the words that an operator saw; queries and jobs."""
+    plain = replace(OPEN, centre=GeneratedCentre(seed=7, flows=3, outcomes=2))
+    orgs = {"plain": plain, "bound": replace(plain, result_limit=20), "jobs": replace(plain, result_limit=20)}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        shape = {"plain": {}, "bound": {}, "jobs": {"aggregates": "jobs"}}
+        assert await installation.run(simulator, shape, days=12) == 0
+        statuses = [a.status for a in simulator.arrivals if a.org == "bound" and a.kind == "aggregates"]
+        assert 400 in statuses
+        assert statuses.count(200) > 1
+    assert installation.counts("bound") == installation.counts("jobs") == installation.counts("plain") != {}
+
+
 async def test_a_split_after_an_outage_is_not_remembered(installation: Installation) -> None:
     """A 504 down to a single bucket fails the window; the next cycle starts with the complete query."""
     org = replace(OPEN, faults=Faults(server_error=Fault(504)))
@@ -488,6 +501,22 @@ async def test_a_rename_applies_to_the_complete_series(installation: Installatio
     assert installation.rows("SELECT * FROM flow_outcomes.restatement WHERE outcome_name <> 'Done'") == []
     ids = installation.rows("SELECT DISTINCT outcome_id FROM flow_outcomes.outcome ORDER BY 1")
     assert [row["outcome_id"] for row in ids] == ["o1", "o2", "o3"]
+
+
+async def test_a_deleted_flow_keeps_its_name(installation: Installation) -> None:
+    """With its type, its division and a mark; the mark goes when the flow is restored."""
+    org = replace(OPEN, centre=GeneratedCentre(seed=8, flows=3, outcomes=2))
+    query = "SELECT * FROM flow_outcomes.flow ORDER BY deleted, name"
+    async with Simulator(SimulatorConfig(orgs={"acme": replace(org, deleted_flows=1)})) as simulator:
+        assert await installation.run(simulator, {"acme": {}}, days=1) == 0
+    rows = installation.rows(query)
+    assert [(row["flow_type"], row["division_name"]) for row in rows] == [("INBOUNDCALL", "Home")] * 3
+    assert [row["deleted"] for row in rows] == [False, False, True]
+    assert [bool(row["name"]) for row in rows] == [True] * 3
+    assert installation.events("names_unavailable") == []
+    async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
+        assert await installation.run(simulator, {"acme": {}}, days=1, name="again") == 0
+    assert [row["deleted"] for row in installation.rows(query)] == [False] * 3
 
 
 async def test_without_permission_the_ids_serve_as_names(installation: Installation) -> None:

@@ -39,6 +39,7 @@ class Server:
         self.requested: list[str] = []
         self.sent: list[ApiRequest] = []
         self.states = ["QUEUED", "PENDING", "FULFILLED"]
+        self.message = "because"
         self.pages: list[dict[str, Any]] = [{"results": []}]
         self.submit: Callable[[], Awaitable[dict[str, Any]]] = self.accepted
         self.delete: ExtractionError | LeaseLostError | None = None
@@ -59,7 +60,7 @@ class Server:
         if "/results" in request.path:
             return Response(json.dumps(self.pages.pop(0)).encode())
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        return Response(json.dumps({"state": state, "errorMessage": "because"}).encode())
+        return Response(json.dumps({"state": state, "errorMessage": self.message}).encode())
 
     async def scan(self, dialect: AggregatesJobs | None = None) -> int:
         """The number of pages of a scan."""
@@ -90,6 +91,24 @@ def test_a_job_from_submission_to_deletion(in_virtual_time: Run) -> None:
     ]
     assert server.sent[0].once
     assert json.loads(server.sent[0].body or b"")["pageSize"] == 250
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The response is too large",
+        "Result set is larger than result limit of 30000",
+        "exceeds the limit of 30000 results",
+        "Too many results",
+    ],
+)
+def test_a_job_that_fails_for_its_size_is_split(in_virtual_time: Run, message: str) -> None:
+    """By the same words as a query."""
+    server = Server()
+    server.states, server.message = ["FAILED"], message
+    with pytest.raises(QueryTooLargeError):
+        in_virtual_time(server.scan())
+    assert server.requested[-1] == f"DELETE {JOB}"
 
 
 def test_the_interval_between_polls_grows(in_virtual_time: Run) -> None:

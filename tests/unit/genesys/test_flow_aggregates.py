@@ -252,8 +252,8 @@ class TestResponses:
         assert decode(b'{"cursor": "\\ud800", "results": []}')[1] == "\ud800"
 
 
-def error_for(status: int, code: str) -> Exception:
-    body = json.dumps({"code": code, "message": "m", "contextId": "c-1"}).encode()
+def error_for(status: int, code: str, message: str = "m") -> Exception:
+    body = json.dumps({"code": code, "message": message, "contextId": "c-1"}).encode()
     return error_from_response(status, body, None, DAY.start, Redactor().redact_message, POLICY)
 
 
@@ -266,6 +266,7 @@ def error_for(status: int, code: str) -> Exception:
         (504, "", QueryTooLargeError),
         (503, "service.unavailable", ServerError),
         (502, "", ServerError),
+        (408, "request.timeout", ServerError),
         (400, "bad.request", RequestRejectedError),
         (400, "invalid.date", RequestRejectedError),
         (403, "missing.any.permissions", ForbiddenError),
@@ -274,6 +275,36 @@ def error_for(status: int, code: str) -> Exception:
 def test_each_error_of_this_api(status: int, code: str, kind: type[Exception]) -> None:
     """On this API a 504 means that the query is too large."""
     assert type(error_for(status, code)) is kind
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Result set is larger than result limit of 30000",
+        "The response would be larger than the allowed maximum",
+        "Result limit exceeded",
+        "Query exceeds the limit of 30,000 results",
+        "Too many results",
+        "too many groups in the response",
+    ],
+)
+def test_words_for_a_query_that_is_too_large(message: str) -> None:
+    """Whatever the code: the query is split."""
+    assert type(error_for(400, "bad.request", message)) is QueryTooLargeError
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Too many requests",
+        "Too many concurrent queries",
+        "The limit of 300 requests per minute is exceeded",
+        "pageSize must not be larger than 1000",
+    ],
+)
+def test_words_that_a_smaller_query_would_not_change(message: str) -> None:
+    """They are about the rate, or about a page."""
+    assert type(error_for(400, "bad.request", message)) is RequestRejectedError
 
 
 def test_a_403_names_what_is_missing() -> None:

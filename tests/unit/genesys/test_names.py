@@ -23,7 +23,8 @@ def list_of(*pages: object) -> tuple[dict[str, str], list[str]]:
         page = waiting.pop(0)
         return Response(page if isinstance(page, bytes) else json.dumps(page).encode())
 
-    return asyncio.run(list_names(OUTCOME_NAMES, call)), requested
+    listed = asyncio.run(list_names(OUTCOME_NAMES, call))
+    return {each: one.name for each, one in listed.items()}, requested
 
 
 def page(*entities: object, count: object = 1) -> dict[str, Any]:
@@ -37,6 +38,26 @@ def test_every_page_is_read() -> None:
     )
     assert names == {"a": "A", "b": "B"}
     assert requested == [f"/api/v2/flows/outcomes?pageNumber={number}&pageSize=100" for number in (1, 2, 3)]
+
+
+def test_flows_are_listed_with_the_deleted_ones() -> None:
+    """With type and division; what cannot be stored is absent, and anything but true is not deleted."""
+    home = {"id": "d", "name": "Home"}
+    entities = [
+        {"id": "a", "name": "A", "type": "INBOUNDCALL", "division": home, "deleted": True},
+        {"id": "b", "name": "B", "type": 5, "division": "Home", "deleted": "true"},
+        {"id": "c", "name": "C", "type": "", "division": {"id": None, "name": "x\0"}},
+    ]
+
+    async def call(request: ApiRequest) -> Response:
+        assert request.path == "/api/v2/flows?pageNumber=1&pageSize=100&deleted=true"
+        return Response(json.dumps(page(*entities)).encode())
+
+    assert asyncio.run(list_names(FLOW_NAMES, call)) == {
+        "a": ("A", "INBOUNDCALL", "d", "Home", True),
+        "b": ("B", None, None, None, False),
+        "c": ("C", None, None, None, False),
+    }
 
 
 def test_an_empty_list() -> None:
