@@ -29,8 +29,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     config = configuration.load(arguments)
     detail = f"{counted(len(config.orgs), 'org')}, {counted(len(config.jobs), 'job')}"
-    _print([Finding("configuration", True, detail)])
+    _print([Finding("configuration", True, detail), *_region_findings(config)])
     return ExitCode.DONE if asyncio.run(_check(config)) else ExitCode.INCOMPLETE
+
+
+def _region_findings(config: Config) -> list[Finding]:
+    """A warning for each org whose region is unknown."""
+    fix = "check the spelling; for a gateway set base_url and login_url"
+    return [
+        Finding(f"{org.name} region", True, f"{org.unknown_region} is no region of Genesys Cloud", fix)
+        for org in config.orgs.values()
+        if org.unknown_region is not None
+    ]
 
 
 async def _check(config: Config) -> bool:

@@ -26,7 +26,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from service.config import values
+from service.config import regions, values
 from service.config.dsn import secrets_in
 from service.errors import ConfigError, Fault
 
@@ -153,6 +153,12 @@ class Org(Named):
     def token_url(self) -> str:
         """The root of the login server, without a trailing slash."""
         return self.login_url or f"https://login.{self.region}"
+
+    @property
+    def unknown_region(self) -> str | None:
+        """The region, where its domain is used and is none of Genesys Cloud's; None otherwise."""
+        used = self.base_url is None or self.login_url is None
+        return self.region if used and self.region and not regions.is_known(self.region) else None
 
     @property
     def rate_ceiling(self) -> float | None:

@@ -19,6 +19,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import isodate
 
+from service.config import regions
+
 SECRET_MIN = 8
 """Characters of the shortest secret; a shorter one occurs in ordinary words, which would be redacted too."""
 
@@ -258,9 +260,12 @@ def is_loopback(host: str) -> bool:
 
 
 def region(value: object) -> str:
-    """Parse the domain of a Genesys Cloud region."""
-    expected = "must be the region's domain such as mypurecloud.com or usw2.pure.cloud, without https://"
-    text = _text(value, expected).lower()
+    """Parse a Genesys Cloud region: its domain, its AWS name, or the host of one of its services."""
+    expected = (
+        "must be the region's domain such as mypurecloud.com or usw2.pure.cloud, without https://,"
+        " or its AWS name such as us-east-1"
+    )
+    text = regions.domain(_text(value, expected).lower())
     if not _HOST.fullmatch(text) or _is_numeric(text):
         raise ValueError(expected)
     return text

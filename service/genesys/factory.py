@@ -14,7 +14,7 @@ from service.genesys.client import GenesysClient
 from service.genesys.dialect import Dialect
 from service.genesys.flow_aggregates import FlowAggregates
 from service.genesys.query_builder import QueryBuilder
-from service.telemetry import Emit, register_secret
+from service.telemetry import Emit, Event, register_secret
 
 
 def make_client(
@@ -37,6 +37,8 @@ def make_client(
         register_secret(current.client_secret)
         return current.client_id, current.client_secret
 
+    if org.unknown_region is not None:
+        emit(Event.REGION_UNKNOWN, org=org.name, region=org.unknown_region)
     return GenesysClient(
         org.name,
         base_url=org.api_url,

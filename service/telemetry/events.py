@@ -41,6 +41,7 @@ class Event(StrEnum):
     NAMES_UNAVAILABLE = "names_unavailable", logging.WARNING
 
     # requests
+    REGION_UNKNOWN = "region_unknown", logging.WARNING
     TOKEN_RENEWED = "token_renewed"  # noqa: S105 - the name of an event
     RATE_LIMITED = "rate_limited", logging.WARNING
     RATE_LIMIT_CHANGED = "rate_limit_changed"

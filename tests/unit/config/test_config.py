@@ -112,6 +112,33 @@ def test_defaults_that_depend_on_the_api_are_an_orgs() -> None:
     assert jobs(orgs=["acme", "public"], lookback="PT0S")[1] == (timedelta(0), None)
 
 
+@pytest.mark.parametrize(
+    ("region", "domain"),
+    [
+        ("us-east-1", "mypurecloud.com"),
+        ("EU-Central-1", "mypurecloud.de"),
+        ("ap-southeast-2", "mypurecloud.com.au"),
+        ("us-east-2", "use2.us-gov-pure.cloud"),
+        ("api.mypurecloud.ie", "mypurecloud.ie"),
+        ("login.usw2.pure.cloud", "usw2.pure.cloud"),
+        ("apps.cac1.pure.cloud", "cac1.pure.cloud"),
+        ("edee1.eusc-pure.cloud", "edee1.eusc-pure.cloud"),
+    ],
+)
+def test_spellings_of_a_region(region: str, domain: str) -> None:
+    """AWS names, and hosts of a region's services."""
+    acme = config_from(tree(orgs__acme__region=region)).orgs["acme"]
+    assert (acme.api_url, acme.token_url) == (f"https://api.{domain}", f"https://login.{domain}")
+    assert acme.unknown_region is None
+
+
+def test_an_unknown_region_is_reported() -> None:
+    """It is accepted; with both URLs given it is not used."""
+    assert config_from(tree(orgs__acme__region="mypurecloud.co")).orgs["acme"].unknown_region == "mypurecloud.co"
+    urls = {"orgs__acme__base_url": "https://a.example", "orgs__acme__login_url": "https://b.example"}
+    assert config_from(tree(orgs__acme__region="mypurecloud.co", **urls)).orgs["acme"].unknown_region is None
+
+
 def test_only_a_given_limit_is_a_ceiling() -> None:
     """Of the rate that the API reports; a default is none."""
     assert config_from(tree()).orgs["acme"].rate_ceiling is None
@@ -131,6 +158,8 @@ def test_only_a_given_limit_is_a_ceiling() -> None:
         ({"orgs__acme__requests_per_second": 0}, "orgs.acme.requests_per_second", "more than 0"),
         ({"orgs__acme__timezone": "Europe/Atlantis"}, "orgs.acme.timezone", "IANA"),
         ({"orgs__acme__region": "https://mypurecloud.com"}, "orgs.acme.region", "without https://"),
+        ({"orgs__acme__region": "us-east-9"}, "orgs.acme.region", "us-east-1"),
+        ({"orgs__acme__region": "api."}, "orgs.acme.region", "us-east-1"),
         ({"orgs__acme__region": None}, "orgs.acme.region", "base_url and login_url"),
         ({"orgs__acme__base_url": "http://example.com"}, "orgs.acme.base_url", "loopback"),
         ({"orgs__acme__base_url": "https://u:p@example.com"}, "orgs.acme.base_url", "user or password"),
