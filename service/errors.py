@@ -144,7 +144,7 @@ class UnauthorizedError(ExtractionError):
 class ForbiddenError(ExtractionError):
     """A permission or an OAuth scope is missing."""
 
-    hint = "grant the named permission to the OAuth client's role, and the scope to the client"
+    hint = "grant the OAuth client what is named, in every division; a change takes up to five minutes"
 
 
 class RequestRejectedError(ExtractionError):

@@ -23,7 +23,7 @@
 from service.genesys.client import GenesysClient
 from service.genesys.dialect import Dialect
 from service.genesys.factory import make_client
-from service.genesys.names import FLOW_NAMES, OUTCOME_NAMES, Listed, NameList, list_names
+from service.genesys.names import FLOW_NAMES, OUTCOME_NAMES, Listed, NameList, count_names, list_names
 
 __all__ = [
     "FLOW_NAMES",
@@ -32,6 +32,7 @@ __all__ = [
     "GenesysClient",
     "Listed",
     "NameList",
+    "count_names",
     "list_names",
     "make_client",
 ]

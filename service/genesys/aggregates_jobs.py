@@ -28,7 +28,7 @@ from service.errors import (
 )
 from service.genesys.dialect import ApiRequest, Call, CursorCheck, encode
 from service.genesys.error_mapping import EndpointPolicy, names_size
-from service.genesys.flow_aggregates import PERMISSION, POLICY, SCOPE, TOO_LARGE, FlowAggregates, decode
+from service.genesys.flow_aggregates import PERMISSION, POLICY, TOO_LARGE, FlowAggregates, decode
 from service.model import Page, Query
 
 PATH = "/api/v2/analytics/flows/aggregates/jobs"
@@ -47,7 +47,7 @@ def _classify(status: int, code: str, _message: str) -> type[ExtractionError] | 
     return CursorExpiredError if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) else None
 
 
-_JOB_POLICY = EndpointPolicy(PERMISSION, SCOPE, _classify, limit_headers=True)
+_JOB_POLICY = EndpointPolicy(PERMISSION, None, _classify, limit_headers=True)
 
 
 class AggregatesJobs(FlowAggregates):

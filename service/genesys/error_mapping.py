@@ -52,7 +52,7 @@ class EndpointPolicy(NamedTuple):
 
     Attributes:
         permission: what the OAuth client's role needs; a 403 names it.
-        scope: what the OAuth client needs; a 403 names it.
+        scope: what the OAuth client needs, named by a 403; None where client credentials need no scope.
         classify: the endpoint's own error classes, used before the default ones.
         limit_headers: whether the ``inin-ratelimit`` headers of its responses set the org's limit.
         breaker_exempt: whether the breaker ignores its results, which do not depend on the org's queries.
@@ -60,7 +60,7 @@ class EndpointPolicy(NamedTuple):
     """
 
     permission: str = "Analytics > Query > Read"
-    scope: str = "analytics:query:read"
+    scope: str | None = "analytics:query:read"
     classify: Classify | None = None
     limit_headers: bool = False
     breaker_exempt: bool = False
@@ -69,7 +69,8 @@ class EndpointPolicy(NamedTuple):
     @property
     def requirements(self) -> str:
         """Permission and scope, in words."""
-        return f"the permission {self.permission}, the OAuth client the scope {self.scope}"
+        scope = "" if self.scope is None else f", the OAuth client the scope {self.scope}"
+        return f"the permission {self.permission}{scope}"
 
 
 DEFAULT_POLICY = EndpointPolicy()

@@ -23,7 +23,7 @@ from service.genesys.error_mapping import EndpointPolicy
 from service.model import Entry, Figure, Granularity, Page, Query, instant
 
 PATH = "/api/v2/analytics/flows/aggregates/query"
-PERMISSION, SCOPE = "Analytics > Flow Aggregate > View (analytics:flowAggregate:view)", "analytics:readonly"
+PERMISSION = "Analytics > Flow Aggregate > View (analytics:flowAggregate:view)"
 TOTAL, FAILED = "nFlowOutcome", "nFlowOutcomeFailed"
 TOO_LARGE = "response.entity.too.large"
 
@@ -40,7 +40,7 @@ def _classify(status: int, code: str, _message: str) -> type[ExtractionError] | 
     return QueryTooLargeError if too_slow or code == TOO_LARGE else None
 
 
-POLICY = EndpointPolicy(PERMISSION, SCOPE, _classify, limit_headers=True)
+POLICY = EndpointPolicy(PERMISSION, None, _classify, limit_headers=True)
 
 
 class _Stats(msgspec.Struct, gc=False):

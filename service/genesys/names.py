@@ -18,10 +18,11 @@ NAME_BYTES_MAX = 512
 
 
 class NameList(NamedTuple):
-    """An endpoint that lists names: its path, how its responses are read, and its own parameters."""
+    """An endpoint that lists names: its path, how its responses are read, what it needs, its own parameters."""
 
     path: str
     policy: EndpointPolicy
+    permission: str
     parameters: str = ""
 
 
@@ -45,21 +46,33 @@ FLOW_NAMES = NameList(
     "/api/v2/flows",
     EndpointPolicy(
         "Architect > Flow > View (architect:flow:view)",
-        "architect:readonly",
+        None,
         limit_headers=True,
         breaker_exempt=True,
     ),
+    "architect:flow:view",
     "&deleted=true",
 )
 OUTCOME_NAMES = NameList(
     "/api/v2/flows/outcomes",
     EndpointPolicy(
         "Architect > Flow Outcome > View (architect:flowOutcome:view)",
-        "architect:readonly",
+        None,
         limit_headers=True,
         breaker_exempt=True,
     ),
+    "architect:flowOutcome:view",
 )
+
+
+async def count_names(names: NameList, call: Call) -> int:
+    """How many entities the first page of a list has.
+
+    Raises:
+        ExtractionError: the list cannot be read.
+    """
+    path = f"{names.path}?pageNumber=1&pageSize={PAGE_SIZE}{names.parameters}"
+    return len(_page((await call(ApiRequest("GET", path, policy=names.policy))).body)[0])
 
 
 async def list_names(names: NameList, call: Call) -> dict[str, Listed]:

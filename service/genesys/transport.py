@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -30,6 +31,9 @@ CONNECT_TIMEOUT = 30.0
 """Seconds; a host that accepts no connection in this time counts as a broken connection."""
 _RATE_LIMITED_BODY_TIMEOUT = 1.0
 """Seconds to wait for the body of a 429, which only goes into the log."""
+_HTML_SNIFF, _HTML_READ, _WORDS_MAX = 64, 8192, 80
+"""Bytes in which a page's first tag is searched, bytes that are read, and characters that are shown."""
+_INVISIBLE = re.compile(rb"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
 _STEP = 2**20
 _GZIP = zlib.MAX_WBITS | 16
 _SUCCESS = range(200, 300)
@@ -145,7 +149,10 @@ class Transport:
                 wait = wait or response.headers.get(RESET)
             encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
             if response.status in _SUCCESS:
-                return Response(await _read(response.content, encoding, BODY_MAX), date)
+                body = await _read(response.content, encoding, BODY_MAX)
+                if body[:_HTML_SNIFF].lstrip().startswith(b"<"):
+                    raise InvalidResponseError(self._describe_html(body, response.content_type))
+                return Response(body, date)
             rate_limited = response.status == HTTPStatus.TOO_MANY_REQUESTS
             if rate_limited:
                 self._on_rate_limited(retry_after(wait, now))
@@ -157,6 +164,12 @@ class Transport:
             raise error_from_response(
                 response.status, body, wait, now, self._redactor.redact_message, request.policy
             )
+
+    def _describe_html(self, body: bytes, content_type: str) -> str:
+        """What came in place of JSON: a gateway's or a login page, by its first words."""
+        text = _INVISIBLE.sub(b" ", body[:_HTML_READ]).decode(errors="replace")
+        words = self._redactor.redact_message(" ".join(html.unescape(text).split()), _WORDS_MAX)
+        return f'an HTML page came instead of JSON ({content_type}, "{words}")'
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -26,7 +26,7 @@ from service.errors import (
     ServerError,
     UnauthorizedError,
 )
-from service.genesys import GenesysClient, make_client
+from service.genesys import FLOW_NAMES, OUTCOME_NAMES, GenesysClient, count_names, make_client
 from service.model import Granularity, Query, Span, instant
 from service.plan import buckets
 from service.postgres.probe import Facts, inspect, open_connection
@@ -166,10 +166,12 @@ async def _query(org: Org, client: GenesysClient, clock: Clock, tokens: TokenRec
     client.max_pause = RATE_LIMIT_WAIT_MAX
     client.query_timeout = min(client.query_timeout, timedelta(seconds=ORG_TIMEOUT / 2))
     result: int | Exception
-    timeout = ORG_TIMEOUT + 3 / org.requests_per_second  # the limit delays up to three requests
+    timeout = ORG_TIMEOUT + 5 / org.requests_per_second  # the limit delays up to five requests
+    names: list[Finding] = []
     try:
         async with asyncio.timeout(timeout):
             result = await _first_page(client, org, clock.now())
+            names = await _names_findings(org, client)
     except TimeoutError:
         result = QueryTimeoutError(f"no response within {timeout:.0f} s")
     except ExtractionError as error:
@@ -187,8 +189,27 @@ async def _query(org: Org, client: GenesysClient, clock: Clock, tokens: TokenRec
         case int():
             entries = counted(result, "entry", "entries")
             query = Finding(f"{org.name} query", True, f"{org.api_url} answered; first page has {entries}")
-            return [token, Finding(f"{org.name} permission", True, policy.permission), query]
+            return [token, Finding(f"{org.name} permission", True, policy.permission), query, *names]
     raise result
+
+
+async def _names_findings(org: Org, client: GenesysClient) -> list[Finding]:
+    """Whether the lists of names can be read, where the API reports ids; without them the ids serve as names."""
+    if not client.dialect.by_id:
+        return []
+    findings = []
+    for subject, listing in (("flow names", FLOW_NAMES), ("outcome names", OUTCOME_NAMES)):
+        try:
+            count = await count_names(listing, client.call)
+        except ForbiddenError:
+            detail = f"names cannot be read: {listing.permission} is missing; the ids serve as names"
+            fix = f"give the OAuth client's role {listing.permission} in every division"
+        except ExtractionError as error:
+            detail, fix = f"names cannot be read: {error}; the ids serve as names", _query_fix(error)
+        else:
+            detail, fix = f"the first page has {counted(count, 'name')}", ""
+        findings.append(Finding(f"{org.name} {subject}", True, detail, fix))
+    return findings
 
 
 async def _first_page(client: GenesysClient, org: Org, now: datetime) -> int:

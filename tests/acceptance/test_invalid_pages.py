@@ -18,7 +18,7 @@ FAULTS = {
     "repeated_token": (Fault(page=2, times=1), "twice"),
     "cursor_loop": (Fault(page=3, times=1), "twice"),
     "truncated": (Fault(page=2, times=1), "truncated"),
-    "not_json": (Fault(page=2, times=1), "not JSON"),
+    "not_json": (Fault(page=2, times=1), "an HTML page came instead of JSON"),
     "invalid_utf8": (Fault(page=2, times=1), "UTF-8"),
     "outcomes_array": (Fault(page=2, times=1), "array"),
     "missing_data": (Fault(page=2, times=1), "no data"),
@@ -135,7 +135,7 @@ async def test_a_complete_window_stays_complete(program: Program) -> None:
         windows = program.windows()
         assert {(each["state"], each["rows"]) for each in windows} == {("complete", 2)}
         assert all(each["attempts"] > 1 for each in windows)
-        assert all("not JSON" in each["last_error"] for each in windows)
+        assert all("an HTML page came instead of JSON" in each["last_error"] for each in windows)
         simulator.switch("not_json", None)
         centre.clear()
         doubted = await program.run("run", "--once")

@@ -334,6 +334,8 @@ async def test_an_invalid_page_stores_nothing(installation: Installation) -> Non
     assert {row["state"] for row in installation.rows("SELECT state FROM flow_outcomes.extraction_window")} == {
         "failed"
     }
+    [html] = installation.rows("SELECT last_error FROM flow_outcomes.extraction_window WHERE org = 'html'")
+    assert 'an HTML page came instead of JSON (application/json, "Please stand by' in html["last_error"]
 
 
 async def test_an_invalid_entry_affects_only_its_figure(installation: Installation) -> None:
@@ -564,7 +566,11 @@ async def test_invalid_limit_headers_are_ignored(installation: Installation) -> 
 @pytest.mark.parametrize("aggregates", ["query", "jobs"])
 async def test_check_reports_what_is_missing(installation: Installation, aggregates: str) -> None:
     """The lines of the other API with this API's permission; a job submitted for it is deleted."""
-    orgs = {"acme": OPEN, "forbidden": replace(OPEN, permitted=False)}
+    orgs = {
+        "acme": OPEN,
+        "nameless": replace(OPEN, names_permitted=False),
+        "forbidden": replace(OPEN, permitted=False),
+    }
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
         config = installation.configure(simulator, {name: {"aggregates": aggregates} for name in orgs})
         found = [
@@ -577,7 +583,18 @@ async def test_check_reports_what_is_missing(installation: Installation, aggrega
         ("acme token", True),
         ("acme permission", True),
         ("acme query", True),
+        ("acme flow names", True),
+        ("acme outcome names", True),
         ("forbidden token", True),
         ("forbidden permission", False),
+        ("nameless token", True),
+        ("nameless permission", True),
+        ("nameless query", True),
+        ("nameless flow names", True),
+        ("nameless outcome names", True),
     ]
-    assert "analytics:flowAggregate:view" in found[-1].fix
+    assert "analytics:flowAggregate:view" in found[6].fix
+    assert [bool(each.fix) for each in found[:5]] == [False] * 5
+    for each, permission in ((found[-2], "architect:flow:view"), (found[-1], "architect:flowOutcome:view")):
+        assert f"names cannot be read: {permission} is missing" in each.detail
+        assert permission in each.fix

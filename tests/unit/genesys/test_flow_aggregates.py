@@ -308,8 +308,8 @@ def test_words_that_a_smaller_query_would_not_change(message: str) -> None:
 
 
 def test_a_403_names_what_is_missing() -> None:
-    """The permission and scope of this API, and the context id."""
+    """The permission of this API and the context id; client credentials have roles, and no scope."""
     message = str(error_for(403, "missing.any.permissions"))
     assert "analytics:flowAggregate:view" in message
-    assert "analytics:readonly" in message
+    assert "scope" not in message + ForbiddenError.hint
     assert "contextId c-1" in message
