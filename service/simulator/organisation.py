@@ -43,8 +43,8 @@ class SimulatedOrg:
         job_lifetime: seconds until a job expires.
         granularity_limits: days for hourly, days for daily, calendar years for monthly.
         cardinality: maximum number of (flow, bucket) pairs of a query; None for no limit.
-        result_limit: flow-aggregates only: the most groups times buckets of a response; None is no limit. The error
-            has the words that an operator saw.
+        result_limit: flow-aggregates only: the most groups times buckets of a response; None is no limit. Its
+            error has the words that an operator saw.
         order: order of a scan: flow by flow, or bucket by bucket.
         percent_of: denominator of percentOfTotal: the flow's total in the bucket, or the query's.
         split_entries: whether each page's last entry is split over two pages.
