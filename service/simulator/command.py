@@ -7,12 +7,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from service.simulator.faults import FAULT_NAMES, Fault, Faults
-from service.simulator.organisation import SIMULATED_SECRET, SimulatedOrg, SimulatorConfig
+from service.simulator.faults import FAULT_NAMES, Fault
 
 _FAULT = re.compile(
     r"(?P<name>[a-z0-9_]+?)(?:=(?P<value>.*?))?(?:@(?P<page>\d+))?(?:x(?P<times>\d+))?(?:%(?P<chance>[\d.]+))?",
@@ -119,38 +117,13 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     )
 
 
-def build_config(args: argparse.Namespace) -> SimulatorConfig:
-    """Build the configuration from the arguments."""
-    org = SimulatedOrg(
-        flows=args.flows,
-        outcomes=args.outcomes,
-        timezone=args.timezone,
-        requests_per_second=None if args.unlimited else args.rate,
-        token_lifetime=args.token_lifetime,
-        cursor_lifetime=args.cursor_lifetime,
-        cardinality=args.cardinality,
-        order=args.order,
-        split_entries=args.split_entries,
-        latency=args.latency,
-        requests_per_minute=None if args.unlimited else args.per_minute,
-        extra_dimension=args.extra_dimension,
-        job_polls=args.job_polls,
-        names_permitted=not args.no_names,
-        deleted_flows=args.deleted_flows,
-        result_limit=args.result_limit,
-        faults=Faults(**dict(args.fault)),
-    )
-    orgs = {client_id: replace(org, client_secret=secret) for client_id, secret in args.orgs}
-    return SimulatorConfig(orgs=orgs, seed=args.seed, host=args.host, port=args.port)
-
-
 def _orgs(text: str) -> Sequence[tuple[str, str]]:
-    """Parse client ids and secrets; a number gives ``acme``, ``org_2``, ``org_3`` and so on."""
+    """Parse client ids and secrets; an empty secret means the default, a number gives ``acme``, ``org_2``, …"""
     if text.isascii() and text.isdigit():
         numbers = range(1, _whole_number(1, _ORGS_MAX)(text) + 1)
-        return [("acme" if number == 1 else f"org_{number}", SIMULATED_SECRET) for number in numbers]
+        return [("acme" if number == 1 else f"org_{number}", "") for number in numbers]
     pairs = (pair.partition(":") for pair in text.split(","))
-    orgs = [(name, secret or SIMULATED_SECRET) for name, _, secret in pairs if name]
+    orgs = [(name, secret) for name, _, secret in pairs if name]
     if not orgs:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 nor a list of NAME:SECRET")
     return orgs

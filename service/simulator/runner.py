@@ -7,8 +7,10 @@ import asyncio
 import json
 import signal
 import sys
+from dataclasses import replace
 
-from service.simulator.command import build_config
+from service.simulator.faults import Faults
+from service.simulator.organisation import SimulatedOrg, SimulatorConfig
 from service.simulator.server import Simulator
 
 
@@ -37,6 +39,31 @@ async def run(args: argparse.Namespace) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
     return 0
+
+
+def build_config(args: argparse.Namespace) -> SimulatorConfig:
+    """Build the configuration from the arguments."""
+    org = SimulatedOrg(
+        flows=args.flows,
+        outcomes=args.outcomes,
+        timezone=args.timezone,
+        requests_per_second=None if args.unlimited else args.rate,
+        token_lifetime=args.token_lifetime,
+        cursor_lifetime=args.cursor_lifetime,
+        cardinality=args.cardinality,
+        order=args.order,
+        split_entries=args.split_entries,
+        latency=args.latency,
+        requests_per_minute=None if args.unlimited else args.per_minute,
+        extra_dimension=args.extra_dimension,
+        job_polls=args.job_polls,
+        names_permitted=not args.no_names,
+        deleted_flows=args.deleted_flows,
+        result_limit=args.result_limit,
+        faults=Faults(**dict(args.fault)),
+    )
+    orgs = {client_id: replace(org, client_secret=secret or org.client_secret) for client_id, secret in args.orgs}
+    return SimulatorConfig(orgs=orgs, seed=args.seed, host=args.host, port=args.port)
 
 
 def _announcement(simulator: Simulator) -> dict[str, object]:

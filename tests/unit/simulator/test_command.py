@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.simulator.command import add_arguments, build_config
+from service.simulator.command import add_arguments
 from service.simulator.faults import Fault
+from service.simulator.runner import build_config
 
 
 def parse(*arguments: str) -> argparse.Namespace:
