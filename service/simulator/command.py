@@ -118,7 +118,7 @@ def parse_fault(text: str) -> tuple[str, Fault]:
 
 
 def _orgs(text: str) -> Sequence[tuple[str, str]]:
-    """Parse client ids and secrets; an empty secret means the default, a number gives ``acme``, ``org_2``, …"""
+    """Parse client ids and secrets; a number gives ``acme``, ``org_2`` and so on, an empty secret the default."""
     if text.isascii() and text.isdigit():
         numbers = range(1, _whole_number(1, _ORGS_MAX)(text) + 1)
         return [("acme" if number == 1 else f"org_{number}", "") for number in numbers]
