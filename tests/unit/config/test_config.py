@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.config import Config, OffPeak, Since, config_from, load_config
+from service.config.sections import read_secret
 from service.config.values import off_peak, since, url
 from service.errors import ConfigError
 
@@ -405,6 +406,46 @@ def test_secret_file_is_read_again(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(ConfigError, match=r"orgs\.acme\.client_secret_file: the file cannot be read"):
         load_config(written(tmp_path, text), {})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a-long-secret",
+        b"a-long-secret\r\n",
+        b"\xef\xbb\xbfa-long-secret\r\n",
+        b" \t a-long-secret \n\n",
+        b"\xef\xbb\xbf\n a-long-secret\x0b",
+        "\ufeffa-long-secret\r\n".encode("utf-16-le"),
+        "\ufeffa-long-secret\r\n".encode("utf-16-be"),
+        "\xa0a-long-secret\u2028".encode(),
+    ],
+)
+def test_a_secret_file_as_editors_and_shells_write_it(tmp_path: Path, content: bytes) -> None:
+    """A byte order mark and the blanks around the secret are no part of it."""
+    (tmp_path / "secret").write_bytes(content)
+    assert read_secret(tmp_path / "secret") == ("a-long-secret", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"\xef\xbb\xbf \r\n", "is empty"),
+        (b"", "is empty"),
+        (b"\xff\xfea", "UTF-8"),
+        (b"secret\xff\xfe\xfd", "UTF-8"),
+        (b"two lines\nof secrets", "one line"),
+        (b"\xef\xbb\xbf\xef\xbb\xbftwo-marks", "only the secret"),
+        (b" 7-chars ", "at least 8"),
+    ],
+)
+def test_a_secret_file_without_a_valid_secret(tmp_path: Path, content: bytes, fault: str) -> None:
+    """The fault does not repeat the content."""
+    (tmp_path / "secret").write_bytes(content)
+    secret, message = read_secret(tmp_path / "secret")
+    assert not secret
+    assert fault in message
+    assert "chars " not in message
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9000", "127.8.9.1", "[::1]:9000", "localhost:1"])
