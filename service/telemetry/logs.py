@@ -201,6 +201,7 @@ class _Sink:
         self._stream = stream
         self._lock = threading.Lock()
         self._partial_line = False
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
         try:
             self._descriptor: int | None = stream.fileno()
         except (OSError, ValueError, AttributeError):
@@ -214,7 +215,7 @@ class _Sink:
                     self._stream.write(f"{line}\n")
                     self._stream.flush()
                 else:
-                    self._write(f"{line}\n".encode("utf-8", "backslashreplace"), self._descriptor)
+                    self._write(f"{line}\n".encode(self._encoding, "backslashreplace"), self._descriptor)
             except (OSError, ValueError):
                 return
 
