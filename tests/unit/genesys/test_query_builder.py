@@ -341,6 +341,7 @@ class TestBareShape:
         [
             (Granularity.HOURLY, "UTC", "2024-01-01T00:00Z", "2024-01-01T01:00Z", True),
             (Granularity.HOURLY, "UTC", "2024-01-01T00:00Z", "2024-01-01T02:00Z", False),
+            (Granularity.HOURLY, "Australia/Lord_Howe", "2024-04-06T15:00Z", "2024-04-06T15:30Z", True),
             (Granularity.DAILY, "Europe/Berlin", "2024-03-30T23:00Z", "2024-03-31T22:00Z", True),
             (Granularity.DAILY, "UTC", "2024-01-01T00:00Z", "2024-01-03T00:00Z", False),
             (Granularity.MONTHLY, "UTC", "2024-02-01T00:00Z", "2024-03-01T00:00Z", True),
