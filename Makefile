@@ -54,7 +54,10 @@ image: .venv/.dev ## run the Dockerfile's steps in an empty folder
 audit: .venv/.runtime ## check the lock for known vulnerabilities; needs the network
 	@test -x .venv/audit/bin/pip-audit || { $(BIN)/python -m venv .venv/audit && \
 	  .venv/audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit; }
-	.venv/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt $(ARGS)
+	@.venv/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt $(ARGS) || { \
+	  echo "make audit: a package above has a known vulnerability, or could not be looked up, as behind a mirror" >&2; \
+	  echo "without advisories. For the latter: make audit ARGS='--vulnerability-service osv', or where PyPI can" >&2; \
+	  echo "be reached: pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt" >&2; exit 1; }
 
 sbom: .venv/.dev ## write the image's bill of materials (CycloneDX) from the lock
 	@mkdir -p dist

@@ -4,6 +4,7 @@
 
     parser         every command with its arguments
     early_signals  signals outside the daemon's main loop
+    text_encoding  arguments and standard streams, whatever the locale
     configuration  the configuration and logging of a command
     output         standard output and error that are closed or full
     tables         tables for people
@@ -25,6 +26,7 @@ from importlib import import_module
 from service.cli import output
 from service.cli.early_signals import handle_early_signals
 from service.cli.parser import parse
+from service.cli.text_encoding import arguments, escape_what_cannot_be_shown
 from service.errors import ConfigError, FlowOutcomesError
 
 
@@ -43,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after ``--version``, ``--help`` or a usage error.
     """
-    argv = sys.argv[1:] if argv is None else argv
     output.open_missing()
+    escape_what_cannot_be_shown()
+    argv = arguments() if argv is None else argv
     with (
         handle_early_signals() if argv[:1] == ["run"] else nullcontext(),
         output.checked_stdout() as output_error,
@@ -63,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str], output_error: Callable[[], OSError | None]) -> int:
     try:
-        arguments = parse(argv)
+        parsed = parse(argv)
         with _excluded_from_collection():
-            command = import_module(f"{__name__}.{arguments.command}")
-        code: int = command.run(arguments)
+            command = import_module(f"{__name__}.{parsed.command}")
+        code: int = command.run(parsed)
     except ConfigError as error:
         for fault in error.faults:
             _print_error(f"{fault.key}: {fault.message}")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
+
+from service.cli.text_encoding import path
 
 COMMANDS = (
     "demo",
@@ -83,7 +84,7 @@ def _add(
     )
     parser.set_defaults(command=command or name)
     if config:
-        parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the configuration file")
+        parser.add_argument("--config", type=path, required=True, metavar="FILE", help="the configuration file")
     return parser
 
 
@@ -174,7 +175,7 @@ def _export(commands: Commands[Any]) -> None:
         example="flow-outcomes export --config flow-outcomes.yaml --to /srv/flow-outcomes --since-last",
     )
     parser.add_argument(
-        "--to", type=Path, required=True, metavar="DIR", help="folder, empty or from an earlier export"
+        "--to", type=path, required=True, metavar="DIR", help="folder, empty or from an earlier export"
     )
     parser.add_argument(
         "--since-last", action="store_true", help="write only the months that changed since the last export"

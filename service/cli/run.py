@@ -18,5 +18,6 @@ def run(arguments: argparse.Namespace) -> int:
         return asyncio.run(run_once(config, Reporter().emit))
     from service.runtime import Daemon
 
-    asyncio.run(Daemon(config, partial(configuration.read, arguments.config), Reporter()).serve())
+    file = arguments.config
+    asyncio.run(Daemon(config, partial(configuration.read, file), Reporter(), config_file=file).serve())
     return 0

@@ -22,8 +22,14 @@ from service.errors import Fault
 
 PREFIX = "FLOW_OUTCOMES_"
 
-# Kubernetes sets these in every pod of a namespace with a service named flow-outcomes.
-_SERVICE_LINK = re.compile(r"(SERVICE_(HOST|PORT)(_\w+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+# These have the prefix and are no settings: the file's own path, and the folders of compose.yaml.
+_RESERVED = frozenset({"FLOW_OUTCOMES_CONFIG", "FLOW_OUTCOMES_SECRETS"})
+
+# Kubernetes sets these in every pod for each service of the namespace, such as flow-outcomes or flow-outcomes-db.
+_SERVICE_LINK = re.compile(
+    r"(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)\Z"
+)
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 # A variable for one key of a pair removes the other key of the file.
 _PAIRS = (("client_secret", "client_secret_file"), ("dsn", "embedded"))
@@ -75,7 +81,7 @@ def read_environment(environ: Mapping[str, str], root: type[BaseModel], tree: Tr
     settings: list[tuple[Path, str, bool]] = []
     for variable in sorted(environ):
         rest = variable.removeprefix(PREFIX)
-        if rest == variable or _SERVICE_LINK.fullmatch(rest):
+        if rest == variable or variable in _RESERVED or _is_service_link(variable, environ[variable]):
             continue
         path, section, known = _resolve(rest.lower(), root, tree)
         if path is None:
@@ -95,6 +101,15 @@ def read_environment(environ: Mapping[str, str], root: type[BaseModel], tree: Tr
         overlay.values[path] = value
         overlay.origin[path] = variable
     return overlay
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    """Whether Kubernetes set the variable; a setting below the root has two underscores in its name."""
+    if "__" in variable:
+        return False
+    if variable.endswith("_PORT") and _SERVICE_ADDRESS.match(value):
+        return True
+    return _SERVICE_LINK.search(variable) is not None
 
 
 def _resolve(rest: str, model: object, tree: object) -> tuple[Path | None, bool, list[str]]:

@@ -54,8 +54,13 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     if faults and not tree:
         raise ConfigError(faults)
     _resolve_paths(tree, path.parent)
-    overlay = read_environment(os.environ if environ is None else environ, Config, tree)
+    overlay = read_environment(_process_environment() if environ is None else environ, Config, tree)
     return _validate(overlay.apply(tree), [*faults, *overlay.faults], overlay)
+
+
+def _process_environment() -> dict[str, str]:
+    """The environment variables, read as UTF-8 whatever the locale is."""
+    return {name: os.fsencode(value).decode("utf-8", "surrogateescape") for name, value in os.environ.items()}
 
 
 def config_from(tree: Tree) -> Config:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -185,17 +186,22 @@ class Org(Named):
 
 
 def read_secret(file: Path | None) -> tuple[str, str]:
-    """The secret in a file, without its trailing line break, and its fault; one of the two is empty."""
+    """The secret in a file, without the blanks around it, and its fault; one of the two is empty.
+
+    The file is UTF-8, or what its byte order mark says: some editors and shells write one, and UTF-16.
+    """
     if file is None:
         return "", "is required, or client_secret"
     try:
-        secret = file.read_text(encoding="utf-8").rstrip("\r\n")
+        content = file.read_bytes()
+        encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+        secret = content.decode(encoding).strip()
     except UnicodeDecodeError:
         return "", "the file must be UTF-8 text"
     except OSError as error:
         return "", f"the file cannot be read: {error.strerror or type(error).__name__}"
     fault = ""
-    if not secret.strip():
+    if not secret:
         fault = "the file is empty; it must contain the secret"
     elif not secret.isprintable():
         fault = "the file must contain only the secret, on one line"

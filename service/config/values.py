@@ -7,6 +7,7 @@ be a secret under the wrong key.
 from __future__ import annotations
 
 import json
+import os
 import re
 from calendar import monthrange
 from collections.abc import Callable
@@ -313,7 +314,7 @@ def path(value: object) -> Path:
     if not text or "\0" in text:
         raise ValueError(expected)
     try:
-        return Path(text).expanduser()
+        return Path(os.fsdecode(text.encode("utf-8", "surrogateescape"))).expanduser()
     except RuntimeError:
         raise ValueError("refers to a home folder that does not exist") from None
 

@@ -57,20 +57,20 @@ class Parquet:
     async def write(self, path: Path, rows: AsyncGenerator[list[tuple[Any, ...]], None]) -> int:
         """Write a file and flush it to disk; returns the number of rows. Without rows no file is written."""
         count = 0
-        writer = None
-        try:
-            async with aclosing(rows):
-                async for batch in rows:
-                    if writer is None:
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        writer = self._files.ParquetWriter(path, self._schema, compression="snappy")
-                    writer.write_batch(self._batch(batch))
-                    count += len(batch)
-        finally:
-            if writer is not None:
-                writer.close()
-        if writer is not None:
-            with path.open("rb") as file:
+        async with aclosing(rows):
+            first = await anext(rows, None)
+            if first is None:
+                return count
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # pyarrow would encode the path as UTF-8, whatever the locale is.
+            with path.open("wb") as file:
+                with self._files.ParquetWriter(file, self._schema, compression="snappy") as writer:
+                    writer.write_batch(self._batch(first))
+                    count += len(first)
+                    async for batch in rows:
+                        writer.write_batch(self._batch(batch))
+                        count += len(batch)
+                file.flush()
                 os.fsync(file.fileno())
         return count
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from http import HTTPStatus
@@ -26,7 +27,7 @@ from service.errors import (
     QueryTooLargeError,
     ServerError,
 )
-from service.genesys.dialect import ApiRequest, Call, CursorCheck, encode
+from service.genesys.dialect import ApiRequest, Call, PagingCheck, encode
 from service.genesys.error_mapping import EndpointPolicy, names_size
 from service.genesys.flow_aggregates import PERMISSION, POLICY, TOO_LARGE, FlowAggregates, decode
 from service.model import Page, Query
@@ -76,20 +77,21 @@ class AggregatesJobs(FlowAggregates):
             CursorExpiredError: the job failed, was cancelled or has expired; the pages so far are void.
             QueryTooLargeError: the result would be too large.
             QueryTimeoutError: the job was not fulfilled in time.
-            InvalidResponseError: an invalid page, or a repeated cursor.
+            InvalidResponseError: an invalid page, or paging without an end.
         """
         job = await self._submit(query, call)
         try:
             await self._wait(job, call)
-            cursors = CursorCheck("cursor")
+            paging = PagingCheck()
             cursor: str | None = None
             while True:
                 response = await call(_results_request(job, cursor))
                 entries, cursor = decode(response.body)
+                if cursor is not None:
+                    paging.add(response.body, json.dumps(cursor).encode(), empty=not entries)
                 yield Page(entries, more=cursor is not None, date=response.date)
                 if cursor is None:
                     return
-                cursors.add(cursor.encode(errors="surrogatepass"))
         finally:
             await _delete(job, call)
 

@@ -13,7 +13,11 @@ from service.errors import InvalidResponseError
 from service.genesys.error_mapping import DEFAULT_POLICY, EndpointPolicy
 from service.model import Page, Query
 
-_CURSOR_DIGEST_BYTES = 16
+PAGES_MAX = 100_000
+"""Pages of one scan: ten million entries at the default page size, hours at any limit."""
+IDLE_PAGES_MAX = 100
+"""Pages in a row that bring nothing new."""
+_DIGEST_BYTES = 16
 
 encode = msgspec.json.Encoder(order="deterministic").encode
 """JSON with sorted keys, so that equal queries have equal hashes."""
@@ -95,26 +99,66 @@ def split_interval(interval: object) -> tuple[object, object]:
     return interval, None
 
 
-class CursorCheck:
-    """Rejects a cursor that one scan receives twice, which would never end.
+class PagingCheck:
+    """Rejects paging that would never end.
 
-    It keeps digests, so that memory does not grow with the length of the cursors.
+    That is a cursor that one scan receives twice, ``IDLE_PAGES_MAX`` pages in a row that are empty or repeat an
+    earlier page, and more than ``PAGES_MAX`` pages. It keeps digests, so that memory does not grow with the length
+    of the cursors and pages.
 
     Args:
         name: what the API calls the cursor.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str = "cursor") -> None:
         self._name = name
-        self._digests: set[bytes] = set()
+        self._cursors: set[bytes] = set()
+        self._contents: set[bytes] = set()
+        self._pages = 0
+        self._idle = 0
 
-    def add(self, cursor: bytes) -> None:
-        """Record a cursor.
+    def add(self, body: bytes, cursor: bytes | None, *, empty: bool) -> None:
+        """Record a page that another one follows.
+
+        Args:
+            body: the page.
+            cursor: the cursor of the next page as it stands in the body; None where the pages are numbered.
+            empty: whether the page has no entries.
 
         Raises:
-            InvalidResponseError: the scan has received it before.
+            InvalidResponseError: the paging would never end.
         """
-        digest = hashlib.blake2b(cursor, digest_size=_CURSOR_DIGEST_BYTES).digest()
-        if digest in self._digests:
+        if cursor is not None and not _record(_digest(cursor), self._cursors):
             raise InvalidResponseError(f"the API returned the same {self._name} twice in one scan")
-        self._digests.add(digest)
+        self._pages += 1
+        if self._pages >= PAGES_MAX:
+            raise InvalidResponseError(
+                f"the API returned {self._pages} pages and announced more; a scan has at most {PAGES_MAX} pages"
+            )
+        is_new = not empty and _record(_digest(*_without(body, cursor)), self._contents)
+        self._idle = 0 if is_new else self._idle + 1
+        if self._idle >= IDLE_PAGES_MAX:
+            raise InvalidResponseError(
+                f"the API returned {self._idle} pages in a row that are empty or repeat an earlier page"
+            )
+
+
+def _without(body: bytes, cursor: bytes | None) -> tuple[memoryview, memoryview]:
+    """What precedes and what follows the cursor in a page."""
+    view = memoryview(body)
+    at = body.rfind(cursor) if cursor else -1
+    return (view, view[:0]) if at < 0 or cursor is None else (view[:at], view[at + len(cursor) :])
+
+
+def _digest(*parts: bytes | memoryview) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def _record(digest: bytes, known: set[bytes]) -> bool:
+    """Add a digest; whether it is new."""
+    is_new = digest not in known
+    known.add(digest)
+    return is_new

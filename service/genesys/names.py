@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from service.errors import InvalidResponseError
 from service.genesys import loose_json
-from service.genesys.dialect import ApiRequest, Call
+from service.genesys.dialect import ApiRequest, Call, PagingCheck
 from service.genesys.error_mapping import EndpointPolicy
 
 PAGE_SIZE = 100
@@ -82,11 +82,14 @@ async def list_names(names: NameList, call: Call) -> dict[str, Listed]:
         ExtractionError: the list could not be read to its end.
     """
     by_id: dict[str, Listed] = {}
+    paging = PagingCheck()
     number = pages = 1
     while number <= pages:
         path = f"{names.path}?pageNumber={number}&pageSize={PAGE_SIZE}{names.parameters}"
         response = await call(ApiRequest("GET", path, policy=names.policy))
         entities, pages = _page(response.body)
+        if number < pages:
+            paging.add(response.body, None, empty=not entities)
         for entity in entities:
             if isinstance(entity, dict) and _is_storable(entity.get("id")) and _is_storable(entity.get("name")):
                 by_id[entity["id"]] = _listed(entity)

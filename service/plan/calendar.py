@@ -2,8 +2,8 @@
 
 A day begins at the first instant whose local time is midnight, or at the offset change that skips midnight. So a
 day of 23 or 25 hours is one day, and a date that a zone skipped is none. An hour begins where local time is a full
-hour; before a change of half an hour, as in Australia/Lord_Howe, one hour lasts an hour and a half. The edges of a
-step leave no gap, and since 1999 every day's edge is an hour's edge in every zone.
+hour, and where the offset changes by other than whole hours, as in Australia/Lord_Howe: no hour is longer than an
+hour. The edges of a step leave no gap, and every day's edge is an hour's edge in every zone.
 
 Arguments are aware instants of any zone; results are in UTC.
 """
@@ -20,7 +20,6 @@ Zone = str | ZoneInfo
 
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
-_TICK = timedelta(microseconds=1)
 
 
 class Step(StrEnum):
@@ -71,7 +70,8 @@ def until(start: datetime, end: datetime, step: Step, tz: Zone) -> list[datetime
     while True:
         at = edges[-1]
         next_day = at + _DAY
-        if step is Step.HOUR and next_day <= end and _offset(at, tz) == _offset(next_day, tz):
+        whole_day = step is Step.HOUR and next_day <= end and _offset(at, tz) == _offset(next_day, tz)
+        if whole_day and not _past_hour(at.astimezone(tz)):
             edges += [at + _HOUR * count for count in range(1, 25)]
             continue
         following = after(at, step, tz)
@@ -80,8 +80,8 @@ def until(start: datetime, end: datetime, step: Step, tz: Zone) -> list[datetime
         edges.append(following)
 
 
-def _offset(at: datetime, tz: ZoneInfo) -> timedelta | None:
-    return at.astimezone(tz).utcoffset()
+def _offset(at: datetime, tz: ZoneInfo) -> timedelta:
+    return at.astimezone(tz).utcoffset() or timedelta()
 
 
 def _edge_date(at: datetime, step: Step, tz: ZoneInfo) -> date:
@@ -137,25 +137,16 @@ def _past_hour(local: datetime) -> timedelta:
 
 def _hour_before(at: datetime, tz: ZoneInfo) -> datetime:
     """The last hour's edge at or before ``at``."""
-    while True:
-        local = at.astimezone(tz)
-        hour = at - _past_hour(local)
-        if _offset(hour, tz) == local.utcoffset():
-            return hour
-        transition = _transition(hour, at, tz)
-        if not _past_hour(transition.astimezone(tz)):
-            return transition
-        at = transition - _TICK
+    hour = at - _past_hour(at.astimezone(tz))
+    return hour if _is_in_phase(hour, at, tz) else _transition(hour, at, tz)
 
 
 def _hour_after(hour: datetime, tz: ZoneInfo) -> datetime:
     """The first hour's edge after ``hour``, itself an edge."""
-    following = hour + _HOUR
-    at = hour
-    while _offset(at, tz) != _offset(following, tz):
-        at = _transition(at, following, tz)
-        past = _past_hour(at.astimezone(tz))
-        if not past:
-            return at
-        following = at + _HOUR - past
-    return following
+    following = hour + _HOUR - _past_hour(hour.astimezone(tz))
+    return following if _is_in_phase(hour, following, tz) else _transition(hour, following, tz)
+
+
+def _is_in_phase(one: datetime, other: datetime, tz: ZoneInfo) -> bool:
+    """Whether the offsets at two instants differ by whole hours, or not at all."""
+    return not (_offset(one, tz) - _offset(other, tz)) % _HOUR

@@ -14,11 +14,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
+import yoyo.migrations
 from psycopg.conninfo import conninfo_to_dict
 from yoyo import read_migrations
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
@@ -37,6 +39,9 @@ NAME = "flow-outcomes migrate"
 _APPLIED_IDS = f"SELECT migration_id FROM {SCHEMA}.{TABLE}"
 _TABLE_EXISTS = f"SELECT to_regclass('{SCHEMA}.{TABLE}') IS NOT NULL"
 _GRANT_READ = f"GRANT SELECT ON {SCHEMA}.{TABLE} TO PUBLIC"  # for roles that may use the schema, not change it
+
+# Migration.load reads a file in the encoding of the locale; ours are UTF-8.
+setattr(yoyo.migrations, "open", partial(open, encoding="utf-8"))  # noqa: B010 - the module has no such attribute
 
 
 def migrations_dir() -> Path:

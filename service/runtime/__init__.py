@@ -2,7 +2,8 @@
 
 ::
 
-    daemon     start, main loop, shutdown, reload
+    daemon     start, main loop, shutdown
+    reload     the configuration when its file is complete, and what it changes
     once       run what is due, then exit
     demo       the whole program with nothing to set up
     preflight  the checks behind ``check``

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -16,6 +17,7 @@ from service.postgres.windows import requests
 from service.runtime.database import ensure_migrated, open_database
 from service.runtime.org_loop import OrgLoop
 from service.runtime.process import GRACE, Process
+from service.runtime.reload import changes, read_when_still
 from service.runtime.signals import Signals
 from service.runtime.timers import Timers
 from service.telemetry import Event, Reporter, Warned, logs
@@ -40,6 +42,7 @@ class Daemon:
         read_config: reads the configuration at a reload.
         reporter: receives every event.
         signals: the signals to act on.
+        config_file: the configuration's file; at a reload it is read when it no longer changes.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class Daemon:
         read_config: Callable[[], Config],
         reporter: Reporter,
         signals: Signals | None = None,
+        config_file: Path | None = None,
     ) -> None:
         self._config = config
+        self._config_file = config_file
         self._read_config = read_config
         self._reporter = reporter
         self._emit = reporter.emit
@@ -176,7 +181,7 @@ class Daemon:
 
     async def _reload(self) -> None:
         try:
-            config = await asyncio.to_thread(self._read_config)
+            config = await self._read_again()
         except ConfigError as error:
             self._emit(Event.CONFIG_REJECTED, faults=[f"{fault.key}: {fault.message}" for fault in error.faults])
             return
@@ -185,7 +190,14 @@ class Daemon:
         if config.log != old.log:
             logs.configure(config.log.level, config.log.format)
         self._apply_config()
-        self._emit(Event.CONFIG_RELOADED, restart_needed=restart_needed)
+        self._emit(Event.CONFIG_RELOADED, restart_needed=restart_needed, **changes(old, config))
+
+    async def _read_again(self) -> Config:
+        if self._config_file is None:
+            return await asyncio.to_thread(self._read_config)
+        return await read_when_still(
+            self._config_file, lambda: asyncio.to_thread(self._read_config), self.signals.stop.is_set
+        )
 
     def _apply_config(self) -> None:
         """Run one loop for each configured org; reconfigure those that run, drain those that are gone."""

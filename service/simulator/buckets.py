@@ -28,10 +28,29 @@ def _next_edge(at: int, step: TimeGroup, timezone: ZoneInfo) -> int:
     """Return the first edge after ``at``."""
     local = to_datetime(at).astimezone(timezone)
     if step == "hourly":
-        return at + HOUR - (local.minute * 60 + local.second) * 1000 - at % 1000
+        past = (local.minute * 60 + local.second) * 1000 + at % 1000
+        return _first_out_of_phase(at, at + HOUR - past, timezone)
     if step == "daily":
         return _midnight(local + timedelta(days=1), timezone)
     return _midnight((local.replace(day=1, fold=0) + timedelta(days=32)).replace(day=1), timezone)
+
+
+def _first_out_of_phase(start: int, end: int, timezone: ZoneInfo) -> int:
+    """The first instant in (start, end] at which the clock shows other minutes than at ``start``; or ``end``."""
+    while start < end and not _in_phase(start, end, timezone):
+        middle = (start + end) // 2
+        if middle == start:
+            return end
+        if _in_phase(start, middle, timezone):
+            start = middle
+        else:
+            end = middle
+    return end
+
+
+def _in_phase(one: int, other: int, timezone: ZoneInfo) -> bool:
+    offsets = [to_datetime(at).astimezone(timezone).utcoffset() or timedelta() for at in (one, other)]
+    return (offsets[0] - offsets[1]) % timedelta(hours=1) == timedelta()
 
 
 def _midnight(local: datetime, timezone: ZoneInfo) -> int:

@@ -48,6 +48,7 @@ class Faults:
         repeated_token: a page from 2 on returns the token of its request.
         cursor_loop: a page from 2 on returns the token of page 2.
         empty_page: no entries, and a token for the next page; [first page].
+        endless: no entries, or for the ``value`` "repeated" its own; a token that leads to the same page again.
         empty_answer: page one without entries, and no more pages.
         missing_data: a page without the field data; of flow-aggregates without results, which is an empty answer.
         outcomes_array: the first entry's flow-outcomes as an array.
@@ -111,6 +112,7 @@ class Faults:
     repeated_token: Fault | None = None
     cursor_loop: Fault | None = None
     empty_page: Fault | None = None
+    endless: Fault | None = None
     empty_answer: Fault | None = None
     missing_data: Fault | None = None
     outcomes_array: Fault | None = None

@@ -152,6 +152,9 @@ def _page(org: LiveOrg, job: Job, parameters: Mapping[str, str], faults: Request
         start = known[0]
     page: Result = {"results": _copy(job.results[start : start + job.page_size])}
     after = start + job.page_size
+    if fault := faults.fire("endless"):
+        after = start
+        page["results"] = page["results"] if fault.value == "repeated" else []
     if after < len(job.results):
         page["cursor"] = f"{secrets.token_urlsafe(18)}+/ü=="
         job.cursors[page["cursor"]] = (after, now.monotonic + org.settings.cursor_lifetime)

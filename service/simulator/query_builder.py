@@ -113,6 +113,8 @@ def _page_slice(scan: Scan, position: Position, faults: RequestFaults) -> PageSl
     if fault and faults.page == (fault.page or 1):
         faults.count("empty_page")
         return PageSlice([], position)
+    if fault := faults.fire("endless"):
+        return PageSlice(scan.page(position).entries if fault.value == "repeated" else [], position)
     return scan.page(position)
 
 

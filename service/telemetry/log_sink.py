@@ -42,6 +42,7 @@ class LogSink:
         self._busy = self._partial_line = self._closed = False
         self._gone = stream is None
         self._descriptor: int | None = None
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
         if stream is not None:
             try:
                 stream.flush()  # the thread writes past the stream's buffer
@@ -69,7 +70,7 @@ class LogSink:
         if self._descriptor is None:
             self._write_at_once(line)
             return
-        data = f"{line}\n".encode("utf-8", "backslashreplace")
+        data = f"{line}\n".encode(self._encoding, "backslashreplace")
         with self._changed:
             full = self._queue and self._size + len(data) > QUEUE_BYTES_MAX
             if full or (self._dropped and not self._flows):
@@ -108,7 +109,7 @@ class LogSink:
         """Queue the number of dropped lines: they came after all that waits now, and before every later line."""
         if self._dropped:
             count, self._dropped = self._dropped, 0
-            self._put(f"{self.render_dropped(count)}\n".encode("utf-8", "backslashreplace"), count)
+            self._put(f"{self.render_dropped(count)}\n".encode(self._encoding, "backslashreplace"), count)
 
     def _put(self, data: bytes, lines: int) -> None:
         self._queue.append((data, lines))

@@ -17,6 +17,7 @@ FAULTS = {
     "missing_token": (Fault(page=2, times=1), "nextPageToken"),
     "repeated_token": (Fault(page=2, times=1), "twice"),
     "cursor_loop": (Fault(page=3, times=1), "twice"),
+    "endless": (Fault(times=150), "100 pages in a row"),  # the next window has the other 50
     "truncated": (Fault(page=2, times=1), "truncated"),
     "not_json": (Fault(page=2, times=1), "an HTML page came instead of JSON"),
     "invalid_utf8": (Fault(page=2, times=1), "UTF-8"),

@@ -25,6 +25,15 @@ def test_two_stages() -> None:
     assert re.fullmatch(r"python:3\.\d+-slim", bases.pop())
 
 
+def test_a_release_sets_the_base_by_its_digest() -> None:
+    """One argument is the base of every stage, and the release's steps give it a digest."""
+    text = (ROOT / "Dockerfile").read_text()
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("FROM ")] == ["${BASE}"] * 2
+    release = (ROOT / "CONTRIBUTING.md").read_text().partition("## Release")[2]
+    assert '--build-arg BASE="$BASE"' in release
+    assert "@sha256:" in release
+
+
 def test_only_locked_packages_are_installed() -> None:
     """Every installation requires hashes or uses no index."""
     installs = [each.text for each in all_of(BUILD, "RUN") if " install" in each.text or '"install"' in each.text]

@@ -84,6 +84,11 @@ def test_selectors_match_the_pods() -> None:
     assert all(selector.items() <= labels for selector in selectors)
 
 
+def test_no_service_links() -> None:
+    """No variable of another service gets between the settings."""
+    assert POD["enableServiceLinks"] is False
+
+
 def test_termination_grace_period() -> None:
     """The grace period is longer than the daemon needs for what is in flight."""
     assert POD["terminationGracePeriodSeconds"] >= GRACE + 10

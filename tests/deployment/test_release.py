@@ -17,7 +17,8 @@ from tests.support.documents import ROOT, blocks
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 BIN = Path(sys.executable).parent
-NO_ENGINE = {"docker build", "docker push"}  # these need an engine; `make image` executes the steps of a build
+# these need an engine; `make image` executes the steps of a build
+NO_ENGINE = {"docker pull", "BASE=$(docker inspect", "docker build", "docker push"}
 
 
 def run(command: list[str]) -> None:
@@ -52,6 +53,21 @@ def test_release_artifacts(tmp_path: Path) -> None:
     locked = re.findall(r"^([\w.-]+)==([^ ]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert sorted((each["name"], each["version"]) for each in bill["components"]) == sorted(locked)
     assert all(each["externalReferences"][0]["hashes"] for each in bill["components"])
+
+
+def test_an_audit_that_fails_says_what_to_run(tmp_path: Path) -> None:
+    """Where the advisories cannot be read, the target fails and names the command for elsewhere."""
+    auditor = tmp_path / ".venv" / "audit" / "bin" / "pip-audit"
+    auditor.parent.mkdir(parents=True)
+    auditor.write_text("#!/bin/sh\necho not found on PyPI >&2\nexit 1\n")
+    auditor.chmod(0o755)
+    for made in (".made", ".runtime"):
+        (tmp_path / ".venv" / made).touch()
+    command = ["make", "-f", str(ROOT / "Makefile"), "-o", ".venv/.runtime", "audit"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert done.stderr.startswith("not found on PyPI\n")
+    assert "pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt" in done.stderr
 
 
 def test_one_version() -> None:

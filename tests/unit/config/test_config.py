@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.config import Config, OffPeak, Since, config_from, load_config
-from service.config.sections import Http
+from service.config.sections import Http, read_secret
 from service.config.values import off_peak, since, url
 from service.errors import ConfigError
 
@@ -330,6 +330,55 @@ def test_environment_wins(tmp_path: Path) -> None:
     assert config.ad_hoc["a-b"].granularity == "monthly"
 
 
+SERVICE_LINKS = {
+    "SERVICE_HOST": "10.0.0.1",
+    "SERVICE_PORT": "5432",
+    "SERVICE_PORT_POSTGRES_TLS": "5432",
+    "PORT": "tcp://10.0.0.1:5432",
+    **{
+        f"PORT_{number}_{kind}": f"{kind.lower()}://10.0.0.1:{number}"
+        for number, kind in [(5432, "TCP"), (53, "UDP")]
+    },
+    "PORT_5432_TCP_PROTO": "tcp",
+    "PORT_5432_TCP_PORT": "5432",
+    "PORT_5432_TCP_ADDR": "10.0.0.1",
+    "PORT_9_SCTP_ADDR": "10.0.0.1",
+}
+
+
+@pytest.mark.parametrize("service", ["", "DB_", "METRICS_", "HTTP_", "ORGS_", "DATABASE_2_"])
+def test_service_links_are_no_settings(tmp_path: Path, service: str) -> None:
+    """Kubernetes sets them for flow-outcomes, and for every service whose name begins so."""
+    links = {f"FLOW_OUTCOMES_{service}{name}": value for name, value in SERVICE_LINKS.items()}
+    assert load_config(written(tmp_path, MINIMAL), links) == load_config(written(tmp_path, MINIMAL), {})
+
+
+def test_the_variables_of_compose_are_no_settings(tmp_path: Path) -> None:
+    """An env_file may set them within the container too."""
+    environ = {"FLOW_OUTCOMES_CONFIG": "./flow-outcomes.yaml", "FLOW_OUTCOMES_SECRETS": "./secrets"}
+    assert load_config(written(tmp_path, MINIMAL), environ) == load_config(written(tmp_path, MINIMAL), {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FLOW_OUTCOMES_HTTP_PORT", "8081"),
+        ("FLOW_OUTCOMES_PORT", "8081"),
+        ("FLOW_OUTCOMES_DB_PORT", "http://10.0.0.1"),
+        ("FLOW_OUTCOMES_DB__SERVICE_HOST", "10.0.0.1"),
+        ("FLOW_OUTCOMES_DB_SERVICE_HOSTS", "10.0.0.1"),
+        ("FLOW_OUTCOMES_DB_PORT_X_TCP", "tcp://10.0.0.1"),
+        ("FLOW_OUTCOMES_DB_PORT_53_TCP_NAME", "tcp"),
+        ("FLOW_OUTCOMES_SERVICES", "x"),
+        ("FLOW_OUTCOMES_CONFIG_FILE", "x"),
+    ],
+)
+def test_what_is_no_service_link_is_a_fault(tmp_path: Path, variable: str, value: str) -> None:
+    """One underscore for two in a setting's name is still reported."""
+    with pytest.raises(ConfigError, match="is not a setting"):
+        load_config(written(tmp_path, MINIMAL), {variable: value})
+
+
 def test_environment_faults(tmp_path: Path) -> None:
     """A variable that names no setting is a fault; the fault of an invalid value names its variable."""
     environ = {
@@ -411,6 +460,46 @@ def test_secret_file_is_read_again(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(ConfigError, match=r"orgs\.acme\.client_secret_file: the file cannot be read"):
         load_config(written(tmp_path, text), {})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a-long-secret",
+        b"a-long-secret\r\n",
+        b"\xef\xbb\xbfa-long-secret\r\n",
+        b" \t a-long-secret \n\n",
+        b"\xef\xbb\xbf\n a-long-secret\x0b",
+        "\ufeffa-long-secret\r\n".encode("utf-16-le"),
+        "\ufeffa-long-secret\r\n".encode("utf-16-be"),
+        "\xa0a-long-secret\u2028".encode(),
+    ],
+)
+def test_a_secret_file_as_editors_and_shells_write_it(tmp_path: Path, content: bytes) -> None:
+    """A byte order mark and the blanks around the secret are no part of it."""
+    (tmp_path / "secret").write_bytes(content)
+    assert read_secret(tmp_path / "secret") == ("a-long-secret", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"\xef\xbb\xbf \r\n", "is empty"),
+        (b"", "is empty"),
+        (b"\xff\xfea", "UTF-8"),
+        (b"secret\xff\xfe\xfd", "UTF-8"),
+        (b"two lines\nof secrets", "one line"),
+        (b"\xef\xbb\xbf\xef\xbb\xbftwo-marks", "only the secret"),
+        (b" 7-chars ", "at least 8"),
+    ],
+)
+def test_a_secret_file_without_a_valid_secret(tmp_path: Path, content: bytes, fault: str) -> None:
+    """The fault does not repeat the content."""
+    (tmp_path / "secret").write_bytes(content)
+    secret, message = read_secret(tmp_path / "secret")
+    assert not secret
+    assert fault in message
+    assert "chars " not in message
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9000", "127.8.9.1", "[::1]:9000", "localhost:1"])

@@ -30,6 +30,15 @@ Run = Callable[..., Any]
 DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
 QUERY = Query("acme", DAY, Granularity.DAILY, "UTC", (), 250, None, DAY)
 JOB = f"{PATH}/j-1"
+GROUP = {
+    "group": {"flowId": "f1", "flowOutcomeId": "o1", "flowOutcomeValue": "SUCCESS"},
+    "data": [
+        {
+            "interval": "2024-01-01T00:00:00.000Z/2024-01-02T00:00:00.000Z",
+            "metrics": [{"metric": "nFlowOutcome", "stats": {"count": 1}}],
+        }
+    ],
+}
 
 
 class Server:
@@ -252,3 +261,22 @@ def test_a_failed_deletion_is_ignored(in_virtual_time: Run, error: ExtractionErr
     server = Server()
     server.delete = error
     assert in_virtual_time(server.scan()) == 1
+
+
+@pytest.mark.parametrize("results", [[], [GROUP]], ids=["empty", "repeated"])
+def test_pages_without_an_end(in_virtual_time: Run, results: list[Any]) -> None:
+    """A hundred pages in a row that bring nothing new fail the scan; the job is deleted."""
+    server = Server()
+    server.pages = [{"results": results, "cursor": f"c{number}ü"} for number in range(200)]
+    with pytest.raises(InvalidResponseError, match="100 pages in a row"):
+        in_virtual_time(server.scan())
+    assert len(server.pages) in (99, 100)  # the first page with entries is new
+    assert server.requested[-1] == f"DELETE {JOB}"
+
+
+def test_99_empty_pages_in_a_row_are_valid(in_virtual_time: Run) -> None:
+    """Any new page begins the count again."""
+    server = Server()
+    empty = [{"results": [], "cursor": f"c{number}"} for number in range(198)]
+    server.pages = [*empty[:99], {"results": [GROUP], "cursor": "new"}, *empty[99:], {"results": []}]
+    assert in_virtual_time(server.scan()) == 200

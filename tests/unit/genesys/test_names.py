@@ -86,3 +86,11 @@ def test_each_list_names_its_permission() -> None:
     """A 403 reports it."""
     assert "architect:flow:view" in FLOW_NAMES.policy.permission
     assert "architect:flowOutcome:view" in OUTCOME_NAMES.policy.permission
+
+
+def test_a_list_without_an_end() -> None:
+    """A page count that grows with every page ends after a hundred empty or repeated pages."""
+    with pytest.raises(InvalidResponseError, match="100 pages in a row"):
+        list_of(*(page(count=number + 1) for number in range(1, 102)))
+    with pytest.raises(InvalidResponseError, match="100 pages in a row"):
+        list_of(*[page({"id": "a", "name": "A"}, count=9999)] * 102)

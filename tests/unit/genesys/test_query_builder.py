@@ -132,6 +132,26 @@ class TestScans:
         with pytest.raises(InvalidResponseError, match="twice"):
             self.scan(page(token="a"), page(token="b"), page(token="a"))
 
+    @pytest.mark.parametrize("elements", [(), (element(),)], ids=["empty", "repeated"])
+    def test_new_tokens_for_ever_are_invalid(self, elements: tuple[dict[str, Any], ...]) -> None:
+        """A hundred pages in a row that are empty or repeat an earlier page."""
+        with pytest.raises(InvalidResponseError, match="100 pages in a row"):
+            self.scan(*(page(*elements, token=f"token-{number}") for number in range(101)))
+
+    def test_99_pages_in_a_row_without_anything_new_are_valid(self) -> None:
+        """Any new page begins the count again."""
+        idle = [page(token=f"token-{number}") for number in range(198)]
+        pages, _ = self.scan(*idle[:99], page(element(), token="new"), *idle[99:], page())
+        assert len(pages) == 200
+
+    def test_more_pages_than_a_scan_can_have_are_invalid(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However new each of them is."""
+        monkeypatch.setattr("service.genesys.dialect.PAGES_MAX", 5)
+        new = [page(element(**{"flow-id": f"f{number}"}), token=f"token-{number}") for number in range(5)]
+        assert len(self.scan(*new[:4], page())[0]) == 5
+        with pytest.raises(InvalidResponseError, match="at most 5 pages"):
+            self.scan(*new)
+
 
 class TestPages:
     """From bytes to entries."""
@@ -321,6 +341,7 @@ class TestBareShape:
         [
             (Granularity.HOURLY, "UTC", "2024-01-01T00:00Z", "2024-01-01T01:00Z", True),
             (Granularity.HOURLY, "UTC", "2024-01-01T00:00Z", "2024-01-01T02:00Z", False),
+            (Granularity.HOURLY, "Australia/Lord_Howe", "2024-04-06T15:00Z", "2024-04-06T15:30Z", True),
             (Granularity.DAILY, "Europe/Berlin", "2024-03-30T23:00Z", "2024-03-31T22:00Z", True),
             (Granularity.DAILY, "UTC", "2024-01-01T00:00Z", "2024-01-03T00:00Z", False),
             (Granularity.MONTHLY, "UTC", "2024-02-01T00:00Z", "2024-03-01T00:00Z", True),

@@ -11,6 +11,7 @@ from service.model import Granularity, Span
 from service.plan import buckets as b
 from service.plan import calendar
 from service.plan.calendar import Step
+from service.simulator.buckets import split_buckets
 
 HOURLY, DAILY, MONTHLY = Granularity
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -109,15 +110,56 @@ def test_hours_of_a_half_hour_zone() -> None:
     assert b.ceil(utc(2024, 1, 1, 12, 45), HOURLY, ZoneInfo("Asia/Kolkata")) == utc(2024, 1, 1, 13, 30)
 
 
-@pytest.mark.parametrize("day", [(2024, 4, 7), (2024, 10, 6)])
-def test_an_offset_change_of_half_an_hour(day: tuple[int, int, int]) -> None:
-    """At Lord Howe the hour before the change lasts an hour and a half; all begin at a local full hour."""
-    noon = local("Australia/Lord_Howe", *day, 12)
-    span = Span(b.floor(noon, DAILY, "Australia/Lord_Howe"), b.following(noon, DAILY, "Australia/Lord_Howe"))
-    hours = b.buckets(span, HOURLY, "Australia/Lord_Howe")
-    assert {hour.start.astimezone(ZoneInfo("Australia/Lord_Howe")).minute for hour in hours} == {0}
-    assert sorted({hour.duration for hour in hours}) == [HOUR, 1.5 * HOUR]
-    assert [hour.duration for hour in hours].count(1.5 * HOUR) == 1
+@pytest.mark.parametrize(
+    ("zone", "day", "shorter"),
+    [
+        ("Australia/Lord_Howe", (2024, 4, 7), "01:30"),
+        ("Australia/Lord_Howe", (2024, 10, 6), "02:30"),
+        ("America/Caracas", (2007, 12, 9), "02:30"),
+        ("Asia/Kathmandu", (1986, 1, 1), "00:15"),
+    ],
+)
+def test_an_offset_change_of_no_whole_hours(zone: str, day: tuple[int, int, int], shorter: str) -> None:
+    """An hour begins at the change, and at every full hour: none is longer than an hour."""
+    noon = local(zone, *day, 12)
+    span = Span(b.floor(noon, DAILY, zone), b.following(noon, DAILY, zone))
+    hours = b.buckets(span, HOURLY, zone)
+    odd = [hour for hour in hours if hour.start.astimezone(ZoneInfo(zone)).minute]
+    assert [f"{hour.start.astimezone(ZoneInfo(zone)):%H:%M}" for hour in odd] == [shorter]
+    assert odd[0].duration < HOUR
+    assert {hour.duration for hour in hours if hour not in odd} == {HOUR}
+    assert all(b.floor(hour.end - timedelta(microseconds=1), HOURLY, zone) == hour.start for hour in hours)
+
+
+CHANGES = {
+    "Africa/Cairo": 2024,
+    "Africa/Casablanca": 2024,
+    "Africa/Monrovia": 1972,
+    "America/Caracas": 2007,
+    "America/Sao_Paulo": 2018,
+    "America/St_Johns": 2010,
+    "Antarctica/Casey": 2018,
+    "Antarctica/Troll": 2024,
+    "Asia/Beirut": 2023,
+    "Asia/Gaza": 2024,
+    "Asia/Kathmandu": 1986,
+    "Asia/Pyongyang": 2015,
+    "Australia/Lord_Howe": 2024,
+    "Pacific/Apia": 2011,
+    "Pacific/Chatham": 2024,
+    "Pacific/Kwajalein": 1993,
+}
+
+
+@pytest.mark.parametrize("granularity", Granularity)
+@pytest.mark.parametrize("zone", CHANGES)
+def test_the_plan_and_the_simulator_cut_at_the_same_instants(zone: str, granularity: Granularity) -> None:
+    """Through a year of each zone that changes by half an hour, at midnight, or by days."""
+    year = CHANGES[zone]
+    span = Span(b.floor(utc(year - 1, 12, 15), MONTHLY, zone), b.floor(utc(year + 1, 1, 20), MONTHLY, zone))
+    planned = [int(each.start.timestamp() * 1000) for each in b.buckets(span, granularity, zone)]
+    start, end = (int(at.timestamp() * 1000) for at in span)
+    assert planned == [low for low, _ in split_buckets(start, end, granularity.value, ZoneInfo(zone))]
 
 
 def test_buckets_reject_a_span_off_their_edges() -> None:
