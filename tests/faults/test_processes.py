@@ -47,6 +47,7 @@ def owner_of(daemons: list[Daemon], site: FaultHarness, org: str = "acme") -> tu
 
 @pytest.mark.acceptance
 @pytest.mark.short
+@pytest.mark.alone
 async def test_one_of_two_is_killed(site: FaultHarness) -> None:
     """The other one takes over at once; the limit and the single flight hold for both, the figures are exact."""
     limited = replace(SLOW, requests_per_second=40, latency=0.02)
