@@ -35,9 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _region_findings(config: Config) -> list[Finding]:
     """A warning for each org whose region is unknown."""
-    fix = "check the spelling; for a gateway set base_url and login_url"
     return [
-        Finding(f"{org.name} region", True, f"{org.unknown_region} is no region of Genesys Cloud", fix)
+        Finding(f"{org.name} region", True, f"{org.unknown_region} is no region of Genesys Cloud", org.region_fix)
         for org in config.orgs.values()
         if org.unknown_region is not None
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import Literal
 
 from service.config import Config, load_config
@@ -14,27 +13,31 @@ from service.telemetry import logs
 
 
 def load(arguments: argparse.Namespace, *, logs_to: Literal["stdout", "stderr"] = "stderr") -> Config:
-    """Read the file that ``--config`` names and configure logging as it says.
+    """Read the configuration's file, and configure logging as it and the arguments say.
 
     A command logs to standard error: standard output is for its result.
 
     Raises:
         ConfigError: the configuration is invalid.
     """
-    config = read(arguments.config)
-    logs.configure(config.log.level, config.log.format, sys.stdout if logs_to == "stdout" else sys.stderr)
+    config = read(arguments)
+    stream = sys.stdout if logs_to == "stdout" else sys.stderr
+    logs.configure(config.log.level, config.log.format, stream)
     return config
 
 
-def read(path: Path) -> Config:
+def read(arguments: argparse.Namespace) -> Config:
     """Read a configuration and register the database's secrets for redaction.
 
     Raises:
         ConfigError: the configuration is invalid.
     """
-    config = load_config(path)
+    config = load_config(arguments.config)
     for secret in (*config.database.secrets, os.environ.get("PGPASSWORD", "")):
         logs.register_secret(secret)
+    if arguments.quiet or arguments.verbose:
+        level = "error" if arguments.quiet else "debug"
+        return config.model_copy(update={"log": config.log.model_copy(update={"level": level})})
     return config
 
 

@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
 from service.cli.text_encoding import path
 
 COMMANDS = (
     "demo",
+    "init",
+    "config",
     "run",
     "backfill",
     "status",
@@ -23,9 +28,14 @@ COMMANDS = (
     "export",
     "migrate",
     "simulate",
+    "completion",
 )
 GRANULARITIES = ("auto", "hourly", "daily", "monthly")
+SHELLS = ("bash", "zsh", "tcsh")
 REJECTED_LIMIT = 50
+CONFIG_VARIABLE = "FLOW_OUTCOMES_CONFIG"
+CONFIG_FILE = Path("flow-outcomes.yaml")
+"""The configuration's file where neither ``--config`` nor the variable names one."""
 _LIMIT_MAX = 1_000_000
 _PORT_MAX, _PORT_DIGITS = 65_535, 5
 
@@ -37,6 +47,28 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Reject a value that is no choice, and suggest a similar one."""
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            known = suggestion(str(value), choices) or f"choose from {', '.join(choices)}"
+            kind = "command" if action.nargs == argparse.PARSER else "value"
+            raise argparse.ArgumentError(
+                None if kind == "command" else action, f"unknown {kind} {value!r}; {known}"
+            )
+
+    def commands(self) -> dict[str, _Parser]:
+        """The parser's commands by name."""
+        actions = (action for action in self._actions if isinstance(action, Commands))
+        return {name: command for action in actions for name, command in (action.choices or {}).items()}
+
+    def options(self) -> Iterator[str]:
+        """The options of the parser and of its commands."""
+        for action in self._actions:
+            yield from (each for each in action.option_strings if each.startswith("--"))
+        for command in self.commands().values():
+            yield from command.options()
 
 
 class _Version(argparse.Action):
@@ -59,16 +91,46 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: after ``--version``, ``--help`` or a usage error.
     """
+    parser = build_parser(declare_simulator=argv[:1] == ["simulate"])
+    parsed, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = suggestion(unknown[0].partition("=")[0], parser.options())
+        parser.error(f"unknown argument {unknown[0]!r}{known and f'; {known}'}")
+    if "config" in parsed:
+        parsed.config = parsed.config or _find_configuration(parser)
+    return parsed
+
+
+def build_parser(*, declare_simulator: bool) -> _Parser:
+    """The parser of the command line; the simulator's own arguments are slow to declare."""
     parser = _Parser(
         prog="flow-outcomes",
         description="Brings Genesys Cloud flow-outcome figures into PostgreSQL, complete and exact.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add_command in (_demo, _run, _backfill, _status, _check, _plan, _alias, _rejected, _export, _migrate):
+    for add_command in _COMMANDS:
         add_command(commands)
-    _simulate(commands, declare_arguments=argv[:1] == ["simulate"])
-    return parser.parse_args(argv)
+    _simulate(commands, declare_arguments=declare_simulator)
+    return parser
+
+
+def _find_configuration(parser: _Parser) -> Path:
+    """The configuration's file where ``--config`` is not given."""
+    if named := os.environ.get(CONFIG_VARIABLE):
+        return path(named)
+    if CONFIG_FILE.exists():
+        return CONFIG_FILE
+    return parser.error(
+        f"--config is required: {CONFIG_VARIABLE} is not set, and there is no {CONFIG_FILE} in this folder;"
+        " 'flow-outcomes init' writes one"
+    )
+
+
+def suggestion(text: str, known: Iterable[str]) -> str:
+    """The question whether a similar known word was meant; empty where none is similar."""
+    similar = get_close_matches(text, list(known), n=1)
+    return f"did you mean {similar[0]}?" if similar else ""
 
 
 def _add(
@@ -84,7 +146,11 @@ def _add(
     )
     parser.set_defaults(command=command or name)
     if config:
-        parser.add_argument("--config", type=path, required=True, metavar="FILE", help="the configuration file")
+        help_text = f"the configuration file; default ${CONFIG_VARIABLE}, then ./{CONFIG_FILE}"
+        parser.add_argument("--config", type=path, metavar="FILE", help=help_text)
+        verbosity = parser.add_mutually_exclusive_group()
+        verbosity.add_argument("-q", "--quiet", action="store_true", help="log errors only")
+        verbosity.add_argument("-v", "--verbose", action="store_true", help="log everything, also of libraries")
     return parser
 
 
@@ -93,6 +159,31 @@ def _demo(commands: Commands[Any]) -> None:
     parser = _add(commands, "demo", text, example="flow-outcomes demo", config=False)
     parser.add_argument("--port", type=_port, help="port of the page; default 8080, or a free one")
     parser.add_argument("--once", action="store_true", help="exit after the first full catch-up")
+
+
+def _init(commands: Commands[Any]) -> None:
+    text = "write a commented configuration to start from"
+    parser = _add(commands, "init", text, example="flow-outcomes init --embedded", config=False)
+    parser.add_argument(
+        "file", type=path, nargs="?", metavar="FILE", help=f"default ${CONFIG_VARIABLE}, then ./{CONFIG_FILE}"
+    )
+    parser.add_argument("--embedded", action="store_true", help="store the figures in an embedded PostgreSQL")
+
+
+def _config(commands: Commands[Any]) -> None:
+    text = "check, show or describe the configuration, without a database"
+    actions = commands.add_parser("config", help=text, description=text).add_subparsers(
+        title="commands", metavar="COMMAND", required=True, dest="action"
+    )
+    text = "report every fault of the configuration"
+    validate = _add(actions, "validate", text, example="flow-outcomes config validate", command="config")
+    text = "print every key with its value, secrets hidden"
+    show = _add(actions, "show", text, example="flow-outcomes config show", command="config")
+    text = "print the JSON Schema of the configuration, for editors"
+    example = "flow-outcomes config schema > flow-outcomes.schema.json"
+    schema = _add(actions, "schema", text, example=example, command="config", config=False)
+    for parser in (validate, show, schema):
+        _json(parser)
 
 
 def _run(commands: Commands[Any]) -> None:
@@ -187,6 +278,13 @@ def _migrate(commands: Commands[Any]) -> None:
     _add(commands, "migrate", text, example="flow-outcomes migrate --config flow-outcomes.yaml")
 
 
+def _completion(commands: Commands[Any]) -> None:
+    text = "print a script that completes commands and options in a shell"
+    example = "flow-outcomes completion bash > /etc/bash_completion.d/flow-outcomes"
+    parser = _add(commands, "completion", text, example=example, config=False)
+    parser.add_argument("shell", choices=SHELLS, help="the shell")
+
+
 def _simulate(commands: Commands[Any], *, declare_arguments: bool) -> None:
     """The simulator declares its own arguments; they are needed only where it is the command."""
     text = "run the simulated Genesys Cloud alone, with switches for its faults"
@@ -195,6 +293,27 @@ def _simulate(commands: Commands[Any], *, declare_arguments: bool) -> None:
         from service.simulator.command import add_arguments
 
         add_arguments(parser)
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+
+
+_COMMANDS = (
+    _demo,
+    _init,
+    _config,
+    _run,
+    _backfill,
+    _status,
+    _check,
+    _plan,
+    _alias,
+    _rejected,
+    _export,
+    _migrate,
+    _completion,
+)
 
 
 def _port(text: str) -> int:

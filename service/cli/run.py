@@ -18,6 +18,6 @@ def run(arguments: argparse.Namespace) -> int:
         return asyncio.run(run_once(config, Reporter().emit))
     from service.runtime import Daemon
 
-    file = arguments.config
-    asyncio.run(Daemon(config, partial(configuration.read, file), Reporter(), config_file=file).serve())
+    read_config = partial(configuration.read, arguments)
+    asyncio.run(Daemon(config, read_config, Reporter(), config_file=arguments.config).serve())
     return 0

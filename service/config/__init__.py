@@ -9,6 +9,9 @@
     values        durations, dates, hours, URLs
     rules         conditions that involve several keys
     dsn           faults and secrets of the database's DSN
+    effective     every key with its value
+    schema        the JSON Schema
+    starting      the file that ``init`` writes
 """
 
 from service.config.loading import config_from, load_config

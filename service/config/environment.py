@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -85,7 +86,10 @@ def read_environment(environ: Mapping[str, str], root: type[BaseModel], tree: Tr
             continue
         path, section, known = _resolve(rest.lower(), root, tree)
         if path is None:
-            overlay.faults.append(Fault(variable, f"is not a setting; known at this level: {', '.join(known)}"))
+            similar = get_close_matches(variable.rpartition("__")[2].removeprefix(PREFIX), known, n=1)
+            meant = f"did you mean {similar[0]}? " if similar else ""
+            fault = f"is not a setting; {meant}known at this level: {', '.join(known)}"
+            overlay.faults.append(Fault(variable, fault))
         else:
             settings.append((path, variable, section))
     for path, variable, section in sorted(settings, key=lambda each: (len(each[0]), each[1])):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 BY_AWS_NAME = {
     "us-east-1": "mypurecloud.com",
     "us-east-2": "use2.us-gov-pure.cloud",
@@ -37,3 +39,11 @@ def domain(text: str) -> str:
 def is_known(host: str) -> bool:
     """Whether a domain is that of a region."""
     return host in BY_AWS_NAME.values()
+
+
+def suggestion(host: str) -> str:
+    """What to write instead of an unknown region: a similar one, or one of the list."""
+    names = [*BY_AWS_NAME.values(), *BY_AWS_NAME]
+    similar = get_close_matches(host, names, n=1)
+    regions = ", ".join(f"{domain} ({name})" for name, domain in BY_AWS_NAME.items())
+    return f"{f'did you mean {similar[0]}? ' if similar else ''}regions: {regions}"

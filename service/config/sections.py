@@ -98,10 +98,10 @@ class Http(Section):
 
 
 class Log(Section):
-    """The level and the format of the log."""
+    """The level and the format of the log; ``auto`` is console on a terminal and json elsewhere."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "console"] = "json"
+    format: Literal["json", "console", "auto"] = "json"
 
 
 class Breaker(Section):
@@ -160,6 +160,11 @@ class Org(Named):
         """The region, where its domain is used and is none of Genesys Cloud's; None otherwise."""
         used = self.base_url is None or self.login_url is None
         return self.region if used and self.region and not regions.is_known(self.region) else None
+
+    @property
+    def region_fix(self) -> str:
+        """What to write instead of an unknown region."""
+        return "for a gateway set base_url and login_url; " + regions.suggestion(self.unknown_region or "")
 
     @property
     def rate_ceiling(self) -> float | None:

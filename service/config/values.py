@@ -13,6 +13,7 @@ from calendar import monthrange
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -132,6 +133,13 @@ class Since:
     months: int = 0
     rest: timedelta = timedelta(0)
 
+    def __str__(self) -> str:
+        """The text of the file, or an equal one."""
+        if self.fixed is not None:
+            return self.fixed.isoformat()
+        rest = isodate.duration_isoformat(self.rest)[1:] if self.rest else ""
+        return f"P{self.months}M{rest}" if self.months else f"P{rest or '0D'}"
+
     def resolve(self, now: datetime, tz: ZoneInfo) -> datetime:
         """The instant, in UTC; ``tz`` is the time zone of a date or a naive instant."""
         if isinstance(self.fixed, datetime):
@@ -190,6 +198,10 @@ class OffPeak:
 
     start: time
     end: time
+
+    def __str__(self) -> str:
+        """The hours as in the file."""
+        return f"{self.start:%H:%M}-{self.end:%H:%M}"
 
     def contains(self, at: datetime) -> bool:
         """Whether an aware instant is within the hours."""
@@ -281,8 +293,10 @@ def timezone(value: object) -> str:
     """Parse the name of an IANA time zone."""
     expected = "must be an IANA time zone such as UTC or Europe/Berlin"
     text = _text(value, expected)
-    if text not in available_timezones() or text == "localtime":
-        raise ValueError(expected)
+    known = available_timezones() - {"localtime"}
+    if text not in known:
+        similar = get_close_matches(text, sorted(known), n=1)
+        raise ValueError(f"{expected}; did you mean {similar[0]}?" if similar else expected)
     return text
 
 

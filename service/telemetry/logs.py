@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import sys
 from base64 import b64encode, urlsafe_b64encode
@@ -55,23 +56,29 @@ _sink: LogSink | None = None
 Plain = str | int | float | bool | list["Plain"] | dict[str, "Plain"] | None
 
 
-def configure(level: str, format: Literal["json", "console"], stream: TextIO | None = None) -> None:  # noqa: A002
+Format = Literal["json", "console", "auto"]
+
+
+def configure(level: str, format: Format, stream: TextIO | None = None) -> None:  # noqa: A002 - the key's name
     """Send the log lines of the program and its libraries to a stream; called again when a reload changes them.
 
     Args:
         level: debug, info, warning, error or critical. Libraries log from warning on, and everything at debug.
-        format: a JSON object a line, or a line for people.
+        format: a JSON object a line, or a line for people; ``auto`` is the latter on a terminal only.
         stream: standard output where it is not given.
     """
     global _sink  # noqa: PLW0603 - one log for the process
     threshold = logging.getLevelNamesMapping()[level.upper()]
     render: list[Processor] = [structlog.processors.format_exc_info, _sanitize]
-    if format == "json":
+    stream = stream or sys.stdout
+    terminal = stream.isatty()
+    if format == "json" or (format == "auto" and not terminal):
         render += [structlog.processors.JSONRenderer(allow_nan=False)]
     else:
-        level_styles = defaultdict(str, ConsoleRenderer.get_default_level_styles(colors=False))
-        render += [_escape, ConsoleRenderer(colors=False, sort_keys=False, level_styles=level_styles)]
-    sink = _sink = LogSink.for_stream(stream or sys.stdout, _sink)
+        colors = terminal and not os.environ.get("NO_COLOR")
+        level_styles = defaultdict(str, ConsoleRenderer.get_default_level_styles(colors=colors))
+        render += [_escape, ConsoleRenderer(colors=colors, sort_keys=False, level_styles=level_styles)]
+    sink = _sink = LogSink.for_stream(stream, _sink)
     sink.render_dropped = partial(_render, render, Event.LOG_LINES_DROPPED)
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, *render],

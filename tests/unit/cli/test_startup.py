@@ -49,6 +49,7 @@ def imported(*argv: str) -> tuple[str, set[str]]:
         ["--version"],
         ["--help"],
         *([command, "--help"] for command in COMMANDS if command != "simulate"),
+        *(["config", action, "--help"] for action in ("validate", "show", "schema")),
         *(["alias", action, "--help"] for action in ("add", "remove", "list")),
     ],
     ids=" ".join,
@@ -65,6 +66,7 @@ def test_help_imports_no_slow_module(argv: list[str]) -> None:
     [
         [],
         ["nonsense"],
+        ["config"],
         ["run"],
         ["demo", "--port", "70000"],
         ["rejected", "--config", "x", "--limit", "0"],
