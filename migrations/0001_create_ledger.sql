@@ -83,3 +83,13 @@ CREATE TABLE flow_outcomes.ad_hoc_entry (
     requested_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (org, name, content)
 );
+
+-- Requests to run now what is due, as SIGUSR1 does: any process counts one up, the org's owner runs it.
+CREATE TABLE flow_outcomes.run_request (
+    org         text PRIMARY KEY,
+    requested   bigint NOT NULL DEFAULT 0,   -- how often a run was requested,
+    begun       bigint NOT NULL DEFAULT 0,   -- how many of these the last started run answers,
+    begun_epoch bigint,                      -- under which epoch of the org it was started,
+    finished    bigint NOT NULL DEFAULT 0,   -- and how many the last finished run answered
+    unfinished  bigint NOT NULL DEFAULT 0    -- windows that were due in the last finished run and are not complete
+);

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = configuration.load(arguments)
     org, entry = _span(config, arguments)
     reporter = Reporter()
-    with ProgressBar(sys.stderr) as bar:
+    with ProgressBar(sys.stderr, shown=not arguments.no_progress) as bar:
         reporter.subscribe(bar.on_event)
         return asyncio.run(_backfill(config, org, entry, reporter.emit, bar))
 
@@ -106,7 +106,7 @@ async def _hand_over(
     while not acquiring.done():
         with contextlib.suppress(DatabaseUnavailableError):
             now = await request_progress(runtime.database, windows)
-            bar.set_progress(now.complete, len(windows))
+            bar.set_progress(now.complete, len(windows), now.pages)
             if now.finished:
                 acquiring.cancel()
                 runtime.release(org.name)

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Literal
 
+from service.cli.parser import suggestion
 from service.config import Config, load_config
 from service.errors import Fault
 from service.telemetry import logs
@@ -43,4 +44,5 @@ def read(arguments: argparse.Namespace) -> Config:
 
 def unknown_org(config: Config, name: str) -> Fault:
     """The fault of an ``--org`` that the configuration does not have."""
-    return Fault("--org", f"no org {name!r}; configured: {', '.join(config.orgs)}")
+    meant = suggestion(name, config.orgs)
+    return Fault("--org", f"no org {name!r}; {meant and f'{meant} '}configured: {', '.join(config.orgs)}")

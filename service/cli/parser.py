@@ -20,6 +20,7 @@ COMMANDS = (
     "config",
     "run",
     "backfill",
+    "trigger",
     "status",
     "check",
     "plan",
@@ -202,6 +203,18 @@ def _backfill(commands: Commands[Any]) -> None:
     parser.add_argument("--from", required=True, dest="start", metavar="DATE", help="first day")
     parser.add_argument("--to", required=True, dest="end", metavar="DATE", help="day after the last day")
     parser.add_argument("--granularity", default="auto", choices=GRANULARITIES, help="default: auto")
+    _no_progress(parser)
+
+
+def _trigger(commands: Commands[Any]) -> None:
+    text = "run what is due now, here or in the daemon that holds the org"
+    parser = _add(commands, "trigger", text, example="flow-outcomes trigger --org acme")
+    parser.add_argument("--org", help="only this org; default: all orgs")
+    _no_progress(parser)
+
+
+def _no_progress(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-progress", action="store_true", help="show no progress")
 
 
 def _status(commands: Commands[Any]) -> None:
@@ -305,6 +318,7 @@ _COMMANDS = (
     _config,
     _run,
     _backfill,
+    _trigger,
     _status,
     _check,
     _plan,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from service.runtime.daemon import Daemon
     from service.runtime.database import ensure_migrated, open_database
-    from service.runtime.once import DATABASE_TIMEOUT, run_once
+    from service.runtime.once import DATABASE_TIMEOUT, run_everything, run_once
     from service.runtime.process import Process
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Process",
     "ensure_migrated",
     "open_database",
+    "run_everything",
     "run_once",
 ]
 
@@ -42,6 +43,7 @@ _MODULES = {
     "Process": "service.runtime.process",
     "ensure_migrated": "service.runtime.database",
     "open_database": "service.runtime.database",
+    "run_everything": "service.runtime.once",
     "run_once": "service.runtime.once",
 }
 

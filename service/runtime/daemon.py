@@ -13,7 +13,7 @@ from service.clock import SystemClock
 from service.config import Config
 from service.errors import ConfigError, DatabaseUnavailableError
 from service.postgres import aliases
-from service.postgres.windows import requests
+from service.postgres.windows import request_runs, requested_orgs, requested_runs
 from service.runtime.database import ensure_migrated, open_database
 from service.runtime.org_loop import OrgLoop
 from service.runtime.process import GRACE, Process
@@ -162,8 +162,21 @@ class Daemon:
                 await self._reload()
             if signals.run_now.is_set() and self._runtime is not None:
                 signals.run_now.clear()
-                for loop, _ in self._loops.values():
-                    loop.run_now()
+                await self._run_now(self._runtime)
+
+    async def _run_now(self, runtime: Process) -> None:
+        """Run what is due now in the orgs that this process holds; if it holds none, request it of the holders."""
+        if runtime.held:
+            for loop, _ in self._loops.values():
+                loop.run_now()
+            return
+        orgs = list(self._config.orgs)
+        try:
+            await request_runs(runtime.database, orgs)
+        except DatabaseUnavailableError as error:
+            self._emit(Event.RUN_NOT_REQUESTED, orgs=orgs, reason=str(error))
+        else:
+            self._emit(Event.RUN_REQUESTED, orgs=orgs)
 
     async def _drain(self) -> None:
         """Start nothing new and wait for what is in flight, up to ``GRACE`` seconds or a second stop signal."""
@@ -241,10 +254,13 @@ class Daemon:
                 self._emit(Event.UNEXPECTED_ERROR, org=None, job=None, exc_info=True)
 
     async def _poll_requests(self, runtime: Process) -> None:
-        """Wake the orgs with ad hoc windows that were requested since they last ran any."""
-        for org in await requests.requested_orgs(runtime.database):
+        """Start what other processes requested: ad hoc windows, and runs of what is due."""
+        for org in await requested_orgs(runtime.database):
             if org in self._loops:
                 self._loops[org][0].run_ad_hoc()
+        for run in await requested_runs(runtime.database):
+            if run.org in self._loops:
+                self._loops[run.org][0].start_run(run)
 
     async def _poll_aliases(self, runtime: Process) -> None:
         """Apply edited aliases in the orgs that this process holds."""

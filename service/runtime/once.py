@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from service.clock import Clock
 from service.config import Config, Org
 from service.errors import DatabaseUnavailableError, GivenUpError, LeaseLostError
 from service.extraction import EVERYTHING, Cycle, CyclePolicy, CycleResult, OrgWorker
@@ -82,7 +83,9 @@ async def _hold(runtime: Process, config: Config, org: Org, lease: Lease, signal
     async with runtime.worker(org, lease, gives_up=True) as worker:
         closing = asyncio.create_task(_close_on_stop(signals, worker))
         try:
-            return await _run_everything(runtime, worker, config, org)
+            return await run_everything(worker, config, runtime.clock, again=False) == 0
+        except GivenUpError:
+            return False  # reported where it happened
         finally:
             closing.cancel()
 
@@ -92,16 +95,31 @@ async def _close_on_stop(signals: Signals, worker: OrgWorker) -> None:
     worker.close()
 
 
-async def _run_everything(runtime: Process, worker: OrgWorker, config: Config, org: Org) -> bool:
+async def run_everything(worker: OrgWorker, config: Config, clock: Clock, *, again: bool) -> int:
+    """Extract an org's due windows and its ad hoc entries.
+
+    Args:
+        worker: the org's worker.
+        config: the configuration, with the jobs and the entries.
+        clock: the process's clock.
+        again: whether entries that were extracted before are extracted again.
+
+    Returns:
+        the number of windows that were due and are not complete.
+
+    Raises:
+        DatabaseUnavailableError, LeaseLostError, GivenUpError: windows that were not stored stay due.
+    """
+    org = worker.org
     for entry in config.ad_hoc.values():
         if entry.org == org.name:
-            await worker.enqueue(entry, again=False)
+            await worker.enqueue(entry, again=again)
     cycles = [
-        worker.run_cycle(job, Cycle(CyclePolicy.of(job), EVERYTHING, runtime.clock))
+        worker.run_cycle(job, Cycle(CyclePolicy.of(job), EVERYTHING, clock))
         for job in config.jobs_of(org).values()
     ]
     results = await asyncio.gather(*cycles, worker.run_ad_hoc(), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException) and not isinstance(result, GivenUpError):
-            raise result
-    return all(isinstance(result, CycleResult) and result.unfinished == 0 for result in results)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    for error in sorted(errors, key=lambda each: isinstance(each, GivenUpError)):  # the least expected one first
+        raise error
+    return sum(result.unfinished for result in results if isinstance(result, CycleResult))

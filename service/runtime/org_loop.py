@@ -13,6 +13,7 @@ from service.errors import DatabaseUnavailableError, LeaseLostError
 from service.extraction import EVERYTHING, Cycle, CyclePolicy, CycleRequest, OrgWorker, Scope
 from service.plan import windows
 from service.postgres.lease import Lease
+from service.postgres.windows import RequestedRun, begin_run, finish_run
 from service.runtime.database import DATABASE_RETRY_AFTER
 from service.runtime.process import Process
 from service.runtime.timers import Timers
@@ -28,6 +29,17 @@ AD_HOC_RETRY = timedelta(minutes=15)
 
 RETRY = CycleRequest(Scope.OPEN)
 
+Follower = asyncio.Future[int]
+"""Waits for the end of what was triggered; its result is the number of windows that are not complete."""
+
+
+def _resolve(followers: list[Follower], unfinished: int) -> None:
+    """Give all followers their result, and forget them."""
+    for follower in followers:
+        if not follower.done():
+            follower.set_result(unfinished)
+    followers.clear()
+
 
 class JobLoop:
     """Runs one job's cycles for one org, one at a time, as they are triggered."""
@@ -42,6 +54,8 @@ class JobLoop:
         self._triggered = asyncio.Event()
         self._pending = RETRY
         self._running: Cycle | None = None
+        self._running_followers: list[Follower] = []
+        self._pending_followers: list[Follower] = []
         self._closed = False
 
     def close(self) -> None:
@@ -50,11 +64,20 @@ class JobLoop:
         self._closed = True
         self._stop_running()
         self._triggered.set()
+        _resolve(self._pending_followers, 0)
 
-    def trigger(self, request: CycleRequest) -> None:
-        """Run a cycle; join the running one if it covers the request, otherwise follow it."""
+    def trigger(self, request: CycleRequest, follower: Follower | None = None) -> None:
+        """Run a cycle; join the running one if it covers the request, otherwise follow it.
+
+        Args:
+            request: what to extract.
+            follower: set to the number of unfinished windows when a cycle that covers the request has ended.
+        """
+        followers = [] if follower is None else [follower]
         if self._running is not None and self._running.join(request):
+            self._running_followers += followers
             return
+        self._pending_followers += followers
         self._enqueue(request)
 
     def on_window_due(self) -> None:
@@ -84,6 +107,7 @@ class JobLoop:
         request, self._pending = self._pending, RETRY
         cycle = Cycle(CyclePolicy.of(self.job), request, self._clock)
         self._running = cycle
+        self._running_followers, self._pending_followers = self._pending_followers, []
         finished = False
         try:
             finished = await self._cycle(worker, cycle)
@@ -91,6 +115,11 @@ class JobLoop:
             self._running = None
             if cycle.stop.is_set() or not finished:  # the next cycle continues it, here or under a later lease
                 self._pending = self._pending.combined(cycle.request)
+                self._pending_followers += self._running_followers
+            else:
+                _resolve(self._running_followers, cycle.result.unfinished)
+            if self._closed:
+                _resolve(self._pending_followers, cycle.result.unfinished)
 
     async def _cycle(self, worker: OrgWorker, cycle: Cycle) -> bool:
         """Run one cycle; whether it reached all of its windows."""
@@ -154,6 +183,8 @@ class OrgLoop:
         self._jobs: dict[str, JobLoop] = {}
         self._entries: dict[str, AdHoc] = {}
         self._repeat_entries = False
+        self._ad_hoc_followers: list[Follower] = []
+        self._runs: set[asyncio.Task[None]] = set()
         self._ad_hoc = asyncio.Event()
         self._closing = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -185,6 +216,28 @@ class OrgLoop:
         self._repeat_entries = True
         self._ad_hoc.set()
 
+    def start_run(self, run: RequestedRun) -> None:
+        """Run what ``run_now`` runs, as another process requested, and note its result for that process."""
+        if self.worker is not None and not self._closing.is_set():
+            task = asyncio.create_task(self._requested_run(run, self.worker.lease.epoch))
+            self._runs.add(task)
+            task.add_done_callback(self._runs.discard)
+
+    async def _requested_run(self, run: RequestedRun, epoch: int) -> None:
+        """Begin a run, wait for its end, and note it; under a later lease it is begun again."""
+        database = self._runtime.database
+        with contextlib.suppress(DatabaseUnavailableError):
+            if not await begin_run(database, run, epoch):
+                return
+            followers = [Follower() for _ in range(len(self._jobs) + 1)]
+            for loop, follower in zip(self._jobs.values(), followers[1:], strict=True):
+                loop.trigger(EVERYTHING, follower)
+            self._ad_hoc_followers.append(followers[0])
+            self._repeat_entries = True
+            self._ad_hoc.set()
+            unfinished = sum(await asyncio.gather(*followers))
+            await finish_run(database, run, epoch, unfinished)
+
     def clock_stepped(self) -> None:
         """Compute again what is due: the wall clock was set."""
         for loop in self._jobs.values():
@@ -201,6 +254,8 @@ class OrgLoop:
             self.worker.close()
         for loop in self._jobs.values():
             loop.close()
+        for run in self._runs:
+            run.cancel()
         self._ad_hoc.set()
 
     async def run(self) -> None:
@@ -280,12 +335,18 @@ class OrgLoop:
             if self._closing.is_set():
                 return
             repeat, self._repeat_entries = self._repeat_entries, False
+            followers = len(self._ad_hoc_followers)
             try:
                 if repeat:
                     await worker.refresh_names()
                 for entry in self._entries.values():
                     await worker.enqueue(entry, again=repeat)
-                await worker.run_ad_hoc()
+                result = await worker.run_ad_hoc()
+                served, self._ad_hoc_followers = (
+                    self._ad_hoc_followers[:followers],
+                    self._ad_hoc_followers[followers:],
+                )
+                _resolve(served, result.unfinished)
             except (LeaseLostError, asyncio.CancelledError):
                 self._repeat_entries = self._repeat_entries or repeat
                 raise

@@ -64,6 +64,8 @@ class Event(StrEnum):
     CLOCK_STEPPED = "clock_stepped", logging.WARNING
     CLOCKS_COMPARED = "clocks_compared", logging.DEBUG
     LOG_LINES_DROPPED = "log_lines_dropped", logging.WARNING  # reported by the log itself
+    RUN_REQUESTED = "run_requested"
+    RUN_NOT_REQUESTED = "run_not_requested", logging.ERROR
     SCHEMA_MIGRATED = "schema_migrated"
     DATABASE_UNAVAILABLE = "database_unavailable", logging.ERROR
     ORG_ACQUIRED = "org_acquired"

@@ -30,9 +30,10 @@ class ProgressBar:
 
     Args:
         stream: where the progress is shown; never standard output, which is for results.
+        shown: False shows no progress, only the lines that are printed.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, shown: bool = True) -> None:
         self._console = Console(file=stream, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -43,12 +44,14 @@ class ProgressBar:
             TimeRemainingColumn(),
             console=self._console,
             redirect_stdout=sys.stdout.isatty(),  # keeps a piped result out of the bar's stream
-            disable=not self._console.is_terminal,
+            disable=not (shown and self._console.is_terminal),
             transient=False,
         )
         self._task = self._bar.add_task("extracting", total=None, pages=0)
         self._total = self._done = self._pages = 0
+        self._lines = shown and not self._console.is_terminal
         self._printed_at = time.monotonic()
+        self._printed: str | None = None
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -58,6 +61,8 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        if self._lines and self._total:
+            self._print_state()
 
     def on_event(self, event: str, context: Mapping[str, Any]) -> None:
         """Count an event of this process; to be subscribed to the reporter."""
@@ -72,9 +77,9 @@ class ProgressBar:
                 return
         self._update()
 
-    def set_progress(self, done: int, total: int) -> None:
+    def set_progress(self, done: int, total: int, pages: int = 0) -> None:
         """Show how many of all windows are done, where another process extracts them."""
-        self._done, self._total = done, total
+        self._done, self._total, self._pages = done, total, pages
         self._update()
 
     def print(self, line: str) -> None:
@@ -83,6 +88,13 @@ class ProgressBar:
 
     def _update(self) -> None:
         self._bar.update(self._task, completed=self._done, total=self._total or None, pages=self._pages)
-        if not self._console.is_terminal and time.monotonic() - self._printed_at >= LINE_INTERVAL:
+        if self._lines and time.monotonic() - self._printed_at >= LINE_INTERVAL:
             self._printed_at = time.monotonic()
-            self.print(f"{self._done} of {counted(self._total, 'window')}, {counted(self._pages, 'page')}")
+            self._print_state()
+
+    def _print_state(self) -> None:
+        """Print a line with the state, unless the last one says the same."""
+        line = f"{self._done} of {counted(self._total, 'window')}, {counted(self._pages, 'page')}"
+        if line != self._printed:
+            self._printed = line
+            self.print(line)

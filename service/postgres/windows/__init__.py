@@ -4,6 +4,7 @@
 
     ledger    the state of each window, and the last error
     requests  requested ad hoc windows
+    runs      requested runs of what is due
 """
 
 from service.postgres.windows.ledger import AD_HOC, Ledger, LedgerWindow, stream_of
@@ -13,14 +14,30 @@ from service.postgres.windows.requests import (
     request_windows,
     requested_orgs,
 )
+from service.postgres.windows.runs import (
+    RequestedRun,
+    RunProgress,
+    begin_run,
+    finish_run,
+    request_runs,
+    requested_runs,
+    run_progress,
+)
 
 __all__ = [
     "AD_HOC",
     "Ledger",
     "LedgerWindow",
     "RequestProgress",
+    "RequestedRun",
+    "RunProgress",
+    "begin_run",
+    "finish_run",
     "request_progress",
+    "request_runs",
     "request_windows",
     "requested_orgs",
+    "requested_runs",
+    "run_progress",
     "stream_of",
 ]

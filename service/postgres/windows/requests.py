@@ -57,11 +57,12 @@ async def requested_orgs(database: Database) -> list[str]:
 
 
 class RequestProgress(NamedTuple):
-    """The progress of a request: how many windows it has, and how many of them are complete or failed."""
+    """The progress of a request: its windows, those complete and failed, and the pages of the complete ones."""
 
     windows: int
     complete: int
     failed: int
+    pages: int
     errors: list[str]
 
     @property
@@ -73,6 +74,7 @@ class RequestProgress(NamedTuple):
 class _State(NamedTuple):
     complete: bool
     failed: bool
+    pages: int | None
     last_error: str | None
 
 
@@ -89,6 +91,7 @@ async def request_progress(database: Database, windows: Sequence[Window]) -> Req
         windows=len(windows),
         complete=sum(each.complete for each in states),
         failed=len(failed),
+        pages=sum(each.pages or 0 for each in states if each.complete),
         errors=[each.last_error for each in failed if each.last_error],
     )
 
@@ -97,6 +100,7 @@ _PROGRESS = """
     SELECT coalesce(w.requests_read >= w.requests OR (w.doubted_in IS NOT NULL AND w.state = 'complete'), false)
                AS complete,
            w.requests IS NULL OR w.requests_failed >= w.requests AS failed,
+           w.pages,
            w.last_error
     FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requested)s::text[])
          AS given (window_start, window_end, requested)

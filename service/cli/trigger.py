@@ -1,0 +1,113 @@
+"""``flow-outcomes trigger``: runs what is due now, here or in the process that holds the org."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from dataclasses import dataclass, field
+
+from service.cli import ExitCode, configuration
+from service.config import Config, Org
+from service.errors import ConfigError, DatabaseUnavailableError, GivenUpError, LeaseLostError
+from service.postgres.windows import request_runs, run_progress
+from service.runtime import DATABASE_TIMEOUT, Process, ensure_migrated, open_database, run_everything
+from service.telemetry import Emit, Reporter, counted
+from service.telemetry.progress_bar import ProgressBar
+
+LEASE_TIMEOUT = 3.0
+"""Seconds in which a lease that no process holds is acquired."""
+POLL_INTERVAL = 1.0  # seconds
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    config = configuration.load(arguments)
+    if arguments.org is not None and arguments.org not in config.orgs:
+        raise ConfigError([configuration.unknown_org(config, arguments.org)])
+    orgs = [config.orgs[arguments.org]] if arguments.org else list(config.orgs.values())
+    reporter = Reporter()
+    with ProgressBar(sys.stderr, shown=not arguments.no_progress) as bar:
+        reporter.subscribe(bar.on_event)
+        done = asyncio.run(_trigger(config, orgs, reporter.emit, bar))
+    return ExitCode.DONE if done else ExitCode.INCOMPLETE
+
+
+async def _trigger(config: Config, orgs: list[Org], emit: Emit, bar: ProgressBar) -> bool:
+    """Run what is due in each org, side by side; whether all of it is complete."""
+    async with open_database(config.database, long_lived=True, timeout=DATABASE_TIMEOUT) as dsn:
+        await ensure_migrated(dsn, emit, timeout=DATABASE_TIMEOUT)
+        async with Process(dsn, config.database.pool_size, emit).running() as runtime:
+            followed = _Followed(bar)
+            done = await asyncio.gather(*(_run_org(runtime, config, org, followed) for org in orgs))
+    return all(done)
+
+
+async def _run_org(runtime: Process, config: Config, org: Org, followed: _Followed) -> bool:
+    acquiring = asyncio.create_task(runtime.lease(org.name))
+    try:
+        await asyncio.wait({acquiring}, timeout=LEASE_TIMEOUT)
+        if not acquiring.done():
+            unfinished = await _follow(runtime, org, followed, acquiring)
+            if unfinished is not None:
+                _print_result(org, unfinished)
+                return unfinished == 0
+        async with runtime.worker(org, acquiring.result(), gives_up=True) as worker:
+            unfinished = await run_everything(worker, config, runtime.clock, again=True)
+    except (DatabaseUnavailableError, LeaseLostError, GivenUpError) as error:
+        sys.stderr.write(f"flow-outcomes: {org.name}: {error}; run the command again to continue\n")
+        return False
+    finally:
+        acquiring.cancel()
+        runtime.release(org.name)
+    _print_result(org, unfinished)
+    return unfinished == 0
+
+
+@dataclass
+class _Followed:
+    """The progress of the orgs that other processes work.
+
+    Attributes:
+        bar: where their sum is shown.
+        due: windows by org that are not complete now.
+        most: the same, when they were most.
+    """
+
+    bar: ProgressBar
+    due: dict[str, int] = field(default_factory=dict)
+    most: dict[str, int] = field(default_factory=dict)
+
+    def show(self, org: str, due: int) -> None:
+        """Show an org's present number of windows that are not complete."""
+        self.due[org] = due
+        self.most[org] = max(due, self.most.get(org, 0))
+        total = sum(self.most.values())
+        self.bar.set_progress(total - sum(self.due.values()), total)
+
+
+async def _follow(runtime: Process, org: Org, followed: _Followed, acquiring: asyncio.Task[object]) -> int | None:
+    """Request a run of the process that holds the org, and follow it.
+
+    Returns:
+        the number of windows that are not complete, or None once this process holds the org because the other one
+        has ended.
+    """
+    run = (await request_runs(runtime.database, [org.name]))[0]
+    followed.bar.print(f"{org.name} is held by another process, which now runs what is due")
+    while not acquiring.done():
+        with contextlib.suppress(DatabaseUnavailableError):
+            now = await run_progress(runtime.database, org.name)
+            followed.show(org.name, now.due)
+            if now.finished >= run.number:
+                return now.unfinished
+        await asyncio.wait({acquiring}, timeout=POLL_INTERVAL)
+    return None
+
+
+def _print_result(org: Org, unfinished: int) -> None:
+    if unfinished:
+        print(f"{org.name}: {counted(unfinished, 'due window')} not complete; see 'flow-outcomes status'")
+    else:
+        print(f"{org.name}: everything due is complete")
