@@ -19,12 +19,12 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from enum import IntEnum
 from importlib import import_module
 
 from service.cli import output
-from service.cli.early_signals import handle_early_signals
+from service.cli.early_signals import end_on_sigterm, handle_early_signals
 from service.cli.parser import parse
 from service.cli.text_encoding import arguments, escape_what_cannot_be_shown
 from service.errors import ConfigError, FlowOutcomesError
@@ -37,6 +37,7 @@ class ExitCode(IntEnum):
     INCOMPLETE = 1  # something that was due could not be done
     USAGE = 2  # invalid configuration or usage
     INTERRUPTED = 130  # SIGINT, as a shell reports it
+    TERMINATED = 143  # SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,11 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     escape_what_cannot_be_shown()
     argv = arguments() if argv is None else argv
     with (
-        handle_early_signals() if argv[:1] == ["run"] else nullcontext(),
+        handle_early_signals() if argv[:1] == ["run"] else end_on_sigterm() as terminated,
         output.checked_stdout() as output_error,
     ):
         try:
             code = _run(argv, output_error)
+            if code == ExitCode.INTERRUPTED and terminated is not None and terminated():
+                code = ExitCode.TERMINATED
         except SystemExit as end:
             if output_error() is None:
                 raise

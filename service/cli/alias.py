@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from rich.table import Table
 from rich.text import Text
 
 from service.cli import configuration
+from service.cli.parser import suggestion
 from service.cli.tables import console
 from service.config import Config
 from service.errors import ConfigError, DatabaseUnavailableError, Fault
@@ -50,18 +52,46 @@ async def _add(config: Config, arguments: argparse.Namespace) -> None:
     alias = Alias(arguments.org, arguments.flow, arguments.old, arguments.new)
     async with _database(config) as database:
         former = await aliases.add(database, alias)
-        if former == alias.new_name:
-            print(f"{_describe(alias)} (unchanged)")
-        else:
-            print(_describe(alias) + ("" if former is None else f", replacing {printable(former)}"))
-        await _apply(database, alias.org)
+        warnings = [warning async for warning in _warnings(database, alias)]
+        renamed = await _apply(database, alias.org)
+    for warning in warnings:
+        sys.stderr.write(f"warning: {printable(warning)}\n")
+    if arguments.json:
+        document = {"alias": alias._asdict(), "replaced": former, "renamed": renamed, "warnings": warnings}
+        print(json.dumps(document, indent=2))
+        return
+    if former == alias.new_name:
+        print(f"{_describe(alias)} (unchanged)")
+    else:
+        print(_describe(alias) + ("" if former is None else f", replacing {printable(former)}"))
+    _print_renamed(renamed)
+
+
+async def _warnings(database: Database, alias: Alias) -> AsyncIterator[str]:
+    """What the alias names and no scan has reported yet."""
+    if alias.flow_id is not None and alias.flow_id not in (
+        flows := await aliases.known_flows(database, alias.org)
+    ):
+        yield f"no flow {alias.flow_id!r} was reported yet{_meant(alias.flow_id, flows)}"
+    names = await aliases.known_names(database, alias.org, alias.flow_id)
+    if alias.old_name not in names:
+        yield f"no outcome {alias.old_name!r} was reported yet{_meant(alias.old_name, names)}"
+
+
+def _meant(text: str, known: Iterable[str]) -> str:
+    meant = suggestion(text, known)
+    return f"; {meant}" if meant else ""
 
 
 async def _remove(config: Config, arguments: argparse.Namespace) -> None:
     async with _database(config) as database:
         alias = await aliases.remove(database, arguments.org, arguments.flow, arguments.old, arguments.new)
-        print(f"removed: {_describe(alias)}")
-        await _apply(database, alias.org)
+        renamed = await _apply(database, alias.org)
+    if arguments.json:
+        print(json.dumps({"removed": alias._asdict(), "renamed": renamed}, indent=2))
+        return
+    print(f"removed: {_describe(alias)}")
+    _print_renamed(renamed)
 
 
 async def _list(config: Config, arguments: argparse.Namespace) -> None:
@@ -83,16 +113,22 @@ async def _list(config: Config, arguments: argparse.Namespace) -> None:
         print(f"{arguments.org} has no aliases")
 
 
-async def _apply(database: Database, org: str) -> None:
-    """Apply the aliases to stored outcomes now: no daemon may be running."""
+async def _apply(database: Database, org: str) -> int | None:
+    """Apply the aliases to stored outcomes now: no daemon may be running; None where they were not applied."""
     try:
         renamed = await aliases.apply(database, org)
     except DatabaseUnavailableError as error:
-        print(f"stored outcomes are not renamed yet; a running daemon does it within a minute ({error})")
-        return
+        message = f"stored outcomes are not renamed yet; a running daemon does it within a minute ({error})"
+        sys.stderr.write(f"warning: {printable(message)}\n")
+        return None
     if renamed:
         Reporter().emit(Event.ALIAS_APPLIED, org=org, outcomes=renamed)
-    print(f"renamed {counted(renamed, 'stored outcome')}")
+    return renamed
+
+
+def _print_renamed(renamed: int | None) -> None:
+    if renamed is not None:
+        print(f"renamed {counted(renamed, 'stored outcome')}")
 
 
 def _describe(alias: Alias) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import sys
+from dataclasses import dataclass, field
 
 from service.cli import ExitCode, configuration
 from service.config import AdHoc, Config, Org, values
@@ -15,7 +17,7 @@ from service.model import Window
 from service.postgres.lease import Lease
 from service.postgres.windows import Ledger, request_progress, request_windows
 from service.runtime import DATABASE_TIMEOUT, Process, ensure_migrated, open_database
-from service.telemetry import Emit, Reporter, counted
+from service.telemetry import Emit, Reporter, counted, printable
 from service.telemetry.progress_bar import ProgressBar
 
 LEASE_TIMEOUT = 3.0
@@ -30,7 +32,31 @@ def run(arguments: argparse.Namespace) -> int:
     reporter = Reporter()
     with ProgressBar(sys.stderr, shown=not arguments.no_progress) as bar:
         reporter.subscribe(bar.on_event)
-        return asyncio.run(_backfill(config, org, entry, reporter.emit, bar))
+        result = asyncio.run(_backfill(config, org, entry, reporter.emit, bar))
+    for error in result.errors:
+        sys.stderr.write(f"flow-outcomes: {printable(error)}\n")
+    if arguments.json:
+        print(json.dumps({"stored": result.stored, "windows": result.windows, "errors": result.errors}, indent=2))
+    elif result.windows:
+        print(f"stored {result.stored} of {counted(result.windows, 'window')}")
+    return ExitCode.DONE if result.done else ExitCode.INCOMPLETE
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a backfill did.
+
+    Attributes:
+        stored: windows that are stored.
+        windows: all windows of the span.
+        done: whether everything is done.
+        errors: why not.
+    """
+
+    stored: int
+    windows: int
+    done: bool
+    errors: list[str] = field(default_factory=list)
 
 
 def _span(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
@@ -59,46 +85,45 @@ def _span(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
     return org, AdHoc.model_validate(entry)
 
 
-async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: ProgressBar) -> ExitCode:
+async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: ProgressBar) -> _Result:
     async with open_database(config.database, long_lived=True, timeout=DATABASE_TIMEOUT) as dsn:
         await ensure_migrated(dsn, emit, timeout=DATABASE_TIMEOUT)
         async with Process(dsn, config.database.pool_size, emit).running() as runtime:
             found = ad_hoc_windows(org, entry, runtime.clock.now())
             if not found.windows:
-                print(
+                reason = (
                     f"nothing to extract: no bucket from {entry.start} to {entry.end} has settled;"
                     " a bucket settles an hour after its end"
                 )
-                return ExitCode.INCOMPLETE
+                return _Result(0, 0, done=False, errors=[reason])
             acquiring = asyncio.create_task(runtime.lease(org.name))
             await asyncio.wait({acquiring}, timeout=LEASE_TIMEOUT)
             if not acquiring.done():
-                code = await _hand_over(runtime, org, list(found.windows), bar, acquiring)
-                if code is not None:
-                    return code
+                result = await _hand_over(runtime, org, list(found.windows), bar, acquiring)
+                if result is not None:
+                    return result
             return await _extract_here(runtime, org, entry, acquiring.result())
 
 
-async def _extract_here(runtime: Process, org: Org, entry: AdHoc, lease: Lease) -> ExitCode:
+async def _extract_here(runtime: Process, org: Org, entry: AdHoc, lease: Lease) -> _Result:
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
             windows = await worker.enqueue(entry, again=True)
             result = await worker.run_ad_hoc(only=windows)
             stored = (await request_progress(runtime.database, windows)).complete
     except (DatabaseUnavailableError, LeaseLostError, GivenUpError) as error:
-        sys.stderr.write(f"flow-outcomes: {error}; run the command again to extract the remaining windows\n")
-        return ExitCode.INCOMPLETE
-    _print_result(stored, len(windows))
-    return ExitCode.DONE if result.unfinished == 0 else ExitCode.INCOMPLETE
+        error_text = f"{error}; run the command again to extract the remaining windows"
+        return _Result(0, 0, done=False, errors=[error_text])
+    return _Result(stored, len(windows), done=result.unfinished == 0)
 
 
 async def _hand_over(
     runtime: Process, org: Org, windows: list[Window], bar: ProgressBar, acquiring: asyncio.Task[Lease]
-) -> ExitCode | None:
+) -> _Result | None:
     """Hand the windows to the process that holds the org, and follow them.
 
     Returns:
-        the exit code, or None once this process holds the org because the other one has ended.
+        the result, or None once this process holds the org because the other one has ended.
     """
     settled = await Ledger(runtime.database, org.name, epoch=-1).all_settled(windows, org.flows)
     await request_windows(runtime.database, windows, again=settled)
@@ -110,13 +135,6 @@ async def _hand_over(
             if now.finished:
                 acquiring.cancel()
                 runtime.release(org.name)
-                for error in now.errors:
-                    sys.stderr.write(f"flow-outcomes: {error}\n")
-                _print_result(now.complete, len(windows))
-                return ExitCode.DONE if now.failed == 0 else ExitCode.INCOMPLETE
+                return _Result(now.complete, len(windows), done=now.failed == 0, errors=now.errors)
         await asyncio.wait({acquiring}, timeout=POLL_INTERVAL)
     return None
-
-
-def _print_result(stored: int, total: int) -> None:
-    print(f"stored {stored} of {counted(total, 'window')}")

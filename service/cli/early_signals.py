@@ -1,4 +1,4 @@
-"""Signals before the daemon has installed its handlers, and after it has removed them.
+"""Signals of commands, and of the daemon before and after its own handlers are installed.
 
 This module imports the standard library alone: importing the rest of the program takes most of a start.
 """
@@ -8,8 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+STOP_TIMEOUT = 0.8
+"""Seconds in which a command that gets SIGTERM may release what it holds."""
+TERMINATED = 128 + signal.SIGTERM  # as a shell reports it
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _RELOAD_AND_RUN_NOW = (signal.SIGHUP, signal.SIGUSR1)
@@ -33,7 +38,37 @@ def handle_early_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _exit(*_: object) -> None:
+@contextmanager
+def end_on_sigterm() -> Iterator[Callable[[], bool]]:
+    """Within the context, SIGTERM interrupts the command as SIGINT does, also in a container's first process.
+
+    The kernel ignores SIGTERM there where nothing handles it. A command that has not ended in time is ended at
+    once: what it has not stored it extracts the next time.
+
+    Yields a function that says whether SIGTERM came.
+    """
+    received = False
+    if threading.current_thread() is not threading.main_thread():  # as in tests; only the main thread gets signals
+        yield lambda: False
+        return
+
+    def interrupt(*_: object) -> None:
+        nonlocal received
+        if not received:
+            received = True
+            signal.signal(signal.SIGALRM, lambda *_: _exit(code=TERMINATED))
+            signal.setitimer(signal.ITIMER_REAL, STOP_TIMEOUT)
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield lambda: received
+    finally:
+        if not received:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _exit(*_: object, code: int = 0) -> None:
     if logs := sys.modules.get("service.telemetry.logs"):
         logs.drain()
-    os._exit(0)
+    os._exit(code)

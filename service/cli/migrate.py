@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 
 from service.cli import configuration
 from service.config import Config
@@ -14,6 +15,9 @@ from service.runtime import open_database
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     applied = asyncio.run(_migrate(configuration.load(arguments)))
+    if arguments.json:
+        print(json.dumps({"applied": applied}, indent=2))
+        return 0
     for migration in applied:
         print(f"applied {migration}")
     if not applied:

@@ -214,13 +214,14 @@ def _trigger(commands: Commands[Any]) -> None:
 
 
 def _no_progress(parser: argparse.ArgumentParser) -> None:
+    _json(parser)
     parser.add_argument("--no-progress", action="store_true", help="show no progress")
 
 
 def _status(commands: Commands[Any]) -> None:
     text = "show what is stored, what is missing and why"
     parser = _add(commands, "status", text, example="flow-outcomes status --config /etc/flow-outcomes.yaml --json")
-    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    _json(parser)
 
 
 def _check(commands: Commands[Any]) -> None:
@@ -231,7 +232,7 @@ def _check(commands: Commands[Any]) -> None:
 def _plan(commands: Commands[Any]) -> None:
     text = "dry run: show what would be requested now, and how long it would take"
     parser = _add(commands, "plan", text, example="flow-outcomes plan --config /etc/flow-outcomes.yaml")
-    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    _json(parser)
 
 
 def _alias(commands: Commands[Any]) -> None:
@@ -254,7 +255,8 @@ def _alias(commands: Commands[Any]) -> None:
     add.add_argument("new", metavar="NEW", help="name to show instead")
     remove.add_argument("new", metavar="NEW", nargs="?", help="remove the alias only if it has this new name")
     entries.add_argument("--flow", metavar="ID", help="aliases that apply to this flow, with those for all flows")
-    entries.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    for parser in (add, remove, entries):
+        _json(parser)
 
 
 def _rejected(commands: Commands[Any]) -> None:
@@ -288,7 +290,7 @@ def _export(commands: Commands[Any]) -> None:
 
 def _migrate(commands: Commands[Any]) -> None:
     text = "bring the database schema up to date"
-    _add(commands, "migrate", text, example="flow-outcomes migrate --config flow-outcomes.yaml")
+    _json(_add(commands, "migrate", text, example="flow-outcomes migrate --config flow-outcomes.yaml"))
 
 
 def _completion(commands: Commands[Any]) -> None:

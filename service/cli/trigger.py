@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import sys
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from service.cli import ExitCode, configuration
 from service.config import Config, Org
 from service.errors import ConfigError, DatabaseUnavailableError, GivenUpError, LeaseLostError
 from service.postgres.windows import request_runs, run_progress
 from service.runtime import DATABASE_TIMEOUT, Process, ensure_migrated, open_database, run_everything
-from service.telemetry import Emit, Reporter, counted
+from service.telemetry import Emit, Reporter, counted, printable
 from service.telemetry.progress_bar import ProgressBar
 
 LEASE_TIMEOUT = 3.0
@@ -30,39 +32,55 @@ def run(arguments: argparse.Namespace) -> int:
     reporter = Reporter()
     with ProgressBar(sys.stderr, shown=not arguments.no_progress) as bar:
         reporter.subscribe(bar.on_event)
-        done = asyncio.run(_trigger(config, orgs, reporter.emit, bar))
-    return ExitCode.DONE if done else ExitCode.INCOMPLETE
+        results = asyncio.run(_trigger(config, orgs, reporter.emit, bar))
+    if arguments.json:
+        document = {result.org: {"unfinished": result.unfinished, "error": result.error} for result in results}
+        print(json.dumps({"orgs": document}, indent=2))
+    else:
+        for result in results:
+            _print_result(result)
+    return ExitCode.DONE if all(result.unfinished == 0 for result in results) else ExitCode.INCOMPLETE
 
 
-async def _trigger(config: Config, orgs: list[Org], emit: Emit, bar: ProgressBar) -> bool:
-    """Run what is due in each org, side by side; whether all of it is complete."""
+class _Result(NamedTuple):
+    """An org's run.
+
+    Attributes:
+        org: its name.
+        unfinished: windows that were due and are not complete; None where the run was interrupted.
+        error: why it was interrupted.
+    """
+
+    org: str
+    unfinished: int | None
+    error: str | None = None
+
+
+async def _trigger(config: Config, orgs: list[Org], emit: Emit, bar: ProgressBar) -> list[_Result]:
+    """Run what is due in each org, side by side."""
     async with open_database(config.database, long_lived=True, timeout=DATABASE_TIMEOUT) as dsn:
         await ensure_migrated(dsn, emit, timeout=DATABASE_TIMEOUT)
         async with Process(dsn, config.database.pool_size, emit).running() as runtime:
             followed = _Followed(bar)
-            done = await asyncio.gather(*(_run_org(runtime, config, org, followed) for org in orgs))
-    return all(done)
+            return await asyncio.gather(*(_run_org(runtime, config, org, followed) for org in orgs))
 
 
-async def _run_org(runtime: Process, config: Config, org: Org, followed: _Followed) -> bool:
+async def _run_org(runtime: Process, config: Config, org: Org, followed: _Followed) -> _Result:
     acquiring = asyncio.create_task(runtime.lease(org.name))
     try:
         await asyncio.wait({acquiring}, timeout=LEASE_TIMEOUT)
         if not acquiring.done():
             unfinished = await _follow(runtime, org, followed, acquiring)
             if unfinished is not None:
-                _print_result(org, unfinished)
-                return unfinished == 0
+                return _Result(org.name, unfinished)
         async with runtime.worker(org, acquiring.result(), gives_up=True) as worker:
             unfinished = await run_everything(worker, config, runtime.clock, again=True)
     except (DatabaseUnavailableError, LeaseLostError, GivenUpError) as error:
-        sys.stderr.write(f"flow-outcomes: {org.name}: {error}; run the command again to continue\n")
-        return False
+        return _Result(org.name, None, str(error))
     finally:
         acquiring.cancel()
         runtime.release(org.name)
-    _print_result(org, unfinished)
-    return unfinished == 0
+    return _Result(org.name, unfinished)
 
 
 @dataclass
@@ -106,8 +124,11 @@ async def _follow(runtime: Process, org: Org, followed: _Followed, acquiring: as
     return None
 
 
-def _print_result(org: Org, unfinished: int) -> None:
-    if unfinished:
-        print(f"{org.name}: {counted(unfinished, 'due window')} not complete; see 'flow-outcomes status'")
+def _print_result(result: _Result) -> None:
+    if result.error is not None:
+        print(printable(f"{result.org}: {result.error}; run the command again to continue"))
+    elif result.unfinished:
+        windows = counted(result.unfinished, "due window")
+        print(f"{result.org}: {windows} not complete; see 'flow-outcomes status'")
     else:
-        print(f"{org.name}: everything due is complete")
+        print(f"{result.org}: everything due is complete")

@@ -53,6 +53,19 @@ _UPSERT = """
     DO UPDATE SET new_name = EXCLUDED.new_name WHERE a.new_name <> EXCLUDED.new_name
 """
 
+_KNOWN_NAMES = """
+    SELECT o.reported_name FROM flow_outcomes.outcome o
+    WHERE o.org = %(org)s AND o.flow_id = coalesce(%(flow_id)s, o.flow_id)
+    UNION
+    SELECT a.new_name FROM flow_outcomes.outcome_alias a WHERE a.org = %(org)s
+"""
+
+_KNOWN_FLOWS = """
+    SELECT f.flow_id FROM flow_outcomes.flow f WHERE f.org = %(org)s
+    UNION
+    SELECT o.flow_id FROM flow_outcomes.outcome o WHERE o.org = %(org)s
+"""
+
 _DELETE = """
     DELETE FROM flow_outcomes.outcome_alias a
     WHERE a.org = %s AND coalesce(a.flow_id, '') = coalesce(%s, '') AND a.old_name = %s
@@ -124,6 +137,24 @@ async def add(database: Database, alias: Alias) -> str | None:
             replaced = await cursor.fetchone()
             await connection.execute(_UPSERT, alias)
     return replaced[0] if replaced else None
+
+
+async def known_names(database: Database, org: str, flow_id: str | None) -> frozenset[str]:
+    """The outcome names that an alias can map: those the API reported, and the new names of other aliases.
+
+    Args:
+        database: the pool.
+        org: the org.
+        flow_id: the flow; None for all flows.
+    """
+    async with database.connection() as connection:
+        return frozenset(await connection.fetch_values(_KNOWN_NAMES, {"org": org, "flow_id": flow_id}))
+
+
+async def known_flows(database: Database, org: str) -> frozenset[str]:
+    """The flows that the API reported."""
+    async with database.connection() as connection:
+        return frozenset(await connection.fetch_values(_KNOWN_FLOWS, {"org": org}))
 
 
 async def remove(
