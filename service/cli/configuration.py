@@ -27,13 +27,14 @@ def load(arguments: argparse.Namespace, *, logs_to: Literal["stdout", "stderr"] 
 
 
 def read(path: Path) -> Config:
-    """Read a configuration and register the database's secrets for redaction.
+    """Read a configuration and register the secrets of the database and of the proxies for redaction.
 
     Raises:
         ConfigError: the configuration is invalid.
     """
     config = load_config(path)
-    for secret in (*config.database.secrets, os.environ.get("PGPASSWORD", "")):
+    of_proxies = [secret for org in config.orgs.values() for proxy in org.proxies for secret in proxy.secrets]
+    for secret in (*config.database.secrets, os.environ.get("PGPASSWORD", ""), *of_proxies):
         logs.register_secret(secret)
     return config
 
