@@ -22,6 +22,8 @@
         ├── RateLimitedError        429, and the wait is longer than allowed
         ├── ServerError             5xx or 408, after the retries
         ├── ConnectionFailedError   the connection failed or broke, after the retries
+        │   └── NotConnectedError   there was no connection; nothing was sent
+        │       └── ProxyRejectedError  the proxy refused the connection; not retried
         ├── QueryTimeoutError       no complete response within ``query_timeout``
         ├── CircuitOpenError        the org's breaker is open
         ├── StorageError            PostgreSQL rejected the write
@@ -184,6 +186,22 @@ class ServerError(ExtractionError):
 
 class ConnectionFailedError(ExtractionError):
     """The connection could not be established, or broke before the response was complete."""
+
+
+class NotConnectedError(ConnectionFailedError):
+    """No connection was established; nothing was sent.
+
+    Attributes:
+        hint: what an operator can do, or empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ProxyRejectedError(NotConnectedError):
+    """The proxy refused the connection for a reason that a retry would not change."""
 
 
 class QueryTimeoutError(ExtractionError):

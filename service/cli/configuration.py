@@ -28,13 +28,14 @@ def load(arguments: argparse.Namespace, *, logs_to: Literal["stdout", "stderr"] 
 
 
 def read(arguments: argparse.Namespace) -> Config:
-    """Read a configuration and register the database's secrets for redaction.
+    """Read a configuration and register the secrets of the database and of the proxies for redaction.
 
     Raises:
         ConfigError: the configuration is invalid.
     """
     config = load_config(arguments.config)
-    for secret in (*config.database.secrets, os.environ.get("PGPASSWORD", "")):
+    of_proxies = [secret for org in config.orgs.values() for proxy in org.proxies for secret in proxy.secrets]
+    for secret in (*config.database.secrets, os.environ.get("PGPASSWORD", ""), *of_proxies):
         logs.register_secret(secret)
     if arguments.quiet or arguments.verbose:
         level = "error" if arguments.quiet else "debug"

@@ -9,12 +9,15 @@
     values        durations, dates, hours, URLs
     rules         conditions that involve several keys
     dsn           faults and secrets of the database's DSN
+    proxies       the proxy for a URL, an org's own or the environment's
+    certificates  a company's own certificate authorities
     effective     every key with its value
     schema        the JSON Schema
     starting      the file that ``init`` writes
 """
 
 from service.config.loading import config_from, load_config
+from service.config.proxies import Proxy, Route
 from service.config.sections import AdHoc, Breaker, Config, Credentials, Database, Http, Job, Log, Org
 from service.config.values import OffPeak, Since
 
@@ -29,6 +32,8 @@ __all__ = [
     "Log",
     "OffPeak",
     "Org",
+    "Proxy",
+    "Route",
     "Since",
     "config_from",
     "load_config",

@@ -21,7 +21,8 @@ def effective(config: Config) -> Tree:
     """The configuration as plain values, in the form of the file.
 
     A job's default that depends on its orgs' API is shown where it is the same for all of them, and is left out
-    otherwise. A secret is ``***``. In a DSN the password is not hidden: hide it where the text is printed.
+    otherwise. A secret is ``***``. In a DSN and a
+    proxy the password is not hidden: hide it where the text is printed.
     """
     tree: Tree = _plain(config)
     for org in tree["orgs"].values():
@@ -34,6 +35,9 @@ def effective(config: Config) -> Tree:
             for key, value in (of_orgs[0] if of_orgs else _plain(job)).items()
             if all(each[key] == value for each in of_orgs)
         }
+    for name, org in config.orgs.items():
+        if org.proxy is not None:
+            tree["orgs"][name]["proxy"] = org.proxy.get_secret_value()
     if config.database.dsn is not None:
         tree["database"]["dsn"] = config.database.dsn.get_secret_value()
     return tree

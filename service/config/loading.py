@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def load_config(path: Path, environ: Mapping[str, str] | None = None) -> Config:
         raise ConfigError(faults)
     _resolve_paths(tree, path.parent)
     overlay = read_environment(_process_environment() if environ is None else environ, Config, tree)
-    return _validate(overlay.apply(tree), [*faults, *overlay.faults], overlay)
+    return _validate(overlay.apply(tree), [*faults, *overlay.faults], overlay, _environment_faults)
 
 
 def _process_environment() -> dict[str, str]:
@@ -72,7 +72,20 @@ def config_from(tree: Tree) -> Config:
     return _validate(tree, [], Overlay())
 
 
-def _validate(tree: Tree, faults: list[Fault], overlay: Overlay) -> Config:
+def _environment_faults(config: Config) -> list[Fault]:
+    """The faults of the environment's proxies, for orgs whose servers would be reached through them."""
+    faults: list[Fault] = []
+    for org in config.orgs.values():
+        try:
+            _ = org.proxies
+        except ConfigError as error:
+            faults += error.faults
+    return faults
+
+
+def _validate(
+    tree: Tree, faults: list[Fault], overlay: Overlay, more_faults: Callable[[Config], list[Fault]] | None = None
+) -> Config:
     tree = _fill_empty_sections(tree)
     config: Config | None = None
     try:
@@ -82,6 +95,8 @@ def _validate(tree: Tree, faults: list[Fault], overlay: Overlay) -> Config:
         errors = error.errors(include_url=False, include_input=False)
         faults += [_fault(each) for each in errors if each["type"] != "default_factory_not_called"]
     faults += faults_between(tree)
+    if config is not None and more_faults is not None:
+        faults += more_faults(config)
     if config is None or faults:
         raise ConfigError(_sort(faults, overlay))
     return config
@@ -91,7 +106,8 @@ def _resolve_paths(tree: Tree, folder: Path) -> None:
     """Make the file's relative paths relative to its folder."""
     orgs = tree.get("orgs")
     sections = [(tree.get("database"), "embedded")]
-    sections += [(org, "client_secret_file") for org in (orgs.values() if isinstance(orgs, dict) else ())]
+    for org in orgs.values() if isinstance(orgs, dict) else ():
+        sections += [(org, "client_secret_file"), (org, "ca_file")]
     for section, key in sections:
         if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
             given = section[key]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from service.config import values
+from service.config.certificates import read_certificates
 from service.config.document import Tree
 from service.config.dsn import fault_in
 from service.config.sections import read_secret
@@ -73,6 +74,11 @@ def _org(key: str, org: Mapping[str, object]) -> Iterator[Fault]:
             _, fault = read_secret(values.path(org["client_secret_file"]))
             if fault:
                 yield Fault(f"{key}.client_secret_file", fault)
+    if values.null_if_empty(org.get("ca_file")) is not None:
+        with suppress(ValueError):
+            _, fault = read_certificates(values.path(org["ca_file"]))
+            if fault:
+                yield Fault(f"{key}.ca_file", fault)
     yield from _urls(key, org)
     if org.get("aggregates") is not None and org.get("api") != "flow-aggregates":
         yield Fault(f"{key}.aggregates", "applies only to api: flow-aggregates; remove it")

@@ -14,6 +14,7 @@ from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -28,7 +29,9 @@ from pydantic import (
 )
 
 from service.config import regions, values
+from service.config.certificates import read_certificates
 from service.config.dsn import secrets_in
+from service.config.proxies import Proxy, Route, parse_proxy, route_to, variable_for
 from service.errors import ConfigError, Fault
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -40,6 +43,14 @@ Secret = Annotated[SecretStr, BeforeValidator(values.as_text)]
 WholeNumber = Annotated[int, BeforeValidator(values.from_text)]
 FilePath = Annotated[Path, BeforeValidator(values.path)]
 Url = Annotated[str, BeforeValidator(values.url)]
+
+
+def _check_proxy(value: SecretStr) -> SecretStr:
+    parse_proxy(value.get_secret_value(), "proxy")
+    return value
+
+
+ProxyUrl = Annotated[Secret, AfterValidator(_check_proxy)]
 TextList = Annotated[
     tuple[NonEmpty, ...],
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
@@ -133,6 +144,8 @@ class Org(Named):
     client_id: NonEmpty
     client_secret: Secret | None = None
     client_secret_file: FilePath | None = None
+    proxy: Annotated[ProxyUrl | None, BeforeValidator(values.null_if_empty)] = None
+    ca_file: Annotated[FilePath | None, BeforeValidator(values.null_if_empty)] = None
     requests_per_second: Annotated[
         float, BeforeValidator(values.from_text), Field(gt=0, le=100_000, allow_inf_nan=False)
     ] = Field(default_factory=_default_rate)
@@ -144,6 +157,43 @@ class Org(Named):
     timezone: Annotated[str, BeforeValidator(values.timezone)] = "UTC"
     flows: TextList = ()
     aggregates: Literal["query", "jobs"] = "query"
+
+    _certificates: str = PrivateAttr("")
+
+    def model_post_init(self, context: object, /) -> None:
+        """Read the certificates of ``ca_file``, so that a reload finds that they changed."""
+        super().model_post_init(context)
+        if self.ca_file is not None:
+            self._certificates, _ = read_certificates(self.ca_file)
+
+    @property
+    def certificates(self) -> str:
+        """The certificates of ``ca_file`` as PEM, or empty."""
+        return self._certificates
+
+    def route_to(self, url: str) -> Route:
+        """How a URL is reached: through the org's proxy, the environment's, or directly.
+
+        Raises:
+            ConfigError: the environment's proxy is invalid.
+        """
+        key = f"orgs.{self.name}.proxy"
+        own = None if self.proxy is None else parse_proxy(self.proxy.get_secret_value(), key)
+        try:
+            return route_to(url, own, key)
+        except ValueError as error:
+            variable = variable_for(urlsplit(url).scheme)
+            raise ConfigError([Fault(variable, f"{error}; {key} takes precedence over it")]) from None
+
+    @property
+    def proxies(self) -> list[Proxy]:
+        """The proxies through which the org's servers are reached.
+
+        Raises:
+            ConfigError: the environment's proxy is invalid.
+        """
+        routes = map(self.route_to, (self.token_url, self.api_url))
+        return [route.proxy for route in routes if route.proxy is not None]
 
     @property
     def api_url(self) -> str:

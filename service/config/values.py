@@ -55,6 +55,11 @@ def as_text(value: object) -> object:
     return str(value) if isinstance(value, FromEnvironment) else value
 
 
+def null_if_empty(value: object) -> object:
+    """None for an environment variable that is empty or ``null``; any other value is returned unchanged."""
+    return None if isinstance(value, FromEnvironment) and value.strip() in {"", "null"} else value
+
+
 _HOST_NAME_EXPECTED = "must be a host name such as reports.example.com, without a scheme, path or wildcard"
 
 
@@ -224,7 +229,7 @@ def off_peak(value: object) -> OffPeak | None:
     expected = 'must be hours in UTC such as "02:00-05:00", or null for any time'
     if value is None or isinstance(value, OffPeak):
         return value
-    if isinstance(value, FromEnvironment) and value.strip() in {"", "null"}:
+    if null_if_empty(value) is None:
         return None
     match = _OFF_PEAK.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:

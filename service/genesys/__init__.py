@@ -15,6 +15,7 @@
     breaker, retry      what follows a failure
     error_mapping       an error response as one of our errors
     transport           one request through aiohttp, its response bounded
+    network             proxies and certificates; why there is no connection
     server_clock        the API's time, from the dates of its responses
     loose_json          JSON with exact numbers and lone surrogates
     redaction           removes secrets from texts of the server

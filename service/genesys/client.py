@@ -14,6 +14,7 @@ from service.errors import ExtractionError, QueryTimeoutError, RateLimitedError,
 from service.genesys.breaker import Breaker, OnStateChange, ignore_state_change
 from service.genesys.dialect import ApiRequest, Dialect, Response
 from service.genesys.limiter import OrgLimiter, Permit
+from service.genesys.network import Network
 from service.genesys.oauth import Credentials, TokenSource
 from service.genesys.rate_limit_headers import RateLimitHeaders
 from service.genesys.redaction import Redactor
@@ -60,6 +61,7 @@ class GenesysClient:
         on_breaker_change: called after each change of the breaker's state.
         clock: for everything but the limiter, which uses the loop's time.
         spent_ago: seconds since another process may have used up the limit.
+        network: how the API and the token server are reached; directly by default.
 
     Attributes:
         org: the org's name.
@@ -90,6 +92,7 @@ class GenesysClient:
         clock: Clock | None = None,
         spent_ago: float = 0.0,
         rate_ceiling: float | None = None,
+        network: Network | None = None,
     ) -> None:
         self.org = org
         self.dialect = dialect
@@ -104,8 +107,18 @@ class GenesysClient:
         self.limiter = OrgLimiter(requests_per_second, spent_ago=spent_ago)
         self.server_clock = ServerClock(self._clock)
         self._rate_limit = RateLimitHeaders(lambda: self.limiter, self._on_pause, self._emit, rate_ceiling)
+        network = network or Network()
+        for url in (login_url, base_url):
+            if (proxy := network.route(url).proxy) is not None:
+                self._redactor.add_proxy(proxy.secrets)
         self._transport = Transport(
-            self._redactor, self._clock, self._rate_limit.observe, self.pause, self._observe_date, lease_check
+            self._redactor,
+            self._clock,
+            self._rate_limit.observe,
+            self.pause,
+            self._observe_date,
+            lease_check,
+            network,
         )
         self.breaker = Breaker(breaker_failures, breaker_open_for, self._clock, self._emit, on_breaker_change)
         self._tokens = TokenSource(

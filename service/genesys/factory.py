@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from service.clock import Clock
 from service.config import Org
@@ -13,6 +15,7 @@ from service.genesys.breaker import OnStateChange, ignore_state_change
 from service.genesys.client import GenesysClient
 from service.genesys.dialect import Dialect
 from service.genesys.flow_aggregates import FlowAggregates
+from service.genesys.network import Network
 from service.genesys.query_builder import QueryBuilder
 from service.telemetry import Emit, Event, register_secret
 
@@ -39,6 +42,13 @@ def make_client(
 
     if org.unknown_region is not None:
         emit(Event.REGION_UNKNOWN, org=org.name, region=org.unknown_region)
+    servers = (org.token_url, org.api_url)
+    network = Network(
+        f"orgs.{org.name}",
+        {urlsplit(url).netloc: org.route_to(url) for url in servers},
+        org.certificates,
+        os.environ.get("SSL_CERT_FILE", ""),
+    )
     return GenesysClient(
         org.name,
         base_url=org.api_url,
@@ -57,6 +67,7 @@ def make_client(
         emit=emit,
         clock=clock,
         spent_ago=spent_ago,
+        network=network,
     )
 
 

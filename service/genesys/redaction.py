@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import re
 from collections import deque
+from collections.abc import Iterable
 
-from service.telemetry import spellings
+from service.telemetry import SECRET_MIN, spellings
 
 TEXT_MAX = 500
 """Characters of a server's text that an error keeps."""
@@ -28,6 +29,7 @@ class Redactor:
     def __init__(self) -> None:
         self._tokens: deque[str] = deque(maxlen=_SECRETS_MAX)
         self._credentials: deque[str] = deque(maxlen=_SECRETS_MAX)
+        self._of_proxies: deque[str] = deque()
         self._spellings: list[str] = []
 
     def add_token(self, token: str) -> None:
@@ -40,6 +42,12 @@ class Redactor:
         header = basic(client_id, client_secret)
         for each in (header, header.rstrip("="), header.rstrip("=").translate(_URL_SAFE)):
             self._add(self._credentials, each)
+
+    def add_proxy(self, secrets: Iterable[str]) -> None:
+        """Redact a proxy's secrets from now on, but those so short that they occur in ordinary words."""
+        for each in secrets:
+            if len(each) >= SECRET_MIN:
+                self._add(self._of_proxies, each)
 
     def redact(self, text: str) -> str:
         """The text with complete secrets replaced, and otherwise unchanged."""
@@ -61,7 +69,8 @@ class Redactor:
     def _add(self, secrets: deque[str], secret: str) -> None:
         if secret not in secrets:
             secrets.append(secret)
-            known = {each for one in (*self._tokens, *self._credentials) for each in spellings(one)}
+            secrets_now = (*self._tokens, *self._credentials, *self._of_proxies)
+            known = {each for one in secrets_now for each in spellings(one)}
             self._spellings = sorted(filter(None, known), key=len, reverse=True)
 
 

@@ -11,7 +11,13 @@ from typing import TypeVar
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
-from service.errors import ConnectionFailedError, RateLimitedError, ServerError
+from service.errors import (
+    ConnectionFailedError,
+    NotConnectedError,
+    ProxyRejectedError,
+    RateLimitedError,
+    ServerError,
+)
 from service.telemetry import Emit, Event
 
 T = TypeVar("T")
@@ -69,7 +75,8 @@ class Retries:
 
         Args:
             send: sends the request once.
-            once: do not retry where the server may have processed the request. Only a 503 says that it did not.
+            once: do not retry where the server may have processed the request. It did not where it says so with a
+                503, or where there was no connection.
             context: added to the events.
 
         Raises:
@@ -103,7 +110,10 @@ class _Backoff:
             return 0.0 if error.status is not None and self._rate_limited < RATE_LIMITED_MAX else False
         if not isinstance(error, (ServerError, ConnectionFailedError)):
             return False
-        if self._once and error.status != HTTPStatus.SERVICE_UNAVAILABLE:
+        if isinstance(error, ProxyRejectedError):
+            return False
+        was_processed = error.status != HTTPStatus.SERVICE_UNAVAILABLE and not isinstance(error, NotConnectedError)
+        if self._once and was_processed:
             return False
         self._attempts += 1
         if self._attempts >= ATTEMPTS_MAX or not self._may_retry() or not self._budget.take():

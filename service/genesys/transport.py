@@ -19,6 +19,7 @@ from service.errors import ConnectionFailedError, InvalidResponseError, QueryTim
 from service.genesys.dialect import Response
 from service.genesys.error_mapping import DEFAULT_POLICY, EndpointPolicy, error_from_response, retry_after
 from service.genesys.limiter import Permit
+from service.genesys.network import Network
 from service.genesys.rate_limit_headers import RESET
 from service.genesys.redaction import Redactor
 from service.genesys.server_clock import server_date
@@ -60,8 +61,8 @@ class HttpRequest(NamedTuple):
 class Transport:
     """The connections of one org.
 
-    It uses no proxy, netrc or cookies from the environment, verifies certificates, and follows no redirect. It
-    unpacks bodies itself, in bounded steps: aiohttp 3.14 bounds its steps too, but accepts truncated gzip.
+    It uses no netrc or cookies from the environment, verifies certificates, and follows no redirect. It unpacks
+    bodies itself, in bounded steps: aiohttp 3.14 bounds its steps too, but accepts truncated gzip.
 
     Args:
         redactor: removes secrets from errors.
@@ -71,6 +72,7 @@ class Transport:
         on_date: called with the ``Date`` of each response; None where it is absent or invalid.
         check_may_send: called on the open connection and again as the request is written; raises where nothing may
             be sent any more. Both steps take time, in which the process may have been suspended.
+        network: how the servers are reached.
     """
 
     def __init__(
@@ -81,7 +83,9 @@ class Transport:
         on_rate_limited: Callable[[float], None],
         on_date: Callable[[datetime | None], None],
         check_may_send: Callable[[], None],
+        network: Network | None = None,
     ) -> None:
+        self._network = network or Network()
         self._redactor = redactor
         self._clock = clock
         self._on_limit_headers = on_limit_headers
@@ -106,39 +110,52 @@ class Transport:
 
         Raises:
             QueryTimeoutError: the time limit was exceeded.
-            ConnectionFailedError: the connection failed or broke.
+            NotConnectedError: no connection was established; nothing was sent.
+            ConnectionFailedError: the connection broke.
             InvalidResponseError: too large, truncated, an unsupported encoding, or a redirect.
             ExtractionError: the error for any other status.
             LeaseLostError: raised by ``check_may_send``; nothing was sent.
         """
         deadline = asyncio.timeout(time_limit)
+        trace = _SendTrace(permit, self._check_may_send, has_body=bool(request.body))
         try:
             async with deadline:
-                return await self._exchange(request, permit)
+                return await self._exchange(request, trace)
         except aiohttp.ClientError as error:
             self._check_may_send()  # aiohttp reports what it raises during a send as a broken connection
             text = self._redactor.redact_message(str(error))
+            if not trace.began:
+                message = f"connection failed: {type(error).__name__}: {text}"
+                raise self._network.not_connected(error, request.url, message) from None
             if isinstance(error, aiohttp.ClientPayloadError) and not _BROKEN_CONNECTION.search(str(error)):
                 # The server closed the connection in order, before the end of the body.
                 raise InvalidResponseError(f"response body truncated: {text}") from None
             raise ConnectionFailedError(f"connection failed: {type(error).__name__}: {text}") from None
         except TimeoutError as error:
+            if not trace.began:
+                message = f"connection failed: no connection within {time_limit:g} s"
+                raise self._network.not_connected(error, request.url, message) from None
             if deadline.expired():
                 raise QueryTimeoutError(f"no complete response within {time_limit:g} s") from None
             text = self._redactor.redact_message(str(error)) or "timed out"
             raise ConnectionFailedError(f"connection failed: {text}") from None
         except OSError as error:
-            text = self._redactor.redact_message(str(error))
-            raise ConnectionFailedError(f"connection failed: {text}") from None
+            message = f"connection failed: {self._redactor.redact_message(str(error))}"
+            if not trace.began:
+                raise self._network.not_connected(error, request.url, message) from None
+            raise ConnectionFailedError(message) from None
 
-    async def _exchange(self, request: HttpRequest, permit: Permit) -> Response:
+    async def _exchange(self, request: HttpRequest, trace: _SendTrace) -> Response:
+        proxy = self._network.route(request.url).proxy
         async with self._open().request(
             request.method,
             request.url,
             data=request.body,
             headers={**request.headers, "Accept": "application/json", "Accept-Encoding": "gzip"},
             allow_redirects=False,
-            trace_request_ctx=_SendTrace(permit, self._check_may_send, has_body=bool(request.body)),
+            trace_request_ctx=trace,
+            proxy=proxy.url if proxy else None,
+            proxy_headers={"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else None,
         ) as response:
             date = server_date(response.headers)
             self._on_date(date)
@@ -178,10 +195,11 @@ class Transport:
             traces.on_request_headers_sent.append(_traced(_SendTrace.headers_ready))
             traces.on_request_chunk_sent.append(_traced(_SendTrace.body_ready))
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # the windows in flight bound the connections
+                # the windows in flight bound the connections
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._network.tls()),
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
+                trust_env=False,  # it would read netrc too
                 auto_decompress=False,
                 trace_configs=[traces],
             )
@@ -196,6 +214,11 @@ class _SendTrace:
         self._check_may_send = check_may_send
         self._has_body = has_body
         self._sends = 0
+
+    @property
+    def began(self) -> bool:
+        """Whether the request was written on an open connection, or was about to be."""
+        return self._sends > 0
 
     def headers_ready(self) -> None:
         """The headers are written now, or kept back until the body is written too.

@@ -30,7 +30,7 @@ ALIAS_POLL_INTERVAL = 10.0  # seconds
 # A client is built from these keys of an org: where one changes, the org gets a new client.
 _CLIENT_KEYS = (
     *("api", "base_url", "login_url", "region", "aggregates", "job_timeout"),
-    *("client_id", "client_secret", "client_secret_file"),
+    *("client_id", "client_secret", "client_secret_file", "proxy", "certificates"),
 )
 
 

@@ -7,7 +7,6 @@ its state is reported instead.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -43,20 +42,6 @@ RATE_LIMIT_WAIT_MAX = 5.0
 DATABASE_TIMEOUT = 10.0  # seconds
 QUERY_AGE = timedelta(days=30)
 PRIVILEGES_SHOWN = 5
-
-_CONNECTION_FIXES = {
-    re.compile(r"(?i)certificate"): (
-        "the certificate is not trusted: a proxy may intercept the connection, or the URL has another host name;"
-        " install the certificate authority on this machine"
-    ),
-    re.compile(r"(?i)dns|name or service|nodename|name resolution|getaddrinfo"): (
-        "the host name does not resolve: check region (or base_url and login_url) and this machine's DNS"
-    ),
-    re.compile(r"(?i)refused|connect call failed|unreachable|timed? ?out"): (
-        "the host does not respond: check region (or base_url and login_url), and firewalls between"
-    ),
-    re.compile(r"(?i)ssl|tls"): "the TLS handshake failed: check the URL, and proxies between",
-}
 
 
 class Finding(NamedTuple):
@@ -265,9 +250,7 @@ def _query_fix(error: ExtractionError) -> str:
         case RateLimitedError():
             return error.hint
         case ConnectionFailedError():
-            message = str(error)
-            fixes = (fix for pattern, fix in _CONNECTION_FIXES.items() if pattern.search(message))
-            return next(fixes, "check the network")
+            return error.hint or "check the network"
         case ServerError() | QueryTimeoutError():
             return "the service is failing: try again later, and see its status page"
         case InvalidResponseError():

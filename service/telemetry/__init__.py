@@ -14,12 +14,13 @@
 
 from service.telemetry.breaker_state import BreakerStateWriter
 from service.telemetry.events import Emit, Event
-from service.telemetry.logs import REDACTED, configure, redacted, register_secret, spellings
+from service.telemetry.logs import REDACTED, SECRET_MIN, configure, redacted, register_secret, spellings
 from service.telemetry.reporter import Reporter, Subscriber, Warned
 from service.telemetry.text import counted, printable
 
 __all__ = [
     "REDACTED",
+    "SECRET_MIN",
     "BreakerStateWriter",
     "Emit",
     "Event",
