@@ -80,6 +80,8 @@ def show(plan: Plan, output: Console) -> None:
             f" at {org['requests_per_second']:g} a second",
             soft_wrap=True,
         )
+        for warning in org["warnings"]:
+            output.print(f"{name}: warning: {warning}", soft_wrap=True)
     if any_guess:
         output.print("about: no response was read yet, so pages per window are an estimate", soft_wrap=True)
 

@@ -55,6 +55,7 @@ GranularityOrAuto = Literal["hourly", "daily", "monthly", "auto"]
 Positive = Annotated[timedelta, BeforeValidator(values.duration(above=True, most=DAY))]
 Delay = Annotated[timedelta, BeforeValidator(values.duration(HOUR, 366 * DAY))]
 Duration = Annotated[timedelta, BeforeValidator(values.duration())]
+Retention = Annotated[timedelta | None, BeforeValidator(values.optional(values.duration(DAY)))]
 
 
 class Section(BaseModel):
@@ -144,6 +145,7 @@ class Org(Named):
     timezone: Annotated[str, BeforeValidator(values.timezone)] = "UTC"
     flows: TextList = ()
     aggregates: Literal["query", "jobs"] = "query"
+    retention: Retention = None
 
     @property
     def api_url(self) -> str:

@@ -12,6 +12,7 @@
     normalise    pure: a page to rows and rejects
     json_values  pure: JSON values as figures
     name_sync    the names of flows and outcomes that the API reports by id
+    retention_sync  how long the org keeps its data
 """
 
 from service.extraction.ad_hoc import ad_hoc_windows

@@ -14,6 +14,7 @@ from service.extraction.cycle import AD_HOC_POLICY, Cycle, CycleRequest, CycleRe
 from service.extraction.due_windows import due_spans, due_window, known_windows, window_states
 from service.extraction.name_sync import NameSync
 from service.extraction.pipeline import Pipeline
+from service.extraction.retention_sync import RetentionSync
 from service.extraction.scanner import Scanner
 from service.genesys import GenesysClient
 from service.model import Span, Window
@@ -68,8 +69,19 @@ class OrgWorker:
         self._database = database
         self._ledger = Ledger(database, org.name, lease.epoch)
         self._names = NameSync(client, lease, database, clock, emit)
+        self._retention = RetentionSync(org, client, lease, database, clock)
         monitor = monitor or ClockMonitor(clock, emit)
-        pipeline = Pipeline(client, database, self._ledger, lease, clock, monitor, emit, budget or MemoryBudget())
+        pipeline = Pipeline(
+            client,
+            database,
+            self._ledger,
+            lease,
+            clock,
+            monitor,
+            emit,
+            budget or MemoryBudget(),
+            self._retention.current,
+        )
         self._scanner = Scanner(
             org, client, self._ledger, pipeline, Partitions(database), clock, emit, gives_up=gives_up
         )
@@ -99,6 +111,7 @@ class OrgWorker:
     def configure(self, org: Org) -> None:
         """Apply the org's changed configuration; scans in flight keep the former one."""
         self._scanner.configure(org)
+        self._retention.org = org
         self.client.requests_per_second = org.requests_per_second
         self.client.rate_ceiling = org.rate_ceiling
         self.client.query_timeout = org.query_timeout
@@ -183,6 +196,7 @@ class OrgWorker:
         self._emit(Event.CYCLE_STARTED, **context, windows=len(windows))
         try:
             await self._names.refresh()
+            await self._retention.refresh()
             await self._scanner.run(windows, cycle)
             if job is not None:  # ad hoc windows are reopened at the start of their cycle alone
                 await self._reopen(stream_of(job.name), job.delay)

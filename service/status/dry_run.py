@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypedDict
 
 from service.config import Config, Job, Org
@@ -20,7 +20,9 @@ from service.model import Span, Window, instant
 from service.plan import selection
 from service.plan.forecast import DEFAULT_ENTRIES, Cost, by_granularity, cost, seconds
 from service.plan.grouping import OrgSettings
+from service.plan.retention import jobs_before_limit
 from service.postgres.pool import Database
+from service.postgres.retention import stored_retention_days
 from service.postgres.windows import AD_HOC, Ledger, LedgerWindow, stream_of
 
 _NO_EPOCH = -1  # an epoch that no owner has: its ledger cannot write
@@ -49,10 +51,14 @@ class JobPlan(TypedDict):
 
 
 class OrgPlan(TypedDict):
-    """One org; ``requests`` includes the one for a token, ``seconds`` is the time that they take at the limit."""
+    """One org; ``requests`` includes the one for a token, ``seconds`` is the time that they take at the limit.
+
+    ``warnings`` has the jobs that begin before the limit of the org's retention, as far as that is known.
+    """
 
     jobs: dict[str, JobPlan]
     ad_hoc: JobPlan
+    warnings: list[str]
     requests: int
     requests_per_second: float
     seconds: float
@@ -87,11 +93,20 @@ async def dry_run(config: Config, database: Database | None, now: datetime) -> P
         orgs[org.name] = OrgPlan(
             jobs=jobs,
             ad_hoc=ad_hoc,
+            warnings=await _warnings(config, org, database, now),
             requests=requests,
             requests_per_second=org.requests_per_second,
             seconds=round(seconds(requests, org.requests_per_second), 1),
         )
     return Plan(at=instant(now), ledger=database is not None, orgs=orgs)
+
+
+async def _warnings(config: Config, org: Org, database: Database | None, now: datetime) -> list[str]:
+    kept = org.retention
+    if kept is None and database is not None and org.api == "flow-aggregates":
+        days = await stored_retention_days(database, org.name)
+        kept = None if days is None else timedelta(days=days)
+    return [] if kept is None else jobs_before_limit(org, config.jobs_of(org).values(), kept, now)
 
 
 async def _job(org: Org, job: Job, ledger: Ledger | None, now: datetime) -> JobPlan:
