@@ -69,6 +69,15 @@ CREATE INDEX extraction_window_unfinished ON flow_outcomes.extraction_window (or
 CREATE INDEX extraction_window_requested ON flow_outcomes.extraction_window (org)
     WHERE job IS NULL AND requests > requests_begun;
 
+-- The deep lookback of a job: when its last pass was complete, and the pass in progress.
+CREATE TABLE flow_outcomes.deep_pass (
+    org          text NOT NULL,
+    work         text NOT NULL,
+    completed_at timestamptz,
+    from_scan    bigint,        -- windows whose scan_number is higher have been read; null: no pass is in progress
+    PRIMARY KEY (org, work)
+);
+
 -- Queries that were too large, so that the next cycle sends neither them nor others of their size.
 CREATE TABLE flow_outcomes.query_cut (
     org         text NOT NULL,

@@ -212,6 +212,13 @@ def read_secret(file: Path | None) -> tuple[str, str]:
     return ("" if fault else secret), fault
 
 
+class DeepLookback(Section):
+    """Windows up to ``span`` before the newest due one are extracted again, ``every`` so often."""
+
+    span: Annotated[timedelta, BeforeValidator(values.duration(above=True))]
+    every: Annotated[timedelta, BeforeValidator(values.duration(above=True))]
+
+
 class Job(Named):
     """A rule that divides time into windows and says when each is due."""
 
@@ -221,6 +228,7 @@ class Job(Named):
     since: Annotated[values.Since, BeforeValidator(values.since)]
     delay: Delay = HOUR
     lookback: Duration = 3 * DAY
+    deep_lookback: Annotated[DeepLookback | None, BeforeValidator(values.optional_section)] = None
     off_peak: Annotated[values.OffPeak | None, BeforeValidator(values.off_peak)] = values.off_peak("02:00-05:00")
     retry_every: Positive = 15 * MINUTE
     metrics_delay: Literal["auto", "always", "never"] = "auto"

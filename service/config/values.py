@@ -123,6 +123,11 @@ def optional(parse: Callable[[object], timedelta]) -> Callable[[object], timedel
     return lambda value: None if is_null(value) else parse(value)
 
 
+def optional_section(value: object) -> object:
+    """A section that may be null; in an environment variable it is JSON."""
+    return None if is_null(value) else from_text(value)
+
+
 def is_null(value: object) -> bool:
     """Whether a value stands for no value."""
     return value is None or (isinstance(value, FromEnvironment) and value.strip() in {"", "null"})

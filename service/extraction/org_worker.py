@@ -11,6 +11,7 @@ from service.config import AdHoc, Job, Org
 from service.errors import LeaseLostError
 from service.extraction.ad_hoc import AdHocWindows, ad_hoc_windows, is_aligned, realigned
 from service.extraction.cycle import AD_HOC_POLICY, Cycle, CycleRequest, CycleResult, Scope
+from service.extraction.deep_lookback import DeepLookback
 from service.extraction.due_windows import due_spans, due_window, known_windows, window_states
 from service.extraction.name_sync import NameSync
 from service.extraction.pipeline import Pipeline
@@ -22,7 +23,7 @@ from service.plan import selection
 from service.postgres.lease import Lease
 from service.postgres.merge import MemoryBudget, Partitions
 from service.postgres.pool import Database
-from service.postgres.windows import AD_HOC, Ledger, LedgerWindow, request_windows, stream_of
+from service.postgres.windows import AD_HOC, DeepPasses, Ledger, LedgerWindow, request_windows, stream_of
 from service.telemetry import Emit, Event
 
 
@@ -70,6 +71,7 @@ class OrgWorker:
         self._ledger = Ledger(database, org.name, lease.epoch)
         self._names = NameSync(client, lease, database, clock, emit)
         self._retention = RetentionSync(org, client, lease, database, clock)
+        self._deep = DeepLookback(DeepPasses(database, org.name, lease.epoch), self._retention, clock)
         monitor = monitor or ClockMonitor(clock, emit)
         pipeline = Pipeline(
             client,
@@ -133,12 +135,20 @@ class OrgWorker:
             DatabaseUnavailableError, LeaseLostError, GivenUpError: windows that were not stored stay due.
         """
         windows = await self._select(job, cycle)
-        if not windows:
-            return cycle.result
-        if not cycle.may_start_scan():
+        if windows and not cycle.may_start_scan():
             cycle.result.requeued = len(windows)
             return cycle.result
-        return await self._run(windows, job, cycle)
+        if windows:
+            await self._run(windows, job, cycle)
+        await self._end_deep_lookback(job, cycle)
+        return cycle.result
+
+    async def _end_deep_lookback(self, job: Job, cycle: Cycle) -> None:
+        """Complete a pass that is read to its end, and note when the next one is due."""
+        ended = await self._deep.end(self.org, job, due_spans(self.org, job, self._clock.now()))
+        included = cycle.request.deep or cycle.request.scope is Scope.LOOKBACK
+        if ended or not included:
+            cycle.result.deep_at = await self._deep.due_at(job)
 
     async def run_ad_hoc(self, only: Sequence[Window] | None = None) -> CycleResult:
         """Extract the ad hoc windows that are not settled, or those of ``only`` among them.
@@ -236,8 +246,12 @@ class OrgWorker:
                 raise LeaseLostError(f"another process holds {self.org.name}")
         states = window_states(known, self.org.flows)
         scope = await self._scope(job, cycle.request.scope, states[spans[-1]] if spans else None)
+        with_lookback = scope is Scope.LOOKBACK
+        deep: frozenset[Span] = frozenset()
+        if with_lookback or cycle.request.deep:
+            deep = await self._deep.begin(self.org, job, spans)
         selected = selection.select(
-            spans, states, job.lookback, self.org.tz, with_lookback=scope is Scope.LOOKBACK
+            spans, states, job.lookback, self.org.tz, with_lookback=with_lookback, deep=deep
         )
         cycle.select(scope, selected.recent)
         return [known[span] for span in selected.in_order()]

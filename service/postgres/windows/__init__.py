@@ -2,10 +2,12 @@
 
 ::
 
-    ledger    the state of each window, and the last error
-    requests  requested ad hoc windows
+    ledger       the state of each window, and the last error
+    requests     requested ad hoc windows
+    deep_passes  when a job's deep lookback last passed
 """
 
+from service.postgres.windows.deep_passes import DeepPass, DeepPasses
 from service.postgres.windows.ledger import AD_HOC, Ledger, LedgerWindow, stream_of
 from service.postgres.windows.requests import (
     RequestProgress,
@@ -16,6 +18,8 @@ from service.postgres.windows.requests import (
 
 __all__ = [
     "AD_HOC",
+    "DeepPass",
+    "DeepPasses",
     "Ledger",
     "LedgerWindow",
     "RequestProgress",
