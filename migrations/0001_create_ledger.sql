@@ -26,6 +26,12 @@ CREATE TABLE flow_outcomes.org_lease (
     breaker_until timestamptz    -- open: when a probe may be sent
 ) WITH (fillfactor = 50);
 
+-- How long an org keeps its data, as its API last said; an org that is not listed did not say.
+CREATE TABLE flow_outcomes.org_retention (
+    org  text PRIMARY KEY,
+    days integer NOT NULL CHECK (days > 0)
+);
+
 CREATE TABLE flow_outcomes.extraction_window (
     org                   text NOT NULL,
     work                  text NOT NULL,            -- the stream: 'job:NAME' or 'ad hoc'
@@ -54,6 +60,7 @@ CREATE TABLE flow_outcomes.extraction_window (
     ask_alone             boolean NOT NULL DEFAULT false,  -- query it by itself: it shared an invalid page
     coarsened             boolean NOT NULL DEFAULT false,  -- the server rejected it one step finer
     doubted_in            text,                     -- the cycle of an empty scan that is not confirmed yet
+    kept_stored           boolean NOT NULL DEFAULT false,  -- older than the retention: last_error is a note, no error
     PRIMARY KEY (org, work, window_start, window_end, requested_granularity),
     CHECK (window_start < window_end)
 );
@@ -61,6 +68,15 @@ CREATE INDEX extraction_window_unfinished ON flow_outcomes.extraction_window (or
     WHERE state <> 'complete';
 CREATE INDEX extraction_window_requested ON flow_outcomes.extraction_window (org)
     WHERE job IS NULL AND requests > requests_begun;
+
+-- The deep lookback of a job: when its last pass was complete, and the pass in progress.
+CREATE TABLE flow_outcomes.deep_pass (
+    org          text NOT NULL,
+    work         text NOT NULL,
+    completed_at timestamptz,
+    from_scan    bigint,        -- windows whose scan_number is higher have been read; null: no pass is in progress
+    PRIMARY KEY (org, work)
+);
 
 -- Queries that were too large, so that the next cycle sends neither them nor others of their size.
 CREATE TABLE flow_outcomes.query_cut (

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from service.cli import ExitCode, configuration
 from service.clock import SystemClock
-from service.config import Config, Org
+from service.config import Config, Job, Org
 from service.errors import ConfigError, DatabaseUnavailableError, SchemaError
 from service.postgres.probe import Facts
 from service.runtime import Process, open_database, preflight
@@ -59,6 +59,10 @@ async def _check(config: Config) -> bool:
 async def _check_orgs(config: Config, dsn: str, facts: Facts) -> bool:
     """Check every org and print the findings in the configuration's order."""
     tokens, clock = TokenRecorder(), SystemClock()
+
+    def jobs(org: Org) -> list[Job]:
+        return list(config.jobs_of(org).values())
+
     if (
         facts.unsupported
         or not facts.writable
@@ -67,9 +71,11 @@ async def _check_orgs(config: Config, dsn: str, facts: Facts) -> bool:
     ):
         return _print([_ORGS_NOT_CHECKED])
     if not facts.schema_exists:
-        return await _check_each(config, lambda org: preflight.check_org_without_lease(org, clock, tokens))
+        return await _check_each(
+            config, lambda org: preflight.check_org_without_lease(org, clock, tokens, jobs(org))
+        )
     async with Process(dsn, POOL_SIZE, tokens.emit).running() as runtime:
-        return await _check_each(config, lambda org: preflight.check_org(runtime, org, tokens))
+        return await _check_each(config, lambda org: preflight.check_org(runtime, org, tokens, jobs(org)))
 
 
 async def _check_each(config: Config, check: Callable[[Org], Awaitable[list[Finding]]]) -> bool:

@@ -60,7 +60,7 @@ def show(plan: Plan, output: Console) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("org", "job"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("windows", "new", "lookback", "backlog", "scans", "queries", "pages"):
+    for heading in ("windows", "new", "lookback", "backlog", "deep", "scans", "queries", "pages"):
         table.add_column(heading, justify="right")
     for heading in ("from", "to", "begins"):
         table.add_column(heading, no_wrap=True)
@@ -80,12 +80,15 @@ def show(plan: Plan, output: Console) -> None:
             f" at {org['requests_per_second']:g} a second",
             soft_wrap=True,
         )
+        for warning in org["warnings"]:
+            output.print(f"{name}: warning: {warning}", soft_wrap=True)
     if any_guess:
         output.print("about: no response was read yet, so pages per window are an estimate", soft_wrap=True)
 
 
 def _cells(each: JobPlan, at: str) -> list[str]:
-    counts = (each["windows"], each["new"], each["lookback"], each["backlog"], each["scans"], each["queries"])
+    kinds = (each["windows"], each["new"], each["lookback"], each["backlog"], each["deep_lookback"])
+    counts = (*kinds, each["scans"], each["queries"])
     begins = "now" if each["begins"] == at else short_instant(each["begins"])
     pages = f"{each['pages']}{'?' if each['guess'] else ''}"
     return [

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from service.config.document import Tree, read_document
 from service.config.environment import Overlay, read_environment
 from service.config.rules import faults_between
-from service.config.sections import AdHoc, Breaker, Config, Job, Org
+from service.config.sections import AdHoc, Breaker, Config, DeepLookback, Job, Org
 from service.errors import ConfigError, Fault
 
 _MESSAGES = {
@@ -166,8 +166,9 @@ def _unknown_key(where: list[str]) -> str:
     if len(where) > 1:
         field = Config.model_fields[where[0]].annotation
         section = named.get(where[0], field)  # type: ignore[assignment, arg-type]
-        if where[2:3] == ["breaker"] and len(where) > 3:  # noqa: PLR2004 - orgs.NAME.breaker.KEY
-            section = Breaker
+        nested: dict[str, type[BaseModel]] = {"breaker": Breaker, "deep_lookback": DeepLookback}
+        if len(where) > 3 and where[2] in nested:  # noqa: PLR2004 - orgs.NAME.breaker.KEY
+            section = nested[where[2]]
     known = [info.alias or name for name, info in section.model_fields.items()]
     similar = get_close_matches(where[-1], known, n=1)
     return (

@@ -82,6 +82,8 @@ def _org(key: str, org: Mapping[str, object]) -> Iterator[Fault]:
     yield from _urls(key, org)
     if org.get("aggregates") is not None and org.get("api") != "flow-aggregates":
         yield Fault(f"{key}.aggregates", "applies only to api: flow-aggregates; remove it")
+    if not values.is_null(org.get("retention")) and org.get("api") != "flow-aggregates":
+        yield Fault(f"{key}.retention", "applies only to api: flow-aggregates; remove it")
     client_id = org.get("client_id")
     if isinstance(client_id, str) and ":" in client_id:
         yield Fault(f"{key}.client_id", "must not contain a colon")

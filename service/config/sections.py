@@ -66,6 +66,7 @@ GranularityOrAuto = Literal["hourly", "daily", "monthly", "auto"]
 Positive = Annotated[timedelta, BeforeValidator(values.duration(above=True, most=DAY))]
 Delay = Annotated[timedelta, BeforeValidator(values.duration(HOUR, 366 * DAY))]
 Duration = Annotated[timedelta, BeforeValidator(values.duration())]
+Retention = Annotated[timedelta | None, BeforeValidator(values.optional(values.duration(DAY)))]
 
 
 class Section(BaseModel):
@@ -157,6 +158,7 @@ class Org(Named):
     timezone: Annotated[str, BeforeValidator(values.timezone)] = "UTC"
     flows: TextList = ()
     aggregates: Literal["query", "jobs"] = "query"
+    retention: Retention = None
 
     _certificates: str = PrivateAttr("")
 
@@ -265,6 +267,13 @@ def read_secret(file: Path | None) -> tuple[str, str]:
     return ("" if fault else secret), fault
 
 
+class DeepLookback(Section):
+    """Windows up to ``span`` before the newest due one are extracted again, ``every`` so often."""
+
+    span: Annotated[timedelta, BeforeValidator(values.duration(above=True))]
+    every: Annotated[timedelta, BeforeValidator(values.duration(above=True))]
+
+
 class Job(Named):
     """A rule that divides time into windows and says when each is due."""
 
@@ -274,6 +283,7 @@ class Job(Named):
     since: Annotated[values.Since, BeforeValidator(values.since)]
     delay: Delay = HOUR
     lookback: Duration = 3 * DAY
+    deep_lookback: Annotated[DeepLookback | None, BeforeValidator(values.optional_section)] = None
     off_peak: Annotated[values.OffPeak | None, BeforeValidator(values.off_peak)] = values.off_peak("02:00-05:00")
     retry_every: Positive = 15 * MINUTE
     metrics_delay: Literal["auto", "always", "never"] = "auto"

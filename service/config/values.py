@@ -124,6 +124,21 @@ def duration(
     return parse
 
 
+def optional(parse: Callable[[object], timedelta]) -> Callable[[object], timedelta | None]:
+    """A parser that also takes None, and of an environment variable the empty text and ``null``."""
+    return lambda value: None if is_null(value) else parse(value)
+
+
+def optional_section(value: object) -> object:
+    """A section that may be null; in an environment variable it is JSON."""
+    return None if is_null(value) else from_text(value)
+
+
+def is_null(value: object) -> bool:
+    """Whether a value stands for no value."""
+    return value is None or (isinstance(value, FromEnvironment) and value.strip() in {"", "null"})
+
+
 @dataclass(frozen=True, slots=True)
 class Since:
     """The start of a job's first window: a date, an instant, or a duration back from now.

@@ -5,6 +5,7 @@
     org_worker   one org's cycles
     cycle        a cycle: its request, its policy, its result
     due_windows  a job's due windows, and their state in the ledger
+    deep_lookback  the windows further back that are extracted again now and then
     ad_hoc       an ad hoc span as windows
     scanner      windows into scans: grouped, split, coarsened
     admission    which scan may start
@@ -12,6 +13,7 @@
     normalise    pure: a page to rows and rejects
     json_values  pure: JSON values as figures
     name_sync    the names of flows and outcomes that the API reports by id
+    retention_sync  how long the org keeps its data
 """
 
 from service.extraction.ad_hoc import ad_hoc_windows
@@ -24,6 +26,7 @@ from service.extraction.cycle import (
     CycleResult,
     Scope,
 )
+from service.extraction.deep_lookback import deep_spans, next_pass
 from service.extraction.due_windows import due_spans, due_window, known_windows, window_states
 from service.extraction.org_worker import OrgWorker
 
@@ -37,8 +40,10 @@ __all__ = [
     "OrgWorker",
     "Scope",
     "ad_hoc_windows",
+    "deep_spans",
     "due_spans",
     "due_window",
     "known_windows",
+    "next_pass",
     "window_states",
 ]

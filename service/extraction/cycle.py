@@ -7,7 +7,7 @@ import math
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import IntEnum
 
 from service.clock import Clock
@@ -43,14 +43,20 @@ class CycleRequest:
     Attributes:
         scope: which windows to extract.
         ignore_off_peak: whether scans may start outside the job's off-peak hours.
+        deep: whether a deep lookback that is due is included; with the lookback it always is.
     """
 
     scope: Scope = Scope.AUTOMATIC
     ignore_off_peak: bool = False
+    deep: bool = False
 
     def combined(self, other: CycleRequest) -> CycleRequest:
         """The request that covers both."""
-        return CycleRequest(max(self.scope, other.scope), self.ignore_off_peak or other.ignore_off_peak)
+        return CycleRequest(
+            max(self.scope, other.scope),
+            self.ignore_off_peak or other.ignore_off_peak,
+            self.deep or other.deep,
+        )
 
 
 EVERYTHING = CycleRequest(Scope.LOOKBACK, ignore_off_peak=True)
@@ -105,6 +111,7 @@ class CycleResult:
         requeued: not stored because the cycle was stopped, or the org or the database was lost.
         postponed: not stored because they have not settled by the clock that decides.
         settles_in: seconds until the first postponed window settles.
+        deep_at: when a pass of the deep lookback is due; None where the next cycle with the lookback includes it.
     """
 
     complete: int = 0
@@ -113,6 +120,7 @@ class CycleResult:
     requeued: int = 0
     postponed: int = 0
     settles_in: float = math.inf
+    deep_at: datetime | None = None
 
     @property
     def unfinished(self) -> int:
@@ -150,6 +158,8 @@ class Cycle:
         self.request = replace(
             self.request, ignore_off_peak=self.request.ignore_off_peak or request.ignore_off_peak
         )
+        if request.deep and not (self.request.deep or self.request.scope is Scope.LOOKBACK):
+            return False
         return self.request.scope is Scope.LOOKBACK or request.scope is not Scope.LOOKBACK
 
     def select(self, scope: Scope, recent: Iterable[Span]) -> None:

@@ -11,9 +11,11 @@ from service.config import AdHoc, Job, Org
 from service.errors import LeaseLostError
 from service.extraction.ad_hoc import AdHocWindows, ad_hoc_windows, is_aligned, realigned
 from service.extraction.cycle import AD_HOC_POLICY, Cycle, CycleRequest, CycleResult, Scope
+from service.extraction.deep_lookback import DeepLookback
 from service.extraction.due_windows import due_spans, due_window, known_windows, window_states
 from service.extraction.name_sync import NameSync
 from service.extraction.pipeline import Pipeline
+from service.extraction.retention_sync import RetentionSync
 from service.extraction.scanner import Scanner
 from service.genesys import GenesysClient
 from service.model import Span, Window
@@ -21,7 +23,7 @@ from service.plan import selection
 from service.postgres.lease import Lease
 from service.postgres.merge import MemoryBudget, Partitions
 from service.postgres.pool import Database
-from service.postgres.windows import AD_HOC, Ledger, LedgerWindow, request_windows, stream_of
+from service.postgres.windows import AD_HOC, DeepPasses, Ledger, LedgerWindow, request_windows, stream_of
 from service.telemetry import Emit, Event
 
 
@@ -68,8 +70,20 @@ class OrgWorker:
         self._database = database
         self._ledger = Ledger(database, org.name, lease.epoch)
         self._names = NameSync(client, lease, database, clock, emit)
+        self._retention = RetentionSync(org, client, lease, database, clock)
+        self._deep = DeepLookback(DeepPasses(database, org.name, lease.epoch), self._retention, clock)
         monitor = monitor or ClockMonitor(clock, emit)
-        pipeline = Pipeline(client, database, self._ledger, lease, clock, monitor, emit, budget or MemoryBudget())
+        pipeline = Pipeline(
+            client,
+            database,
+            self._ledger,
+            lease,
+            clock,
+            monitor,
+            emit,
+            budget or MemoryBudget(),
+            self._retention.current,
+        )
         self._scanner = Scanner(
             org, client, self._ledger, pipeline, Partitions(database), clock, emit, gives_up=gives_up
         )
@@ -99,6 +113,7 @@ class OrgWorker:
     def configure(self, org: Org) -> None:
         """Apply the org's changed configuration; scans in flight keep the former one."""
         self._scanner.configure(org)
+        self._retention.org = org
         self.client.requests_per_second = org.requests_per_second
         self.client.rate_ceiling = org.rate_ceiling
         self.client.query_timeout = org.query_timeout
@@ -120,12 +135,20 @@ class OrgWorker:
             DatabaseUnavailableError, LeaseLostError, GivenUpError: windows that were not stored stay due.
         """
         windows = await self._select(job, cycle)
-        if not windows:
-            return cycle.result
-        if not cycle.may_start_scan():
+        if windows and not cycle.may_start_scan():
             cycle.result.requeued = len(windows)
             return cycle.result
-        return await self._run(windows, job, cycle)
+        if windows:
+            await self._run(windows, job, cycle)
+        await self._end_deep_lookback(job, cycle)
+        return cycle.result
+
+    async def _end_deep_lookback(self, job: Job, cycle: Cycle) -> None:
+        """Complete a pass that is read to its end, and note when the next one is due."""
+        ended = await self._deep.end(self.org, job, due_spans(self.org, job, self._clock.now()))
+        included = cycle.request.deep or cycle.request.scope is Scope.LOOKBACK
+        if ended or not included:
+            cycle.result.deep_at = await self._deep.due_at(job)
 
     async def run_ad_hoc(self, only: Sequence[Window] | None = None) -> CycleResult:
         """Extract the ad hoc windows that are not settled, or those of ``only`` among them.
@@ -183,6 +206,7 @@ class OrgWorker:
         self._emit(Event.CYCLE_STARTED, **context, windows=len(windows))
         try:
             await self._names.refresh()
+            await self._retention.refresh()
             await self._scanner.run(windows, cycle)
             if job is not None:  # ad hoc windows are reopened at the start of their cycle alone
                 await self._reopen(stream_of(job.name), job.delay)
@@ -222,8 +246,12 @@ class OrgWorker:
                 raise LeaseLostError(f"another process holds {self.org.name}")
         states = window_states(known, self.org.flows)
         scope = await self._scope(job, cycle.request.scope, states[spans[-1]] if spans else None)
+        with_lookback = scope is Scope.LOOKBACK
+        deep: frozenset[Span] = frozenset()
+        if with_lookback or cycle.request.deep:
+            deep = await self._deep.begin(self.org, job, spans)
         selected = selection.select(
-            spans, states, job.lookback, self.org.tz, with_lookback=scope is Scope.LOOKBACK
+            spans, states, job.lookback, self.org.tz, with_lookback=with_lookback, deep=deep
         )
         cycle.select(scope, selected.recent)
         return [known[span] for span in selected.in_order()]

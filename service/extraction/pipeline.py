@@ -21,7 +21,7 @@ from service.model import NormalisedPage, Query, Scan, SplitHint, Window
 from service.plan.buckets import buckets, is_edge
 from service.plan.splitting import halve, largest, size, split_hint
 from service.postgres.lease import Lease
-from service.postgres.merge import MemoryBudget, Merged, ScanBuffer, ScanRecord, merge
+from service.postgres.merge import MemoryBudget, Merged, Retention, ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.windows import Ledger
 from service.telemetry import Emit, Event
@@ -67,6 +67,7 @@ class Pipeline:
         monitor: ClockMonitor,
         emit: Emit,
         budget: MemoryBudget,
+        retention: Callable[[], Retention | None] = lambda: None,
     ) -> None:
         self._client = client
         self._database = database
@@ -76,6 +77,7 @@ class Pipeline:
         self._monitor = monitor
         self._emit = emit
         self._budget = budget
+        self._retention = retention
         self._merging = asyncio.Lock()  # merges of an org queue here, where a waiting one holds no connection
         self._split_hints: list[SplitHint] | None = None
         # Epochs increase from lease to lease, so the numbers of scans increase across processes.
@@ -150,6 +152,7 @@ class Pipeline:
             entries=attempt.entries,
             cycle=attempt.cycle.id,
             by_id=self._client.dialect.by_id,
+            retention=self._retention(),
         )
 
     async def _fetch(self, query: Query, attempt: _Attempt) -> None:

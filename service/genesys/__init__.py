@@ -9,6 +9,7 @@
     flow_aggregates     ├ the dialects
     aggregates_jobs     ┘
     names               the names of flows and outcomes
+    retention           how long the org keeps its data
     oauth               the access token
     limiter             requests a second, and the pause after a 429
     rate_limit_headers  the limit as the API's responses state it
@@ -25,10 +26,13 @@ from service.genesys.client import GenesysClient
 from service.genesys.dialect import Dialect
 from service.genesys.factory import make_client
 from service.genesys.names import FLOW_NAMES, OUTCOME_NAMES, Listed, NameList, count_names, list_names
+from service.genesys.retention import PERMISSION as RETENTION_PERMISSION
+from service.genesys.retention import read_retention_days
 
 __all__ = [
     "FLOW_NAMES",
     "OUTCOME_NAMES",
+    "RETENTION_PERMISSION",
     "Dialect",
     "GenesysClient",
     "Listed",
@@ -36,4 +40,5 @@ __all__ = [
     "count_names",
     "list_names",
     "make_client",
+    "read_retention_days",
 ]

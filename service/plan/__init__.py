@@ -10,4 +10,5 @@
     grouping      adjacent windows as scans, spans as queries
     splitting     queries that are too large, in halves
     forecast      the requests that windows need
+    retention     jobs that begin before the end of an org's retention
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -36,7 +36,7 @@ class Selection:
 
     Attributes:
         recent: the newest due window and those within the lookback.
-        backlog: windows before them that need work.
+        backlog: windows before them that need work, or that the deep lookback adds.
     """
 
     recent: tuple[Span, ...]
@@ -57,6 +57,7 @@ def select(
     tz: Zone,
     *,
     with_lookback: bool,
+    deep: Collection[Span] = (),
 ) -> Selection:
     """Select a cycle's windows.
 
@@ -66,6 +67,7 @@ def select(
         lookback: how far before the newest due window's start windows are extracted again.
         tz: the org's zone; a day of lookback is a day of its calendar.
         with_lookback: whether the windows within the lookback are extracted; otherwise only those that need work.
+        deep: windows that the deep lookback adds.
     """
     if not due:
         return Selection((), ())
@@ -74,7 +76,7 @@ def select(
     backlog: list[Span] = []
     for span in due:
         near = span.start >= since
-        if (near and with_lookback) or states.get(span, _UNKNOWN).needs_work:
+        if (near and with_lookback) or states.get(span, _UNKNOWN).needs_work or span in deep:
             (recent if near else backlog).append(span)
     return Selection(tuple(recent), tuple(backlog))
 

@@ -28,6 +28,7 @@ MAX_WAIT = 86400.0
 AD_HOC_RETRY = timedelta(minutes=15)
 
 RETRY = CycleRequest(Scope.OPEN)
+DEEP = CycleRequest(Scope.OPEN, deep=True)
 
 Follower = asyncio.Future[int]
 """Waits for the end of what was triggered; its result is the number of windows that are not complete."""
@@ -141,6 +142,8 @@ class JobLoop:
             if result.unfinished or result.doubted:
                 after = min(job.retry_every, timedelta(seconds=min(result.settles_in, MAX_WAIT) + SLACK))
                 self._at("retry", self._next_off_peak(self._clock.now() + after), self._retry)
+            if result.deep_at is not None:
+                self._at("deep", self._next_off_peak(max(result.deep_at, self._clock.now())), self._deep)
             return not result.requeued
         return False
 
@@ -154,6 +157,9 @@ class JobLoop:
 
     def _retry(self) -> None:
         self.trigger(RETRY)
+
+    def _deep(self) -> None:
+        self.trigger(DEEP)
 
     def _retry_pending(self, after: float) -> None:
         """Run the pending request after so many seconds."""
@@ -169,6 +175,7 @@ class JobLoop:
     def _cancel_timers(self) -> None:
         self._timers.cancel(f"{self._name}/due")
         self._timers.cancel(f"{self._name}/retry")
+        self._timers.cancel(f"{self._name}/deep")
 
 
 class OrgLoop:

@@ -7,12 +7,12 @@ its state is reported instead.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from service.clock import Clock
-from service.config import Org
+from service.config import Job, Org
 from service.errors import (
     ConnectionFailedError,
     DatabaseUnavailableError,
@@ -30,6 +30,7 @@ from service.model import Granularity, Query, Span, instant
 from service.plan import buckets
 from service.postgres.probe import Facts, inspect, open_connection
 from service.postgres.queries.status import NO_LEASE, leases
+from service.runtime.preflight_public import check_retention
 from service.runtime.process import Process
 from service.telemetry import Event, counted
 
@@ -121,8 +122,17 @@ def _schema_finding(facts: Facts) -> Finding:
     )
 
 
-async def check_org(runtime: Process, org: Org, tokens: TokenRecorder) -> list[Finding]:
-    """Check an org's token, permission and a small query; where another process holds the org, report that."""
+async def check_org(
+    runtime: Process, org: Org, tokens: TokenRecorder, jobs: Collection[Job] = ()
+) -> list[Finding]:
+    """Check an org's token, permission and a small query; where another process holds the org, report that.
+
+    Args:
+        runtime: the process that acquires the org.
+        org: what to check.
+        tokens: the ``emit`` of the process.
+        jobs: the org's jobs.
+    """
     try:
         async with asyncio.timeout(LEASE_TIMEOUT):
             lease = await runtime.lease(org.name)
@@ -131,32 +141,39 @@ async def check_org(runtime: Process, org: Org, tokens: TokenRecorder) -> list[F
         return [await _holder_finding(runtime, org)]
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
-            return await _query(org, worker.client, runtime.clock, tokens)
+            return await _query(org, jobs, worker.client, runtime.clock, tokens)
     except (DatabaseUnavailableError, LeaseLostError) as error:
         return [Finding(org.name, False, f"check interrupted: {error}", "run the check again")]
     finally:
         runtime.release(org.name)
 
 
-async def check_org_without_lease(org: Org, clock: Clock, tokens: TokenRecorder) -> list[Finding]:
+async def check_org_without_lease(
+    org: Org, clock: Clock, tokens: TokenRecorder, jobs: Collection[Job] = ()
+) -> list[Finding]:
     """Check an org where there is no schema, so that no process can hold the org."""
     client = make_client(org, tokens.emit, clock, lambda: None, lambda _seconds: None, lambda _date: None)
     try:
-        return await _query(org, client, clock, tokens)
+        return await _query(org, jobs, client, clock, tokens)
     finally:
         await client.close()
 
 
-async def _query(org: Org, client: GenesysClient, clock: Clock, tokens: TokenRecorder) -> list[Finding]:
+async def _query(
+    org: Org, jobs: Collection[Job], client: GenesysClient, clock: Clock, tokens: TokenRecorder
+) -> list[Finding]:
     client.max_pause = RATE_LIMIT_WAIT_MAX
     client.query_timeout = min(client.query_timeout, timedelta(seconds=ORG_TIMEOUT / 2))
     result: int | Exception
-    timeout = ORG_TIMEOUT + 5 / org.requests_per_second  # the limit delays up to five requests
-    names: list[Finding] = []
+    timeout = ORG_TIMEOUT + 6 / org.requests_per_second  # the limit delays up to six requests
+    further: list[Finding] = []
     try:
         async with asyncio.timeout(timeout):
             result = await _first_page(client, org, clock.now())
-            names = await _names_findings(org, client)
+            further = await _names_findings(org, client)
+            if client.dialect.by_id:
+                remark = await check_retention(org, jobs, client, clock.now())
+                further.append(Finding(f"{org.name} {remark.subject}", True, remark.detail, remark.fix))
     except TimeoutError:
         result = QueryTimeoutError(f"no response within {timeout:.0f} s")
     except ExtractionError as error:
@@ -174,7 +191,7 @@ async def _query(org: Org, client: GenesysClient, clock: Clock, tokens: TokenRec
         case int():
             entries = counted(result, "entry", "entries")
             query = Finding(f"{org.name} query", True, f"{org.api_url} answered; first page has {entries}")
-            return [token, Finding(f"{org.name} permission", True, policy.permission), query, *names]
+            return [token, Finding(f"{org.name} permission", True, policy.permission), query, *further]
     raise result
 
 

@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from service.simulator.api_error import bad_request
 from service.simulator.centre import Flow
 from service.simulator.instants import Now
-from service.simulator.organisation import LiveOrg
+from service.simulator.org_settings import division
+from service.simulator.organisation import HOME, LiveOrg
 from service.simulator.wire import Reply, json_reply
 
 FLOWS, OUTCOMES = "/api/v2/flows", "/api/v2/flows/outcomes"
 _ALLOWED = frozenset({"pageNumber", "pageSize"})
 _MAX_PAGE_SIZE = 100
-_HOME = {
-    "id": "00000000-0000-4000-8000-000000000001",
-    "name": "Home",
-    "selfUri": "/api/v2/authorization/divisions",
-}
+_HOME = division(HOME)
 
 
 def answer_names(org: LiveOrg, path: str, parameters: Mapping[str, str], now: Now) -> Reply:
@@ -46,7 +43,12 @@ def _flows(org: LiveOrg, *, with_deleted: bool) -> list[dict[str, object]]:
     flows = org.centre.flows()
     kept = len(flows) - org.settings.deleted_flows
     return [
-        {**_entity(FLOWS, flow), "type": "INBOUNDCALL", "deleted": place >= kept}
+        {
+            **_entity(FLOWS, flow),
+            "division": division(org.division_of(flow.id)),
+            "type": "INBOUNDCALL",
+            "deleted": place >= kept,
+        }
         for place, flow in sorted(enumerate(flows), key=lambda each: each[1])
         if with_deleted or place < kept
     ]

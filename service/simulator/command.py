@@ -17,6 +17,7 @@ _FAULT = re.compile(
     re.DOTALL,
 )
 
+HOME = "Home"
 _DIGITS_MAX, _ORGS_MAX = 10, 1000
 
 
@@ -83,6 +84,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="flow-aggregates: the most results of a response",
     )
+    add(
+        "--retention",
+        type=_whole_number(1),
+        default=None,
+        metavar="DAYS",
+        help="how long records are kept; flow-aggregates: the API says so",
+    )
+    add("--no-retention", action="store_true", help="flow-aggregates: the role may not see the retention")
+    add(
+        "--divisions",
+        type=_names,
+        default=(HOME,),
+        metavar="NAME,NAME",
+        help="flow-aggregates: the org's divisions; the flows are spread over them",
+    )
+    add(
+        "--permitted-divisions",
+        type=_names,
+        default=None,
+        metavar="NAME,NAME",
+        help="the divisions of the client's role, all by default; it sees no flow and no figure of another",
+    )
+    add(
+        "--nightly-corrections",
+        action="store_true",
+        help="a nightly pipeline adds records to days that ended two or three days ago",
+    )
     add("--latency", type=_seconds, default=0.0, metavar="SECONDS", help="before each response")
     add("--now", type=_instant, default=None, metavar="ISO", help="the initial simulated time")
     add(
@@ -127,6 +155,13 @@ def _orgs(text: str) -> Sequence[tuple[str, str]]:
     if not orgs:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 nor a list of NAME:SECRET")
     return orgs
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name)
+    if not names:
+        raise argparse.ArgumentTypeError("expected names with commas between them")
+    return names
 
 
 def _whole_number(minimum: int, maximum: int = 10**9) -> Callable[[str], int]:

@@ -12,8 +12,13 @@ from zoneinfo import ZoneInfo
 from service.simulator.centre import Centre, GeneratedCentre
 from service.simulator.cursors import Cursors
 from service.simulator.faults import FaultPlan, Faults
+from service.simulator.instants import DAY
 from service.simulator.limits import MinuteLimit, RateLimit, RetryAfterWatch, SingleFlightWatch
 from service.simulator.pages import Order, PercentOf, Position
+from service.simulator.restricted_centre import NightlyCentre, RestrictedCentre
+
+HOME = "Home"
+"""The division that every org has."""
 
 SIMULATED_SECRET = "simulated-secret"  # noqa: S105 - of a simulation
 
@@ -49,6 +54,12 @@ class SimulatedOrg:
         percent_of: denominator of percentOfTotal: the flow's total in the bucket, or the query's.
         split_entries: whether each page's last entry is split over two pages.
         latency: seconds before each response.
+        retention_days: how long records are kept, which the API also says; None for ever, and 404.
+        retention_permitted: whether the role has ``analytics:dataRetention:view``.
+        divisions: the org's divisions; the flows are spread over them in turn.
+        permitted_divisions: those of the client's role, which sees no other flow and no figure of one; None for
+            all.
+        nightly_corrections: whether a nightly pipeline adds records to days that ended two or three days ago.
         faults: the initial fault switches.
     """
 
@@ -77,6 +88,11 @@ class SimulatedOrg:
     percent_of: PercentOf = "flow"
     split_entries: bool = False
     latency: float = 0.0
+    retention_days: int | None = None
+    retention_permitted: bool = True
+    divisions: tuple[str, ...] = (HOME,)
+    permitted_divisions: tuple[str, ...] | None = None
+    nightly_corrections: bool = False
     faults: Faults = field(default_factory=Faults)
 
 
@@ -137,6 +153,11 @@ class LiveOrg:
             settings.flows,
             settings.outcomes,
         )
+        self._division_of = {
+            flow.id: settings.divisions[place % len(settings.divisions)]
+            for place, flow in enumerate(self.centre.flows())
+        }
+        self.centre = self._restricted(self.centre)
         self.rate_limit = RateLimit(settings.requests_per_second)
         self.minute_limit = MinuteLimit(settings.requests_per_minute)
         self.retry_after_watch = RetryAfterWatch()
@@ -145,6 +166,27 @@ class LiveOrg:
         self.page_cache = PageCache()
         self.fired: Counter[str] = Counter()
         self.fault_plan = FaultPlan(settings.faults, self.fired)
+
+    @property
+    def permitted_divisions(self) -> tuple[str, ...]:
+        """The divisions of the client's role."""
+        permitted = self.settings.permitted_divisions
+        return self.settings.divisions if permitted is None else permitted
+
+    def division_of(self, flow_id: str) -> str:
+        """Return the division of a flow; a flow that came later is in the first one."""
+        return self._division_of.get(flow_id, self.settings.divisions[0])
+
+    def _restricted(self, centre: Centre) -> Centre:
+        settings = self.settings
+        if settings.nightly_corrections:
+            centre = NightlyCentre(centre)
+        permitted = self.permitted_divisions
+        hidden = frozenset(flow for flow, name in self._division_of.items() if name not in permitted)
+        if settings.retention_days is None and not hidden:
+            return centre
+        kept = None if settings.retention_days is None else settings.retention_days * DAY
+        return RestrictedCentre(centre, kept, hidden)
 
 
 def _seed_of(client_id: str, seed: int) -> int:

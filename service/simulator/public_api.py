@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
-from service.simulator import architect, flow_aggregates
+from service.simulator import architect, flow_aggregates, org_settings
 from service.simulator.aggregates_query import digest_of
 from service.simulator.api_error import ApiError
 from service.simulator.architect import answer_names
@@ -26,9 +26,12 @@ PUBLIC = {
     flow_aggregates.JOBS: "jobs",
     architect.FLOWS: "names",
     architect.OUTCOMES: "names",
+    org_settings.DIVISIONS: "settings",
+    org_settings.RETENTION: "settings",
 }
 """The kind of request by path; see :class:`Arrival`."""
 
+_SIDE = ("names", "settings")
 _VIEW = "analytics:flowAggregate:view"
 _NAMES = {architect.FLOWS: "architect:flow:view", architect.OUTCOMES: "architect:flowOutcome:view"}
 
@@ -54,7 +57,7 @@ class PublicApi:
         faults: RequestFaults | None = None
         try:
             org = self._orgs[self._tokens.check(request.headers.get("Authorization"), now.monotonic)]
-            faults = org.fault_plan.for_request("names" if arrival.kind == "names" else "query")
+            faults = org.fault_plan.for_request(arrival.kind if arrival.kind in _SIDE else "query")
             if not org.minute_limit.arrive(now.pace):
                 reply = too_many_requests(org, now.pace, str(org.minute_limit.reset(now.pace)))
             else:
@@ -75,6 +78,10 @@ class PublicApi:
     ) -> Reply:
         if arrival.kind == "names":
             return self._names(org, request)
+        if arrival.kind == "settings":
+            if request.method != "GET":
+                raise ApiError(405, "method.not.allowed", "HTTP 405 Method Not Allowed")
+            return org_settings.answer_settings(org, request.path, request.query)
         if not org.settings.permitted:
             raise missing_permission(_VIEW)
         jobs = self.jobs[org.client_id]

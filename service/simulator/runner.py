@@ -60,6 +60,11 @@ def build_config(args: argparse.Namespace) -> SimulatorConfig:
         names_permitted=not args.no_names,
         deleted_flows=args.deleted_flows,
         result_limit=args.result_limit,
+        retention_days=args.retention,
+        retention_permitted=not args.no_retention,
+        divisions=args.divisions,
+        permitted_divisions=args.permitted_divisions,
+        nightly_corrections=args.nightly_corrections,
         faults=Faults(**dict(args.fault)),
     )
     orgs = {client_id: replace(org, client_secret=secret or org.client_secret) for client_id, secret in args.orgs}

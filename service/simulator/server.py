@@ -118,7 +118,7 @@ class Simulator(SimulatorState):
                 return reply.response()
             case "query":
                 return await self._query(request, arrival)
-            case "aggregates" | "jobs" | "names":
+            case "aggregates" | "jobs" | "names" | "settings":
                 return await self.public.answer(request, arrival)
             case "moved":
                 return json_reply(_EMPTY_PAGE).response()

@@ -27,8 +27,8 @@ class Arrival:
     Attributes:
         at: when it arrived, in seconds of the pacing clock.
         path: the requested path.
-        kind: ``token``, ``query``, ``aggregates``, ``jobs``, ``names``, ``moved`` (a followed redirect) or
-            ``other``.
+        kind: ``token``, ``query``, ``aggregates``, ``jobs``, ``names``, ``settings``, ``moved`` (a followed
+            redirect) or ``other``.
         org: the client id, or None if it is unknown.
         digest: a digest of the query without its page token; empty for other requests.
         page: the page of the scan, from 1; 0 for other requests.

@@ -32,9 +32,9 @@ class Reply:
 
     def response(self) -> web.Response:
         """Convert to a response of aiohttp."""
-        return web.Response(
-            status=self.status, body=self.body, headers=self.headers, content_type=self.content_type
-        )
+        is_html = self.body.lstrip()[:1] == b"<"
+        content_type = "text/html" if is_html else self.content_type
+        return web.Response(status=self.status, body=self.body, headers=self.headers, content_type=content_type)
 
 
 class ConnectionGoneError(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypedDict
 
 from service.config import Config, Job, Org
@@ -11,17 +11,22 @@ from service.extraction import (
     AD_HOC_POLICY,
     CyclePolicy,
     ad_hoc_windows,
+    deep_spans,
     due_spans,
     due_window,
     known_windows,
+    next_pass,
     window_states,
 )
 from service.model import Span, Window, instant
 from service.plan import selection
 from service.plan.forecast import DEFAULT_ENTRIES, Cost, by_granularity, cost, seconds
 from service.plan.grouping import OrgSettings
+from service.plan.retention import jobs_before_limit
+from service.postgres.merge import Retention
 from service.postgres.pool import Database
-from service.postgres.windows import AD_HOC, Ledger, LedgerWindow, stream_of
+from service.postgres.retention import stored_retention_days
+from service.postgres.windows import AD_HOC, DeepPasses, Ledger, LedgerWindow, stream_of
 
 _NO_EPOCH = -1  # an epoch that no owner has: its ledger cannot write
 
@@ -29,15 +34,19 @@ _NO_EPOCH = -1  # an epoch that no owner has: its ledger cannot write
 class JobPlan(TypedDict):
     """What one job, or the ad hoc windows of an org, would request now.
 
-    ``windows`` is the sum of three kinds: ``new`` ones within the lookback that are not stored, ``lookback`` ones
-    that are stored and extracted again, and a ``backlog`` before them. ``begins`` is the start of the off-peak
-    hours, or now. ``guess`` is true where ``entries_per_bucket`` is a default, before the first response.
+    ``windows`` is the sum of four kinds: ``new`` ones within the lookback that are not stored, ``lookback`` ones
+    that are stored and extracted again, a ``backlog`` before them, and ``deep_lookback`` ones before them that are
+    extracted again as the deep lookback is due. ``deep_lookback_at`` says when it is due. ``begins`` is the start
+    of the off-peak hours, or now. ``guess`` is true where ``entries_per_bucket`` is a default, before the first
+    response.
     """
 
     windows: int
     new: int
     lookback: int
     backlog: int
+    deep_lookback: int
+    deep_lookback_at: str | None
     first: str | None
     last: str | None
     begins: str
@@ -49,10 +58,14 @@ class JobPlan(TypedDict):
 
 
 class OrgPlan(TypedDict):
-    """One org; ``requests`` includes the one for a token, ``seconds`` is the time that they take at the limit."""
+    """One org; ``requests`` includes the one for a token, ``seconds`` is the time that they take at the limit.
+
+    ``warnings`` has the jobs that begin before the limit of the org's retention, as far as that is known.
+    """
 
     jobs: dict[str, JobPlan]
     ad_hoc: JobPlan
+    warnings: list[str]
     requests: int
     requests_per_second: float
     seconds: float
@@ -80,13 +93,14 @@ async def dry_run(config: Config, database: Database | None, now: datetime) -> P
     orgs = {}
     for org in config.orgs.values():
         ledger = None if database is None else Ledger(database, org.name, _NO_EPOCH)
-        jobs = {job.name: await _job(org, job, ledger, now) for job in config.jobs_of(org).values()}
+        jobs = {job.name: await _job(org, job, ledger, database, now) for job in config.jobs_of(org).values()}
         ad_hoc = await _ad_hoc(config, org, ledger, now)
         pages = sum(each["pages"] for each in (*jobs.values(), ad_hoc))
         requests = pages + 1 if pages else 0
         orgs[org.name] = OrgPlan(
             jobs=jobs,
             ad_hoc=ad_hoc,
+            warnings=await _warnings(config, org, database, now),
             requests=requests,
             requests_per_second=org.requests_per_second,
             seconds=round(seconds(requests, org.requests_per_second), 1),
@@ -94,19 +108,57 @@ async def dry_run(config: Config, database: Database | None, now: datetime) -> P
     return Plan(at=instant(now), ledger=database is not None, orgs=orgs)
 
 
-async def _job(org: Org, job: Job, ledger: Ledger | None, now: datetime) -> JobPlan:
+async def _warnings(config: Config, org: Org, database: Database | None, now: datetime) -> list[str]:
+    kept = await _kept(org, database)
+    return [] if kept is None else jobs_before_limit(org, config.jobs_of(org).values(), kept, now)
+
+
+async def _kept(org: Org, database: Database | None) -> timedelta | None:
+    """How long the org keeps its data, as far as it is known without its API."""
+    if org.retention is not None or database is None or org.api != "flow-aggregates":
+        return org.retention
+    days = await stored_retention_days(database, org.name)
+    return None if days is None else timedelta(days=days)
+
+
+async def _job(org: Org, job: Job, ledger: Ledger | None, database: Database | None, now: datetime) -> JobPlan:
     listed = [] if ledger is None else await ledger.windows(stream_of(job.name))
     known = known_windows(job, listed)
     spans = due_spans(org, job, now)
     states = window_states(known, org.flows)
-    selected = selection.select(spans, states, job.lookback, org.tz, with_lookback=True)
+    deep, deep_at = await _deep_lookback(org, job, spans, database, now)
+    deep -= {span for span in deep if states[span].needs_work}
+    selected = selection.select(spans, states, job.lookback, org.tz, with_lookback=True, deep=deep)
     windows = [known[span].window if span in known else due_window(org, job, span) for span in selected.in_order()]
     isolated = [span for span, each in known.items() if each.isolated]
     stored = sum(1 for span in selected.recent if span in states and not states[span].needs_work)
     begins = now if job.off_peak is None else job.off_peak.next_open(now)
-    return await _plan(
-        org, windows, ledger, now, isolated, CyclePolicy.of(job), begins, stored, len(selected.backlog)
+    plan = await _plan(
+        org, windows, ledger, now, isolated, CyclePolicy.of(job), begins, stored, len(selected.backlog) - len(deep)
     )
+    plan["deep_lookback"] = len(deep)
+    plan["new"] -= len(deep)
+    plan["deep_lookback_at"] = None if deep_at is None else instant(deep_at)
+    return plan
+
+
+async def _deep_lookback(
+    org: Org, job: Job, spans: Sequence[Span], database: Database | None, now: datetime
+) -> tuple[set[Span], datetime | None]:
+    """The stored windows that the deep lookback would extract now, and when it is due."""
+    if database is None or job.deep_lookback is None:
+        return set(), None
+    passes = DeepPasses(database, org.name, _NO_EPOCH)
+    state = await passes.read(stream_of(job.name))
+    at = next_pass(job, state)
+    if at is None or (now < at and state.from_scan is None):
+        return set(), at
+    kept = await _kept(org, database)
+    retention = None if org.api == "query-builder" else Retention(kept)
+    deep = set(deep_spans(org, job, spans, retention, now))
+    if state.from_scan is not None:
+        deep &= await passes.remaining(stream_of(job.name))
+    return deep, at
 
 
 async def _ad_hoc(config: Config, org: Org, ledger: Ledger | None, now: datetime) -> JobPlan:
@@ -153,6 +205,8 @@ async def _plan(
         new=len(windows) - stored - backlog,
         lookback=stored,
         backlog=backlog,
+        deep_lookback=0,
+        deep_lookback_at=None,
         first=instant(min(each.span.start for each in windows)) if windows else None,
         last=instant(max(each.span.end for each in windows)) if windows else None,
         begins=instant(begins),

@@ -335,7 +335,7 @@ async def test_an_invalid_page_stores_nothing(installation: Installation) -> Non
         "failed"
     }
     [html] = installation.rows("SELECT last_error FROM flow_outcomes.extraction_window WHERE org = 'html'")
-    assert 'an HTML page came instead of JSON (application/json, "Please stand by' in html["last_error"]
+    assert 'an HTML page came instead of JSON (text/html, "Please stand by' in html["last_error"]
 
 
 async def test_an_invalid_entry_affects_only_its_figure(installation: Installation) -> None:
@@ -549,7 +549,7 @@ async def test_the_limit_in_the_headers_applies(installation: Installation) -> N
         assert [event["requests_per_second"] for event in installation.events("rate_limit_changed")] == [2]
         assert installation.events("rate_limited") == []
         times = [a.at for a in simulator.arrivals if a.kind != "token"][1:]
-        assert len(times) == 8
+        assert len(times) == 9
         assert all(after - before > 1 for before, after in zip(times, times[2:], strict=False))
 
 

@@ -16,7 +16,7 @@ from service.clock import SystemClock
 from service.extraction.normalise import SHARE_TOLERANCE
 from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Reject, Scan, Span, Window
 from service.postgres.lease.lease import Lease
-from service.postgres.merge import Merged, ScanBuffer, ScanRecord, merge
+from service.postgres.merge import Merged, Retention, ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.windows.ledger import Ledger
 
@@ -100,6 +100,7 @@ class ScanHarness:
         stream: str = "job:daily",
         number: int | None = None,
         by_id: bool = False,
+        retention: Retention | None = None,
     ) -> Merged:
         """Merge one scan of the windows with these spans."""
         self.scans += 1
@@ -127,6 +128,7 @@ class ScanHarness:
             number=self.scans * 10 if number is None else number,
             began_monotonic=CLOCK.monotonic(),
             by_id=by_id,
+            retention=retention,
         )
         return await merge(self.database, self.lease, buffer, record)
 

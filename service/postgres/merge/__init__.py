@@ -20,7 +20,7 @@
 
 from service.postgres.merge.buffer import MemoryBudget, ScanBuffer
 from service.postgres.merge.partitions import Partitions
-from service.postgres.merge.record import Merged, Missing, RejectedOutcome, ScanRecord
+from service.postgres.merge.record import Merged, Missing, RejectedOutcome, Retention, ScanRecord
 from service.postgres.merge.spill import sweep_org
 from service.postgres.merge.transaction import merge
 
@@ -30,6 +30,7 @@ __all__ = [
     "Missing",
     "Partitions",
     "RejectedOutcome",
+    "Retention",
     "ScanBuffer",
     "ScanRecord",
     "merge",

@@ -11,6 +11,29 @@ _NEW: LiteralString = """
     JOIN pg_temp.scan_outcome so USING (name_no)
 """
 
+# Beyond the retention an API returns a part of what it once had. There a scan adds what is new, and nothing that
+# changes a stored figure for a reader: no other outcome of its name, and no rejected outcome of its flow.
+DELETE_OF_STORED = """
+    DELETE FROM pg_temp.scan_figure sf
+    USING pg_temp.scan_outcome so, pg_temp.scan_bucket b
+    WHERE so.name_no = sf.name_no AND b.bucket_start = sf.bucket_start AND b.keep_stored
+      AND EXISTS (
+          SELECT 1
+          FROM flow_outcomes.outcome own
+          JOIN flow_outcomes.outcome o
+            ON o.org = (SELECT %(org)s::text) AND o.flow_id = own.flow_id
+           AND (o.outcome_name = own.outcome_name OR sf.state = 'rejected')
+          CROSS JOIN LATERAL (
+              SELECT 1 FROM flow_outcomes.figure f
+              WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = o.outcome_no
+                AND f.bucket_start = sf.bucket_start AND f.outcome_count IS NOT NULL
+                AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+              LIMIT 1
+          ) f
+          WHERE own.org = (SELECT %(org)s::text) AND own.outcome_no = so.outcome_no
+          OFFSET 0)
+"""
+
 # Equal rows are left out, so a scan that reports nothing new writes neither to the table nor to the WAL. A stored
 # figure that the scan does not report is withdrawn, where its absence is conclusive.
 FIND_CHANGES = """
@@ -35,7 +58,7 @@ FIND_CHANGES = """
               SELECT 1
               FROM pg_temp.scan_bucket b
               JOIN flow_outcomes.outcome o ON o.org = (SELECT %(org)s::text) AND o.outcome_no = f.outcome_no
-              WHERE b.bucket_start = f.bucket_start AND b.confirmed AND b.absence_conclusive
+              WHERE b.bucket_start = f.bucket_start AND b.confirmed AND b.absence_conclusive AND NOT b.keep_stored
                 AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
                 AND NOT EXISTS (SELECT 1 FROM pg_temp.superseded su
                                 WHERE su.bucket_start = f.bucket_start

@@ -20,6 +20,28 @@ LONGEST_BUCKET = {
 """No bucket is longer in any time zone, clock changes included."""
 
 
+NOT_ACCEPTED_AFTER = timedelta(days=90)
+"""Where the retention is unknown, an empty scan of an older window is never accepted over stored figures."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long the org keeps its data; older figures come back in part, or not at all.
+
+    Attributes:
+        kept: None where it is unknown.
+    """
+
+    kept: timedelta | None
+
+    def limit(self, now: datetime) -> datetime:
+        """A window that starts before this instant may lack data.
+
+        It is a day later than the end of a known retention, as the day there comes back in part.
+        """
+        return now - (NOT_ACCEPTED_AFTER if self.kept is None else self.kept - timedelta(days=1))
+
+
 @dataclass(frozen=True)
 class ScanRecord:
     """A scan whose last page was read.
@@ -39,6 +61,7 @@ class ScanRecord:
         api_date: the ``Date`` of its last response; None where that had no valid one.
         api_monotonic: when that response arrived, in seconds of the monotonic clock.
         by_id: whether the API reports outcomes by id.
+        retention: None where stored figures are not protected by it.
     """
 
     scan: Scan
@@ -54,6 +77,7 @@ class ScanRecord:
     api_date: datetime | None = None
     api_monotonic: float = 0.0
     by_id: bool = False
+    retention: Retention | None = None
 
     @property
     def scope(self) -> str:

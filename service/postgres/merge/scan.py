@@ -30,7 +30,8 @@ CREATE_TABLES = """
         bucket_end         timestamptz NOT NULL,
         window_start       timestamptz NOT NULL,
         confirmed          boolean NOT NULL,   -- false: the window is empty, and not accepted as that
-        absence_conclusive boolean NOT NULL    -- false: a rejected entry may have been any outcome
+        absence_conclusive boolean NOT NULL,   -- false: a rejected entry may have been any outcome
+        keep_stored        boolean NOT NULL DEFAULT false   -- stored figures stay as they are
     ) ON COMMIT DELETE ROWS;
     -- Names as the rows refer to them. A name may have several numbers.
     CREATE TEMP TABLE IF NOT EXISTS scan_name (

@@ -15,17 +15,23 @@ import psycopg
 
 from service.clock import TOLERANCE, Clock, trusted_time
 from service.errors import StorageError
+from service.model import Window, instant
 from service.postgres.lease import Lease
 from service.postgres.merge import expected, figures, scan, window_results
 from service.postgres.merge.buffer import ScanBuffer
 from service.postgres.merge.loader import ScanLoader
 from service.postgres.merge.merge_session import MergeSession
-from service.postgres.merge.record import LONGEST_BUCKET, Merged, Missing, ScanRecord
+from service.postgres.merge.record import LONGEST_BUCKET, NOT_ACCEPTED_AFTER, Merged, Missing, ScanRecord
 from service.postgres.merge.statistics import analyze_outcomes
 from service.postgres.pool import MERGE_TIMEOUT, Connection, Database, explain
 from service.postgres.revision import STAMP, lock_own_org
 
 DOUBT = "empty response for a window that has data; accepted if a later cycle confirms it"
+KEPT = "the window starts before {limit}, the limit of the org's retention; stored figures are kept"
+KEPT_IF_EMPTY = (
+    f"empty response for a window that has data and is older than {NOT_ACCEPTED_AFTER.days} days, and the org's"
+    " retention is unknown; stored figures are kept: set orgs.{org}.retention"
+)
 
 # Figures stored a moment ago are not in the planner's statistics, so it would materialise them for each row of a
 # scan. Of a temporary table it knows only the size, so it would sort both sides of a join where a hash table fits.
@@ -103,6 +109,7 @@ class Merge:
         self._loader = ScanLoader(self._session, record, buffer, self.result)
         self._clock_offset = record.began_at  # deciding clock at the monotonic clock's zero
         self._database_ahead = False
+        self._notes: dict[Window, str] = {}  # windows whose stored figures are kept
 
     async def run(self, lease: Lease) -> Merged:
         """Store the scan; the caller commits.
@@ -118,7 +125,9 @@ class Merge:
         self._session.parameters["revision"] = locked.revision + 1
         self._set_times(locked.locked_at)
         path = await self._load()
+        self._note_expired_windows()
         await self._doubt_empty_windows()
+        await self._keep_stored(path)
         _, newly_covered = await self._session.run_pipelined(expected.ADD_SCOPE, expected.COVER)
         if not path.direct_copy:
             await self._store_figures(path)
@@ -177,9 +186,29 @@ class Merge:
         """The present by the deciding clock."""
         return self._clock_offset + timedelta(seconds=self._clock.monotonic())
 
+    def _note_expired_windows(self) -> None:
+        """Note the windows whose data the org may have deleted."""
+        retention = self._record.retention
+        if retention is not None and retention.kept is not None:
+            limit = retention.limit(self._trusted_now())
+            note = KEPT.format(limit=instant(limit))
+            self._notes = {window: note for window in self._windows if window.span.start < limit}
+
+    async def _keep_stored(self, path: MergePath) -> None:
+        """Keep the stored figures of the noted windows; figures that are new are stored all the same."""
+        if self._notes and not path.first_scan:
+            await self._session.execute(
+                window_results.KEEP_STORED, starts=[window.span.start for window in self._notes]
+            )
+            await self._session.execute(figures.DELETE_OF_STORED)
+
     async def _doubt_empty_windows(self) -> None:
-        """Do not accept an empty window that has figures, unless an earlier cycle found it empty too."""
-        empty = [w for w in self._windows if w not in self.result.rows and w not in self.result.rejected]
+        """Do not accept an empty window that has figures, unless an earlier cycle found it empty too.
+
+        One that is so old that its data may have been deleted is never accepted as empty, and never doubted.
+        """
+        reported = self.result.rows.keys() | self.result.rejected.keys() | self._notes.keys()
+        empty = [window for window in self._windows if window not in reported]
         if not empty:
             return
         found = await self._session.rows(
@@ -189,6 +218,12 @@ class Merge:
             empty_ends=[window.span.end for window in empty],
             requested=empty[0].requested,
         )
+        retention = self._record.retention
+        limit = None if retention is None or retention.kept is not None else retention.limit(self._trusted_now())
+        old = [each for each in found if limit is not None and each.window_start < limit]
+        note = KEPT_IF_EMPTY.format(org=self._record.scan.org)
+        self._notes.update((self._record.window_at(each.window_start), note) for each in old)
+        found = [each for each in found if each not in old]
         doubted = [each.window_start for each in found if each.doubted_in in (None, self._record.cycle)]
         self.result.doubted.update(self._record.window_at(start) for start in doubted)
         await self._session.execute(window_results.EXCLUDE_UNCONFIRMED, starts=doubted)
@@ -270,6 +305,7 @@ class Merge:
                     "entries": self._record.entries_of(window),
                     "rows": self.result.rows.get(window, 0),
                     "rejected": self.result.rejected.get(window, 0),
+                    "note": self._notes.get(window),
                 }
                 statement = window_results.DOUBT_WINDOW if doubted else window_results.COMPLETE_WINDOW
                 await execute(statement, {**parameters, **own})

@@ -133,11 +133,17 @@ EXCLUDE_UNCONFIRMED = """
     UPDATE pg_temp.scan_bucket SET confirmed = false WHERE window_start = ANY (%(starts)s::timestamptz[])
 """
 
+KEEP_STORED = """
+    UPDATE pg_temp.scan_bucket SET keep_stored = true WHERE window_start = ANY (%(starts)s::timestamptz[])
+"""
+
+# A note in last_error says that stored figures were kept; no other scan changes that.
 COMPLETE_WINDOW = """
     UPDATE flow_outcomes.extraction_window
     SET state = 'complete', granularity = %(granularity)s, query_hash = %(query_hash)s, pages = %(pages)s,
-        entries = %(entries)s, rows = %(rows)s, rejected = %(rejected)s, last_error = NULL, doubted_in = NULL,
-        ask_alone = false, completed_at = %(completed_at)s, scan_number = %(scan_number)s,
+        entries = %(entries)s, rows = %(rows)s, rejected = %(rejected)s, last_error = %(note)s,
+        kept_stored = %(note)s::text IS NOT NULL, doubted_in = NULL, ask_alone = false,
+        completed_at = %(completed_at)s, scan_number = %(scan_number)s,
         complete_since = coalesce(complete_since, %(completed_at)s),
         flow_ids = %(flows)s::text[], requests_read = requests_begun
     WHERE org = %(org)s AND work = %(stream)s AND window_start = %(window_start)s AND window_end = %(window_end)s

@@ -213,7 +213,7 @@ async def paces(connection: Connection, orgs: Collection[str]) -> list[Pace]:
     return await connection.fetch_all(Pace, _PACES, values)
 
 
-_DOUBTED = "(w.doubted_in IS NOT NULL OR w.state = 'complete' AND w.last_error IS NOT NULL)"
+_DOUBTED = "(w.doubted_in IS NOT NULL OR w.state = 'complete' AND w.last_error IS NOT NULL AND NOT w.kept_stored)"
 
 _DAY_COUNTS = f"""
     SELECT w.work AS stream, (w.window_start AT TIME ZONE %(tz)s)::date AS day, count(*) AS listed,

@@ -255,9 +255,10 @@ _JOB_COUNTS = """
                coalesce(sum(date_part('epoch', own.window_start)) FILTER (WHERE own.within), 0) AS starts,
                coalesce(sum(date_part('epoch', own.window_end)) FILTER (WHERE own.within), 0) AS ends,
                sum(own.rejected)::bigint AS rejected,
-               count(*) FILTER (WHERE own.complete AND own.last_error IS NOT NULL) AS complete_with_error
+               count(*) FILTER (WHERE own.complete AND own.with_error) AS complete_with_error
         FROM (
-            SELECT w.window_start, w.window_end, w.rejected, w.last_error, w.state = 'complete' AS complete,
+            SELECT w.window_start, w.window_end, w.rejected, w.state = 'complete' AS complete,
+                   w.last_error IS NOT NULL AND NOT w.kept_stored AS with_error,
                    w.window_start >= job.span_start AND w.window_end <= job.span_end AS within
             FROM flow_outcomes.extraction_window w
             WHERE w.org = job.org AND w.work = job.stream AND w.requested_granularity = job.requested
@@ -324,7 +325,7 @@ _LAST_ERRORS = """
     FROM (
         SELECT w.*, row_number() OVER (PARTITION BY w.org ORDER BY w.window_start DESC) AS place
         FROM flow_outcomes.extraction_window w
-        WHERE w.org = ANY (%(orgs)s) AND w.state = 'complete' AND w.last_error IS NOT NULL
+        WHERE w.org = ANY (%(orgs)s) AND w.state = 'complete' AND w.last_error IS NOT NULL AND NOT w.kept_stored
     ) AS ranked
     WHERE ranked.place <= %(most)s
     ORDER BY ranked.org, ranked.place

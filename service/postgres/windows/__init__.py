@@ -2,11 +2,13 @@
 
 ::
 
-    ledger    the state of each window, and the last error
-    requests  requested ad hoc windows
-    runs      requested runs of what is due
+    ledger       the state of each window, and the last error
+    requests     requested ad hoc windows
+    runs         requested runs of what is due
+    deep_passes  when a job's deep lookback last passed
 """
 
+from service.postgres.windows.deep_passes import DeepPass, DeepPasses
 from service.postgres.windows.ledger import AD_HOC, Ledger, LedgerWindow, stream_of
 from service.postgres.windows.requests import (
     RequestProgress,
@@ -26,6 +28,8 @@ from service.postgres.windows.runs import (
 
 __all__ = [
     "AD_HOC",
+    "DeepPass",
+    "DeepPasses",
     "Ledger",
     "LedgerWindow",
     "RequestProgress",

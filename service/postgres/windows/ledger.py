@@ -150,7 +150,8 @@ class Ledger:
         await self._update(
             scan.windows,
             """
-            last_error = %(error)s, requests_failed = requests_begun, ask_alone = ask_alone OR %(isolate)s,
+            last_error = %(error)s, kept_stored = false, requests_failed = requests_begun,
+            ask_alone = ask_alone OR %(isolate)s,
             state = CASE WHEN state = 'complete' THEN state ELSE 'failed' END
             """,
             error=_storable(error),
@@ -168,7 +169,8 @@ class Ledger:
         await self._update(
             scan.windows,
             """
-            last_error = coalesce(%(reason)s, last_error), ask_alone = ask_alone OR %(isolate)s,
+            last_error = coalesce(%(reason)s, last_error), kept_stored = kept_stored AND %(reason)s::text IS NULL,
+            ask_alone = ask_alone OR %(isolate)s,
             state = CASE WHEN state = 'running' THEN 'pending' ELSE state END
             """,
             reason=None if reason is None else _storable(reason),

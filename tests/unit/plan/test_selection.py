@@ -41,6 +41,15 @@ def test_a_retry_selects_windows_that_need_work() -> None:
     assert select(DAYS, DONE, 3 * DAY, "UTC", with_lookback=False) == Selection((), ())
 
 
+def test_the_deep_lookback_adds_windows_before_the_lookback() -> None:
+    """To the backlog, whether or not the lookback is read; a window is selected once."""
+    states = DONE | {DAYS[2]: WindowState(complete=False)}
+    for with_lookback in (True, False):
+        selected = select(DAYS, states, 3 * DAY, "UTC", with_lookback=with_lookback, deep=set(DAYS[1:4]))
+        assert selected.backlog == (DAYS[1], DAYS[2], DAYS[3])
+        assert selected.recent == (tuple(DAYS[6:]) if with_lookback else ())
+
+
 def test_nothing_due() -> None:
     """Without due windows nothing is selected."""
     assert select([], {}, DAY, "UTC", with_lookback=True).in_order() == ()

@@ -25,6 +25,7 @@ _APPLIED_WHILE_RUNNING = {
     "page_size",
     "query_timeout",
     "requests_per_second",
+    "retention",
     "timezone",
 }
 

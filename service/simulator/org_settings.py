@@ -1,0 +1,74 @@
+"""An org's divisions and its retention.
+
+``GET /api/v2/authorization/divisionspermitted/me`` and ``GET /api/v2/analytics/dataretention/settings``. The SDK's
+models are ``AuthzDivision`` and ``AnalyticsDataRetentionResponse``; the list comes in pages, as
+``DivsPermittedEntityListing``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from uuid import UUID
+
+from service.simulator.api_error import ApiError, bad_request
+from service.simulator.oauth import missing_permission
+from service.simulator.organisation import HOME, LiveOrg
+from service.simulator.wire import Reply, json_reply
+
+DIVISIONS, RETENTION = "/api/v2/authorization/divisionspermitted/me", "/api/v2/analytics/dataretention/settings"
+_VIEW_RETENTION = "analytics:dataRetention:view"
+_MAX_PAGE_SIZE = 100
+
+
+def division(name: str) -> dict[str, object]:
+    """Return a division by its name."""
+    number = UUID("00000000-0000-4000-8000-000000000001")
+    if name != HOME:
+        number = UUID(bytes=blake2b(name.encode(), digest_size=16).digest(), version=4)
+    return {"id": str(number), "name": name, "selfUri": f"/api/v2/authorization/divisions/{number}"}
+
+
+def answer_settings(org: LiveOrg, path: str, parameters: Mapping[str, str]) -> Reply:
+    """Return the retention or a page of the divisions; raises ApiError for invalid parameters."""
+    return _retention(org) if path == RETENTION else _divisions(org, parameters)
+
+
+def _retention(org: LiveOrg) -> Reply:
+    if not org.settings.retention_permitted:
+        raise missing_permission(_VIEW_RETENTION)
+    if org.settings.retention_days is None:
+        raise ApiError(404, "not.found", "The requested resource was not found")
+    return json_reply({"retentionDays": org.settings.retention_days})
+
+
+def _divisions(org: LiveOrg, parameters: Mapping[str, str]) -> Reply:
+    if not parameters.get("permission"):
+        raise bad_request("permission must not be null", "constraint.validation")
+    if unknown := parameters.keys() - {"permission", "name", "pageNumber", "pageSize"}:
+        raise bad_request(f"unknown parameters: {', '.join(sorted(unknown))}")
+    permitted: Sequence[str] = sorted(org.permitted_divisions)
+    number, size = (
+        _positive(parameters, "pageNumber", 1, 10**6),
+        _positive(parameters, "pageSize", 25, _MAX_PAGE_SIZE),
+    )
+    return json_reply(
+        {
+            "entities": [
+                {**division(name), "homeDivision": name == HOME}
+                for name in permitted[(number - 1) * size : number * size]
+            ],
+            "pageSize": size,
+            "pageNumber": number,
+            "total": len(permitted),
+            "pageCount": -(-len(permitted) // size),
+            "allDivsPermitted": org.settings.permitted_divisions is None,
+        }
+    )
+
+
+def _positive(parameters: Mapping[str, str], name: str, default: int, maximum: int) -> int:
+    text = parameters.get(name, str(default))
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= maximum:
+        raise bad_request(f"{name} must be a whole number from 1 to {maximum}", "constraint.validation")
+    return int(text)

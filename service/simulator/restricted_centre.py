@@ -1,0 +1,100 @@
+"""Contact centres of which a client sees a part, or whose past figures a nightly pipeline corrects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from service.simulator.centre import Centre, Flow, OutcomeCount
+from service.simulator.instants import DAY, HOUR
+
+PIPELINE_HOUR = 3 * HOUR
+"""When in a UTC day the pipeline runs."""
+
+
+class RestrictedCentre:
+    """What a client's role sees of a centre that keeps its records for a while.
+
+    Args:
+        centre: the whole centre.
+        kept: for how many milliseconds a record is kept; None for ever. The day at the limit is partial.
+        hidden: flows outside the role's divisions: they are not listed and have no figures.
+    """
+
+    def __init__(self, centre: Centre, kept: int | None, hidden: frozenset[str]) -> None:
+        self._centre = centre
+        self._kept = kept
+        self._hidden = hidden
+
+    def flows(self) -> Sequence[Flow]:
+        """Return the flows of the role's divisions."""
+        return [flow for flow in self._centre.flows() if flow.id not in self._hidden]
+
+    def outcomes(self, at: int) -> Sequence[Flow]:
+        """Return every outcome with its name at this instant."""
+        return self._centre.outcomes(at)
+
+    def snapshot(self) -> Centre:
+        """Return a copy that later changes do not affect."""
+        return RestrictedCentre(self._centre.snapshot(), self._kept, self._hidden)
+
+    def is_final(self, end: int, at: int) -> bool:
+        """Return whether the figures before ``end`` can no longer change; none is final that expires."""
+        return self._kept is None and self._centre.is_final(end, at)
+
+    def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[OutcomeCount]:
+        """Return the counts of the records that are kept at ``at``; see :class:`Centre`."""
+        if self._kept is not None:
+            start = max(start, at - self._kept)
+        if flow_id in self._hidden or start >= end:
+            return []
+        return self._centre.count_outcomes(flow_id, start, end, at)
+
+
+class NightlyCentre:
+    """A centre whose pipeline, each night, adds records to days that ended 48 or 72 hours ago.
+
+    The product's help says that it works on data from 48 hours on, often from three days. Here two thirds of the
+    flows' days get their records after three days.
+
+    Args:
+        centre: the figures without corrections.
+    """
+
+    def __init__(self, centre: Centre) -> None:
+        self._centre = centre
+
+    def flows(self) -> Sequence[Flow]:
+        """Return every flow, in a stable order."""
+        return self._centre.flows()
+
+    def outcomes(self, at: int) -> Sequence[Flow]:
+        """Return every outcome with its name at this instant."""
+        return self._centre.outcomes(at)
+
+    def snapshot(self) -> Centre:
+        """Return a copy that later changes do not affect."""
+        return NightlyCentre(self._centre.snapshot())
+
+    def is_final(self, end: int, at: int) -> bool:
+        """Return whether the pipeline has run on everything before ``end``."""
+        return end <= at - 5 * DAY and self._centre.is_final(end, at)
+
+    def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[OutcomeCount]:
+        """Return the counts with the corrections that are visible at ``at``; see :class:`Centre`."""
+        counts = self._centre.count_outcomes(flow_id, start, end, at)
+        more = sum(
+            self.correction(flow_id, day, at)
+            for day in range(start // DAY, (end - 1) // DAY + 1)
+            if start <= day * DAY + DAY // 2 < end
+        )
+        if not counts or not more:
+            return counts
+        (number, name, count), *others = counts
+        return [(number, name, count + more), *others]
+
+    def correction(self, flow_id: str, day: int, at: int) -> int:
+        """Return the records that the pipeline has added by ``at`` at noon of a day, counted from 1970."""
+        digest = blake2b(f"{flow_id}:{day}".encode(), digest_size=2).digest()
+        nights = 2 if digest[0] % 3 == 0 else 3
+        return 1 + digest[1] % 5 if at >= (day + 1 + nights) * DAY + PIPELINE_HOUR else 0

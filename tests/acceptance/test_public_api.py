@@ -1,0 +1,181 @@
+"""An org on the public API as it is: what it no longer keeps, what it corrects late, what it rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from service.simulator import Fault, SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
+from tests.support.program import Program, today
+
+DAY = timedelta(days=1)
+OPEN = SimulatedOrg(requests_per_second=None, requests_per_minute=None)
+PUBLIC = {"api": "flow-aggregates", "requests_per_second": 200}
+
+
+def centre(days: int, count: int = 24) -> StaticCentre:
+    """One flow and one outcome: so many a day, an equal part in each hour."""
+    hours = {("f", today() - hour * timedelta(hours=1)): {"o1": count // 24} for hour in range(1, days * 24 + 1)}
+    return StaticCentre(hours)
+
+
+def configure(
+    program: Program, simulator: Simulator, org: Mapping[str, object] | None = None, **job: object
+) -> None:
+    program.configure(
+        simulator,
+        orgs={"acme": {**PUBLIC, **(org or {})}},
+        jobs={"daily": {"since": (today() - 20 * DAY).date(), **job}},
+    )
+
+
+def counts(program: Program) -> dict[datetime, int]:
+    return {row["bucket_start"]: row["outcome_count"] for row in program.stored("acme", "daily").values()}
+
+
+def errors(program: Program) -> dict[int, str]:
+    """``last_error`` of each window that has one, by its age in days."""
+    return {
+        (today() - each["window_start"]).days: each["last_error"]
+        for each in program.windows()
+        if each["last_error"] is not None
+    }
+
+
+@pytest.mark.parametrize(
+    ("org", "settings"),
+    [
+        ({}, {"retention_days": 10}),
+        ({"retention": "P10D"}, {"retention_days": 10, "retention_permitted": False}),
+        ({"retention": "P10D", "aggregates": "jobs"}, {"retention_days": 10, "retention_permitted": False}),
+    ],
+)
+async def test_what_the_org_no_longer_keeps_changes_no_figure(
+    program: Program, org: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    """The limit comes from the API or from the configuration; lookback and backfill keep what is stored."""
+    async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, centre=centre(20))})) as simulator:
+        configure(program, simulator)
+        ended = await program.run("run", "--once")
+        assert (ended.code, ended.err) == (0, "")
+    before = counts(program)
+    assert set(before.values()) == {24}
+
+    grown = centre(20)
+    partial = today() - 10 * DAY  # the day at the limit
+    grown.correct("f", partial + 23 * timedelta(hours=1), "o2", 5)
+    grown.correct("f", today() - 5 * DAY, "o1", 4)
+    plain = replace(OPEN, centre=grown)
+    async with Simulator(SimulatorConfig(orgs={"acme": replace(plain, **settings)})) as simulator:
+        configure(program, simulator, org, lookback="P15D")
+        for _ in range(3):
+            ended = await program.run("run", "--once")
+            assert (ended.code, ended.find_events("window_doubted")) == (0, []), ended.failures()
+        start = (today() - 20 * DAY).date().isoformat()
+        end = today().date().isoformat()
+        ended = await program.run(
+            "backfill", "--org", "acme", "--from", start, "--to", end, "--granularity", "daily"
+        )
+        assert ended.code == 0, ended.err
+        assert simulator.fired == {}
+    after = {key[1:]: row["outcome_count"] for key, row in program.stored("acme", "daily").items()}
+    assert {day: count for (day, name), count in after.items() if name == "o1"} == {
+        **before,
+        today() - 5 * DAY: 27,
+    }
+    assert {day: count for (day, name), count in after.items() if name == "o2" and count} == {partial: 5}
+    assert set(errors(program)) == {*range(9, 17), 20}  # the lookback's windows, and the one of the backfill
+    assert all("limit of the org's retention" in reason for reason in errors(program).values())
+    status = await program.run("status")
+    assert "retention" not in status.out
+
+
+async def test_an_old_empty_window_is_never_accepted_where_the_retention_is_unknown(program: Program) -> None:
+    """Past 90 days, whoever requests it and however often; a younger one is accepted when it is confirmed."""
+    days = (80, 89, 92, 120)
+    hours = StaticCentre({("f", today() - age * DAY): {"o1": age} for age in days})
+    org = replace(OPEN, centre=hours)
+    async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
+        configure(program, simulator, lookback="P200D", since=(today() - 130 * DAY).date())
+        assert (await program.run("run", "--once")).code == 0
+        simulator.switch("empty_answer", Fault())
+        for _ in range(3):
+            ended = await program.run("run", "--once")
+            assert ended.code == 0, ended.failures()
+        assert simulator.fired["empty_answer"] >= 3
+    stored = {age: counts(program).get(today() - age * DAY) for age in days}
+    assert stored == {80: None, 89: None, 92: 92, 120: 120}
+    assert set(errors(program)) == {92, 120}
+    assert all("orgs.acme.retention" in reason for reason in errors(program).values())
+
+
+async def test_retention_is_a_key_of_this_api_alone(program: Program) -> None:
+    """On the other one it is a fault, and so is a value that is no duration; null is the default."""
+    async with Simulator(SimulatorConfig(orgs={"acme": OPEN})) as simulator:
+        for org, fault in (
+            ({"api": "query-builder", "retention": "P30D"}, "orgs.acme.retention: applies only to"),
+            ({"retention": "thirty days"}, "orgs.acme.retention: must be"),
+            ({"retention": "PT1H"}, "orgs.acme.retention: must be"),
+        ):
+            configure(program, simulator, org)
+            ended = await program.run("status")
+            assert (ended.code, ended.out) == (2, "")
+            assert fault in ended.err
+        configure(program, simulator, {"api": "query-builder", "retention": None})
+        assert (await program.run("plan", environment={"FLOW_OUTCOMES_ORGS__ACME__RETENTION": "null"})).code == 0
+
+
+async def test_check_and_plan_warn_of_a_job_that_begins_before_the_limit(program: Program) -> None:
+    """From the API's value, which ``plan`` reads from the last run, and from the configuration's."""
+    async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, retention_days=10)})) as simulator:
+        configure(program, simulator)
+        ended = await program.run("check")
+        assert ended.code == 0
+        [line] = [line for line in ended.out.splitlines() if line.startswith("ok   acme retention")]
+        assert "data is kept for 10 days, says the API; job daily begins at " in line
+        assert "set since" in line
+        assert "warning" not in (await program.run("plan")).out
+        assert (await program.run("run", "--once")).code == 0
+        plan = await program.run("plan")
+        assert "acme: warning: job daily begins at " in plan.out
+        configure(program, simulator, {"retention": "P30D"})
+        assert "data is kept for 30 days, says orgs.acme.retention" in (await program.run("check")).out
+        assert "warning" not in (await program.run("plan")).out
+
+
+@pytest.mark.parametrize(
+    "settings", [{"retention_permitted": False, "retention_days": 10}, {"retention_days": None}]
+)
+async def test_check_warns_once_where_the_retention_is_not_known(
+    program: Program, settings: dict[str, Any]
+) -> None:
+    """A 403 and a 404: a warning that names the permission and the key, and exit code 0."""
+    async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, **settings)})) as simulator:
+        configure(program, simulator)
+        ended = await program.run("check")
+    assert ended.code == 0
+    [line] = [line for line in ended.out.splitlines() if "not known" in line]
+    assert "analytics:dataRetention:view" in line
+    assert "orgs.acme.retention" in line
+
+
+async def test_late_corrections_of_the_nightly_pipeline_are_found(program: Program) -> None:
+    """The default lookback re-reads the days on which the pipeline works."""
+    figures = centre(20)
+    org = replace(OPEN, centre=figures, nightly_corrections=True)
+    async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
+        simulator.set_now(today() - 4 * DAY + timedelta(hours=4))
+        configure(program, simulator)
+        first = await program.run("run", "--once")
+        assert first.code in (0, 1)
+        early = counts(program)
+        simulator.set_now(today() + timedelta(hours=4))
+        assert (await program.run("run", "--once")).code == 0
+    late = counts(program)
+    changed = {(today() - day).days for day in early if early[day] != late[day]}
+    assert changed
+    assert changed <= {4, 5, 6, 7, 8}
