@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
-from service.simulator.centre import Centre, GeneratedCentre
+from service.simulator.centre import Centre, Flow, GeneratedCentre
 from service.simulator.cursors import Cursors
 from service.simulator.faults import FaultPlan, Faults
 from service.simulator.limits import MinuteLimit, RateLimit, RetryAfterWatch, SingleFlightWatch
 from service.simulator.pages import Order, PercentOf, Position
+from service.simulator.record_traits import milestone_id
+from service.simulator.sample_names import MILESTONES
 
 SIMULATED_SECRET = "simulated-secret"  # noqa: S105 - of a simulation
 
@@ -35,7 +37,8 @@ class SimulatedOrg:
         cursor_lifetime: seconds for which a page token is valid.
         cursor_expired_status: status of the response to an expired page token, 410 or 400.
         permitted: whether the role has ``analytics:query:read`` and ``analytics:flowAggregate:view``.
-        names_permitted: whether the role has ``architect:flow:view`` and ``architect:flowOutcome:view``.
+        names_permitted: whether the role has ``architect:flow:view``, ``architect:flowOutcome:view`` and
+            ``architect:flowMilestone:view``.
         deleted_flows: how many flows, the last ones, are deleted: they have figures, and are listed on demand.
         requests_per_minute: limit of the public API, sent in its headers; None for no limit and no headers.
         extra_dimension: whether groups are split by mediaType although the query does not request it.
@@ -137,6 +140,7 @@ class LiveOrg:
             settings.flows,
             settings.outcomes,
         )
+        self._milestones = {milestone_id(name): name for name in MILESTONES}
         self.rate_limit = RateLimit(settings.requests_per_second)
         self.minute_limit = MinuteLimit(settings.requests_per_minute)
         self.retry_after_watch = RetryAfterWatch()
@@ -145,6 +149,17 @@ class LiveOrg:
         self.page_cache = PageCache()
         self.fired: Counter[str] = Counter()
         self.fault_plan = FaultPlan(settings.faults, self.fired)
+
+    @property
+    def milestones(self) -> Sequence[Flow]:
+        """Every milestone of the org, with its present name."""
+        return [Flow(*each) for each in self._milestones.items()]
+
+    def rename_milestone(self, number: str, name: str) -> None:
+        """Give a milestone another name; its id and its counts stay. Raises KeyError for an unknown id."""
+        if number not in self._milestones:
+            raise KeyError(number)
+        self._milestones[number] = name
 
 
 def _seed_of(client_id: str, seed: int) -> int:

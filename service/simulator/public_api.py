@@ -26,11 +26,16 @@ PUBLIC = {
     flow_aggregates.JOBS: "jobs",
     architect.FLOWS: "names",
     architect.OUTCOMES: "names",
+    architect.MILESTONES: "names",
 }
 """The kind of request by path; see :class:`Arrival`."""
 
 _VIEW = "analytics:flowAggregate:view"
-_NAMES = {architect.FLOWS: "architect:flow:view", architect.OUTCOMES: "architect:flowOutcome:view"}
+_NAMES = {
+    architect.FLOWS: "architect:flow:view",
+    architect.OUTCOMES: "architect:flowOutcome:view",
+    architect.MILESTONES: "architect:flowMilestone:view",
+}
 
 
 class PublicApi:
