@@ -21,8 +21,8 @@ def effective(config: Config) -> Tree:
     """The configuration as plain values, in the form of the file.
 
     A job's default that depends on its orgs' API is shown where it is the same for all of them, and is left out
-    otherwise. A secret is ``***``. In a DSN and in a proxy's URL the password is not hidden: hide it where the text
-    is printed.
+    otherwise. A secret is ``***``. In a DSN and in a proxy's URL the password is not hidden: hide it where the
+    text is printed.
     """
     tree: Tree = _plain(config)
     for org in tree["orgs"].values():

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from service.simulator.buckets import TimeGroup
     from service.simulator.builder_query import cardinality_exceeded
-    from service.simulator.centre import Centre, Flow, GeneratedCentre, OutcomeCount
+    from service.simulator.centre import Centre, Flow, GeneratedCentre, OutcomeCount, RecordRun
     from service.simulator.corrected_centre import CorrectedCentre
     from service.simulator.faults import FAULT_NAMES, PUBLIC_FAULTS, Fault, Faults
     from service.simulator.organisation import SimulatedOrg, SimulatorConfig
     from service.simulator.server import Simulator
-    from service.simulator.state import Arrival
+    from service.simulator.state import Arrival, Measure
     from service.simulator.static_centre import StaticCentre
 
 __all__ = [
@@ -33,7 +33,9 @@ __all__ = [
     "Faults",
     "Flow",
     "GeneratedCentre",
+    "Measure",
     "OutcomeCount",
+    "RecordRun",
     "SimulatedOrg",
     "Simulator",
     "SimulatorConfig",
@@ -52,7 +54,9 @@ _MODULES = {
     "Faults": "faults",
     "Flow": "centre",
     "GeneratedCentre": "centre",
+    "Measure": "state",
     "OutcomeCount": "centre",
+    "RecordRun": "centre",
     "SimulatedOrg": "organisation",
     "Simulator": "server",
     "SimulatorConfig": "organisation",

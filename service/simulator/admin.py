@@ -12,6 +12,7 @@ from aiohttp import web
 from service.simulator.api_error import ApiError, bad_request
 from service.simulator.buckets import TimeGroup
 from service.simulator.faults import Fault
+from service.simulator.flow_measures import format_stats
 from service.simulator.instants import format_instant, to_milliseconds
 from service.simulator.jobs import Jobs
 from service.simulator.state import SimulatorState
@@ -42,7 +43,8 @@ class Admin:
     """The endpoints below ``/_simulator/``.
 
     ``GET stats`` · ``GET truth?org=&from=&to=&granularity=[&timezone=&at=&flow=…]`` · ``GET flows?org=`` ·
-    ``POST faults`` · ``POST clock`` · ``POST revoke``. These requests do not count as a client's.
+    ``GET measures``, as ``truth``, with ``group_by`` and ``metric``, which may be repeated · ``POST faults`` ·
+    ``POST clock`` · ``POST revoke``. These requests do not count as a client's.
     """
 
     def __init__(self, simulator: SimulatorState, jobs: Mapping[str, Jobs]) -> None:
@@ -64,8 +66,8 @@ class Admin:
         match route:
             case "GET stats":
                 return self._stats()
-            case "GET truth":
-                return self._truth(request)
+            case "GET truth" | "GET measures":
+                return json_reply(self._measures(request) if route == "GET measures" else self._truth(request))
             case "GET flows":
                 org = self._simulator.orgs[request.query["org"]]
                 return json_reply([{"id": flow.id, "name": flow.name} for flow in org.centre.flows()])
@@ -109,21 +111,18 @@ class Admin:
             }
         )
 
-    def _truth(self, request: web.Request) -> Reply:
+    def _truth(self, request: web.Request) -> list[dict[str, object]]:
         parameters: Mapping[str, str] = request.query
-        granularity = parameters["granularity"]
-        if granularity not in ("hourly", "daily", "monthly"):
-            raise bad_request("granularity must be hourly, daily or monthly")
         figures = self._simulator.truth(
             _instant(parameters["from"]),
             _instant(parameters["to"]),
-            cast("TimeGroup", granularity),
+            _granularity(parameters),
             parameters.get("timezone"),
             flows=request.query.getall("flow", None),
             at=_instant(parameters["at"]) if "at" in parameters else None,
             org=parameters["org"],
         )
-        rows = [
+        return [
             {
                 "flow_id": flow,
                 "bucket_start": format_instant(to_milliseconds(start)),
@@ -133,12 +132,41 @@ class Admin:
             }
             for (flow, start, name), (count, percent) in figures.items()
         ]
-        return json_reply(rows)
+
+    def _measures(self, request: web.Request) -> list[dict[str, object]]:
+        parameters: Mapping[str, str] = request.query
+        dimensions = request.query.getall("group_by", [])
+        measures = self._simulator.measure(
+            (_instant(parameters["from"]), _instant(parameters["to"])),
+            _granularity(parameters),
+            dimensions,
+            request.query.getall("metric"),
+            parameters.get("timezone"),
+            flows=request.query.getall("flow", None),
+            at=_instant(parameters["at"]) if "at" in parameters else None,
+            org=parameters["org"],
+        )
+        return [
+            {
+                "group": dict(zip(dimensions, measure.group, strict=True)),
+                "bucket_start": format_instant(to_milliseconds(measure.bucket_start)),
+                "metric": measure.metric,
+                "stats": format_stats(stats),
+            }
+            for measure, stats in measures.items()
+        ]
 
     def _faults(self, switch: Switch) -> Reply:
         fault = Fault(switch.value, switch.page, switch.request, switch.probability, switch.times, switch.seed)
         self._simulator.switch(switch.name, fault if switch.on else None, org=switch.org)
         return json_reply({"name": switch.name, "on": switch.on})
+
+
+def _granularity(parameters: Mapping[str, str]) -> TimeGroup:
+    granularity = parameters["granularity"]
+    if granularity not in ("hourly", "daily", "monthly"):
+        raise bad_request("granularity must be hourly, daily or monthly")
+    return cast("TimeGroup", granularity)
 
 
 def _instant(text: str) -> datetime:

@@ -16,22 +16,33 @@ import msgspec
 
 from service.simulator.api_error import ApiError, bad_request
 from service.simulator.buckets import TimeGroup, exceeds_limit
+from service.simulator.flow_measures import METRICS
 from service.simulator.instants import parse_instant
 
-DIMENSIONS = ("flowId", "flowOutcomeId", "flowOutcomeValue", "mediaType")
-METRICS = frozenset(
-    {
-        "nFlow",
-        "nFlowMilestone",
-        "nFlowOutcome",
-        "nFlowOutcomeFailed",
-        "oFlowMilestone",
-        "tFlow",
-        "tFlowDisconnect",
-        "tFlowExit",
-        "tFlowOutcome",
-    }
+# fmt: off
+DIMENSIONS = (
+    "activeRouting", "activeSkillId", "addressFrom", "addressTo", "agentAssistantId", "agentBullseyeRing",
+    "agentOwned", "agentRank", "agentScore", "ani", "assignerId", "authenticated", "canonicalExternalContactId",
+    "conversationId", "conversationInitiator", "convertedFrom", "convertedTo", "customerParticipation",
+    "deliveryStatus", "destinationAddress", "direction", "disconnectType", "divisionId", "dnis", "edgeId",
+    "eligibleAgentCount", "endingLanguage", "entryReason", "entryType", "errorCode", "exitReason",
+    "extendedDeliveryStatus", "externalContactId", "externalMediaCount", "externalOrganizationId",
+    "externalTag", "firstQueue", "flaggedReason", "flowId", "flowInType", "flowMilestoneId", "flowName",
+    "flowOutType", "flowOutcome", "flowOutcomeId", "flowOutcomeValue", "flowSubType", "flowType", "flowVersion",
+    "groupId", "interactionType", "journeyActionId", "journeyActionMapId", "journeyActionMapVersion",
+    "journeyCustomerId", "journeyCustomerIdType", "journeyCustomerSessionId", "journeyCustomerSessionIdType",
+    "knowledgeBaseId", "mediaCount", "mediaType", "messageType", "originatingDirection", "outboundCampaignId",
+    "outboundContactId", "outboundContactListId", "participantName", "peerId", "proposedAgentId", "provider",
+    "purpose", "queueId", "recognitionFailureReason", "remote", "removedSkillId", "requestedLanguageId",
+    "requestedRouting", "requestedRoutingSkillId", "roomId", "routingPriority", "routingRing", "routingRule",
+    "routingRuleType", "scoredAgentId", "selectedAgentId", "selectedAgentRank", "selfServed", "sessionDnis",
+    "sessionId", "skillExpressionId", "startingLanguage", "stationId", "teamId", "transferTargetAddress",
+    "transferTargetName", "transferType", "usedRouting", "userId", "videoPresent", "waitingInteractionCount",
+    "wrapUpCode",
 )
+# fmt: on
+"""The dimensions of the SDK's ``FlowAggregateQueryPredicate``, by which a query can group."""
+
 _REQUIRED = frozenset({"interval", "metrics"})
 _ALLOWED = _REQUIRED | {"granularity", "timeZone", "groupBy", "filter"}
 _STEPS: Mapping[str, TimeGroup] = {"PT1H": "hourly", "P1D": "daily", "P1M": "monthly"}

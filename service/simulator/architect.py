@@ -1,4 +1,4 @@
-"""Names of flows and outcomes: ``GET /api/v2/flows`` and ``GET /api/v2/flows/outcomes``, page by page."""
+"""Names, page by page: ``GET /api/v2/flows``, ``/api/v2/flows/outcomes`` and ``/api/v2/flows/milestones``."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from service.simulator.centre import Flow
 from service.simulator.instants import Now
 from service.simulator.org_settings import division
 from service.simulator.organisation import HOME, LiveOrg
+from service.simulator.record_traits import flow_traits
 from service.simulator.wire import Reply, json_reply
 
-FLOWS, OUTCOMES = "/api/v2/flows", "/api/v2/flows/outcomes"
+FLOWS, OUTCOMES, MILESTONES = "/api/v2/flows", "/api/v2/flows/outcomes", "/api/v2/flows/milestones"
 _ALLOWED = frozenset({"pageNumber", "pageSize"})
 _MAX_PAGE_SIZE = 100
 _HOME = division(HOME)
 
 
 def answer_names(org: LiveOrg, path: str, parameters: Mapping[str, str], now: Now) -> Reply:
-    """Return a page of flows or outcomes; raises ApiError for invalid parameters."""
+    """Return a page of flows, outcomes or milestones; raises ApiError for invalid parameters."""
     allowed = _ALLOWED | {"deleted"} if path == FLOWS else _ALLOWED
     if unknown := parameters.keys() - allowed:
         raise bad_request(f"unknown parameters: {', '.join(sorted(unknown))}")
@@ -27,7 +28,8 @@ def answer_names(org: LiveOrg, path: str, parameters: Mapping[str, str], now: No
     if path == FLOWS:
         entities = _flows(org, with_deleted=_boolean(parameters, "deleted"))
     else:
-        entities = [_entity(path, each) for each in sorted(org.centre.outcomes(now.at))]
+        named = org.centre.outcomes(now.at) if path == OUTCOMES else org.milestones
+        entities = [_entity(path, each) for each in sorted(named)]
     return json_reply(
         {
             "entities": entities[(number - 1) * size : number * size],
@@ -46,7 +48,7 @@ def _flows(org: LiveOrg, *, with_deleted: bool) -> list[dict[str, object]]:
         {
             **_entity(FLOWS, flow),
             "division": division(org.division_of(flow.id)),
-            "type": "INBOUNDCALL",
+            "type": flow_traits(flow.id).flow_type,
             "deleted": place >= kept,
         }
         for place, flow in sorted(enumerate(flows), key=lambda each: each[1])

@@ -21,6 +21,7 @@ from operator import sub
 from typing import NamedTuple, Protocol, TypeAlias
 
 from service.simulator.instants import DAY, HOUR, MINUTE, to_datetime
+from service.simulator.record_traits import KINDS, Kind
 from service.simulator.sample_names import CAMPAIGNS, COMMON_OUTCOMES, OUTCOMES, flow_name
 
 OutcomeCount: TypeAlias = tuple[str, str, int]
@@ -48,6 +49,24 @@ class Flow(NamedTuple):
     name: str
 
 
+class RecordRun(NamedTuple):
+    """Successive records of one outcome of a flow.
+
+    Attributes:
+        outcome_id: the outcome's id.
+        kind: what the outcome stands for.
+        origin: where the numbers begin: a number of the day, or of another source of records.
+        first: the first record's number.
+        after: the number after the last record's.
+    """
+
+    outcome_id: str
+    kind: Kind
+    origin: int
+    first: int
+    after: int
+
+
 class Centre(Protocol):
     """A contact centre, as the dialects read it. Instants are milliseconds since 1970, UTC."""
 
@@ -63,6 +82,9 @@ class Centre(Protocol):
         An outcome without records is absent, or present with a reported zero. An outcome renamed within the
         interval is present under each of its names.
         """
+
+    def record_runs(self, flow_id: str, start: int, end: int, at: int) -> list[RecordRun]:
+        """Return the records that :meth:`count_outcomes` counts; their numbers decide their traits."""
 
     def snapshot(self) -> Centre:
         """Return the centre's current state, unaffected by later changes."""
@@ -108,6 +130,7 @@ class _Campaign:
 class _Outcome:
     id: str
     name: str
+    kind: Kind
     salt: int
     campaign: _Campaign | None
 
@@ -191,6 +214,48 @@ class GeneratedCentre:
                 if count or _reports_zero(outcome.salt, low):
                     reported.append((outcome.id, name, count))
         return reported
+
+    def record_runs(self, flow_id: str, start: int, end: int, at: int) -> list[RecordRun]:
+        """Return the records of [start, end) as visible at ``at``; see :class:`Centre`."""
+        model = self._by_id.get(flow_id)
+        if model is None:
+            return []
+        end, late_end = min(end, at - model.settle), at - CORRECTION_DELAY
+        if end <= start:
+            return []
+        plain = [(index, each) for index, each in enumerate(model.outcomes) if each.campaign is None]
+        runs = self._runs(model, plain, start, end, late_end)
+        for index, outcome in enumerate(model.outcomes):
+            if outcome.campaign is not None:
+                for low, high, _ in outcome.campaign.segments(start, end):
+                    runs += self._runs(model, [(index, outcome)], low, high, late_end)
+        return runs
+
+    def _runs(
+        self,
+        model: _FlowModel,
+        outcomes: Sequence[tuple[int, _Outcome]],
+        start: int,
+        end: int,
+        late_end: int,
+    ) -> list[RecordRun]:
+        """Return the records of some outcomes in [start, end), day by day; the late ones are numbered apart."""
+        runs = []
+        for day in range(start // DAY, (end - 1) // DAY + 1):
+            figures = self._day(model, day)
+            midnight = day * DAY
+            low = _share(figures.profile, start - midnight)
+            high = _share(figures.profile, end - midnight)
+            late = max(low, min(high, _share(figures.profile, late_end - midnight)))
+            for index, outcome in outcomes:
+                prompt, tardy = figures.prompt[index], figures.late[index]
+                first, after = prompt * low >> _ONE_BITS, prompt * high >> _ONE_BITS
+                if first < after:
+                    runs.append(RecordRun(outcome.id, outcome.kind, 2 * day, first, after))
+                first, after = tardy * low >> _ONE_BITS, tardy * late >> _ONE_BITS
+                if first < after:
+                    runs.append(RecordRun(outcome.id, outcome.kind, 2 * day + 1, first, after))
+        return runs
 
     def _counts(self, model: _FlowModel, start: int, end: int, late_end: int) -> Sequence[int]:
         """Return counts by outcome of [start, end); of late records only those before ``late_end``."""
@@ -285,7 +350,9 @@ def _flow_model(seed: int, number: int, outcomes: int) -> _FlowModel:
             campaign = _Campaign(CAMPAIGNS[source[19] % len(CAMPAIGNS)], source[20] % period, period, active)
         bases.append(max(2, volume * 3 // (index + 3) * (40 + salt[0] % 60) // 100))
         identity = str(uuid.UUID(bytes=salt, version=4))
-        generated.append(_Outcome(identity, name, int.from_bytes(salt[:6], "big"), campaign))
+        generated.append(
+            _Outcome(identity, name, KINDS.get(name, "other"), int.from_bytes(salt[:6], "big"), campaign)
+        )
     return _FlowModel(
         flow=flow,
         number=number,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from service.simulator.centre import Centre, Flow, GeneratedCentre, OutcomeCount
+from service.simulator.centre import Centre, Flow, GeneratedCentre, OutcomeCount, RecordRun
 from service.simulator.instants import to_milliseconds
+from service.simulator.record_traits import KINDS
 
 
 class _Correction(NamedTuple):
@@ -53,10 +54,24 @@ class CorrectedCentre:
     def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[OutcomeCount]:
         """Return the counts of [start, end) as visible at ``at``; see :class:`Centre`."""
         counts = self._centre.count_outcomes(flow_id, start, end, at)
-        for each in self._corrections:
-            if each.flow_id == flow_id and start <= each.at < end:
-                counts = [
-                    (number, name, count + each.increase if name == each.outcome else count)
-                    for number, name, count in counts
-                ]
+        for each in self._corrections_of(flow_id, start, end):
+            counts = [
+                (number, name, count + each.increase if name == each.outcome else count)
+                for number, name, count in counts
+            ]
         return counts
+
+    def record_runs(self, flow_id: str, start: int, end: int, at: int) -> list[RecordRun]:
+        """Return the records of [start, end) as visible at ``at``; see :class:`Centre`."""
+        runs = self._centre.record_runs(flow_id, start, end, at)
+        if corrections := self._corrections_of(flow_id, start, end):
+            ids = {name: number for number, name, _ in self._centre.count_outcomes(flow_id, start, end, at)}
+            runs += [
+                RecordRun(ids[each.outcome], KINDS.get(each.outcome, "other"), each.at, 0, each.increase)
+                for each in corrections
+                if each.outcome in ids
+            ]
+        return runs
+
+    def _corrections_of(self, flow_id: str, start: int, end: int) -> list[_Correction]:
+        return [each for each in self._corrections if each.flow_id == flow_id and start <= each.at < end]

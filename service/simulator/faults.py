@@ -79,6 +79,9 @@ class Faults:
         bare: {"metrics": {"flow-outcomes": {…}}} with the first entry's outcomes, and nothing else.
         no_percent: no percentOfTotal.
         bad_failed: the first group's nFlowOutcomeFailed is ``value`` [10**9].
+        bad_duration: the sum of the first duration is ``value`` ["12"].
+        no_extremes: durations have neither min nor max.
+        milestones_observed: oFlowMilestone has no count, but ``current``.
         null_results: results are ``value`` [null].
         group_without_data: one group more, which has no data; with a ``value`` that is its data.
         datum_without_metrics: one bucket more in the first group, which has no metrics; with a ``value`` those.
@@ -143,6 +146,9 @@ class Faults:
     bare: Fault | None = None
     no_percent: Fault | None = None
     bad_failed: Fault | None = None
+    bad_duration: Fault | None = None
+    no_extremes: Fault | None = None
+    milestones_observed: Fault | None = None
     null_results: Fault | None = None
     group_without_data: Fault | None = None
     datum_without_metrics: Fault | None = None
@@ -165,6 +171,9 @@ FAULT_NAMES = frozenset(one.name for one in fields(Faults))
 PUBLIC_FAULTS = frozenset(
     {
         "bad_failed",
+        "bad_duration",
+        "no_extremes",
+        "milestones_observed",
         "null_results",
         "group_without_data",
         "datum_without_metrics",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from service.simulator.aggregates_query import (
@@ -20,9 +20,9 @@ from service.simulator.aggregates_query import (
 )
 from service.simulator.api_error import bad_request
 from service.simulator.buckets import Interval, split_buckets
-from service.simulator.centre import Centre
 from service.simulator.faults import RequestFaults
-from service.simulator.instants import DAY, HOUR, Now, format_instant, parse_instant
+from service.simulator.flow_measures import Cell, GroupKey, Stats, Tally, format_stats
+from service.simulator.instants import DAY, Now, format_instant, parse_instant
 from service.simulator.organisation import LiveOrg
 from service.simulator.page_corruption import HTML
 
@@ -30,8 +30,6 @@ QUERY = "/api/v2/analytics/flows/aggregates/query"
 JOBS = "/api/v2/analytics/flows/aggregates/jobs"
 
 Result: TypeAlias = dict[str, Any]
-_BLOCK = 6 * HOUR
-_VALUES = ("SUCCESS",) * 5 + ("FAILURE",) * 2 + ("UNKNOWN",)
 
 
 def answer(org: LiveOrg, document: object, faults: RequestFaults, now: Now) -> bytes:
@@ -48,7 +46,7 @@ def query_results(org: LiveOrg, query: AggregatesQuery, faults: RequestFaults, n
     if fault := faults.fire("cardinality_refused"):
         raise too_large(int(str(fault.value or 400)))
     centre = org.centre.snapshot()
-    flows = [flow.id for flow in centre.flows() if query.flows is None or flow.id in query.flows]
+    flows = [flow for flow in centre.flows() if query.flows is None or flow.id in query.flows]
     buckets = (
         [(query.start, query.end)]
         if query.step is None
@@ -58,12 +56,13 @@ def query_results(org: LiveOrg, query: AggregatesQuery, faults: RequestFaults, n
         raise too_large()
     if faults.fire("empty_answer"):
         return []
-    groups: dict[tuple[str, ...], Result] = {}
     grouped_by = query.group_by + (("mediaType",) if org.settings.extra_dimension else ())
     dimensions = [name for name in DIMENSIONS if name in grouped_by]
+    tally = Tally(dimensions, query.metrics, org.division_id_of)
+    groups: dict[GroupKey, Result] = {}
     for flow in flows:
         for bucket in buckets:
-            _add_bucket(groups, _finest_groups(centre, flow, bucket, now.at), query, dimensions, bucket)
+            _add_bucket(groups, dimensions, bucket, tally.bucket(centre, flow, bucket, now.at))
     limit = org.settings.result_limit
     if limit is not None and sum(len(result["data"]) for result in groups.values()) > limit:
         raise bad_request(f"Result set is larger than result limit of {limit}")
@@ -71,69 +70,20 @@ def query_results(org: LiveOrg, query: AggregatesQuery, faults: RequestFaults, n
 
 
 def _add_bucket(
-    groups: dict[tuple[str, ...], Result],
-    finest: Iterator[tuple[Mapping[str, str], int]],
-    query: AggregatesQuery,
-    dimensions: Sequence[str],
-    bucket: Interval,
+    groups: dict[GroupKey, Result], dimensions: Sequence[str], bucket: Interval, cells: Mapping[Cell, Stats]
 ) -> None:
-    """Sum one flow's bucket by the dimensions and add it to the groups."""
-    counts: dict[tuple[str, ...], list[int]] = {}
-    for values, count in finest:
-        both = counts.setdefault(tuple(values[name] for name in dimensions), [0, 0])
-        both[0] += count
-        both[1] += count if values["flowOutcomeValue"] == "FAILURE" else 0
-    for key, both in counts.items():
-        metrics = [
-            {"metric": name, "stats": {"count": count}}
-            for name, count in zip(("nFlowOutcome", "nFlowOutcomeFailed"), both, strict=True)
-            if count and name in query.metrics
-        ]
-        if metrics:
-            group = groups.setdefault(key, {"group": dict(zip(dimensions, key, strict=True)), "data": []})
-            group["data"].append(
-                {"interval": f"{format_instant(bucket[0])}/{format_instant(bucket[1])}", "metrics": metrics}
-            )
-
-
-def _finest_groups(
-    centre: Centre, flow: str, bucket: Interval, at: int
-) -> Iterator[tuple[Mapping[str, str], int]]:
-    """Yield the counts of a flow's bucket, grouped by all dimensions."""
-    for outcome, values in counts_by_value(centre, flow, bucket, at).items():
-        for value, count in values.items():
-            for media, part in (("voice", count - count // 3), ("chat", count // 3)):
-                if part:
-                    yield (
-                        {
-                            "flowId": flow,
-                            "flowOutcomeId": outcome,
-                            "flowOutcomeValue": value,
-                            "mediaType": media,
-                        },
-                        part,
-                    )
-
-
-def counts_by_value(centre: Centre, flow: str, bucket: Interval, at: int) -> dict[str, dict[str, int]]:
-    """Return counts by outcome id and outcome value.
-
-    All records of an outcome in one quarter of a UTC day have one value, by a hash of outcome and quarter. So the
-    parts of a bucket add up to the bucket here too.
-    """
-    counts: dict[str, dict[str, int]] = {}
-    low = bucket[0]
-    while low < bucket[1]:
-        block = low // _BLOCK
-        high = min((block + 1) * _BLOCK, bucket[1])
-        for outcome, _, count in centre.count_outcomes(flow, low, high, at):
-            if count:
-                digest = blake2b(f"{outcome}:{block}".encode(), digest_size=1).digest()[0]
-                values = counts.setdefault(outcome, {})
-                value = _VALUES[digest % len(_VALUES)]
-                values[value] = values.get(value, 0) + count
-        low = high
-    return counts
+    """Add one flow's bucket to the groups."""
+    metrics_by_key: dict[GroupKey, list[Result]] = {}
+    for key, metric in sorted(cells, key=itemgetter(1)):
+        metrics = metrics_by_key.setdefault(key, [])
+        metrics.append({"metric": metric, "stats": format_stats(cells[key, metric])})
+    interval = f"{format_instant(bucket[0])}/{format_instant(bucket[1])}"
+    for key, metrics in metrics_by_key.items():
+        group = groups.get(key)
+        if group is None:
+            present = {name: value for name, value in zip(dimensions, key, strict=True) if value is not None}
+            group = groups[key] = {"group": present, "data": []}
+        group["data"].append({"interval": interval, "metrics": metrics})
 
 
 def corrupt_results(page: Result, faults: RequestFaults) -> bytes:
@@ -199,6 +149,36 @@ def _bad_failed(page: Result, value: object) -> bool:
     return True
 
 
+def _all_stats(page: Result) -> Iterator[tuple[str, Result]]:
+    """Yield each metric's name with its stats."""
+    for result in page.get("results") or ():
+        for datum in result.get("data") or ():
+            for metric in datum.get("metrics") or ():
+                yield metric["metric"], metric["stats"]
+
+
+def _bad_duration(page: Result, value: object) -> bool:
+    durations = (stats for _, stats in _all_stats(page) if "sum" in stats)
+    first = next(durations, None)
+    if first is not None:
+        first["sum"] = {"null": None, None: "12"}.get(value, value)  # type: ignore[call-overload]
+    return first is not None
+
+
+def _no_extremes(page: Result, _: object) -> bool:
+    durations = [stats for _, stats in _all_stats(page) if "sum" in stats]
+    for stats in durations:
+        del stats["min"], stats["max"]
+    return bool(durations)
+
+
+def _milestones_observed(page: Result, _: object) -> bool:
+    observed = [stats for name, stats in _all_stats(page) if name == "oFlowMilestone"]
+    for stats in observed:
+        stats["current"] = stats.pop("count")
+    return bool(observed)
+
+
 def _bad_interval(page: Result, value: object) -> bool:
     datum = _first_datum(page)
     if datum is not None:
@@ -252,6 +232,9 @@ _CORRUPTIONS: Mapping[str, Callable[[Result, object], bool]] = {
     "extra_fields": _extra_fields,
     "bad_count": _bad_count,
     "bad_failed": _bad_failed,
+    "bad_duration": _bad_duration,
+    "no_extremes": _no_extremes,
+    "milestones_observed": _milestones_observed,
     "bad_interval": _bad_interval,
     "bucket_outside": _bucket_outside,
     "missing_flow": _missing_flow,

@@ -8,12 +8,10 @@ models are ``AuthzDivision`` and ``AnalyticsDataRetentionResponse``; the list co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
-from uuid import UUID
 
 from service.simulator.api_error import ApiError, bad_request
 from service.simulator.oauth import missing_permission
-from service.simulator.organisation import HOME, LiveOrg
+from service.simulator.organisation import HOME, LiveOrg, division_id
 from service.simulator.wire import Reply, json_reply
 
 DIVISIONS, RETENTION = "/api/v2/authorization/divisionspermitted/me", "/api/v2/analytics/dataretention/settings"
@@ -23,10 +21,8 @@ _MAX_PAGE_SIZE = 100
 
 def division(name: str) -> dict[str, object]:
     """Return a division by its name."""
-    number = UUID("00000000-0000-4000-8000-000000000001")
-    if name != HOME:
-        number = UUID(bytes=blake2b(name.encode(), digest_size=16).digest(), version=4)
-    return {"id": str(number), "name": name, "selfUri": f"/api/v2/authorization/divisions/{number}"}
+    number = division_id(name)
+    return {"id": number, "name": name, "selfUri": f"/api/v2/authorization/divisions/{number}"}
 
 
 def answer_settings(org: LiveOrg, path: str, parameters: Mapping[str, str]) -> Reply:

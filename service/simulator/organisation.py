@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TypeAlias
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from service.simulator.centre import Centre, GeneratedCentre
+from service.simulator.centre import Centre, Flow, GeneratedCentre
 from service.simulator.cursors import Cursors
 from service.simulator.faults import FaultPlan, Faults
 from service.simulator.instants import DAY
 from service.simulator.limits import MinuteLimit, RateLimit, RetryAfterWatch, SingleFlightWatch
 from service.simulator.pages import Order, PercentOf, Position
+from service.simulator.record_traits import milestone_id
 from service.simulator.restricted_centre import NightlyCentre, RestrictedCentre
+from service.simulator.sample_names import MILESTONES
 
 HOME = "Home"
 """The division that every org has."""
@@ -40,7 +43,8 @@ class SimulatedOrg:
         cursor_lifetime: seconds for which a page token is valid.
         cursor_expired_status: status of the response to an expired page token, 410 or 400.
         permitted: whether the role has ``analytics:query:read`` and ``analytics:flowAggregate:view``.
-        names_permitted: whether the role has ``architect:flow:view`` and ``architect:flowOutcome:view``.
+        names_permitted: whether the role has ``architect:flow:view``, ``architect:flowOutcome:view`` and
+            ``architect:flowMilestone:view``.
         deleted_flows: how many flows, the last ones, are deleted: they have figures, and are listed on demand.
         requests_per_minute: limit of the public API, sent in its headers; None for no limit and no headers.
         extra_dimension: whether groups are split by mediaType although the query does not request it.
@@ -158,6 +162,7 @@ class LiveOrg:
             for place, flow in enumerate(self.centre.flows())
         }
         self.centre = self._restricted(self.centre)
+        self._milestones = {milestone_id(name): name for name in MILESTONES}
         self.rate_limit = RateLimit(settings.requests_per_second)
         self.minute_limit = MinuteLimit(settings.requests_per_minute)
         self.retry_after_watch = RetryAfterWatch()
@@ -177,6 +182,10 @@ class LiveOrg:
         """Return the division of a flow; a flow that came later is in the first one."""
         return self._division_of.get(flow_id, self.settings.divisions[0])
 
+    def division_id_of(self, flow_id: str) -> str:
+        """Return the id of a flow's division."""
+        return division_id(self.division_of(flow_id))
+
     def _restricted(self, centre: Centre) -> Centre:
         settings = self.settings
         if settings.nightly_corrections:
@@ -187,6 +196,24 @@ class LiveOrg:
             return centre
         kept = None if settings.retention_days is None else settings.retention_days * DAY
         return RestrictedCentre(centre, kept, hidden)
+
+    @property
+    def milestones(self) -> Sequence[Flow]:
+        """Every milestone of the org, with its present name."""
+        return [Flow(*each) for each in self._milestones.items()]
+
+    def rename_milestone(self, number: str, name: str) -> None:
+        """Give a milestone another name; its id and its counts stay. Raises KeyError for an unknown id."""
+        if number not in self._milestones:
+            raise KeyError(number)
+        self._milestones[number] = name
+
+
+def division_id(name: str) -> str:
+    """Return the id of a division."""
+    if name == HOME:
+        return "00000000-0000-4000-8000-000000000001"
+    return str(UUID(bytes=blake2b(name.encode(), digest_size=16).digest(), version=4))
 
 
 def _seed_of(client_id: str, seed: int) -> int:

@@ -28,12 +28,17 @@ PUBLIC = {
     architect.OUTCOMES: "names",
     org_settings.DIVISIONS: "settings",
     org_settings.RETENTION: "settings",
+    architect.MILESTONES: "names",
 }
 """The kind of request by path; see :class:`Arrival`."""
 
 _SIDE = ("names", "settings")
 _VIEW = "analytics:flowAggregate:view"
-_NAMES = {architect.FLOWS: "architect:flow:view", architect.OUTCOMES: "architect:flowOutcome:view"}
+_NAMES = {
+    architect.FLOWS: "architect:flow:view",
+    architect.OUTCOMES: "architect:flowOutcome:view",
+    architect.MILESTONES: "architect:flowMilestone:view",
+}
 
 
 class PublicApi:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from service.simulator.centre import Centre, Flow, OutcomeCount
+from service.simulator.centre import Centre, Flow, OutcomeCount, RecordRun
 from service.simulator.instants import DAY, HOUR
+from service.simulator.record_traits import KINDS
 
 PIPELINE_HOUR = 3 * HOUR
 """When in a UTC day the pipeline runs."""
@@ -44,11 +45,20 @@ class RestrictedCentre:
 
     def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[OutcomeCount]:
         """Return the counts of the records that are kept at ``at``; see :class:`Centre`."""
-        if self._kept is not None:
-            start = max(start, at - self._kept)
+        start = self._first_kept(start, at)
         if flow_id in self._hidden or start >= end:
             return []
         return self._centre.count_outcomes(flow_id, start, end, at)
+
+    def record_runs(self, flow_id: str, start: int, end: int, at: int) -> list[RecordRun]:
+        """Return the records that are kept at ``at``; see :class:`Centre`."""
+        start = self._first_kept(start, at)
+        if flow_id in self._hidden or start >= end:
+            return []
+        return self._centre.record_runs(flow_id, start, end, at)
+
+    def _first_kept(self, start: int, at: int) -> int:
+        return start if self._kept is None else max(start, at - self._kept)
 
 
 class NightlyCentre:
@@ -83,15 +93,30 @@ class NightlyCentre:
     def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[OutcomeCount]:
         """Return the counts with the corrections that are visible at ``at``; see :class:`Centre`."""
         counts = self._centre.count_outcomes(flow_id, start, end, at)
-        more = sum(
-            self.correction(flow_id, day, at)
-            for day in range(start // DAY, (end - 1) // DAY + 1)
-            if start <= day * DAY + DAY // 2 < end
-        )
+        more = sum(self._corrections(flow_id, start, end, at).values())
         if not counts or not more:
             return counts
         (number, name, count), *others = counts
         return [(number, name, count + more), *others]
+
+    def record_runs(self, flow_id: str, start: int, end: int, at: int) -> list[RecordRun]:
+        """Return the records with those that the pipeline added; see :class:`Centre`."""
+        runs = self._centre.record_runs(flow_id, start, end, at)
+        counts = self._centre.count_outcomes(flow_id, start, end, at)
+        if not counts:
+            return runs
+        number, name, _ = counts[0]
+        added = self._corrections(flow_id, start, end, at).items()
+        return [
+            *runs,
+            *(RecordRun(number, KINDS.get(name, "other"), noon, 0, more) for noon, more in added if more),
+        ]
+
+    def _corrections(self, flow_id: str, start: int, end: int, at: int) -> dict[int, int]:
+        """The number of added records of [start, end) by the noon at which they happened."""
+        days = range(start // DAY, (end - 1) // DAY + 1)
+        noons = {day: day * DAY + DAY // 2 for day in days}
+        return {noon: self.correction(flow_id, day, at) for day, noon in noons.items() if start <= noon < end}
 
     def correction(self, flow_id: str, day: int, at: int) -> int:
         """Return the records that the pipeline has added by ``at`` at noon of a day, counted from 1970."""

@@ -36,6 +36,22 @@ OUTCOMES = (
 CAMPAIGNS = ("Kampagne", "Special offer", "キャンペーン", "Sondage")
 """Outcomes with a date in their name: renamed for each campaign, or absent between two of them."""
 
+MILESTONES = (
+    "Caller identified",
+    "Authenticated",
+    "Menu reached",
+    "Zahlung begonnen",
+    "Payment confirmed",
+    "Callback offered",
+    "予約完了",
+    "Ticket created",
+    "Survey accepted",
+)
+"""Milestones of an org; a flow has up to four successive ones."""
+
+LANGUAGES = ("en-us", "de-de", "es-us", "fr-ca", "ja-jp")
+"""Languages in which a flow begins and ends."""
+
 DEPARTMENTS = ("Support", "Billing", "Orders", "Réservations", "Technik", "営業", "Claims", "Loyalty")
 CHANNELS = ("Inbound", "Callback", "Chat", "After hours", "VIP", "Survey")
 

@@ -6,11 +6,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from service.clock import Clock, SystemClock
-from service.simulator.buckets import TimeGroup
+from service.simulator.buckets import TimeGroup, split_buckets
 from service.simulator.faults import Fault
+from service.simulator.flow_measures import GroupKey, Stats, Tally
 from service.simulator.instants import Now, to_datetime, to_milliseconds
 from service.simulator.limits import peak_per_second
 from service.simulator.oauth import Tokens
@@ -42,6 +44,20 @@ class Arrival:
     digest: str = ""
     page: int = 0
     status: int = 0
+
+
+class Measure(NamedTuple):
+    """What one figure of the flow-aggregates API is about.
+
+    Attributes:
+        group: the values of the requested dimensions, in their order; None where the group lacks one.
+        bucket_start: start of the bucket, UTC.
+        metric: name of the metric.
+    """
+
+    group: GroupKey
+    bucket_start: datetime
+    metric: str
 
 
 class SimulatorState:
@@ -148,6 +164,43 @@ class SimulatorState:
             (flow, to_datetime(start), name): (int(str(figure["count"])), float(str(figure["percentOfTotal"])))
             for flow, (start, _), outcomes in scan.figures()
             for name, figure in outcomes.items()
+        }
+
+    def measure(
+        self,
+        span: tuple[datetime, datetime],
+        granularity: TimeGroup,
+        group_by: Sequence[str],
+        metrics: Sequence[str],
+        timezone: str | None = None,
+        *,
+        flows: Sequence[str] | None = None,
+        at: datetime | None = None,
+        org: str | None = None,
+    ) -> Mapping[Measure, Stats]:
+        """Return what the flow-aggregates API reports, directly from the org's contact centre.
+
+        Args:
+            span: start and end, aware; the first and the last bucket are truncated to it.
+            granularity: ``hourly``, ``daily`` or ``monthly``.
+            group_by: names of dimensions.
+            metrics: names of metrics.
+            timezone: IANA name; None for the org's.
+            flows: flow ids; None for all.
+            at: the figures as visible at this instant; None for now.
+            org: a client id; None for the first org.
+        """
+        live = self.orgs[org] if org is not None else next(iter(self.orgs.values()))
+        start, end = (to_milliseconds(edge) for edge in span)
+        zone = live.timezone if timezone is None else ZoneInfo(timezone)
+        visible = to_milliseconds(at or self.now())
+        tally = Tally(group_by, metrics, live.division_id_of)
+        return {
+            Measure(key, to_datetime(bucket[0]), metric): stats
+            for flow in live.centre.flows()
+            if flows is None or flow.id in flows
+            for bucket in split_buckets(start, end, granularity, zone)
+            for (key, metric), stats in tally.bucket(live.centre, flow, bucket, visible).items()
         }
 
     def _read_clocks(self) -> Now:

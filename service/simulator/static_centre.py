@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from service.simulator.centre import Flow, OutcomeCount
+from service.simulator.centre import Flow, OutcomeCount, RecordRun
 from service.simulator.instants import HOUR, to_milliseconds
+from service.simulator.record_traits import KINDS
 
 
 class StaticCentre:
@@ -89,14 +90,24 @@ class StaticCentre:
 
     def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[OutcomeCount]:
         """Return the counts of [start, end) as visible at ``at``; see :class:`Centre`."""
-        end = min(end, at - self._settle)
         counts: dict[str, int] = {}
+        for run in self._runs(flow_id, start, end, at):
+            counts[run.outcome_id] = counts.get(run.outcome_id, 0) + run.after - run.first
+        return [(name, self._names.get(name, name), count) for name, count in counts.items()]
+
+    def record_runs(self, flow_id: str, start: int, end: int, at: int) -> list[RecordRun]:
+        """Return the records of [start, end) as visible at ``at``; see :class:`Centre`."""
+        return [run for run in self._runs(flow_id, start, end, at) if run.first < run.after]
+
+    def _runs(self, flow_id: str, start: int, end: int, at: int) -> Iterator[RecordRun]:
+        """Yield a run for each outcome that an hour reports, zeros included."""
+        end = min(end, at - self._settle)
         for hour, outcomes in sorted(self._hours.get(flow_id, {}).items()):
             low, high = max(start, hour) - hour, min(end, hour + HOUR) - hour
             if low < high:
                 for name, count in outcomes.items():
-                    counts[name] = counts.get(name, 0) + count * high // HOUR - count * low // HOUR
-        return [(name, self._names.get(name, name), count) for name, count in counts.items()]
+                    first, after = count * low // HOUR, count * high // HOUR
+                    yield RecordRun(name, KINDS.get(name, "other"), hour // HOUR, first, after)
 
     def _hours_of(self, flow_id: str | None, since: datetime | None) -> list[dict[str, int]]:
         first = None if since is None else to_milliseconds(since)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import date, timedelta
 
-from service.simulator import Centre, Flow, SimulatedOrg, Simulator, SimulatorConfig
+from service.simulator import Centre, Flow, RecordRun, SimulatedOrg, Simulator, SimulatorConfig
 from tests.support.program import Program
 
 # FLOW_OUTCOMES_TEST_ROWS=500000 is the long form
@@ -32,6 +32,10 @@ class FlatCentre:
     def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[tuple[str, str, int]]:  # noqa: ARG002
         """Return the same counts for every interval."""
         return FIGURES
+
+    def record_runs(self, flow_id: str, start: int, end: int, at: int) -> list[RecordRun]:  # noqa: ARG002
+        """Return no records: their traits are not requested."""
+        return []
 
     def snapshot(self) -> Centre:
         """Return itself."""

@@ -7,6 +7,7 @@ unknown fields, so the tests check what it decoded.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import re
 import warnings
@@ -21,6 +22,9 @@ from service.genesys.aggregates_jobs import AggregatesJobs
 from service.genesys.flow_aggregates import FlowAggregates
 from service.model import Granularity, Query, Span
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
+from service.simulator.aggregates_query import DIMENSIONS
+from service.simulator.flow_measures import METRICS
+from service.simulator.record_traits import flow_traits
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -120,6 +124,21 @@ def test_requests_match_the_models(granularity: Granularity, flows: tuple[str, .
         assert client.sanitize_for_serialization(model(name, body)) == body
 
 
+def enumeration(model_name: str, field: str) -> set[str]:
+    """Return the values that the SDK knows for a field."""
+    source = inspect.getsource(getattr(sdk, model_name).__dict__[field].fset)
+    return set(json.loads(source[source.index("[") : source.index("]") + 1]))
+
+
+def test_the_simulator_knows_the_same_names() -> None:
+    """Every dimension and metric of the SDK's predicate and view, and no other."""
+    assert set(DIMENSIONS) == enumeration("FlowAggregateQueryPredicate", "dimension")
+    assert set(METRICS) == enumeration("FlowAggregationView", "target")
+    types = {flow_traits(flow.id).flow_type for flow in GeneratedCentre(seed=3, flows=40).flows()}
+    assert types <= enumeration("Flow", "type")
+    assert len(types) == 3
+
+
 async def test_a_query() -> None:
     """The SDK sends the program's request and decodes the response."""
     body = model("FlowAggregationQuery", FlowAggregates().body(query(flows=tuple(FLOWS[:3]))))
@@ -170,11 +189,12 @@ async def test_other_final_states_of_a_job(state: str) -> None:
 
 
 async def test_names() -> None:
-    """The SDK lists flows and outcomes page by page."""
-    async with connect() as (_, client):
+    """The SDK lists flows, outcomes and milestones page by page."""
+    async with connect() as (simulator, client):
         for function, expected in (
             (client.architect.get_flows, CENTRE.flows()),
             (client.architect.get_flows_outcomes, CENTRE.outcomes(2**42)),
+            (client.architect.get_flows_milestones, simulator.orgs["acme"].milestones),
         ):
             result: dict[str, str] = {}
             number = pages = 1

@@ -23,13 +23,13 @@ from service.simulator import (
     Fault,
     Faults,
     GeneratedCentre,
+    Measure,
     SimulatedOrg,
     Simulator,
     SimulatorConfig,
     StaticCentre,
 )
-from service.simulator.flow_aggregates import counts_by_value
-from service.simulator.instants import to_milliseconds
+from service.simulator.record_traits import flow_traits
 
 FIRST = datetime(2024, 5, 6, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -144,18 +144,18 @@ async def test_both_apis_give_the_same_counts(installation: Installation, monkey
     assert len(expected) > 300
     for name in ("query", "jobs", "media", "media_jobs"):
         assert installation.counts(name) == expected, name
+    span = FIRST, FIRST + 10 * DAY
+    dimensions = ("flowId", "flowOutcomeId", "flowOutcomeValue")
+    by_value = simulator.measure(span, "daily", dimensions, ["nFlowOutcome"], org="query")
     by_part = installation.stored("media_jobs")
     for key, row in installation.stored("query").items():
         other = by_part[key]
         for column in ("success_count", "failure_count", "outcome_id", "outcome_share", "outcome_percentage"):
             assert row[column] == other[column], (key, column)
-        bucket = to_milliseconds(row["bucket_start"]), to_milliseconds(row["bucket_end"])
-        centre = org.centre or simulator.orgs["query"].centre
-        values = counts_by_value(centre, key[0], bucket, 2**60)[row["outcome_id"]]
-        assert (row["success_count"], row["failure_count"]) == (
-            values.get("SUCCESS", 0),
-            values.get("FAILURE", 0),
-        )
+        for column, value in (("success_count", "SUCCESS"), ("failure_count", "FAILURE")):
+            group = (key[0], row["outcome_id"], value)
+            stats = by_value.get(Measure(group, row["bucket_start"], "nFlowOutcome"), (0,))
+            assert row[column] == stats[0], (key, column)
     assert {row["outcome_id"] for row in installation.stored("builder").values()} == {None}
 
 
@@ -512,7 +512,8 @@ async def test_a_deleted_flow_keeps_its_name(installation: Installation) -> None
     async with Simulator(SimulatorConfig(orgs={"acme": replace(org, deleted_flows=1)})) as simulator:
         assert await installation.run(simulator, {"acme": {}}, days=1) == 0
     rows = installation.rows(query)
-    assert [(row["flow_type"], row["division_name"]) for row in rows] == [("INBOUNDCALL", "Home")] * 3
+    types = [flow_traits(row["flow_id"]).flow_type for row in rows]
+    assert [(row["flow_type"], row["division_name"]) for row in rows] == [(each, "Home") for each in types]
     assert [row["deleted"] for row in rows] == [False, False, True]
     assert [bool(row["name"]) for row in rows] == [True] * 3
     assert installation.events("names_unavailable") == []
