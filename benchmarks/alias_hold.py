@@ -71,7 +71,7 @@ class Bench:
             renamed = await timed("alias applied (it waits for the running merge)", self.apply())
             [(rows,)] = await fetch(
                 connection,
-                "SELECT count(*) FROM flow_outcomes.figure f JOIN flow_outcomes.outcome o USING (org, outcome_no)"
+                "SELECT count(*) FROM flow_outcomes.figure f JOIN flow_outcomes.series o USING (org, series_no)"
                 " WHERE o.reported_name = 'Outcome 1'",
             )
             print(f"{renamed} outcomes renamed, {rows:,} figures renamed")

@@ -13,15 +13,15 @@ _FIGURES = """
     INSERT INTO flow_outcomes.org (org, epoch, revision) VALUES ('acme', 1, 1);
     INSERT INTO flow_outcomes.revision VALUES ('acme', 1, now() - interval '1 day');
     INSERT INTO flow_outcomes.flow_scope VALUES ('acme', '*', NULL);
-    INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, reported_name, outcome_name, revision)
+    INSERT INTO flow_outcomes.series (org, flow_id, source_key, reported_name, outcome_name, revision)
     SELECT 'acme', {flow}, {outcome}, {outcome}, {outcome}, 1
     FROM generate_series({first_flow}, {first_flow} + {flows} - 1) f, generate_series(1, {outcomes}) o;
-    INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count,
+    INSERT INTO flow_outcomes.figure (org, granularity, series_no, bucket_start, bucket_end, state, outcome_count,
                                       outcome_percentage, extraction_timestamp, revision)
-    SELECT 'acme', 'daily', outcome_no, d, d + interval '1 day', 'reported', outcome_no % 100, 0.02, now(), 1
+    SELECT 'acme', 'daily', series_no, d, d + interval '1 day', 'reported', series_no % 100, 0.02, now(), 1
     FROM generate_series('{first}'::timestamptz, '{last}'::timestamptz - interval '1 day', '1 day') d,
-         flow_outcomes.outcome
-    ORDER BY d, outcome_no;
+         flow_outcomes.series
+    ORDER BY d, series_no;
     INSERT INTO flow_outcomes.bucket_coverage
     SELECT 'acme', 'daily', d, d + interval '1 day', '*', true, '31 days'
     FROM generate_series('{first}'::timestamptz, '{last}'::timestamptz - interval '1 day', '1 day') d;

@@ -61,7 +61,7 @@ def generate(dsn: str, orgs: list[str], flows: int, days: int, with_figures: int
                 values,
             )
             run(
-                "INSERT INTO flow_outcomes.outcome (org, outcome_no, flow_id, source_key, reported_name,"
+                "INSERT INTO flow_outcomes.series (org, series_no, flow_id, source_key, reported_name,"
                 " outcome_name, revision) SELECT %(org)s, (f - 1) * %(outcomes)s + o, 'flow-' || f,"
                 " 'outcome ' || o, 'outcome ' || o, 'outcome ' || o, 1"
                 " FROM generate_series(1, %(flows)s) f, generate_series(1, %(outcomes)s) o",
@@ -82,7 +82,8 @@ def generate(dsn: str, orgs: list[str], flows: int, days: int, with_figures: int
             if place < with_figures:
                 run(
                     "INSERT INTO flow_outcomes.figure SELECT %(org)s, 'daily', o, s, s + interval '1 day',"
-                    " 'reported', (random() * 500)::bigint, NULL, NULL, NULL, s + interval '26 hours', 1"
+                    " 'reported', 'outcomes', (random() * 500)::bigint, NULL, NULL, NULL,"
+                    " s + interval '26 hours', 1"
                     " FROM generate_series(date_trunc('day', now()) - make_interval(days => %(days)s),"
                     " date_trunc('day', now()) - interval '1 day', interval '1 day') s,"
                     " generate_series(1, %(flows)s * %(outcomes)s) o",

@@ -24,7 +24,7 @@ DAYS = 730
 NAMES = 10
 
 OUTCOMES = """
-    INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, reported_name, outcome_name, revision)
+    INSERT INTO flow_outcomes.series (org, flow_id, source_key, reported_name, outcome_name, revision)
     SELECT 'acme', gen_random_uuid_of(flow), name, name, name, 1
     FROM generate_series(1, %(flows)s) AS flow,
          LATERAL (SELECT 'Outcome number ' || i AS name FROM generate_series(1, %(names)s) AS i) named
@@ -35,22 +35,22 @@ FLOW_ID = """
 """
 FIGURES = """
     INSERT INTO flow_outcomes.figure
-    SELECT 'acme', 'daily', o.outcome_no, day, day + interval '1 day', 'reported', (random() * 1000)::bigint,
-           random(), NULL, NULL, day + interval '26 hours', 1
+    SELECT 'acme', 'daily', o.series_no, day, day + interval '1 day', 'reported', 'outcomes',
+           (random() * 1000)::bigint, random(), NULL, NULL, day + interval '26 hours', 1
     FROM generate_series(timestamptz '2023-01-01', timestamptz '2023-01-01' + (%(days)s - 1) * interval '1 day',
                          interval '1 day') AS day,
-         flow_outcomes.outcome o
+         flow_outcomes.series o
 """
 HISTORY = """
     INSERT INTO flow_outcomes.figure_history
-    SELECT org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count, outcome_percentage,
-           success_count, failure_count, extraction_timestamp, revision, 2
+    SELECT org, granularity, series_no, bucket_start, bucket_end, state, measure, outcome_count,
+           outcome_percentage, success_count, failure_count, extraction_timestamp, revision, 2
     FROM flow_outcomes.figure WHERE random() < %(restated)s
 """
 RESTATED = """
     INSERT INTO flow_outcomes.restated
     SELECT f.org, 2, f.granularity, o.flow_id, f.bucket_start, o.outcome_name, f.outcome_count, f.outcome_count + 1
-    FROM flow_outcomes.figure_history f JOIN flow_outcomes.outcome o USING (org, outcome_no)
+    FROM flow_outcomes.figure_history f JOIN flow_outcomes.series o USING (org, series_no)
 """
 SIZES = """
     SELECT coalesce(parent.relname, c.relname), sum(pg_table_size(c.oid))::bigint,

@@ -65,7 +65,7 @@ BEGIN
         GRANT SELECT ON flow_outcomes.flow_outcome, flow_outcomes.restatement, flow_outcomes.outcome_alias,
             flow_outcomes.extraction_window, flow_outcomes.flow TO flow_outcomes_reader;
         GRANT SELECT ON flow_outcomes.org, flow_outcomes.revision, flow_outcomes.figure, flow_outcomes.figure_history,
-            flow_outcomes.outcome, flow_outcomes.outcome_history TO flow_outcomes_reader;
+            flow_outcomes.series, flow_outcomes.series_history TO flow_outcomes_reader;
         GRANT EXECUTE ON FUNCTION flow_outcomes.flow_outcome_as_of(timestamptz) TO flow_outcomes_reader;
     END IF;
 END

@@ -61,7 +61,9 @@ CREATE TABLE flow_outcomes.extraction_window (
     coarsened             boolean NOT NULL DEFAULT false,  -- the server rejected it one step finer
     doubted_in            text,                     -- the cycle of an empty scan that is not confirmed yet
     kept_stored           boolean NOT NULL DEFAULT false,  -- older than the retention: last_error is a note, no error
-    PRIMARY KEY (org, work, window_start, window_end, requested_granularity),
+    measure               text NOT NULL DEFAULT 'outcomes'
+                          CHECK (measure IN ('outcomes', 'executions', 'milestones')),
+    PRIMARY KEY (org, work, window_start, window_end, requested_granularity, measure),
     CHECK (window_start < window_end)
 );
 CREATE INDEX extraction_window_unfinished ON flow_outcomes.extraction_window (org, work)

@@ -1,4 +1,10 @@
 DROP VIEW flow_outcomes.rejected_entry;
 DROP VIEW flow_outcomes.restatement;
+DROP FUNCTION flow_outcomes.flow_milestone_as_of(timestamptz);
+DROP VIEW flow_outcomes.flow_milestone;
+DROP FUNCTION flow_outcomes.flow_execution_as_of(timestamptz);
+DROP VIEW flow_outcomes.flow_execution;
+DROP FUNCTION flow_outcomes.flow_outcome_detail_as_of(timestamptz);
+DROP VIEW flow_outcomes.flow_outcome_detail;
 DROP FUNCTION flow_outcomes.flow_outcome_as_of(timestamptz);
 DROP VIEW flow_outcomes.flow_outcome;

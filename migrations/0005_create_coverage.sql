@@ -10,7 +10,7 @@ CREATE INDEX extraction_window_doubted ON flow_outcomes.extraction_window (org) 
 CREATE VIEW flow_outcomes.coverage AS
     SELECT w.org, w.job, w.window_start, w.window_end, w.granularity, w.state = 'complete' AS complete,
            w.complete_since, w.completed_at AS confirmed_at, w.state, w.doubted_in IS NOT NULL AS doubted, w.last_error,
-           s.restatements, s.restated_by, s.last_restated_at
+           s.restatements, s.restated_by, s.last_restated_at, w.measure
     FROM flow_outcomes.extraction_window w
     CROSS JOIN LATERAL (
         SELECT count(*) AS restatements,
@@ -18,6 +18,6 @@ CREATE VIEW flow_outcomes.coverage AS
                max(r.stamped_at) AS last_restated_at
         FROM flow_outcomes.restated s
         JOIN flow_outcomes.revision r ON r.org = s.org AND r.revision = s.revision
-        WHERE s.org = w.org AND s.granularity = w.granularity
+        WHERE s.org = w.org AND s.granularity = w.granularity AND w.measure = 'outcomes'
           AND s.bucket_start >= w.window_start AND s.bucket_start < w.window_end
     ) s;

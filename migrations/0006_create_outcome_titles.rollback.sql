@@ -1,3 +1,3 @@
 ALTER TABLE flow_outcomes.staging DROP COLUMN part;
-DROP INDEX flow_outcomes.outcome_by_id;
+DROP INDEX flow_outcomes.series_by_source;
 DROP TABLE flow_outcomes.outcome_title;

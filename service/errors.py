@@ -230,5 +230,9 @@ class InvalidResponseError(ExtractionError):
     """A response that does not follow the API's format; nothing of its scan is stored."""
 
 
+class TooManySeriesError(InvalidResponseError):
+    """A scan is grouped into more series than are stored."""
+
+
 class ConflictError(InvalidResponseError):
     """A scan holds two different figures for one outcome in one bucket."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from service.errors import NotSettledError
+from service.measure import NO_DIMENSIONS, Duration, DurationStats, Measure
 
 COUNT_MAX = 2**63 - 1
 """The largest count that fits PostgreSQL's bigint."""
@@ -82,6 +83,8 @@ class Query:
             None sends nothing.
         request_span: the span that is sent as dateFrom and dateTo. It ends after ``span`` where ``metrics_delay``
             would otherwise cut into it; the surplus buckets are dropped.
+        measure: what is measured.
+        group_by: the dimensions by which figures are split, sorted.
     """
 
     org: str
@@ -92,6 +95,8 @@ class Query:
     page_size: int
     metrics_delay: timedelta | None
     request_span: Span
+    measure: Measure = Measure.OUTCOMES
+    group_by: tuple[str, ...] = ()
 
 
 class SplitHint(NamedTuple):
@@ -120,12 +125,16 @@ class Figure(msgspec.Struct, gc=False):
         percent_of_total: the share, from 0 to 1; None where absent.
         success: the count of successes; None where absent.
         failure: the count of failures; None where absent.
+        executions: the count of executions; None where absent or no count.
+        duration: the durations; None where absent. With a count of None they are those of another part.
     """
 
     outcome_count: object
     percent_of_total: object = None
     success: object = None
     failure: object = None
+    executions: object = None
+    duration: DurationStats | None = None
 
 
 class ValidFigure(Figure, gc=False):
@@ -135,6 +144,8 @@ class ValidFigure(Figure, gc=False):
     percent_of_total: float | None = None
     success: None = None
     failure: None = None
+    executions: None = None
+    duration: None = None
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -147,6 +158,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         raw: the element's JSON text as received, for ``rejected_entry``.
         part: which part of the figures the entry holds, where the API splits them by a dimension that was not
             requested; the parts of one outcome add up. Empty where an entry is complete.
+        dimensions: the JSON values of the dimensions by which the query is grouped; None where absent.
     """
 
     flow_id: object
@@ -154,6 +166,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     outcomes: Mapping[str, Figure] | None
     raw: str
     part: str = ""
+    dimensions: Mapping[str, object] = {}
 
 
 class ValidEntry(msgspec.Struct, frozen=True, gc=False):
@@ -201,12 +214,14 @@ class FlowBucket(msgspec.Struct, frozen=True, gc=False):
         start: the bucket's start, in UTC.
         end: the bucket's end, in UTC.
         part: as in ``Entry``.
+        dimensions: by which the query is grouped, as JSON with sorted keys.
     """
 
     flow_id: str
     start: datetime
     end: datetime
     part: str = ""
+    dimensions: str = NO_DIMENSIONS
 
 
 class OutcomeRow(msgspec.Struct, frozen=True, gc=False):
@@ -219,11 +234,13 @@ class OutcomeRow(msgspec.Struct, frozen=True, gc=False):
         bucket: the flow and the bucket.
         source_key: the outcome's name or id as the API reports it, before any alias. Empty in a row that only
             marks the flow's total in this bucket as unknown, because a rejected outcome has no usable name.
-        outcome_count: the count; None exactly where ``rejected`` is true.
+        outcome_count: the count; None where ``rejected`` is true, and in a part that has durations alone.
         outcome_percentage: the reported share, from 0 to 1; None where absent or outside these bounds.
         rejected: whether the outcome was rejected.
         success: the count of successes; None where unknown.
         failure: the count of failures; None where unknown.
+        executions: the count of executions; None where unknown.
+        duration: None where there is none.
     """
 
     bucket: FlowBucket
@@ -233,6 +250,8 @@ class OutcomeRow(msgspec.Struct, frozen=True, gc=False):
     rejected: bool
     success: int | None = None
     failure: int | None = None
+    executions: int | None = None
+    duration: Duration | None = None
 
 
 class Reject(NamedTuple):
@@ -269,6 +288,7 @@ class NormalisedPage:
             that is not may still fit another denominator.
         valid: the entries that need no row object per figure: bucket, without a part, and figures by name.
         contradictions: by bucket start, the figures whose successes and failures do not fit the count.
+        invalid_durations: by bucket start, the figures whose durations are invalid.
     """
 
     rows: list[OutcomeRow]
@@ -276,6 +296,7 @@ class NormalisedPage:
     shares_fit: bool = False
     valid: list[tuple[FlowBucket, Mapping[str, ValidFigure]]] = field(default_factory=list)
     contradictions: Mapping[datetime, int] = field(default_factory=dict)
+    invalid_durations: Mapping[datetime, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +312,7 @@ class Window:
         granularity: the granularity of its queries.
         due_at: the first instant at which it may be queried, in UTC.
         coarsened: whether the server rejected it one step finer; it is coarsened only once.
+        measure: what its queries measure.
     """
 
     org: str
@@ -301,6 +323,7 @@ class Window:
     granularity: Granularity
     due_at: datetime
     coarsened: bool = False
+    measure: Measure = Measure.OUTCOMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +351,16 @@ class Scan:
     def granularity(self) -> Granularity:
         """The granularity of all its windows."""
         return self.windows[0].granularity
+
+    @property
+    def measure(self) -> Measure:
+        """What all its windows measure."""
+        return self.windows[0].measure
+
+    @property
+    def group_by(self) -> tuple[str, ...]:
+        """The dimensions by which its figures are split, sorted."""
+        return self.queries[0].group_by
 
     @property
     def span(self) -> Span:

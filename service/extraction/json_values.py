@@ -6,6 +6,7 @@ import math
 from decimal import Decimal
 from typing import TypeGuard
 
+from service.measure import INVALID_DURATION, Duration, DurationStats
 from service.model import COUNT_MAX
 
 _SHOWN_CHARACTERS = 40
@@ -31,6 +32,27 @@ def is_number(value: object) -> TypeGuard[int | float | Decimal]:
 def share_of(value: object) -> float | None:
     """A share from 0 to 1; None for anything else."""
     return float(value) if is_number(value) and 0 <= value <= 1 else None
+
+
+def duration_of(stats: DurationStats | None) -> Duration | None:
+    """Durations in whole milliseconds; None where there are none, ``INVALID_DURATION`` where they are invalid."""
+    if stats is None:
+        return None
+    times, total = whole_number(stats.count), _milliseconds(stats.sum)
+    if times == 0:
+        return None
+    shortest, longest = _milliseconds(stats.min), _milliseconds(stats.max)
+    given_invalid = (stats.min is not None and shortest is None) or (stats.max is not None and longest is None)
+    if times is None or total is None or given_invalid:
+        return INVALID_DURATION
+    return Duration(times, total, shortest, longest)
+
+
+def _milliseconds(value: object) -> int | None:
+    """A number from 0 to 2^63-1, rounded; None for anything else."""
+    if not is_number(value) or not 0 <= value <= COUNT_MAX:
+        return None
+    return min(round(value), COUNT_MAX)
 
 
 def shown(value: object) -> str:

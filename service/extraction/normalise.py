@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from service.errors import InvalidResponseError
-from service.extraction.json_values import is_number, share_of, shown, whole_number
+from service.extraction.json_values import duration_of, is_number, share_of, shown, whole_number
+from service.measure import INVALID_DURATION, NO_DIMENSIONS
 from service.model import (
     NAME_BYTES_MAX,
     Entry,
@@ -43,6 +45,7 @@ class BucketGrid:
         request_span: the span that was requested; after ``span.end`` it holds the surplus of ``metricsDelay``.
         timezone: IANA name, for messages.
         is_edge: whether a bucket may begin at an instant.
+        group_by: the dimensions by which the query is grouped.
         names: valid outcome names.
         flows: valid flow ids.
     """
@@ -52,6 +55,7 @@ class BucketGrid:
     request_span: Span
     timezone: str
     is_edge: Callable[[datetime], bool]
+    group_by: tuple[str, ...] = ()
     names: set[str] = field(default_factory=set, repr=False, compare=False)
     flows: set[str] = field(default_factory=set, repr=False, compare=False)
     _located: dict[tuple[object, object], Span | str | None] = field(
@@ -61,7 +65,7 @@ class BucketGrid:
     @classmethod
     def of(cls, query: Query, buckets: Sequence[Span], is_edge: Callable[[datetime], bool]) -> BucketGrid:
         """The grid of a query whose span consists of these buckets."""
-        return cls(dict(buckets), query.span, query.request_span, query.timezone, is_edge)
+        return cls(dict(buckets), query.span, query.request_span, query.timezone, is_edge, query.group_by)
 
     def locate(self, interval: tuple[object, object]) -> Span | str | None:
         """The bucket of an interval; None for a surplus bucket, a reason for a rejected interval.
@@ -105,6 +109,17 @@ class BucketGrid:
             self.names.clear()
         self.names.add(name)
         return None
+
+    def dimensions(self, values: Mapping[str, object]) -> str | None:
+        """The dimensions of an entry as JSON with sorted keys; None where one of them is invalid."""
+        if not values:
+            return NO_DIMENSIONS
+        if any(
+            value is not None and not (isinstance(value, str) and not text_fault(value))
+            for value in values.values()
+        ):
+            return None
+        return json.dumps(dict(sorted(values.items())), ensure_ascii=False)
 
     def _locate(self, start_text: str, end_text: str) -> Span | str | None:
         start, end = parse_instant(start_text), parse_instant(end_text)
@@ -151,7 +166,14 @@ def normalise(entries: Sequence[Entry | ValidEntry], grid: BucketGrid) -> Normal
             result.add_valid(FlowBucket(entry.flow_id, *location), entry.outcomes)
         else:
             result.add(entry.as_entry(), location)
-    return NormalisedPage(result.rows, result.rejects, result.shares_fit, result.valid, result.contradictions)
+    return NormalisedPage(
+        result.rows,
+        result.rejects,
+        result.shares_fit,
+        result.valid,
+        result.contradictions,
+        result.invalid_durations,
+    )
 
 
 class _PageResult:
@@ -163,6 +185,7 @@ class _PageResult:
         self.shares_fit = True
         self.valid: list[tuple[FlowBucket, Mapping[str, ValidFigure]]] = []
         self.contradictions: Counter[datetime] = Counter()
+        self.invalid_durations: Counter[datetime] = Counter()
         self._grid = grid
 
     def add_valid(self, bucket: FlowBucket, outcomes: Mapping[str, ValidFigure]) -> None:
@@ -177,10 +200,13 @@ class _PageResult:
         flow_id, outcomes = entry.flow_id, entry.outcomes
         fault = flow_fault(flow_id)
         known_flow = flow_id if fault is None and isinstance(flow_id, str) else None
+        dimensions = self._grid.dimensions(entry.dimensions)
         if known_flow is None or isinstance(location, str) or outcomes is None:
             self._reject(entry, location, fault, known_flow)
+        elif dimensions is None:
+            self._reject_dimensions(entry, location, known_flow)
         else:
-            self._add_outcomes(entry, FlowBucket(known_flow, *location, entry.part), outcomes)
+            self._add_outcomes(entry, FlowBucket(known_flow, *location, entry.part, dimensions), outcomes)
 
     def _add_outcomes(self, entry: Entry, bucket: FlowBucket, outcomes: Mapping[str, Figure]) -> None:
         total_known, valid = True, []
@@ -205,16 +231,24 @@ class _PageResult:
         share, percentage = figure.percent_of_total, share_of(figure.percent_of_total)
         success, failure = figure.success, figure.failure
         success_count, failure_count = whole_number(success), whole_number(failure)
+        duration = duration_of(figure.duration)
+        if duration is INVALID_DURATION:
+            self.invalid_durations[bucket.start] += 1
+        if count is None and figure.outcome_count is None and figure.duration is not None:
+            return OutcomeRow(bucket, name, None, None, rejected=False, duration=duration)
         if count is None:
             return f"count is not a whole number from 0 to 2^63-1: {shown(figure.outcome_count)}"
         if percentage is None and share is not None and not is_number(share):
             return f"percentOfTotal is not a number: {shown(share)}"
-        if success is None is failure or (
-            success_count is not None and failure_count is not None and success_count + failure_count <= count
+        if not (success is None is failure) and (
+            success_count is None or failure_count is None or success_count + failure_count > count
         ):
-            return OutcomeRow(bucket, name, count, percentage, False, success_count, failure_count)
-        self.contradictions[bucket.start] += 1  # the count is not in doubt, only its split
-        return OutcomeRow(bucket, name, count, percentage, rejected=False)
+            self.contradictions[bucket.start] += 1  # the count is not in doubt, only its split
+            success_count = failure_count = None
+        executions = whole_number(figure.executions)
+        return OutcomeRow(
+            bucket, name, count, percentage, False, success_count, failure_count, executions, duration
+        )
 
     def _reject(self, entry: Entry, location: Span | str, fault: str | None, flow_id: str | None) -> None:
         """Reject an entry: each of its outcomes, or the entry itself where its outcomes are unknown."""
@@ -223,7 +257,21 @@ class _PageResult:
         names = [None if self._grid.name_fault(name) else name for name in entry.outcomes or ()]
         self.rejects.extend(Reject(reason, entry.raw, flow_id, start, name) for name in names or [None])
         if flow_id is not None and isinstance(location, Span):
-            self.rows.append(OutcomeRow(FlowBucket(flow_id, *location), "", None, None, rejected=True))
+            self._mark_unknown(flow_id, location)
+
+    def _reject_dimensions(self, entry: Entry, location: Span, flow_id: str) -> None:
+        """Reject an entry with an invalid dimension: it may be a part of any series of its flow."""
+        values = entry.dimensions.items()
+        name, value = next((name, value) for name, value in values if self._grid.dimensions({name: value}) is None)
+        reason = f"the dimension {name} is no text of at most {NAME_BYTES_MAX} bytes: {shown(value)}"
+        self.rejects.append(Reject(reason, entry.raw, flow_id, location.start, None))
+        self._mark_unknown(flow_id, location)
+
+    def _mark_unknown(self, flow_id: str, location: Span) -> None:
+        """Mark the flow's total in a bucket as unknown."""
+        dimensions = self._grid.dimensions(dict.fromkeys(self._grid.group_by)) or NO_DIMENSIONS
+        bucket = FlowBucket(flow_id, *location, dimensions=dimensions)
+        self.rows.append(OutcomeRow(bucket, "", None, None, rejected=True))
 
 
 def _shares_fit(figures: Collection[ValidFigure]) -> bool:

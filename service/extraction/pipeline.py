@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,11 +17,21 @@ from service.errors import CursorExpiredError, ExtractionError, InvalidResponseE
 from service.extraction.cycle import Cycle
 from service.extraction.normalise import BucketGrid, normalise
 from service.genesys import GenesysClient
-from service.model import NormalisedPage, Query, Scan, SplitHint, Window
+from service.measure import Measure
+from service.model import NormalisedPage, Query, Scan, Span, SplitHint, Window
 from service.plan.buckets import buckets, is_edge
 from service.plan.splitting import halve, largest, size, split_hint
 from service.postgres.lease import Lease
-from service.postgres.merge import MemoryBudget, Merged, Retention, ScanBuffer, ScanRecord, merge
+from service.postgres.merge import (
+    ALL_COLUMNS,
+    COLUMNS,
+    MemoryBudget,
+    Merged,
+    Retention,
+    ScanBuffer,
+    ScanRecord,
+    merge,
+)
 from service.postgres.pool import Database
 from service.postgres.windows import Ledger
 from service.telemetry import Emit, Event
@@ -39,6 +49,7 @@ class _Attempt:
         started_monotonic: in seconds of the monotonic clock.
         date: the ``Date`` of the last response, and ``date_monotonic`` the time of its arrival.
         contradictions: by bucket start, the figures whose successes and failures do not fit the count.
+        invalid_durations: by bucket start, the figures whose durations are invalid.
     """
 
     scan: Scan
@@ -52,6 +63,7 @@ class _Attempt:
     date: datetime | None = None
     date_monotonic: float = 0.0
     contradictions: Counter[datetime] = field(default_factory=Counter)
+    invalid_durations: Counter[datetime] = field(default_factory=Counter)
 
 
 class Pipeline:
@@ -130,7 +142,13 @@ class Pipeline:
         return _Attempt(
             scan,
             cycle,
-            ScanBuffer(self._database, scan.org, self._budget, self._client.redact),
+            ScanBuffer(
+                self._database,
+                scan.org,
+                self._budget,
+                self._client.redact,
+                columns=ALL_COLUMNS if self._client.dialect.by_id else COLUMNS,
+            ),
             next(self._numbers),
             self._clock.now(),
             self._clock.monotonic(),
@@ -151,7 +169,7 @@ class Pipeline:
             pages=attempt.pages,
             entries=attempt.entries,
             cycle=attempt.cycle.id,
-            by_id=self._client.dialect.by_id,
+            by_id=self._client.dialect.by_id and scan.measure is not Measure.EXECUTIONS,
             retention=self._retention(),
         )
 
@@ -172,6 +190,7 @@ class Pipeline:
                         _check_attributable(attempt.scan, page)
                         await attempt.buffer.add(page)
                         attempt.contradictions.update(page.contradictions)
+                        attempt.invalid_durations.update(page.invalid_durations)
             except QueryTooLargeError as error:
                 if halves is None:
                     raise
@@ -242,9 +261,10 @@ class Pipeline:
                 self._emit(Event.OUTCOME_RESTATED, **context, rows=merged.restated[window])
             if window in merged.mismatched:
                 self._emit(Event.PERCENTAGE_MISMATCH, **context, rows=merged.mismatched[window])
-            contradictions = attempt.contradictions.items()
-            if rows := sum(count for at, count in contradictions if window.span.start <= at < window.span.end):
+            if rows := _within(window.span, attempt.contradictions):
                 self._emit(Event.SPLIT_CONTRADICTED, **context, rows=rows)
+            if rows := _within(window.span, attempt.invalid_durations):
+                self._emit(Event.DURATION_INVALID, **context, rows=rows)
             self._emit(
                 Event.WINDOW_DOUBTED if window in merged.doubted else Event.WINDOW_COMPLETE,
                 **context,
@@ -254,6 +274,11 @@ class Pipeline:
                 rejected=merged.rejected.get(window, 0),
                 seconds=round(self._clock.monotonic() - record.began_monotonic, 3),
             )
+
+
+def _within(span: Span, counts: Mapping[datetime, int]) -> int:
+    """The sum of the counts in a span."""
+    return sum(count for at, count in counts.items() if span.start <= at < span.end)
 
 
 def check_settled(scan: Scan, client: GenesysClient) -> None:

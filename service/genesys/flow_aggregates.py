@@ -1,18 +1,17 @@
 """The flow-aggregates dialect: ``POST /api/v2/analytics/flows/aggregates/query``, one response without paging.
 
-Genesys Cloud's public API for flow outcomes (official Python SDK 269.0.0: ``FlowsApi``). It reports outcomes by
-id: for each group of (flow, outcome, value) and each bucket, how often the outcome was reached. Where nothing
-happened, the group, the bucket or the metric is absent; so may be ``results``, ``data`` and ``metrics``, which are
-optional in its model.
+Genesys Cloud's public API for flow outcomes (official Python SDK 269.0.0: ``FlowsApi``). It reports statistics for
+each group and each bucket; ``measures`` has the groups and the metrics. Where nothing happened, the group, the
+bucket or the metric is absent; so may be ``results``, ``data`` and ``metrics``, which are optional in its model.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 
@@ -20,18 +19,18 @@ from service.errors import ExtractionError, InvalidResponseError, QueryTooLargeE
 from service.genesys import loose_json
 from service.genesys.dialect import ApiRequest, Call, encode, hash_query, split_interval
 from service.genesys.error_mapping import EndpointPolicy
-from service.model import Entry, Figure, Granularity, Page, Query, instant
+from service.genesys.measures import REQUESTS, Stats, figures
+from service.measure import DurationStats, Measure
+from service.model import Entry, Granularity, Page, Query, instant
 
 PATH = "/api/v2/analytics/flows/aggregates/query"
 PERMISSION = "Analytics > Flow Aggregate > View (analytics:flowAggregate:view)"
-TOTAL, FAILED = "nFlowOutcome", "nFlowOutcomeFailed"
 TOO_LARGE = "response.entity.too.large"
 
 _PERIODS = {Granularity.HOURLY: "PT1H", Granularity.DAILY: "P1D", Granularity.MONTHLY: "P1M"}
-_ABSENT = object()
 _ERROR_MAX = 300
 """Characters of each of an error's fields."""
-_NO_GROUP = "group has neither flowId nor flowOutcomeId, so it may be a part of any figure"
+_NO_GROUP = "result has no group, so it may be a part of any figure"
 
 
 def _classify(status: int, code: str, _message: str) -> type[ExtractionError] | None:
@@ -43,7 +42,7 @@ def _classify(status: int, code: str, _message: str) -> type[ExtractionError] | 
 POLICY = EndpointPolicy(PERMISSION, None, _classify, limit_headers=True)
 
 
-class _Stats(msgspec.Struct, gc=False):
+class _Stats(DurationStats, gc=False):
     count: int
 
 
@@ -88,8 +87,8 @@ class FlowAggregates:
             "interval": f"{instant(query.span.start)}/{instant(query.span.end)}",
             "granularity": _PERIODS[query.granularity],
             "timeZone": query.timezone,
-            "groupBy": ["flowId", "flowOutcomeId", "flowOutcomeValue"],
-            "metrics": [TOTAL],
+            "groupBy": [*REQUESTS[query.measure].group_by, *query.group_by],
+            "metrics": list(REQUESTS[query.measure].metrics),
         }
         if query.flows:
             body["filter"] = {
@@ -113,32 +112,40 @@ class FlowAggregates:
             InvalidResponseError: an invalid page.
         """
         response = await call(ApiRequest("POST", PATH, encode(self.body(query)), POLICY, starts_scan=True))
-        entries, cursor = decode(response.body)
+        entries, cursor = decode(response.body, query.measure, query.group_by)
         if cursor is not None:
             raise InvalidResponseError("the response to a synchronous query has a cursor")
         yield Page(entries, more=False, date=response.date)
 
 
-def decode(body: bytes) -> tuple[list[Entry], str | None]:
+def decode(
+    body: bytes, measure: Measure = Measure.OUTCOMES, group_by: Collection[str] = ()
+) -> tuple[list[Entry], str | None]:
     """The entries of one response, and the cursor of the next; None on the last.
 
     An entry is one group in one bucket. A group may have dimensions that were not requested, such as ``mediaType``
-    (developer documentation), so that several groups report one outcome. Each is a part of its figure, identified
-    by all dimensions but flow and outcome; the merge adds the parts up. Adding them there keeps memory flat where
-    they are spread over the pages of a job, and counts a repeated part once.
+    (developer documentation), so that several groups report one figure. Each is a part of it, identified by all
+    dimensions that do not identify the figure; the merge adds the parts up. Adding them there keeps memory flat
+    where they are spread over the pages of a job, and counts a repeated part once.
+
+    Args:
+        body: the response.
+        measure: what was requested.
+        group_by: the dimensions by which the query is grouped.
 
     Raises:
         InvalidResponseError: invalid JSON or UTF-8, or ``results`` that are no array.
     """
     text = loose_json.decode_utf8(body)
+    groups = _Groups(measure, group_by)
     try:
         page = _decode_results(body)
     except (msgspec.DecodeError, RecursionError):
-        return _decode_loosely(text)
-    return [entry for element in page.results for entry in _entries(element)], _checked(page.cursor)
+        return _decode_loosely(text, groups)
+    return [entry for element in page.results for entry in groups.entries(element)], _checked(page.cursor)
 
 
-def _decode_loosely(text: str) -> tuple[list[Entry], str | None]:
+def _decode_loosely(text: str, groups: _Groups) -> tuple[list[Entry], str | None]:
     document = loose_json.document(text, "results")
     if document.elements is None:
         _check_empty(document.fields)
@@ -146,7 +153,7 @@ def _decode_loosely(text: str) -> tuple[list[Entry], str | None]:
     if cursor is not None and not isinstance(cursor, str):
         raise InvalidResponseError("the page's cursor is not text")
     elements = document.elements or []
-    return [entry for value, raw in elements for entry in _loose_entries(value, raw)], _checked(cursor)
+    return [entry for value, raw in elements for entry in groups.loose_entries(value, raw)], _checked(cursor)
 
 
 def _check_empty(fields: Mapping[str, Any]) -> None:
@@ -164,116 +171,86 @@ def _checked(cursor: str | None) -> str | None:
     return cursor
 
 
-def _entries(element: msgspec.Raw) -> Iterator[Entry]:
-    text = bytes(element).decode()
-    try:
-        decoded = _decode_element(element)
-    except (msgspec.DecodeError, RecursionError):
-        yield from _loose_entries(loose_json.parse(text), text)
-        return
-    part = _part(decoded.group)
-    for datum in decoded.data:
-        counts: dict[str, object] = {each.metric: each.stats.count for each in datum.metrics}
-        if len(counts) < len(datum.metrics):
-            yield from _loose_entries(loose_json.parse(text), text)
-            return
-        if (entry := _entry(decoded.group, part, datum.interval, counts, text)) is not None:
-            yield entry
+class _Groups:
+    """Reads the groups of one query's responses.
 
-
-def _loose_entries(value: object, text: str) -> list[Entry]:
-    """The entries of a group in any form; what cannot be read is left for normalisation to reject.
-
-    A group without data, and a datum without metrics, report nothing.
-
-    Raises:
-        InvalidResponseError: it has neither flow nor outcome, so it may be a part of any figure.
+    Args:
+        measure: what was requested.
+        group_by: the dimensions by which the query is grouped.
     """
-    group = value.get("group") if isinstance(value, dict) else None
-    if not isinstance(group, dict):
-        raise InvalidResponseError(_NO_GROUP)
-    data = value.get("data") if isinstance(value, dict) else None
-    if data is None:
-        return []
-    part = _part(group)
-    entries = []
-    for datum in data if isinstance(data, list) else [None]:
-        if isinstance(datum, dict) and datum.get("metrics") is None:
-            continue
-        interval = datum.get("interval") if isinstance(datum, dict) else None
-        counts = _loose_counts(datum.get("metrics") if isinstance(datum, dict) else None)
-        entry = _entry(group, part, interval, {TOTAL: None} if counts is None else counts, text)
-        if entry is not None:
-            entries.append(entry)
-    return entries
+
+    def __init__(self, measure: Measure, group_by: Collection[str]) -> None:
+        self._measure = measure
+        self._group_by = tuple(group_by)
+        self._key = REQUESTS[measure].key
+
+    def entries(self, element: msgspec.Raw) -> Iterator[Entry]:
+        """The entries of a group."""
+        text = bytes(element).decode()
+        try:
+            decoded = _decode_element(element)
+        except (msgspec.DecodeError, RecursionError):
+            yield from self.loose_entries(loose_json.parse(text), text)
+            return
+        part, dimensions = self._part(decoded.group), self._dimensions(decoded.group)
+        for datum in decoded.data:
+            stats: Stats = {each.metric: each.stats for each in datum.metrics}
+            if len(stats) < len(datum.metrics):
+                yield from self.loose_entries(loose_json.parse(text), text)
+                return
+            if found := figures(self._measure, decoded.group, stats):
+                interval = split_interval(datum.interval)
+                yield Entry(decoded.group.get("flowId"), interval, found, text, part, dimensions)
+
+    def loose_entries(self, value: object, text: str) -> list[Entry]:
+        """The entries of a group in any form; what cannot be read is left for normalisation to reject.
+
+        A group without data, and a datum without metrics, report nothing.
+
+        Raises:
+            InvalidResponseError: it has no dimension that identifies its figure, so it may be a part of any.
+        """
+        group = value.get("group") if isinstance(value, dict) else None
+        if not isinstance(group, dict):
+            raise InvalidResponseError(_NO_GROUP)
+        data = value.get("data") if isinstance(value, dict) else None
+        if data is None:
+            return []
+        part, dimensions = self._part(group), self._dimensions(group)
+        entries = []
+        for datum in data if isinstance(data, list) else [None]:
+            if isinstance(datum, dict) and datum.get("metrics") is None:
+                continue
+            interval = datum.get("interval") if isinstance(datum, dict) else None
+            stats = _loose_stats(datum.get("metrics") if isinstance(datum, dict) else None)
+            if found := figures(self._measure, group, stats):
+                flow = group.get("flowId")
+                entries.append(Entry(flow, split_interval(interval), found, text, part, dimensions))
+        return entries
+
+    def _part(self, group: Mapping[str, Any]) -> str:
+        """A digest of all of a group's dimensions that do not identify its figure."""
+        rest = {key: value for key, value in group.items() if key not in self._key}
+        return hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=9).hexdigest()
+
+    def _dimensions(self, group: Mapping[str, Any]) -> dict[str, object]:
+        """The dimensions by which the query is grouped; None where the group lacks one."""
+        return {name: group.get(name) for name in self._group_by}
 
 
-def _loose_counts(metrics: object) -> dict[str, object] | None:
-    """Counts by metric; None where they have no known form. A metric with two different counts has both."""
+def _loose_stats(metrics: object) -> Stats | None:
+    """Statistics by metric; None where they have no known form. A metric with two different ones has both."""
     if not isinstance(metrics, list):
         return None
-    counts: dict[str, object] = {}
+    found: dict[str, DurationStats] = {}
     for each in metrics:
         name = each.get("metric") if isinstance(each, dict) else None
         if not isinstance(name, str):
             return None
         stats = each.get("stats")
-        count = stats.get("count") if isinstance(stats, dict) else None
-        counts[name] = [counts[name], count] if name in counts and counts[name] != count else count
-    return counts
-
-
-def _entry(
-    group: Mapping[str, Any], part: str, interval: object, counts: Mapping[str, object], text: str
-) -> Entry | None:
-    """One group in one bucket; None where it reports no outcome.
-
-    Raises:
-        InvalidResponseError: it has neither flow nor outcome, so it may be a part of any figure.
-    """
-    total, failed = counts.get(TOTAL, _ABSENT), counts.get(FAILED, _ABSENT)
-    if total is _ABSENT and (failed is _ABSENT or _is_zero(failed)):
-        return None
-    if group.keys().isdisjoint(("flowId", "flowOutcomeId")):
-        raise InvalidResponseError(_NO_GROUP)
-    outcome = group.get("flowOutcomeId")
-    figure = _figure(total, failed, group.get("flowOutcomeValue", _ABSENT))
-    # An outcome without an id is unknown; normalisation rejects the empty id.
-    outcomes = {outcome if isinstance(outcome, str) else "": figure}
-    return Entry(group.get("flowId"), split_interval(interval), outcomes, text, part)
-
-
-def _figure(total: object, failed: object, value: object) -> Figure:
-    """Count, successes and failures.
-
-    The group's value says whether they are successes or failures (official Python SDK 269.0.0: SUCCESS, FAILURE or
-    UNKNOWN). A value that is neither counts in the total only. nFlowOutcomeFailed is not requested. If it is sent
-    without a value, successes are those that did not fail; if it contradicts the value, the figure is such that
-    normalisation makes the split null.
-    """
-    if total is _ABSENT:
-        return Figure(None, None, None, None if failed is _ABSENT else failed)
-    if value is None or value is _ABSENT:
-        if failed is _ABSENT:
-            return Figure(total)
-        if _is_number(total) and _is_number(failed):
-            return Figure(total, None, total - failed, failed)
-        return Figure(total, None, failed, failed)
-    success, failure = (total, 0) if value == "SUCCESS" else (0, total if value == "FAILURE" else 0)
-    if failed is not _ABSENT and failed != failure:
-        return Figure(total, None, value, failed)
-    return Figure(total, None, success, failure)
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_zero(value: object) -> bool:
-    return _is_number(value) and value == 0
-
-
-def _part(group: Mapping[str, Any]) -> str:
-    """A digest of all of a group's dimensions but flow and outcome."""
-    rest = {key: value for key, value in group.items() if key not in ("flowId", "flowOutcomeId")}
-    return hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=9).hexdigest()
+        fields = stats if isinstance(stats, dict) else {}
+        read = DurationStats(*(fields.get(key) for key in ("count", "sum", "min", "max")))
+        if name in found and found[name] != read:
+            read = DurationStats([found[name].count, read.count])
+        found[name] = read
+    return found

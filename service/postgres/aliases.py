@@ -54,8 +54,8 @@ _UPSERT = """
 """
 
 _KNOWN_NAMES = """
-    SELECT o.reported_name FROM flow_outcomes.outcome o
-    WHERE o.org = %(org)s AND o.flow_id = coalesce(%(flow_id)s, o.flow_id)
+    SELECT o.reported_name FROM flow_outcomes.series o
+    WHERE o.org = %(org)s AND o.measure = 'outcomes' AND o.flow_id = coalesce(%(flow_id)s, o.flow_id)
     UNION
     SELECT a.new_name FROM flow_outcomes.outcome_alias a WHERE a.org = %(org)s
 """
@@ -63,7 +63,7 @@ _KNOWN_NAMES = """
 _KNOWN_FLOWS = """
     SELECT f.flow_id FROM flow_outcomes.flow f WHERE f.org = %(org)s
     UNION
-    SELECT o.flow_id FROM flow_outcomes.outcome o WHERE o.org = %(org)s
+    SELECT o.flow_id FROM flow_outcomes.series o WHERE o.org = %(org)s
 """
 
 _DELETE = """
@@ -97,29 +97,29 @@ _RENAME = """
     WITH
     -- Outcomes that have an alias or may get one, and the names that the entries give.
     named AS (
-        SELECT o.outcome_no, flow_outcomes.resolve_alias(o.org, o.flow_id, o.reported_name) AS outcome_name
-        FROM flow_outcomes.outcome o
-        WHERE o.org = %(org)s AND o.source_key <> ''
+        SELECT o.series_no, flow_outcomes.resolve_alias(o.org, o.flow_id, o.reported_name) AS outcome_name
+        FROM flow_outcomes.series o
+        WHERE o.org = %(org)s AND o.source_key <> '' AND o.measure = 'outcomes'
           AND (o.outcome_name <> o.reported_name OR o.reported_name IN (
               SELECT a.old_name FROM flow_outcomes.outcome_alias a WHERE a.org = %(org)s))
     ),
     -- Those whose name changes.
     renamed AS (
-        SELECT o.outcome_no, named.outcome_name
+        SELECT o.series_no, named.outcome_name
         FROM named
-        JOIN flow_outcomes.outcome o ON o.org = (SELECT %(org)s::text) AND o.outcome_no = named.outcome_no
+        JOIN flow_outcomes.series o ON o.org = (SELECT %(org)s::text) AND o.series_no = named.series_no
         WHERE o.outcome_name <> named.outcome_name
     ),
     archived AS (
-        INSERT INTO flow_outcomes.outcome_history (org, outcome_no, flow_id, outcome_id, reported_name,
+        INSERT INTO flow_outcomes.series_history (org, series_no, flow_id, outcome_id, reported_name,
                                                    outcome_name, revision, until_revision)
-        SELECT o.org, o.outcome_no, o.flow_id, o.outcome_id, o.reported_name,
+        SELECT o.org, o.series_no, o.flow_id, o.outcome_id, o.reported_name,
                o.outcome_name, o.revision, %(revision)s
-        FROM flow_outcomes.outcome o
-        JOIN renamed ON o.org = (SELECT %(org)s::text) AND o.outcome_no = renamed.outcome_no
+        FROM flow_outcomes.series o
+        JOIN renamed ON o.org = (SELECT %(org)s::text) AND o.series_no = renamed.series_no
     )
-    UPDATE flow_outcomes.outcome o SET outcome_name = renamed.outcome_name, revision = %(revision)s
-    FROM renamed WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = renamed.outcome_no
+    UPDATE flow_outcomes.series o SET outcome_name = renamed.outcome_name, revision = %(revision)s
+    FROM renamed WHERE o.org = (SELECT %(org)s::text) AND o.series_no = renamed.series_no
 """
 
 

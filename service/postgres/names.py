@@ -1,9 +1,10 @@
-"""Names of flows and outcomes that the API identifies by id."""
+"""Names of flows, outcomes and milestones that the API identifies by id."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from service.measure import Measure
 from service.postgres.lease import Lease
 from service.postgres.pool import Database
 from service.postgres.revision import RENAME_TIMEOUT, STAMP, lock_own_org
@@ -25,34 +26,37 @@ _NAME_FLOWS = """
 
 # Titles of outcomes without a figure are stored too: such an outcome has its name from its first figure on.
 _STORE_TITLES = """
-    INSERT INTO flow_outcomes.outcome_title AS t (org, outcome_id, name)
-    SELECT %(org)s, listed.id, listed.name
+    INSERT INTO flow_outcomes.outcome_title AS t (org, outcome_id, name, measure)
+    SELECT %(org)s, listed.id, listed.name, %(measure)s::flow_outcomes.measure
     FROM unnest(%(ids)s::text[], %(names)s::text[]) AS listed (id, name)
     ORDER BY listed.id
-    ON CONFLICT (org, outcome_id) DO UPDATE SET name = EXCLUDED.name WHERE t.name <> EXCLUDED.name
+    ON CONFLICT (org, outcome_id, measure) DO UPDATE SET name = EXCLUDED.name WHERE t.name <> EXCLUDED.name
 """
 
 # (SELECT org) as in the statements of a merge, see merge/scan.py.
 _RENAME = """
     WITH
-    -- Outcomes whose title differs from their name, and their name after the aliases.
+    -- Series whose title differs from their name, and their name after the aliases, which only outcomes have.
     renamed AS (
-        SELECT o.outcome_no, t.name, flow_outcomes.resolve_alias(o.org, o.flow_id, t.name) AS outcome_name
-        FROM flow_outcomes.outcome o
-        JOIN flow_outcomes.outcome_title t ON t.org = o.org AND t.outcome_id = o.outcome_id
-        WHERE o.org = %(org)s AND o.reported_name <> t.name
+        SELECT o.series_no, t.name,
+               CASE WHEN o.measure = 'outcomes' THEN flow_outcomes.resolve_alias(o.org, o.flow_id, t.name)
+                    ELSE t.name END AS outcome_name
+        FROM flow_outcomes.series o
+        JOIN flow_outcomes.outcome_title t
+          ON t.org = o.org AND t.outcome_id = o.outcome_id AND t.measure = o.measure
+        WHERE o.org = %(org)s AND o.measure = %(measure)s::flow_outcomes.measure AND o.reported_name <> t.name
     ),
     archived AS (
-        INSERT INTO flow_outcomes.outcome_history (org, outcome_no, flow_id, outcome_id, reported_name,
+        INSERT INTO flow_outcomes.series_history (org, series_no, flow_id, outcome_id, reported_name,
                                                    outcome_name, revision, until_revision)
-        SELECT o.org, o.outcome_no, o.flow_id, o.outcome_id, o.reported_name,
+        SELECT o.org, o.series_no, o.flow_id, o.outcome_id, o.reported_name,
                o.outcome_name, o.revision, %(revision)s
-        FROM flow_outcomes.outcome o
-        JOIN renamed ON o.org = (SELECT %(org)s::text) AND o.outcome_no = renamed.outcome_no
+        FROM flow_outcomes.series o
+        JOIN renamed ON o.org = (SELECT %(org)s::text) AND o.series_no = renamed.series_no
     )
-    UPDATE flow_outcomes.outcome o
+    UPDATE flow_outcomes.series o
     SET reported_name = renamed.name, outcome_name = renamed.outcome_name, revision = %(revision)s
-    FROM renamed WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = renamed.outcome_no
+    FROM renamed WHERE o.org = (SELECT %(org)s::text) AND o.series_no = renamed.series_no
 """
 
 
@@ -77,10 +81,12 @@ async def name_flows(database: Database, lease: Lease, flows: Sequence[tuple[str
         return cursor.rowcount
 
 
-async def name_outcomes(database: Database, lease: Lease, names: Mapping[str, str]) -> int:
-    """Store the titles of outcomes by id, and return how many stored outcomes were renamed.
+async def name_outcomes(
+    database: Database, lease: Lease, names: Mapping[str, str], measure: Measure = Measure.OUTCOMES
+) -> int:
+    """Store the titles of outcomes or milestones by id, and return how many stored series were renamed.
 
-    One row is written per outcome, however many figures it has. The org's row is locked as in a merge, so
+    One row is written per series, however many figures it has. The org's row is locked as in a merge, so
     revisions are in order, and a merge sees the names before or after. Aliases are applied to the new names. An
     outcome that is no longer listed keeps its last name.
 
@@ -91,7 +97,12 @@ async def name_outcomes(database: Database, lease: Lease, names: Mapping[str, st
     async with database.transaction(limit=RENAME_TIMEOUT + 30) as connection:
         await connection.execute(f"SET LOCAL statement_timeout = '{RENAME_TIMEOUT}s'")
         locked = await lock_own_org(connection, lease.org, lease.epoch)
-        parameters = {**_parameters(lease.org, names), "revision": locked.revision + 1, "not_after": None}
+        parameters = {
+            **_parameters(lease.org, names),
+            "measure": measure.value,
+            "revision": locked.revision + 1,
+            "not_after": None,
+        }
         await connection.execute(_STORE_TITLES, parameters)
         cursor = await connection.execute(_RENAME, parameters)
         renamed = cursor.rowcount

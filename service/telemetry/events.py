@@ -35,6 +35,7 @@ class Event(StrEnum):
     OUTCOME_RESTATED = "outcome_restated"
     PERCENTAGE_MISMATCH = "percentage_mismatch", logging.WARNING
     SPLIT_CONTRADICTED = "split_contradicted", logging.WARNING
+    DURATION_INVALID = "duration_invalid", logging.WARNING
     ENTRY_REJECTED = "entry_rejected", logging.WARNING
     ALIAS_APPLIED = "alias_applied"
     OUTCOMES_RENAMED = "outcomes_renamed"

@@ -231,7 +231,7 @@ async def test_fifty_handovers(database: str, monkeypatch: pytest.MonkeyPatch) -
                 before = held[0]
                 epoch = before.manager.held["acme"].epoch
                 while not await rows(  # noqa: ASYNC110 - there is no event for it
-                    f"SELECT 1 FROM flow_outcomes.outcome WHERE outcome_name = '{epoch}'"
+                    f"SELECT 1 FROM flow_outcomes.series WHERE outcome_name = '{epoch}'"
                 ):
                     await asyncio.sleep(0.005)
                 if number % 2:
@@ -246,7 +246,7 @@ async def test_fifty_handovers(database: str, monkeypatch: pytest.MonkeyPatch) -
             before.manager.acquire("acme")
             late = next(lease for lease in before.leases if lease.epoch == epoch)
             assert not await before.merge_under(late)
-        epochs = await rows("SELECT outcome_name::int FROM flow_outcomes.outcome ORDER BY revision")
+        epochs = await rows("SELECT outcome_name::int FROM flow_outcomes.series ORDER BY revision")
     assert epochs == sorted(epochs)
     assert len({epoch for (epoch,) in epochs}) >= HANDOVERS
     assert one.rejected + other.rejected >= HANDOVERS // 2

@@ -240,10 +240,10 @@ async def test_an_alias_is_applied_at_once_and_removed_again(shell: Shell, sessi
     """Without a daemon: figures have the new name when the command ends, and the old one after its removal."""
     session.execute("INSERT INTO flow_outcomes.org (org) VALUES ('acme')")
     session.execute(
-        "INSERT INTO flow_outcomes.outcome (org, flow_id, source_key, reported_name, outcome_name, revision)"
+        "INSERT INTO flow_outcomes.series (org, flow_id, source_key, reported_name, outcome_name, revision)"
         " VALUES ('acme', 'f', 'Paid', 'Paid', 'Paid', 0)"
     )
-    names = "SELECT outcome_name FROM flow_outcomes.outcome"
+    names = "SELECT outcome_name FROM flow_outcomes.series"
     code, out = await shell("alias", "add", *OF_ACME, "Paid", "Settled")
     assert (code, out) == (0, "Paid → Settled in all flows of acme\nrenamed 1 stored outcome\n")
     assert '"alias_applied"' in shell.errors

@@ -501,7 +501,7 @@ async def test_a_rename_applies_to_the_complete_series(installation: Installatio
         centre.put("f", FIRST + DAY, {"o1": 3, "o2": 1, "o3": 9})
         assert await extract(o3="Settled") == {("Done", 3), ("Done", 12), ("Other", 1)}
     assert installation.rows("SELECT * FROM flow_outcomes.restatement WHERE outcome_name <> 'Done'") == []
-    ids = installation.rows("SELECT DISTINCT outcome_id FROM flow_outcomes.outcome ORDER BY 1")
+    ids = installation.rows("SELECT DISTINCT outcome_id FROM flow_outcomes.series ORDER BY 1")
     assert [row["outcome_id"] for row in ids] == ["o1", "o2", "o3"]
 
 

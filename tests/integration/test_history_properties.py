@@ -268,7 +268,7 @@ class Replay:
         [found] = await self.fetch(
             "SELECT (SELECT count(*) FROM flow_outcomes.revision WHERE org = o.org),"
             " (SELECT count(*) FROM flow_outcomes.figure_history WHERE org = o.org),"
-            " (SELECT count(*) FROM flow_outcomes.outcome_history WHERE org = o.org)"
+            " (SELECT count(*) FROM flow_outcomes.series_history WHERE org = o.org)"
             " FROM flow_outcomes.org o WHERE org = %s",
             self.harness.org,
         )

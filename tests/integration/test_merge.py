@@ -258,7 +258,7 @@ async def test_a_scan_that_exceeds_memory_is_stored_the_same(
 
 async def test_a_merge_does_not_depend_on_statistics(harness: ScanHarness) -> None:
     """A load that is corrected before the server has statistics takes seconds, not minutes."""
-    for table in ("outcome", "figure_default"):
+    for table in ("series", "figure_default"):
         await execute(harness, f"ALTER TABLE flow_outcomes.{table} SET (autovacuum_enabled = false)")
     await execute(
         harness, "CREATE OR REPLACE FUNCTION flow_outcomes.analyse_outcomes() RETURNS void LANGUAGE sql AS ''"
@@ -266,7 +266,7 @@ async def test_a_merge_does_not_depend_on_statistics(harness: ScanHarness) -> No
     names = [(flow, f"n{name}") for flow in "fghi" for name in range(500)]
     first: Figures = {(day, flow, name): 1 for day in range(8) for flow, name in names}
     await scan(harness, range(8), first)
-    unknown = "SELECT reltuples FROM pg_class WHERE oid = 'flow_outcomes.outcome'::regclass"
+    unknown = "SELECT reltuples FROM pg_class WHERE oid = 'flow_outcomes.series'::regclass"
     assert await harness.rows(unknown) == [(-1,)]
     second: Figures = {key: 2 for key in first if key[1] != "f"}
     async with asyncio.timeout(60):

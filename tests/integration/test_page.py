@@ -118,10 +118,10 @@ async def test_many_outcomes_are_combined(site: Site, database: str) -> None:
     """A chart has at most twelve series; the last one is the sum of the others."""
     with psycopg.connect(database) as connection:
         connection.execute(
-            "INSERT INTO flow_outcomes.outcome (org, outcome_no, flow_id, source_key, reported_name, outcome_name,"
+            "INSERT INTO flow_outcomes.series (org, series_no, flow_id, source_key, reported_name, outcome_name,"
             f" revision) SELECT 'acme', 100 + n, '{FLOW}', 'x' || n, 'x' || n, 'x' || n, 1"
             " FROM generate_series(1, 500) n;"
-            "INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,"
+            "INSERT INTO flow_outcomes.figure (org, granularity, series_no, bucket_start, bucket_end, state,"
             " outcome_count, extraction_timestamp, revision) SELECT 'acme', 'daily', 100 + n,"
             " date_trunc('day', now()) - interval '1 day', date_trunc('day', now()), 'reported', 1, now(), 1"
             " FROM generate_series(1, 500) n".encode()

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from service.errors import ConflictError
+from service.measure import INVALID_DURATION, Duration
 from service.model import FlowBucket, OutcomeRow, Reject
+from service.postgres import aliases
+from service.postgres.aliases import Alias
 from service.postgres.merge import Merged
 from tests.support.scan_harness import FIRST, ScanHarness, day_span, scan_harness
 
@@ -32,8 +35,26 @@ async def stored(harness: ScanHarness) -> dict[str, tuple[Any, ...]]:
     return {name: tuple(figures) for name, *figures in rows}
 
 
-def row(part: str, count: int, success: int = 0, failure: int = 0, *, key: str = "o1") -> OutcomeRow:
-    return OutcomeRow(FlowBucket("f", *day_span(0), part), key, count, None, False, success, failure)
+async def durations(harness: ScanHarness) -> dict[str, tuple[Any, ...]]:
+    """Count, success rate and durations by outcome."""
+    rows = await harness.rows(
+        "SELECT outcome_name, outcome_count, success_rate, duration_count, duration_sum_ms, duration_min_ms,"
+        " duration_max_ms FROM flow_outcomes.flow_outcome"
+    )
+    return {name: tuple(figures) for name, *figures in rows}
+
+
+def row(
+    part: str,
+    count: int | None,
+    success: int | None = 0,
+    failure: int | None = 0,
+    *,
+    key: str = "o1",
+    duration: Duration | None = None,
+) -> OutcomeRow:
+    bucket = FlowBucket("f", *day_span(0), part)
+    return OutcomeRow(bucket, key, count, None, False, success, failure, duration=duration)
 
 
 REJECTED = OutcomeRow(FlowBucket("f", *day_span(0)), "o1", None, None, rejected=True)
@@ -99,3 +120,78 @@ async def test_outcomes_that_a_rejected_entry_may_belong_to_are_unknown(
     """No other outcome is."""
     await store(harness, row("s", 5, 5), row("s", 1, 1, key="o2"), rejects=[reject])
     assert {name for name, (count, *_) in (await stored(harness)).items() if count is None} == unknown
+
+
+async def test_durations_add_up(harness: ScanHarness) -> None:
+    """Counts and sums are added, min and max combined, a repeated part counts once; the rate is of the sums."""
+    one = row("s", 5, 5, duration=Duration(5, 500, 50, 150))
+    await store(harness, one, one, row("f", 3, 0, 3), row("v", 2, 2, duration=Duration(2, 100, 40, 60)))
+    assert await durations(harness) == {"o1": (10, 0.7, 7, 600, 40, 150)}
+
+
+async def test_durations_apart_from_their_counts(harness: ScanHarness) -> None:
+    """They belong to the same figure; alone they are none."""
+    alone = row("v", None, None, None, duration=Duration(1, 7, 7, 7))
+    await store(
+        harness, row("s", 5, 5), alone, row("x", None, None, None, key="o2", duration=Duration(1, 7, 7, 7))
+    )
+    assert await durations(harness) == {"o1": (5, 1.0, 1, 7, 7, 7)}
+    assert await stored(harness) == {"o1": (5, 5, 0)}
+
+
+async def test_a_part_without_min_or_max(harness: ScanHarness) -> None:
+    """Those of the sum are unknown; its count and sum are not."""
+    await store(
+        harness,
+        row("s", 5, 5, duration=Duration(5, 500, None, 150)),
+        row("v", 2, 2, duration=Duration(2, 100, 40, None)),
+    )
+    assert await durations(harness) == {"o1": (7, 1.0, 7, 600, None, None)}
+
+
+@pytest.mark.parametrize("invalid", [INVALID_DURATION, Duration(1, 2**63 - 1, 1, 1), Duration(2**63 - 1, 1, 1, 1)])
+async def test_an_invalid_duration_makes_the_sum_unknown(harness: ScanHarness, invalid: Duration) -> None:
+    """Of all parts and, under an alias, of all outcomes; so does a sum past a bigint. Counts stay."""
+    valid = Duration(1, 10, 10, 10)
+    await store(
+        harness,
+        row("s", 5, 5, duration=valid),
+        row("v", 2, 2, duration=invalid),
+        row("s", 1, 1, key="o2", duration=valid),
+    )
+    assert await durations(harness) == {"o1": (7, 1.0, *[None] * 4), "o2": (1, 1.0, 1, 10, 10, 10)}
+    await aliases.add(harness.database, Alias("acme", None, "o2", "o1"))
+    await aliases.apply(harness.database, "acme")
+    assert await durations(harness) == {"o1": (8, 1.0, *[None] * 4)}
+
+
+async def test_durations_under_an_alias(harness: ScanHarness) -> None:
+    """They fold like counts; an outcome without any adds none, and a rejected one makes them unknown."""
+    await store(
+        harness,
+        row("s", 4, 4, duration=Duration(4, 400, 50, 150)),
+        row("s", 1, 1, key="o2", duration=Duration(1, 10, 10, 10)),
+        row("f", 3, 0, 3, key="o3"),
+        OutcomeRow(FlowBucket("f", *day_span(0)), "o4", None, None, rejected=True),
+        rejects=[Reject("no count", "{}", "f", FIRST, "o4")],
+    )
+    for old in ("o2", "o3"):
+        await aliases.add(harness.database, Alias("acme", None, old, "o1"))
+    await aliases.apply(harness.database, "acme")
+    assert (await durations(harness))["o1"] == (8, 0.625, 5, 410, 10, 150)
+    await aliases.add(harness.database, Alias("acme", None, "o4", "o1"))
+    await aliases.apply(harness.database, "acme")
+    assert await durations(harness) == {"o1": (None, None, *[None] * 4)}
+
+
+async def test_a_changed_duration_is_a_change(harness: ScanHarness) -> None:
+    """It is stored as a version, and restates nothing; as-of has the former one. An equal one writes nothing."""
+    one = row("s", 5, 5, duration=Duration(5, 500, 50, 150))
+    await store(harness, one)
+    [(at,)] = await harness.rows("SELECT clock_timestamp()")
+    merged = await store(harness, row("s", 5, 5, duration=Duration(5, 501, 50, 150)))
+    assert (merged.changed, merged.restated) == (1, {})
+    assert (await durations(harness))["o1"][3] == 501
+    query = "SELECT duration_sum_ms, success_rate FROM flow_outcomes.flow_outcome_as_of(%s)"
+    assert await harness.rows(query, at) == [(500, 1.0)]
+    assert (await store(harness, row("s", 5, 5, duration=Duration(5, 501, 50, 150)))).changed == 0

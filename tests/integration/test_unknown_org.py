@@ -73,10 +73,10 @@ async def test_reading_an_org_that_is_new(database: str, alone: Database) -> Non
     new = ScanHarness(database, alone, "new")
     await new.create_org()
     await new.store(DAYS, DAYS, said(1000))
-    known = "SELECT most_common_vals::text::text[] FROM pg_stats WHERE tablename = 'outcome' AND attname = 'org'"
+    known = "SELECT most_common_vals::text::text[] FROM pg_stats WHERE tablename = 'series' AND attname = 'org'"
     ((orgs,),) = await new.rows(known)
     assert set(orgs) == {"known", "new"}
-    looked = "SELECT last_analyze FROM pg_stat_user_tables WHERE relname = 'outcome'"
+    looked = "SELECT last_analyze FROM pg_stat_user_tables WHERE relname = 'series'"
     before = await new.rows(looked)
     await new.store(DAYS, DAYS, said(1050))
     assert await new.rows(looked) == before

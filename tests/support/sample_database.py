@@ -107,12 +107,12 @@ def _figures(connection: psycopg.Connection[tuple[object, ...]], today: datetime
     names = ["TransferredToQueue", "Abandoned", "SelfServed", HOSTILE]
     for number, name in enumerate(names, 1):
         run(
-            "INSERT INTO flow_outcomes.outcome (org, outcome_no, flow_id, source_key, reported_name, outcome_name,"
+            "INSERT INTO flow_outcomes.series (org, series_no, flow_id, source_key, reported_name, outcome_name,"
             " revision) VALUES ('acme', %s, %s, %s, %s, %s, 1)",
             [number, FLOW, name, name, name],
         )
         run(
-            "INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state,"
+            "INSERT INTO flow_outcomes.figure (org, granularity, series_no, bucket_start, bucket_end, state,"
             " outcome_count, extraction_timestamp, revision)"
             " SELECT 'acme', 'daily', %(no)s, d, d + interval '1 day', (CASE WHEN absent THEN 'expected'"
             " ELSE 'reported' END)::flow_outcomes.figure_state,"
@@ -137,7 +137,7 @@ def _figures(connection: psycopg.Connection[tuple[object, ...]], today: datetime
     run(restated, [FLOW, today - RESTATED * DAY, "Abandoned", 42, 57])
     run(restated, [FLOW, today - RESTATED * DAY, HOSTILE, 100, None])
     run(
-        "INSERT INTO flow_outcomes.outcome_history"
+        "INSERT INTO flow_outcomes.series_history"
         " VALUES ('acme', 3, %s, NULL, 'Self Service', 'Self Service', 0, 1)",
         [FLOW],
     )

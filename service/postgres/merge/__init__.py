@@ -10,7 +10,8 @@
     transaction     the steps of a merge, in order
     merge_session   runs its statements
     loader          rows into the temporary tables, or into figure
-    scan            ┐
+    columns         ┐
+    scan            │
     window_results  │ the statements
     figures         │
     expected        ┘
@@ -19,12 +20,15 @@
 """
 
 from service.postgres.merge.buffer import MemoryBudget, ScanBuffer
+from service.postgres.merge.packing import ALL_COLUMNS, COLUMNS
 from service.postgres.merge.partitions import Partitions
 from service.postgres.merge.record import Merged, Missing, RejectedOutcome, Retention, ScanRecord
 from service.postgres.merge.spill import sweep_org
 from service.postgres.merge.transaction import merge
 
 __all__ = [
+    "ALL_COLUMNS",
+    "COLUMNS",
     "MemoryBudget",
     "Merged",
     "Missing",

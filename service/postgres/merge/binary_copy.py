@@ -40,6 +40,12 @@ def pack_text(text: str | None) -> bytes:
     return _pack_length(len(encoded)) + encoded
 
 
+def pack_jsonb(text: str) -> bytes:
+    """A jsonb column: the version of the format, and JSON as text."""
+    encoded = b"\x01" + text.encode()
+    return _pack_length(len(encoded)) + encoded
+
+
 def pack_uuid(value: UUID) -> bytes:
     """A uuid column."""
     return _pack_length(16) + value.bytes

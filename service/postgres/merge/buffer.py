@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import LiteralString
 
 import psycopg
 
 from service.errors import FlowOutcomesError
 from service.model import NormalisedPage, Reject
 from service.postgres.merge.binary_copy import pack_instant, pack_int4, pack_text
-from service.postgres.merge.packing import Packer
+from service.postgres.merge.packing import ALL_COLUMNS, Packer
 from service.postgres.merge.spill import NAMES, REJECTS, ROWS, SpillStore
 from service.postgres.pool import Database
 
@@ -49,6 +50,7 @@ class ScanBuffer:
         org: the scan's org.
         budget: the process's; None for a budget of the scan's own.
         redact: removes the org's secrets from rejected entries.
+        columns: the columns of a packed row: ``COLUMNS``, or ``ALL_COLUMNS`` where the API reports more.
 
     Attributes:
         packer: holds the rows in memory; counts all rows of the scan.
@@ -63,9 +65,10 @@ class ScanBuffer:
         org: str,
         budget: MemoryBudget | None = None,
         redact: Callable[[str], str] = str,
+        columns: LiteralString = ALL_COLUMNS,
     ) -> None:
-        self.packer = Packer()
-        self.spill = SpillStore(database, org)
+        self.packer = Packer(columns)
+        self.spill = SpillStore(database, org, columns)
         self.rejects = 0
         self.shares_fit = True
         self._redact = redact

@@ -4,144 +4,176 @@ from __future__ import annotations
 
 from typing import LiteralString
 
-_NEW: LiteralString = """
-    SELECT so.outcome_no, sf.bucket_start, sf.bucket_end, sf.state, sf.outcome_count, sf.outcome_percentage,
-           sf.success_count, sf.failure_count
+from service.postgres.merge.columns import VALUES, values_of
+
+_NEW: LiteralString = f"""
+    SELECT so.series_no, sf.bucket_start, sf.bucket_end, sf.state, {values_of("sf")}
     FROM pg_temp.scan_figure sf
-    JOIN pg_temp.scan_outcome so USING (name_no)
+    JOIN pg_temp.scan_series so USING (name_no)
 """
 
 # Beyond the retention an API returns a part of what it once had. There a scan adds what is new, and nothing that
 # changes a stored figure for a reader: no other outcome of its name, and no rejected outcome of its flow.
 DELETE_OF_STORED = """
     DELETE FROM pg_temp.scan_figure sf
-    USING pg_temp.scan_outcome so, pg_temp.scan_bucket b
+    USING pg_temp.scan_series so, pg_temp.scan_bucket b
     WHERE so.name_no = sf.name_no AND b.bucket_start = sf.bucket_start AND b.keep_stored
       AND EXISTS (
           SELECT 1
-          FROM flow_outcomes.outcome own
-          JOIN flow_outcomes.outcome o
+          FROM flow_outcomes.series own
+          JOIN flow_outcomes.series o
             ON o.org = (SELECT %(org)s::text) AND o.flow_id = own.flow_id
+           AND o.measure = own.measure
            AND (o.outcome_name = own.outcome_name OR sf.state = 'rejected')
           CROSS JOIN LATERAL (
               SELECT 1 FROM flow_outcomes.figure f
-              WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = o.outcome_no
+              WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.series_no = o.series_no
                 AND f.bucket_start = sf.bucket_start AND f.outcome_count IS NOT NULL
                 AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
               LIMIT 1
           ) f
-          WHERE own.org = (SELECT %(org)s::text) AND own.outcome_no = so.outcome_no
+          WHERE own.org = (SELECT %(org)s::text) AND own.series_no = so.series_no
           OFFSET 0)
 """
 
 # Equal rows are left out, so a scan that reports nothing new writes neither to the table nor to the WAL. A stored
-# figure that the scan does not report is withdrawn, where its absence is conclusive.
-FIND_CHANGES = """
+# figure that the scan does not report is withdrawn, where its absence is conclusive. One whose series is grouped
+# by other dimensions ends, with whatever state: see MARK_ENDED.
+FIND_CHANGES = f"""
     INSERT INTO pg_temp.change
-    SELECT coalesce(sf.outcome_no, f.outcome_no), coalesce(sf.bucket_start, f.bucket_start),
-           coalesce(sf.bucket_end, f.bucket_end), coalesce(sf.state, 'withdrawn'),
-           sf.outcome_count, sf.outcome_percentage, sf.success_count, sf.failure_count, f.state, f.outcome_count
+    SELECT coalesce(sf.series_no, f.series_no), coalesce(sf.bucket_start, f.bucket_start),
+           coalesce(sf.bucket_end, f.bucket_end), coalesce(sf.state, 'withdrawn'), {values_of("sf")},
+           f.state, f.outcome_count
     FROM (
-        SELECT so.outcome_no, sf.*
+        SELECT so.series_no, sf.*
         FROM pg_temp.scan_figure sf
-        JOIN pg_temp.scan_outcome so USING (name_no)
+        JOIN pg_temp.scan_series so USING (name_no)
     ) sf
     FULL JOIN (
-        SELECT f.outcome_no, f.bucket_start, f.bucket_end, f.state, f.outcome_count, f.outcome_percentage,
-               f.success_count, f.failure_count
+        SELECT f.series_no, f.bucket_start, f.bucket_end, f.state, {values_of("f")}
         FROM flow_outcomes.figure f
         WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+          AND f.measure = %(measure)s::flow_outcomes.measure
           AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
-    ) f ON f.outcome_no = sf.outcome_no AND f.bucket_start = sf.bucket_start
-    WHERE f.outcome_no IS NULL
-       OR sf.outcome_no IS NULL AND f.state IN ('reported', 'rejected') AND EXISTS (
+    ) f ON f.series_no = sf.series_no AND f.bucket_start = sf.bucket_start
+    WHERE f.series_no IS NULL
+       OR sf.series_no IS NULL AND (f.state IN ('reported', 'rejected') OR %(regroups)s) AND EXISTS (
               SELECT 1
               FROM pg_temp.scan_bucket b
-              JOIN flow_outcomes.outcome o ON o.org = (SELECT %(org)s::text) AND o.outcome_no = f.outcome_no
-              WHERE b.bucket_start = f.bucket_start AND b.confirmed AND b.absence_conclusive AND NOT b.keep_stored
+              JOIN flow_outcomes.series o ON o.org = (SELECT %(org)s::text) AND o.series_no = f.series_no
+              WHERE b.bucket_start = f.bucket_start AND b.confirmed AND NOT b.keep_stored
+                AND (o.group_by <> %(group_by)s OR b.absence_conclusive AND f.state IN ('reported', 'rejected'))
                 AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
                 AND NOT EXISTS (SELECT 1 FROM pg_temp.superseded su
                                 WHERE su.bucket_start = f.bucket_start
                                   AND (su.flow_ids IS NULL OR o.flow_id = ANY (su.flow_ids))))
-       OR sf.outcome_no IS NOT NULL AND (
-              f.state <> sf.state
-              OR f.outcome_count IS DISTINCT FROM sf.outcome_count
-              OR f.outcome_percentage IS DISTINCT FROM sf.outcome_percentage
-              OR f.success_count IS DISTINCT FROM sf.success_count
-              OR f.failure_count IS DISTINCT FROM sf.failure_count)
+       OR sf.series_no IS NOT NULL AND (
+              f.state <> sf.state OR ({values_of("f")}) IS DISTINCT FROM ({values_of("sf")}))
 """
 
-ARCHIVE_PREVIOUS = """
-    INSERT INTO flow_outcomes.figure_history
-    SELECT f.org, f.granularity, f.outcome_no, f.bucket_start, f.bucket_end, f.state, f.outcome_count,
-           f.outcome_percentage, f.success_count, f.failure_count, f.extraction_timestamp, f.revision, %(revision)s
+# For a scan over buckets that were grouped by other dimensions. Their figures end in the same transaction in which
+# the new ones begin, so that a bucket is summed over one grouping at any instant.
+MARK_ENDED = """
+    UPDATE pg_temp.change ch SET state = NULL
+    WHERE ch.state = 'withdrawn' AND EXISTS (
+        SELECT 1 FROM flow_outcomes.series o
+        WHERE o.org = (SELECT %(org)s::text) AND o.series_no = ch.series_no AND o.group_by <> %(group_by)s
+        OFFSET 0)
+"""
+
+ARCHIVE_PREVIOUS = f"""
+    INSERT INTO flow_outcomes.figure_history (org, granularity, series_no, bucket_start, bucket_end, state,
+                                              measure, {VALUES}, extraction_timestamp, revision, until_revision)
+    SELECT f.org, f.granularity, f.series_no, f.bucket_start, f.bucket_end, f.state, f.measure,
+           {values_of("f")}, f.extraction_timestamp, f.revision, %(revision)s
     FROM pg_temp.change ch
     CROSS JOIN LATERAL (
         SELECT * FROM flow_outcomes.figure f
         WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-          AND f.outcome_no = ch.outcome_no AND f.bucket_start = ch.bucket_start
+          AND f.series_no = ch.series_no AND f.bucket_start = ch.bucket_start
           AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
         LIMIT 1
     ) f
     WHERE ch.old_state IS NOT NULL
 """
 
-_INSERT: LiteralString = """
-    INSERT INTO flow_outcomes.figure (org, granularity, outcome_no, bucket_start, bucket_end, state, outcome_count,
-                                      outcome_percentage, success_count, failure_count, extraction_timestamp,
-                                      revision)
-    SELECT %(org)s, %(granularity)s, outcome_no, bucket_start, bucket_end, state, outcome_count,
-           outcome_percentage, success_count, failure_count, %(began_at)s, %(revision)s
+# Each is found by its key and deleted by its place, as in expected.DELETE_UNEXPECTED.
+DELETE_ENDED = """
+    DELETE FROM flow_outcomes.figure f
+    WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+      AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+      AND f.ctid = ANY (ARRAY(
+          SELECT f.place
+          FROM pg_temp.change ch
+          CROSS JOIN LATERAL (
+              SELECT f.ctid AS place FROM flow_outcomes.figure f
+              WHERE f.org = %(org)s AND f.granularity = %(granularity)s
+                AND f.series_no = ch.series_no AND f.bucket_start = ch.bucket_start
+                AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
+              LIMIT 1
+          ) f
+          WHERE ch.state IS NULL))
+      AND ((f.series_no, f.bucket_start) IN (
+          SELECT ch.series_no, ch.bucket_start FROM pg_temp.change ch WHERE ch.state IS NULL)) IS TRUE
+"""
+
+_INSERT: LiteralString = f"""
+    INSERT INTO flow_outcomes.figure (org, granularity, series_no, bucket_start, bucket_end, state, measure,
+                                      {VALUES}, extraction_timestamp, revision)
+    SELECT %(org)s, %(granularity)s, series_no, bucket_start, bucket_end, state,
+           %(measure)s::flow_outcomes.measure, {VALUES}, %(began_at)s, %(revision)s
 """
 
 # For a first scan, whose figures are all new.
-INSERT_ALL = f"{_INSERT} FROM ({_NEW}) new ORDER BY outcome_no, bucket_start"
+INSERT_ALL = f"{_INSERT} FROM ({_NEW}) new ORDER BY series_no, bucket_start"
 FIND_ALL_CHANGED = f"INSERT INTO pg_temp.change SELECT *, NULL, NULL FROM ({_NEW}) new"
 
 # FIND_CHANGES has separated new figures from stored ones. ON CONFLICT would read the index twice.
-INSERT_NEW = f"{_INSERT} FROM pg_temp.change WHERE old_state IS NULL ORDER BY outcome_no, bucket_start"
+INSERT_NEW = f"{_INSERT} FROM pg_temp.change WHERE old_state IS NULL ORDER BY series_no, bucket_start"
 
 # Every row conflicts, and so is found by its key; for an UPDATE … FROM the planner could read all figures.
 UPDATE_CHANGED = f"""
-    {_INSERT} FROM pg_temp.change WHERE old_state IS NOT NULL ORDER BY outcome_no, bucket_start
-    ON CONFLICT (org, outcome_no, bucket_start, granularity) DO UPDATE
-        SET bucket_end = EXCLUDED.bucket_end, state = EXCLUDED.state, outcome_count = EXCLUDED.outcome_count,
-            outcome_percentage = EXCLUDED.outcome_percentage, success_count = EXCLUDED.success_count,
-            failure_count = EXCLUDED.failure_count, extraction_timestamp = EXCLUDED.extraction_timestamp,
-            revision = EXCLUDED.revision
+    {_INSERT} FROM pg_temp.change WHERE old_state IS NOT NULL AND state IS NOT NULL
+    ORDER BY series_no, bucket_start
+    ON CONFLICT (org, series_no, bucket_start, granularity) DO UPDATE
+        SET (bucket_end, state, {VALUES}, extraction_timestamp, revision)
+            = ROW (EXCLUDED.bucket_end, EXCLUDED.state, {values_of("EXCLUDED")}, EXCLUDED.extraction_timestamp,
+                   EXCLUDED.revision)
 """
 
-# Restatements compare what a reader saw before with what a reader sees now, under today's name.
+# Restatements compare what a reader of flow_outcome saw before with what a reader sees now, under today's name:
+# over all dimensions, for outcomes alone. A figure that ended counts as absent now.
 RESTATE = """
     WITH
     -- The changed outcomes and their names.
     named AS MATERIALIZED (
-        SELECT ch.outcome_no, o.flow_id, o.outcome_name
-        FROM (SELECT DISTINCT outcome_no FROM pg_temp.change) ch
+        SELECT ch.series_no, o.flow_id, o.outcome_name
+        FROM (SELECT DISTINCT series_no FROM pg_temp.change) ch
         CROSS JOIN LATERAL (
-            SELECT o.flow_id, o.outcome_name FROM flow_outcomes.outcome o
-            WHERE o.org = (SELECT %(org)s::text) AND o.outcome_no = ch.outcome_no
+            SELECT o.flow_id, o.outcome_name FROM flow_outcomes.series o
+            WHERE o.org = (SELECT %(org)s::text) AND o.series_no = ch.series_no
             LIMIT 1
         ) o
         WHERE o.outcome_name <> ''
     ),
     -- Names that several outcomes of a flow have.
     shared AS MATERIALIZED (
-        SELECT named.flow_id, named.outcome_name, o.outcome_nos
+        SELECT named.flow_id, named.outcome_name, o.series_nos
         FROM (SELECT DISTINCT flow_id, outcome_name FROM named) named
         CROSS JOIN LATERAL (
-            SELECT array_agg(o.outcome_no) AS outcome_nos FROM flow_outcomes.outcome o
+            SELECT array_agg(o.series_no) AS series_nos FROM flow_outcomes.series o
             WHERE o.org = (SELECT %(org)s::text)
               AND o.flow_id = named.flow_id AND o.outcome_name = named.outcome_name
+              AND o.measure = 'outcomes'
         ) o
-        WHERE cardinality(o.outcome_nos) > 1
+        WHERE cardinality(o.series_nos) > 1
     ),
     -- Changes in buckets that had been covered for the flow; in others there is nothing to restate.
     restatable AS MATERIALIZED (
         SELECT named.flow_id, named.outcome_name, ch.bucket_start, ch.old_state, ch.old_count, ch.state,
                ch.outcome_count
         FROM pg_temp.change ch
-        JOIN named USING (outcome_no)
+        JOIN named USING (series_no)
         WHERE EXISTS (SELECT 1 FROM pg_temp.previous_coverage pc
                       WHERE pc.bucket_start = ch.bucket_start
                         AND (pc.flow_ids IS NULL OR named.flow_id = ANY (pc.flow_ids)))
@@ -154,11 +186,11 @@ RESTATE = """
                f.outcome_count
         FROM (SELECT DISTINCT flow_id, outcome_name, bucket_start FROM restatable) folded
         JOIN shared USING (flow_id, outcome_name)
-        CROSS JOIN LATERAL unnest(shared.outcome_nos) AS other (outcome_no)
+        CROSS JOIN LATERAL unnest(shared.series_nos) AS other (series_no)
         CROSS JOIN LATERAL (
             SELECT f.state, f.outcome_count FROM flow_outcomes.figure f
             WHERE f.org = %(org)s AND f.granularity = %(granularity)s
-              AND f.outcome_no = other.outcome_no AND f.bucket_start = folded.bucket_start
+              AND f.series_no = other.series_no AND f.bucket_start = folded.bucket_start
               AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s AND f.revision < %(revision)s
             LIMIT 1
         ) f
@@ -197,7 +229,7 @@ TOTAL_FLOWS = """
     INSERT INTO pg_temp.flow_total (flow_id, bucket_start, total)
     SELECT so.flow_id, sf.bucket_start, coalesce(sum(sf.outcome_count), 0)::double precision
     FROM pg_temp.scan_figure sf
-    JOIN pg_temp.scan_outcome so USING (name_no)
+    JOIN pg_temp.scan_series so USING (name_no)
     GROUP BY so.flow_id, sf.bucket_start HAVING max(sf.state) = 'reported'
 """
 
@@ -207,7 +239,7 @@ FIND_SUSPECTS = """
     INSERT INTO pg_temp.suspect (flow_id, bucket_start, outcome_count, outcome_percentage)
     SELECT so.flow_id, ch.bucket_start, ch.outcome_count, ch.outcome_percentage
     FROM pg_temp.change ch
-    JOIN pg_temp.scan_outcome so USING (outcome_no)
+    JOIN pg_temp.scan_series so USING (series_no)
     JOIN pg_temp.flow_total ft ON ft.flow_id = so.flow_id AND ft.bucket_start = ch.bucket_start
     WHERE abs(ch.outcome_percentage - coalesce(ch.outcome_count / nullif(ft.total, 0), 0)) > 0.01
 """

@@ -1,10 +1,10 @@
-"""Loads a scan into a merge: its buckets, its outcomes, its rows, its rejects."""
+"""Loads a scan into a merge: its buckets, its series, its rows, its rejects."""
 
 from __future__ import annotations
 
 from struct import iter_unpack
 
-from service.errors import ConflictError
+from service.errors import ConflictError, TooManySeriesError
 from service.model import instant
 from service.postgres.merge import scan, spill, window_results
 from service.postgres.merge.binary_copy import (
@@ -17,8 +17,11 @@ from service.postgres.merge.binary_copy import (
 )
 from service.postgres.merge.buffer import ScanBuffer
 from service.postgres.merge.merge_session import MergeSession
-from service.postgres.merge.packing import COLUMNS, NAME_COLUMNS
+from service.postgres.merge.packing import NAME_COLUMNS
 from service.postgres.merge.record import Merged, RejectedOutcome, ScanRecord
+
+SERIES_MAX = 100_000
+"""Series of one scan that is grouped by dimensions."""
 
 
 class ScanLoader:
@@ -41,20 +44,28 @@ class ScanLoader:
             bucket_windows=[window.span.start for window in window_of.values()],
         )
 
-    async def load_outcomes(self) -> None:
-        """Load the names that the scan reports, and find their outcomes; those that are new are added.
+    async def load_series(self) -> None:
+        """Load the names that the scan reports, and find their series; those that are new are added.
 
         Raises:
             DatabaseUnavailableError: spilled names are missing.
+            TooManySeriesError: it is grouped into more than ``SERIES_MAX``.
         """
         connection, packer = self._session.connection, self._buffer.packer
         prefix = pack_prefix(NAME_COLUMNS.count(",") + 1)
         await copy_in(connection, "pg_temp.scan_name", NAME_COLUMNS, packer.packed_names(prefix))
         await self._buffer.spill.read(connection, spill.NAMES, "scan_name")
-        find = scan.FIND_REPEATED_OUTCOMES if packer.may_repeat else scan.FIND_OUTCOMES
+        if packer.names > SERIES_MAX and (group_by := self._record.scan.group_by):
+            series = await self._session.value(scan.COUNT_SERIES)
+            if series > SERIES_MAX:
+                raise TooManySeriesError(
+                    f"grouped by {', '.join(group_by)} the window has {series} series; at most {SERIES_MAX} are"
+                    " stored; remove a dimension from group_by"
+                )
+        find = scan.FIND_REPEATED_SERIES if packer.may_repeat else scan.FIND_SERIES
         known = await self._session.execute(find)
         if known < packer.names:
-            *_, found = await self._session.run_pipelined(scan.DELETE_OUTCOMES, scan.ADD_OUTCOMES, find)
+            *_, found = await self._session.run_pipelined(scan.DELETE_SERIES, scan.ADD_SERIES, find)
             self._result.outcomes_added = found - known
 
     async def load_rows(self) -> None:
@@ -69,7 +80,7 @@ class ScanLoader:
         if packer.may_repeat:
             await connection.execute(scan.CREATE_REPEATS)
             table = "scan_figure_raw"
-        columns = spill.TABLES[spill.ROWS]
+        columns = self._buffer.spill.columns(spill.ROWS)
         prefix = pack_prefix(columns.count(",") + 1)
         rows = packer.packed_rows(lambda number: prefix + pack_int4(number), parts=True)
         await copy_in(connection, f"pg_temp.{table}", columns, rows)
@@ -92,10 +103,10 @@ class ScanLoader:
 
     async def copy_to_figure(self) -> None:
         """Copy the rows into ``figure``. None of them may be stored, and the buffer is ``directly_copyable``."""
-        parameters = self._session.parameters
-        outcome_nos = dict(iter_unpack("!iq", await self._session.value(scan.PACK_OUTCOMES)))
+        parameters, columns = self._session.parameters, self._buffer.packer.columns
+        series_nos = dict(iter_unpack("!iq", await self._session.value(scan.PACK_SERIES)))
         shared = pack_prefix(
-            COLUMNS.count(",") + 6,
+            columns.count(",") + 6,
             pack_text(parameters["org"]),
             pack_text(parameters["granularity"]),
             pack_instant(parameters["began_at"]),
@@ -104,8 +115,8 @@ class ScanLoader:
         self._result.changed = await copy_in(
             self._session.connection,
             "flow_outcomes.figure",
-            f"org, granularity, extraction_timestamp, revision, outcome_no, {COLUMNS}",
-            self._buffer.packer.packed_rows(lambda number: shared + pack_int8(outcome_nos[number])),
+            f"org, granularity, extraction_timestamp, revision, series_no, {columns}",
+            self._buffer.packer.packed_rows(lambda number: shared + pack_int8(series_nos[number])),
         )
         self._buffer.clear()
 

@@ -25,6 +25,7 @@ from service.postgres.merge.binary_copy import (
     pack_instant,
     pack_int4,
     pack_int8,
+    pack_jsonb,
     pack_text,
 )
 
@@ -32,7 +33,11 @@ COLUMNS: LiteralString = (
     "bucket_start, bucket_end, state, success_count, failure_count, outcome_count, outcome_percentage"
 )
 """The columns of a packed row after its prefix and, where parts are sent, ``part``."""
-NAME_COLUMNS: LiteralString = "name_no, flow_id, source_key"
+ALL_COLUMNS: LiteralString = (
+    f"{COLUMNS}, execution_count, duration_count, duration_sum_ms, duration_min_ms, duration_max_ms"
+)
+"""The same for an API that reports more than counts and shares."""
+NAME_COLUMNS: LiteralString = "name_no, flow_id, source_key, dimensions"
 """The columns of a packed name after its prefix."""
 ROWS_PER_CHUNK = 512
 """Rows after which a chunk ends; it ends with a complete entry."""
@@ -49,6 +54,7 @@ _OBJECT_BYTES = 40
 """Memory of a bytes object and the reference to it, besides its content."""
 _LENGTH_8 = b"\0\0\0\x08"
 _NO_PART = bytes(4)
+_NO_DURATION = NULL * 4
 # The count and the share of a valid figure; the columns before these are the same for all of its entry.
 _pack_valid = Struct("!qid").pack
 _VALID_BYTES = len(_pack_valid(0, 8, 0.0))
@@ -71,19 +77,21 @@ class _PackedEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Flow:
-    """A flow of the scan.
+    """A flow of the scan, in one combination of dimensions.
 
     Attributes:
         packed_id: its id.
+        packed_dimensions: the dimensions.
         numbers: the number of each name.
         number_cache: the numbers of the names of an entry, as entries list them.
         buckets: a bit for each bucket that it reported.
     """
 
-    __slots__ = ("buckets", "number_cache", "numbers", "packed_id")
+    __slots__ = ("buckets", "number_cache", "numbers", "packed_dimensions", "packed_id")
 
-    def __init__(self, flow_id: str) -> None:
+    def __init__(self, flow_id: str, dimensions: str) -> None:
         self.packed_id = pack_text(flow_id)
+        self.packed_dimensions = pack_jsonb(dimensions)
         self.numbers: dict[str, int] = {}
         self.number_cache: dict[tuple[str, ...], tuple[int, ...]] = {}
         self.buckets = 0
@@ -114,7 +122,11 @@ class _Bucket:
 class Packer:
     """Packs a scan's rows, and the names that they refer to.
 
+    Args:
+        columns: the columns of a row: ``COLUMNS``, or ``ALL_COLUMNS``.
+
     Attributes:
+        columns: the same.
         rows: rows packed so far.
         names: names numbered so far, from one; a name may have several numbers.
         has_parts: whether a row is a part of its outcome's figure.
@@ -122,20 +134,22 @@ class Packer:
         memory: bytes held, about.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, columns: LiteralString = ALL_COLUMNS) -> None:
+        self.columns = columns
+        self._rest = NULL + _NO_DURATION if columns == ALL_COLUMNS else b""  # of a figure of counts and shares
         self.has_parts = False
         self.may_repeat = False
         self.names = self.rows = self.memory = 0
         self._entries: list[_PackedEntry] = []
         self._packed_names: list[bytes] = []
         self._cleared_counts: list[int] = []  # by number, how often it came in rows that were cleared
-        self._flows: dict[str, _Flow] = {}
+        self._flows: dict[tuple[str, str], _Flow] = {}
         self._buckets: dict[datetime, _Bucket] = {}
         self._names_cached = self._lists_cached = 0
 
     def add(self, page: NormalisedPage) -> None:
         """Pack a page's rows. Those of an entry are adjacent, share its bucket, and differ in their outcomes."""
-        append, rows = self._entries.append, 0
+        append, rows, rest = self._entries.append, 0, self._rest
         for flow_bucket, outcomes in page.valid:
             flow, bucket = self._note(flow_bucket)
             keys = tuple(outcomes)
@@ -145,14 +159,14 @@ class Packer:
             try:
                 figures = [_pack_valid(it.outcome_count, 8, it.percent_of_total) for it in outcomes.values()]
             except struct.error:  # a share is absent
-                packed = [_figure(it.outcome_count, it.percent_of_total) for it in outcomes.values()]
+                packed = [_figure(it.outcome_count, it.percent_of_total) + rest for it in outcomes.values()]
                 self._add(numbers, _NO_PART, bucket.reported, packed)
             else:
-                append(_PackedEntry(numbers, _NO_PART, bucket.valid, b"".join(figures)))
+                append(_PackedEntry(numbers, _NO_PART, bucket.valid, rest.join(figures) + rest))
                 rows += len(keys)
             bucket.rows += len(keys)
         self.rows += rows
-        self.memory += rows * _VALID_BYTES + _ENTRY_BYTES * len(page.valid)
+        self.memory += rows * (_VALID_BYTES + len(rest)) + _ENTRY_BYTES * len(page.valid)
         for _, entry in groupby(page.rows, key=lambda row: id(row.bucket)):
             self._add_rows(list(entry))
 
@@ -166,7 +180,11 @@ class Packer:
             same = [row for row in rows if row.rejected is rejected]
             keys = tuple(row.source_key for row in same)
             numbers = flow.number_cache.get(keys) or self._numbers(flow, keys)
-            figures = [_figure(it.outcome_count, it.outcome_percentage, it.success, it.failure) for it in same]
+            figures = [
+                _figure(it.outcome_count, it.outcome_percentage, it.success, it.failure)
+                + (_more(it) if self._rest else b"")
+                for it in same
+            ]
             self._add(numbers, part, bucket.rejected if rejected else bucket.reported, figures)
             bucket.rows += 0 if rejected else len(same)
 
@@ -182,11 +200,12 @@ class Packer:
 
     def _note(self, flow_bucket: FlowBucket) -> tuple[_Flow, _Bucket]:
         """Record that an entry reported a flow's bucket."""
-        flow = self._flows.get(flow_bucket.flow_id)
+        key = flow_bucket.flow_id, flow_bucket.dimensions
+        flow = self._flows.get(key)
         if flow is None:
-            flow = _Flow(flow_bucket.flow_id)
+            flow = _Flow(*key)
             if self._can_cache():
-                self._flows[flow_bucket.flow_id] = flow
+                self._flows[key] = flow
         bucket = self._buckets.get(flow_bucket.start)
         if bucket is None:
             bucket = self._buckets[flow_bucket.start] = _Bucket(flow_bucket, 1 << len(self._buckets))
@@ -216,7 +235,7 @@ class Packer:
         if self._can_cache():
             flow.numbers[intern(key)] = self.names
             self._names_cached += 1
-        packed = pack_int4(self.names) + flow.packed_id + pack_text(key)
+        packed = pack_int4(self.names) + flow.packed_id + pack_text(key) + flow.packed_dimensions
         self._packed_names.append(packed)
         self.memory += len(packed) + _OBJECT_BYTES
         return self.names
@@ -243,7 +262,7 @@ class Packer:
 
         Args:
             row_prefix: gives the start of a row by the number of its name.
-            parts: whether ``part`` is sent before ``COLUMNS``.
+            parts: whether ``part`` is sent before ``columns``.
         """
         self._entries.sort(key=lambda entry: row_prefix(entry.numbers[0]))
         last: tuple[int, ...] = ()
@@ -278,3 +297,9 @@ def _figure(
     count: int | None, share: float | None, success: int | None = None, failure: int | None = None
 ) -> bytes:
     return pack_int8(success) + pack_int8(failure) + pack_int8(count) + pack_float8(share)
+
+
+def _more(row: OutcomeRow) -> bytes:
+    """The columns that only ``ALL_COLUMNS`` has."""
+    executions, duration = pack_int8(row.executions), row.duration
+    return executions + (_NO_DURATION if duration is None else b"".join(map(pack_int8, duration)))

@@ -8,7 +8,7 @@ from typing import LiteralString
 
 from service.errors import DatabaseUnavailableError
 from service.postgres.merge.binary_copy import copy_in, pack_prefix, pack_text, pack_uuid
-from service.postgres.merge.packing import COLUMNS, NAME_COLUMNS
+from service.postgres.merge.packing import NAME_COLUMNS
 from service.postgres.pool import Connection, Database
 
 NAMES: LiteralString = "staging_name"
@@ -16,10 +16,10 @@ ROWS: LiteralString = "staging"
 REJECTS: LiteralString = "staging_reject"
 TABLES: Mapping[LiteralString, LiteralString] = {
     NAMES: NAME_COLUMNS,
-    ROWS: f"name_no, part, {COLUMNS}",
+    ROWS: "name_no, part",
     REJECTS: "digest, ordinal, reason, entry, flow_id, bucket_start, outcome_name",
 }
-"""The columns of each table that hold what a scan reported."""
+"""The columns of each table that hold what a scan reported; those of rows begin with these."""
 
 
 class SpillStore:
@@ -31,14 +31,16 @@ class SpillStore:
     Args:
         database: where the tables are.
         org: the scan's org.
+        row_columns: the columns of a packed row.
 
     Attributes:
         scan_id: tags the scan's rows.
     """
 
-    def __init__(self, database: Database, org: str) -> None:
+    def __init__(self, database: Database, org: str, row_columns: LiteralString) -> None:
         self._database = database
         self._org = org
+        self._columns = {**TABLES, ROWS: f"{TABLES[ROWS]}, {row_columns}"}
         self.scan_id = uuid.uuid4()
         self._written = dict.fromkeys(TABLES, 0)
 
@@ -47,9 +49,13 @@ class SpillStore:
         """Whether rows were spilled."""
         return any(self._written.values())
 
+    def columns(self, table: LiteralString) -> LiteralString:
+        """The columns of one of the tables that hold what the scan reported."""
+        return self._columns[table]
+
     def prefix(self, table: LiteralString) -> bytes:
         """The packed start of a row of one of the tables."""
-        columns = 3 + TABLES[table].count(",")
+        columns = 3 + self._columns[table].count(",")
         return pack_prefix(columns, pack_text(self._org), pack_uuid(self.scan_id))
 
     async def write(self, rows: Mapping[LiteralString, Iterable[bytes]]) -> None:
@@ -61,7 +67,7 @@ class SpillStore:
         async with self._database.transaction() as connection:
             copied = {
                 table: await copy_in(
-                    connection, f"flow_outcomes.{table}", f"org, scan_id, {TABLES[table]}", packed
+                    connection, f"flow_outcomes.{table}", f"org, scan_id, {self._columns[table]}", packed
                 )
                 for table, packed in rows.items()
             }
@@ -78,8 +84,8 @@ class SpillStore:
             return
         cursor = await connection.execute(
             f"""
-            INSERT INTO pg_temp.{into} ({TABLES[table]})
-            SELECT {TABLES[table]} FROM flow_outcomes.{table} WHERE org = %s AND scan_id = %s
+            INSERT INTO pg_temp.{into} ({self._columns[table]})
+            SELECT {self._columns[table]} FROM flow_outcomes.{table} WHERE org = %s AND scan_id = %s
             """,
             (self._org, self.scan_id),
         )

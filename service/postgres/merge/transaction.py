@@ -1,6 +1,6 @@
 """Stores a scan in one short transaction: a reader sees a window complete or not at all.
 
-Under the org's row lock: find the scan's outcomes, load its rows, find what differs from what is stored, archive
+Under the org's row lock: find the scan's series, load its rows, find what differs from what is stored, archive
 the previous versions, store the new ones, note restatements, update the expected nulls, mark the windows, and
 stamp the revision. ``MergePath`` says which of these steps a scan needs. A crash leaves nothing of it.
 """
@@ -15,6 +15,7 @@ import psycopg
 
 from service.clock import TOLERANCE, Clock, trusted_time
 from service.errors import StorageError
+from service.measure import Measure
 from service.model import Window, instant
 from service.postgres.lease import Lease
 from service.postgres.merge import expected, figures, scan, window_results
@@ -76,7 +77,7 @@ class MergePath:
             first_scan=not covered_before,
             superseded=bool(superseded),
             direct_copy=buffer.directly_copyable and not (covered_before or superseded),
-            counted_in_memory=not (superseded or buffer.packer.may_repeat),
+            counted_in_memory=not (superseded or buffer.packer.may_repeat or buffer.packer.has_parts),
         )
 
 
@@ -92,6 +93,9 @@ class Merge:
             connection,
             {
                 "org": record.scan.org,
+                "measure": record.scan.measure.value,
+                "group_by": ",".join(record.scan.group_by),
+                "regroups": False,
                 "granularity": record.scan.granularity.value,
                 "start": record.scan.span.start,
                 "end": record.scan.span.end,
@@ -118,6 +122,7 @@ class Merge:
             LeaseLostError: another process has acquired the org.
             NotSettledError: one of its windows has not settled.
             ConflictError: the scan reports two different figures for one outcome and bucket.
+            TooManySeriesError: it is grouped into too many series.
             DatabaseUnavailableError: spilled rows are missing.
         """
         await self._session.connection.execute(_SETTINGS + scan.CREATE_TABLES)
@@ -128,12 +133,14 @@ class Merge:
         self._note_expired_windows()
         await self._doubt_empty_windows()
         await self._keep_stored(path)
+        if not path.first_scan:
+            self._session.parameters["regroups"] = await self._session.value(expected.FIND_REGROUPED)
         _, newly_covered = await self._session.run_pipelined(expected.ADD_SCOPE, expected.COVER)
         if not path.direct_copy:
             await self._store_figures(path)
         if self.result.changed and not self._buffer.shares_fit:
             await self._count_mismatches(path)
-        if self.result.changed and not path.first_scan:
+        if self.result.changed and not path.first_scan and self._record.scan.measure is Measure.OUTCOMES:
             for restated in await self._session.rows(scan.WindowCount, figures.RESTATE):
                 self.result.restated[self._record.window_at(restated.window_start)] = restated.rows
         if self.result.changed or newly_covered:
@@ -145,7 +152,7 @@ class Merge:
         """Load the scan, and decide its path as soon as its buckets are known."""
         loader = self._loader
         await loader.load_buckets()
-        await loader.load_outcomes()
+        await loader.load_series()
         if self._buffer.rejects:
             await loader.load_rejects()
         superseded, covered_before = await self._session.run_pipelined(
@@ -236,8 +243,12 @@ class Merge:
         self.result.changed = await self._session.execute(figures.FIND_CHANGES)
         if self.result.changed:
             await self._session.connection.execute("ANALYZE pg_temp.change")
+            regroups = self._session.parameters["regroups"]
+            ended = await self._session.execute(figures.MARK_ENDED) if regroups else 0
             if await self._session.execute(figures.ARCHIVE_PREVIOUS):
                 await self._session.execute(figures.UPDATE_CHANGED)
+            if ended:
+                await self._session.execute(figures.DELETE_ENDED)
             await self._session.execute(figures.INSERT_NEW)
 
     async def _count_mismatches(self, path: MergePath) -> None:
@@ -321,6 +332,7 @@ async def merge(database: Database, lease: Lease, buffer: ScanBuffer, record: Sc
         LeaseLostError: another process has acquired the org; nothing was written.
         NotSettledError: one of its windows has not settled; nothing was written.
         ConflictError: the scan reports two different figures for one outcome and bucket; nothing was written.
+        TooManySeriesError: it is grouped into too many series; nothing was written.
         StorageError: PostgreSQL rejected the write; nothing was written.
         DatabaseUnavailableError: nothing was written, or the connection broke during the commit.
     """

@@ -76,11 +76,12 @@ FIND_SUPERSEDED = """
     FROM flow_outcomes.extraction_window w
     JOIN pg_temp.scan_bucket b ON b.bucket_start >= w.window_start AND b.bucket_start < w.window_end
     WHERE w.org = %(org)s AND w.scan_number > %(scan_number)s AND w.granularity = %(granularity)s
+      AND w.measure = %(measure)s::flow_outcomes.measure::text
 """
 
 DELETE_SUPERSEDED = """
     DELETE FROM pg_temp.scan_figure sf
-    USING pg_temp.scan_outcome so, pg_temp.superseded su
+    USING pg_temp.scan_series so, pg_temp.superseded su
     WHERE so.name_no = sf.name_no AND su.bucket_start = sf.bucket_start
       AND (su.flow_ids IS NULL OR so.flow_id = ANY (su.flow_ids))
 """
@@ -110,21 +111,23 @@ FIND_EMPTY_WITH_FIGURES = """
     LEFT JOIN flow_outcomes.extraction_window w
       ON w.org = %(org)s AND w.work = %(stream)s AND w.window_start = empty.window_start
      AND w.window_end = empty.window_end AND w.requested_granularity = %(requested)s
+     AND w.measure = %(measure)s::flow_outcomes.measure::text
     WHERE EXISTS (SELECT 1 FROM flow_outcomes.bucket_coverage c
                   WHERE c.org = %(org)s AND c.granularity = %(granularity)s
+                    AND c.measure = %(measure)s::flow_outcomes.measure
                     AND c.bucket_start >= empty.window_start AND c.bucket_start < empty.window_end)
       AND EXISTS (
           SELECT 1
-          FROM flow_outcomes.outcome o
+          FROM flow_outcomes.series o
           CROSS JOIN LATERAL (
               SELECT 1 FROM flow_outcomes.figure f
-              WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = o.outcome_no
+              WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.series_no = o.series_no
                 AND f.outcome_count IS NOT NULL
                 AND f.bucket_start >= empty.window_start AND f.bucket_start < empty.window_end
                 AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
               LIMIT 1
           ) f
-          WHERE o.org = (SELECT %(org)s::text)
+          WHERE o.org = (SELECT %(org)s::text) AND o.measure = %(measure)s::flow_outcomes.measure
             AND (%(flows)s::text[] IS NULL OR o.flow_id = ANY (%(flows)s::text[]))
           OFFSET 0)
 """
@@ -147,7 +150,7 @@ COMPLETE_WINDOW = """
         complete_since = coalesce(complete_since, %(completed_at)s),
         flow_ids = %(flows)s::text[], requests_read = requests_begun
     WHERE org = %(org)s AND work = %(stream)s AND window_start = %(window_start)s AND window_end = %(window_end)s
-      AND requested_granularity = %(requested)s
+      AND requested_granularity = %(requested)s AND measure = %(measure)s::flow_outcomes.measure::text
 """
 
 # A window that was complete stays complete, and one that was not stays due.
@@ -156,13 +159,14 @@ DOUBT_WINDOW = """
     SET doubted_in = coalesce(doubted_in, %(cycle)s), query_hash = %(query_hash)s, last_error = %(doubt)s,
         state = CASE WHEN state = 'complete' THEN 'complete' ELSE 'pending' END
     WHERE org = %(org)s AND work = %(stream)s AND window_start = %(window_start)s AND window_end = %(window_end)s
-      AND requested_granularity = %(requested)s
+      AND requested_granularity = %(requested)s AND measure = %(measure)s::flow_outcomes.measure::text
 """
 
 _CLEAR_DOUBT: LiteralString = """
     UPDATE flow_outcomes.extraction_window w
     SET doubted_in = NULL, last_error = NULL
     WHERE w.org = %(org)s AND w.granularity = %(granularity)s AND w.doubted_in IS NOT NULL
+      AND w.measure = %(measure)s::flow_outcomes.measure::text
       AND w.window_start < %(end)s AND w.window_end > %(start)s
 """
 
@@ -171,7 +175,7 @@ CLEAR_DOUBT = f"""
     {_CLEAR_DOUBT} AND EXISTS (
         SELECT 1
         FROM pg_temp.scan_figure sf
-        JOIN pg_temp.scan_outcome so USING (name_no)
+        JOIN pg_temp.scan_series so USING (name_no)
         WHERE sf.bucket_start >= w.window_start AND sf.bucket_start < w.window_end AND sf.state = 'reported'
           AND (w.flow_ids IS NULL OR so.flow_id = ANY (w.flow_ids)))
 """
@@ -180,10 +184,10 @@ CLEAR_DOUBT = f"""
 CLEAR_DOUBT_AFTER_COPY = f"""
     {_CLEAR_DOUBT} AND EXISTS (
         SELECT 1
-        FROM pg_temp.scan_outcome so
+        FROM pg_temp.scan_series so
         CROSS JOIN LATERAL (
             SELECT 1 FROM flow_outcomes.figure f
-            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.outcome_no = so.outcome_no
+            WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.series_no = so.series_no
               AND f.bucket_start >= w.window_start AND f.bucket_start < w.window_end
               AND f.bucket_start >= %(start)s AND f.bucket_start < %(end)s
               AND f.state = 'reported'

@@ -308,14 +308,14 @@ _LAST_RESTATEMENTS = f"""
 
 _LAST_RENAMES = """
     WITH named AS (  -- each name that an outcome has or had, with the revision that gave it
-        SELECT o.org, o.outcome_no, o.outcome_name, o.revision FROM flow_outcomes.outcome o
+        SELECT o.org, o.series_no, o.outcome_name, o.revision FROM flow_outcomes.series o
         UNION ALL
-        SELECT h.org, h.outcome_no, h.outcome_name, h.revision FROM flow_outcomes.outcome_history h
+        SELECT h.org, h.series_no, h.outcome_name, h.revision FROM flow_outcomes.series_history h
     )
     SELECT h.org, h.outcome_name AS old_name, named.outcome_name AS new_name, r.stamped_at AS renamed_at,
            count(DISTINCT h.flow_id) AS flows
-    FROM flow_outcomes.outcome_history h
-    JOIN named ON named.org = h.org AND named.outcome_no = h.outcome_no AND named.revision = h.until_revision
+    FROM flow_outcomes.series_history h
+    JOIN named ON named.org = h.org AND named.series_no = h.series_no AND named.revision = h.until_revision
     JOIN flow_outcomes.revision r ON r.org = h.org AND r.revision = h.until_revision
     WHERE h.org = ANY (%(orgs)s) AND h.outcome_name <> named.outcome_name
     GROUP BY 1, 2, 3, 4

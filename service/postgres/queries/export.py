@@ -130,8 +130,8 @@ _CHANGED = """
         UNION ALL
         -- of a renamed outcome
         SELECT f.granularity, f.bucket_start
-        FROM flow_outcomes.outcome o
-        JOIN flow_outcomes.figure f ON f.org = o.org AND f.outcome_no = o.outcome_no
+        FROM flow_outcomes.series o
+        JOIN flow_outcomes.figure f ON f.org = o.org AND f.series_no = o.series_no
         WHERE o.org = %(org)s AND o.revision > %(since)s
     ) AS changed
     GROUP BY 2, 3

@@ -20,6 +20,7 @@ from service.extraction.normalise import BucketGrid, normalise
 from service.genesys.error_mapping import error_from_response
 from service.genesys.flow_aggregates import POLICY, FlowAggregates, decode
 from service.genesys.redaction import Redactor
+from service.measure import INVALID_DURATION, Duration
 from service.model import Entry, Figure, Granularity, Query, Span
 
 DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
@@ -58,7 +59,7 @@ class TestRequests:
             "granularity": "P1D",
             "timeZone": "Europe/Berlin",
             "groupBy": ["flowId", "flowOutcomeId", "flowOutcomeValue"],
-            "metrics": ["nFlowOutcome"],
+            "metrics": ["nFlowOutcome", "tFlowOutcome"],
         }
 
     @pytest.mark.parametrize(
@@ -146,6 +147,49 @@ class TestResponses:
     ) -> None:
         """The group's value splits; nFlowOutcomeFailed splits where the groups do not, and must agree."""
         assert figures({"group": group(value), "data": [datum(total, failed)]}) == [expected]
+
+    @pytest.mark.parametrize(
+        ("value", "stats", "expected"),
+        [
+            ("SUCCESS", {"count": 2, "sum": 5000, "min": 2000, "max": 3000}, Duration(2, 5000, 2000, 3000)),
+            ("SUCCESS", {"count": 2.0, "sum": 4999.6, "min": 1.4, "max": 3e3}, Duration(2, 5000, 1, 3000)),
+            ("SUCCESS", {"count": 2, "sum": 5000}, Duration(2, 5000, None, None)),
+            ("SUCCESS", {"count": 0, "sum": 0}, None),
+            ("SUCCESS", None, None),
+            # of successes alone
+            ("FAILURE", {"count": 2, "sum": 5000, "min": 2000, "max": 3000}, None),
+            ("UNKNOWN", {"count": 2, "sum": 5000, "min": 2000, "max": 3000}, None),
+            (None, {"count": 2, "sum": 5000, "min": 2000, "max": 3000}, None),
+            # invalid: the count is not in doubt
+            ("SUCCESS", {"count": 2}, INVALID_DURATION),
+            ("SUCCESS", {}, INVALID_DURATION),
+            ("SUCCESS", {"count": -2, "sum": 5000}, INVALID_DURATION),
+            ("SUCCESS", {"count": 2, "sum": "5000"}, INVALID_DURATION),
+            ("SUCCESS", {"count": 2, "sum": 5000, "min": -1}, INVALID_DURATION),
+            ("SUCCESS", {"count": 2, "sum": 5000, "max": True}, INVALID_DURATION),
+            ("SUCCESS", {"count": 2, "sum": 2**63}, INVALID_DURATION),
+        ],
+    )
+    def test_durations_are_those_of_successes(
+        self, value: str | None, stats: dict[str, object] | None, expected: Duration | None
+    ) -> None:
+        """In whole milliseconds; an invalid one leaves the count, and is counted for a warning."""
+        more = [] if stats is None else [{"metric": "tFlowOutcome", "stats": stats}]
+        metrics = [{"metric": "nFlowOutcome", "stats": {"count": 5}}, *more]
+        grid = BucketGrid.of(QUERY, [DAY], lambda at: at == DAY.start)
+        page = normalise(read({"group": group(value), "data": [datum(metrics=metrics)]}), grid)
+        assert [(row.outcome_count, row.duration) for row in page.rows] == [(5, expected)]
+        assert sum(page.invalid_durations.values()) == (expected is INVALID_DURATION)
+
+    def test_a_part_may_have_durations_alone(self) -> None:
+        """Its count is absent, so that it is added to another part, or is no figure."""
+        stats = {"count": 1, "sum": 7, "min": 7, "max": 7}
+        result = {"group": group(), "data": [datum(metrics=[{"metric": "tFlowOutcome", "stats": stats}])]}
+        page = normalise(read(result), BucketGrid.of(QUERY, [DAY], lambda at: at == DAY.start))
+        assert [(row.outcome_count, row.rejected, row.duration) for row in page.rows] == [
+            (None, False, Duration(1, 7, 7, 7))
+        ]
+        assert not page.rejects
 
     def test_absent_data_gives_no_entry(self) -> None:
         """A group without buckets, a bucket without the metric: neither null nor zero."""

@@ -27,7 +27,7 @@ START, END = INTERVAL.split("/")
 
 def figures_of(entry: Entry) -> dict[str, tuple[object, ...]]:
     """An entry's figures, whichever struct has them."""
-    return {name: astuple(figure) for name, figure in (entry.outcomes or {}).items()}
+    return {name: astuple(figure)[:4] for name, figure in (entry.outcomes or {}).items()}
 
 
 def query(**changed: object) -> Query:
