@@ -23,6 +23,7 @@ from service.errors import (
     ExtractionError,
     InvalidResponseError,
     LeaseLostError,
+    NotConnectedError,
     QueryTimeoutError,
     QueryTooLargeError,
     ServerError,
@@ -109,8 +110,8 @@ class AggregatesJobs(FlowAggregates):
         try:
             return _job_path(await _call_and_clean_up(request, call))
         except (ServerError, ConnectionFailedError, QueryTimeoutError, InvalidResponseError) as error:
-            if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-                raise  # the server did not accept the submission
+            if error.status == HTTPStatus.SERVICE_UNAVAILABLE or isinstance(error, NotConnectedError):
+                raise  # the server did not accept the submission, or did not receive it
             self._lost[query_hash] = now() + self._timeout
             raise ServerError(
                 f"the response to a job submission was lost, and the job may run: {error}",

@@ -252,7 +252,8 @@ class GenesysClient:
         headers = {"Authorization": f"Bearer {token}"}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        return HttpRequest(request.method, self._base_url + request.path, headers, request.body, request.policy)
+        url = self._base_url + request.path
+        return HttpRequest(request.method, url, headers, request.body, request.policy, request.once)
 
     async def _send_guarded(self, request: HttpRequest, check_allowed: Callable[[], None] = _allow) -> Response:
         """Send once, through limiter, lease check and breaker."""

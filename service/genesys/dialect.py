@@ -31,7 +31,7 @@ class ApiRequest(NamedTuple):
         path: from the slash after the host.
         body: JSON; None where there is none.
         policy: how its response is read.
-        once: do not retry where the server may have processed the request.
+        once: do not retry where the server may have processed the request, and send it on a new connection.
         starts_scan: whether a scan starts with it; only such a request is checked against the off-peak hours.
     """
 

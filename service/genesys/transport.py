@@ -46,13 +46,18 @@ _BROKEN_CONNECTION = re.compile(
 
 
 class HttpRequest(NamedTuple):
-    """One request as it is sent, its token in the headers."""
+    """One request as it is sent, its token in the headers.
+
+    With ``new_connection`` it gets a connection of its own: a kept one may have been closed on the other side,
+    which only shows when a request on it is lost.
+    """
 
     method: str
     url: str
     headers: dict[str, str]
     body: bytes | None
     policy: EndpointPolicy = DEFAULT_POLICY
+    new_connection: bool = False
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.url}>"
@@ -92,12 +97,12 @@ class Transport:
         self._on_rate_limited = on_rate_limited
         self._on_date = on_date
         self._check_may_send = check_may_send
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         """Close the connections; the next request opens new ones."""
-        session, self._session = self._session, None
-        if session is not None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             await session.close()
 
     async def send(self, request: HttpRequest, permit: Permit, time_limit: float) -> Response:
@@ -147,7 +152,7 @@ class Transport:
 
     async def _exchange(self, request: HttpRequest, trace: _SendTrace) -> Response:
         proxy = self._network.route(request.url).proxy
-        async with self._open().request(
+        async with self._open(request.new_connection).request(
             request.method,
             request.url,
             data=request.body,
@@ -188,22 +193,22 @@ class Transport:
         words = self._redactor.redact_message(" ".join(html.unescape(text).split()), _WORDS_MAX)
         return f'an HTML page came instead of JSON ({content_type}, "{words}")'
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    def _open(self, new_connection: bool) -> aiohttp.ClientSession:
+        if new_connection not in self._sessions:
             traces = aiohttp.TraceConfig()
             # aiohttp writes the headers together with the body, which a busy loop may delay.
             traces.on_request_headers_sent.append(_traced(_SendTrace.headers_ready))
             traces.on_request_chunk_sent.append(_traced(_SendTrace.body_ready))
-            self._session = aiohttp.ClientSession(
+            self._sessions[new_connection] = aiohttp.ClientSession(
                 # the windows in flight bound the connections
-                connector=aiohttp.TCPConnector(limit=0, ssl=self._network.tls()),
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._network.tls(), force_close=new_connection),
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,  # it would read netrc too
                 auto_decompress=False,
                 trace_configs=[traces],
             )
-        return self._session
+        return self._sessions[new_connection]
 
 
 class _SendTrace:

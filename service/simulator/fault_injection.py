@@ -12,7 +12,7 @@ from service.simulator.faults import Fault, RequestFaults
 from service.simulator.oauth import missing_permission
 from service.simulator.organisation import LiveOrg
 from service.simulator.page_corruption import HTML
-from service.simulator.wire import Reply, error_reply, json_reply, reset_connection
+from service.simulator.wire import REUSED, Reply, error_reply, json_reply, reset_connection
 
 MOVED = "/api/v2/analytics/query-builder/moved"
 _MAX_RETRY_AFTER = 3600
@@ -40,6 +40,8 @@ async def inject_query_fault(
     if fault := faults.fire("slow"):
         await asyncio.sleep(float(str(fault.value or 2)))
     if faults.fire("connection_reset"):
+        reset_connection(request)
+    if request.method == "POST" and request.get(REUSED) and faults.fire("idle_reset"):
         reset_connection(request)
     return _error_instead_of_page(org, request, faults, at, permission)
 

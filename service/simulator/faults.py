@@ -35,6 +35,7 @@ class Faults:
     Attributes:
         slow: waits ``value`` [2] seconds before the headers.
         connection_reset: resets the connection instead of responding.
+        idle_reset: resets a POST on a connection that has carried a request before, as a balancer that forgot it.
         redirect: 307 to a path that returns a plausible empty page.
         throttled: 429; ``value`` ["1"] is its Retry-After, "absent" for none.
         server_error: ``value`` [503] is the status.
@@ -102,6 +103,7 @@ class Faults:
 
     slow: Fault | None = None
     connection_reset: Fault | None = None
+    idle_reset: Fault | None = None
     redirect: Fault | None = None
     throttled: Fault | None = None
     server_error: Fault | None = None

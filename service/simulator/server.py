@@ -9,6 +9,7 @@ from datetime import timedelta
 from email.utils import format_datetime
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -24,7 +25,7 @@ from service.simulator.oauth import TokenError, basic_credentials, missing_permi
 from service.simulator.organisation import LiveOrg, SimulatorConfig
 from service.simulator.public_api import PUBLIC, PublicApi
 from service.simulator.state import Arrival, SimulatorState
-from service.simulator.wire import ConnectionGoneError, Reply, error_reply, json_reply, send
+from service.simulator.wire import REUSED, ConnectionGoneError, Reply, error_reply, json_reply, send
 
 ADMIN = "/_simulator/"
 _DATE = web.RequestKey("date", Fault)
@@ -51,6 +52,7 @@ class Simulator(SimulatorState):
         self.public = PublicApi(self.orgs, self.tokens, self._read_clocks)
         self._admin = Admin(self, self.public.jobs)
         self._runner: web.AppRunner | None = None
+        self._connections: WeakSet[asyncio.Transport] = WeakSet()
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -73,6 +75,9 @@ class Simulator(SimulatorState):
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         at = self._pace()
+        request[REUSED] = request.transport in self._connections
+        if request.transport is not None:
+            self._connections.add(request.transport)
         if request.path.startswith(ADMIN):
             return await self._admin.answer(request)
         arrival = Arrival(at, request.path, _kind_of(request.path))

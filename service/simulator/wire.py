@@ -37,6 +37,10 @@ class Reply:
         return web.Response(status=self.status, body=self.body, headers=self.headers, content_type=content_type)
 
 
+REUSED = web.RequestKey("reused", bool)
+"""The key of a request whose connection has carried another before."""
+
+
 class ConnectionGoneError(Exception):
     """The connection was broken on purpose, so no response can be sent."""
 

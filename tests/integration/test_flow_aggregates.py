@@ -284,6 +284,21 @@ async def test_a_lost_submission_is_sent_once(installation: Installation) -> Non
         assert (jobs.begun, jobs.deleted) == (2, 1)
 
 
+async def test_a_balancer_that_resets_kept_connections(installation: Installation) -> None:
+    """A job is submitted on a new connection, so that no submission is lost; polls and pages use kept ones."""
+    org = replace(OPEN, faults=Faults(idle_reset=Fault()))
+    async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
+        jobs = simulator.public.jobs["acme"]
+        for day in range(6, 10):
+            first, name = date(2024, 5, day), f"day{day}"
+            orgs = {"acme": {"aggregates": "jobs", "concurrency": 1}}
+            assert await installation.run(simulator, orgs, days=1, name=name, first=first) == 0
+        assert jobs.begun == jobs.most_alike * 4 == 4
+        assert simulator.fired["idle_reset"] == 0
+        assert await installation.run(simulator, {"acme": {"aggregates": "query"}}, days=4, name="query") == 0
+        assert simulator.fired["idle_reset"] > 0
+
+
 JOB_FAULTS = {
     "expired": (Faults(job_state=Fault("EXPIRED", times=1)), 2, True),
     "failed": (Faults(job_state=Fault("FAILED", times=2)), 3, True),

@@ -101,8 +101,8 @@ async def _drop_caches(daemon: Daemon, simulator: Simulator) -> None:
     for loop, _ in daemon._loops.values():
         assert loop.worker is not None
         transport = loop.worker.client._transport
-        connector = transport._session and transport._session.connector
-        assert not connector or not connector._acquired, "a connection was not released"
+        for session in transport._sessions.values():
+            assert session.connector is None or not session.connector._acquired, "a connection was not released"
         await transport.close()
     runtime = daemon._runtime
     assert runtime is not None

@@ -18,6 +18,7 @@ from service.errors import (
     ExtractionError,
     InvalidResponseError,
     LeaseLostError,
+    NotConnectedError,
     QueryTimeoutError,
     QueryTooLargeError,
     ServerError,
@@ -184,7 +185,12 @@ def test_a_lost_submission_is_not_repeated_while_its_job_may_run(
 
 @pytest.mark.parametrize(
     "error",
-    [ServerError("busy", status=503), QueryTooLargeError("too large"), CircuitOpenError("open", retry_after=1)],
+    [
+        ServerError("busy", status=503),
+        NotConnectedError("no proxy"),
+        QueryTooLargeError("too large"),
+        CircuitOpenError("open", retry_after=1),
+    ],
 )
 def test_a_rejected_submission_is_not_lost(in_virtual_time: Run, error: ExtractionError) -> None:
     """The next one may be sent at once."""
