@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError, PayloadEncodingError
 
 from service.clock import Clock
 from service.errors import ConnectionFailedError, InvalidResponseError, QueryTimeoutError
@@ -35,6 +36,9 @@ _RATE_LIMITED_BODY_TIMEOUT = 1.0
 _HTML_SNIFF, _HTML_READ, _WORDS_MAX = 64, 8192, 80
 """Bytes in which a page's first tag is searched, bytes that are read, and characters that are shown."""
 _INVISIBLE = re.compile(rb"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
+_MALFORMED = "response body is malformed: its chunks do not follow HTTP"
+_MALFORMED_CHECK = 0.25
+"""Seconds without a byte after which it is examined whether the body was malformed."""
 _STEP = 2**20
 _GZIP = zlib.MAX_WBITS | 16
 _SUCCESS = range(200, 300)
@@ -43,6 +47,9 @@ _SUCCESS = range(200, 300)
 _BROKEN_CONNECTION = re.compile(
     r"\b(ConnectionResetError|ConnectionAbortedError|BrokenPipeError|TimeoutError|OSError)\("
 )
+
+# aiohttp's parser in C names a malformed chunk only in the text of its error.
+_CHUNK = re.compile(r"(?i)\bchunk")
 
 
 class HttpRequest(NamedTuple):
@@ -117,7 +124,7 @@ class Transport:
             QueryTimeoutError: the time limit was exceeded.
             NotConnectedError: no connection was established; nothing was sent.
             ConnectionFailedError: the connection broke.
-            InvalidResponseError: too large, truncated, an unsupported encoding, or a redirect.
+            InvalidResponseError: too large, truncated, malformed, an unsupported encoding, or a redirect.
             ExtractionError: the error for any other status.
             LeaseLostError: raised by ``check_may_send``; nothing was sent.
         """
@@ -132,6 +139,8 @@ class Transport:
             if not trace.began:
                 message = f"connection failed: {type(error).__name__}: {text}"
                 raise self._network.not_connected(error, request.url, message) from None
+            if isinstance(error, aiohttp.ClientResponseError) and _is_of_body(error):
+                raise InvalidResponseError(_MALFORMED) from None
             if isinstance(error, aiohttp.ClientPayloadError) and not _BROKEN_CONNECTION.search(str(error)):
                 # The server closed the connection in order, before the end of the body.
                 raise InvalidResponseError(f"response body truncated: {text}") from None
@@ -171,7 +180,7 @@ class Transport:
                 wait = wait or response.headers.get(RESET)
             encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
             if response.status in _SUCCESS:
-                body = await _read(response.content, encoding, BODY_MAX)
+                body = await _read(response, encoding, BODY_MAX)
                 if body[:_HTML_SNIFF].lstrip().startswith(b"<"):
                     raise InvalidResponseError(self._describe_html(body, response.content_type))
                 return Response(body, date)
@@ -180,7 +189,7 @@ class Transport:
                 self._on_rate_limited(retry_after(wait, now))
             try:
                 async with asyncio.timeout(_RATE_LIMITED_BODY_TIMEOUT if rate_limited else None):
-                    body = await _read(response.content, encoding, ERROR_BODY_MAX, truncate=True)
+                    body = await _read(response, encoding, ERROR_BODY_MAX, truncate=True)
             except (aiohttp.ClientError, InvalidResponseError, TimeoutError):
                 body = b""  # the status is enough
             raise error_from_response(
@@ -246,6 +255,12 @@ class _SendTrace:
         self._permit.sent()
 
 
+def _is_of_body(error: aiohttp.ClientResponseError) -> bool:
+    """Whether a chunk of the body was malformed, and not the status line or a header."""
+    cause = error.__cause__ and error.__cause__.__cause__
+    return isinstance(cause, PayloadEncodingError) or _CHUNK.search(error.message) is not None
+
+
 def _traced(
     step: Callable[[_SendTrace], None],
 ) -> Callable[[aiohttp.ClientSession, SimpleNamespace, object], Awaitable[None]]:
@@ -255,14 +270,14 @@ def _traced(
     return signal
 
 
-async def _read(content: aiohttp.StreamReader, encoding: str, most: int, *, truncate: bool = False) -> bytes:
+async def _read(response: aiohttp.ClientResponse, encoding: str, most: int, *, truncate: bool = False) -> bytes:
     """The unpacked body; past ``most`` bytes it is truncated or rejected."""
     if encoding not in ("identity", "gzip", "x-gzip", ""):
         raise InvalidResponseError("response has an unsupported Content-Encoding; only gzip was requested")
     unpack = _Gunzip() if encoding.endswith("gzip") else None
     body = bytearray()
     received = 0
-    async for chunk in content.iter_any():
+    while chunk := await _next_piece(response):
         received += len(chunk)
         if unpack is None:
             body += chunk
@@ -275,6 +290,28 @@ async def _read(content: aiohttp.StreamReader, encoding: str, most: int, *, trun
     if unpack is not None:
         unpack.finish(body, most)
     return bytes(body)
+
+
+async def _next_piece(response: aiohttp.ClientResponse) -> bytes:
+    """What has arrived of the body, at least a byte; empty at its end.
+
+    aiohttp's parser in C reports a malformed chunk in the middle of a body to the connection alone: the body's
+    reader would wait until the time limit.
+    """
+    while True:
+        pause = asyncio.timeout(_MALFORMED_CHECK)
+        try:
+            async with pause:
+                return await response.content.readany()
+        except HttpProcessingError:
+            raise InvalidResponseError(_MALFORMED) from None
+        except TimeoutError:
+            if not pause.expired():
+                raise
+            connection = response.connection
+            protocol = None if connection is None else connection.protocol
+            if protocol is not None and isinstance(protocol.exception(), HttpProcessingError):
+                raise InvalidResponseError(_MALFORMED) from None
 
 
 class _Gunzip:

@@ -25,6 +25,8 @@ from service.errors import (
     InvalidResponseError,
     LeaseLostError,
     QueryTimeoutError,
+    RateLimitedError,
+    RequestRejectedError,
 )
 from service.genesys import GenesysClient
 from service.genesys.dialect import ApiRequest, Response
@@ -190,14 +192,13 @@ async def test_an_invalid_encoding_is_an_invalid_page(wire: Wire, body: bytes, e
 @pytest.mark.parametrize(
     "broken",
     [
-        raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + EMPTY),
         raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + EMPTY, reset=True),
         raw(reset=True),
         raw(),
         raw(b"\x00\xff nothing that is HTTP\r\n\r\n"),
         raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"),
     ],
-    ids=["size", "reset-midway", "reset", "closed", "noise", "header"],
+    ids=["reset-midway", "reset", "closed", "noise", "header"],
 )
 async def test_a_broken_connection_is_retried(wire: Wire, broken: Handler) -> None:
     """However it broke."""
@@ -219,6 +220,43 @@ async def test_a_body_that_ends_early_is_an_invalid_page(wire: Wire, truncated: 
     wire.responses = [raw(truncated)]
     with pytest.raises(InvalidResponseError, match="truncated"):
         await wire.call()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"", b"zz\r\n" + EMPTY),
+        (b"", b"5\r\n" + EMPTY[:5] + b"\r\nzz\r\n"),
+        (b"5\r\n" + EMPTY[:5] + b"\r\n", b"zz\r\n"),
+        (b"5\r\n" + EMPTY[:5], b"more than five\r\n"),
+        (b"5\r\n" + EMPTY[:5] + b"\r\n", b"-5\r\n"),
+        (b"5\r\n" + EMPTY[:5] + b"\r\n", b"\r\n"),
+        (b"5\r\n" + EMPTY[:5] + b"\r\n", b"ffffffffffffffffffff\r\n"),
+    ],
+    ids=["first", "one-write", "size", "excess", "negative", "empty", "overflow"],
+)
+@pytest.mark.parametrize("status", [b"200 OK", b"400 Bad Request"])
+async def test_a_malformed_chunk_is_an_invalid_page(wire: Wire, parts: tuple[bytes, ...], status: bytes) -> None:
+    """At once, wherever it is, although the connection stays open; of an error, the status is enough."""
+    head = b"HTTP/1.1 " + status + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + parts[0]
+    joined = parts[0] == b""
+    wire.responses = [raw(head + parts[1], pause=10) if joined else raw(head, parts[1], pause=0.1)]
+    began = time.monotonic()
+    with pytest.raises(InvalidResponseError if joined or status == b"200 OK" else RequestRejectedError) as caught:
+        await wire.call()
+    assert time.monotonic() - began < 5
+    assert "HTTP 400" in str(caught.value) or "malformed" in str(caught.value)
+    assert len(wire.arrivals) == 2
+
+
+async def test_a_date_to_retry_after_counts_from_the_responses_own(wire: Wire) -> None:
+    """The process's clock may be wrong."""
+    wire.client.max_pause = 0.0
+    dates = {"Date": "Mon, 01 Jan 2024 00:00:00 GMT", "Retry_After": "Mon, 01 Jan 2024 00:00:04 GMT"}
+    wire.responses = [plain(b"", 429, **dates)]
+    with pytest.raises(RateLimitedError):
+        await wire.call()
+    assert [context["retry_after"] for event, context in wire.events if event == "rate_limited"] == [4.0]
 
 
 async def test_a_truncated_body_without_a_length_is_an_invalid_page(wire: Wire) -> None:
