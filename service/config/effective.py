@@ -11,6 +11,7 @@ import isodate
 from pydantic import BaseModel, SecretStr
 
 from service.config.document import Tree
+from service.config.proxies import parse_proxy
 from service.config.sections import Config
 from service.config.values import OffPeak, Since
 
@@ -21,8 +22,8 @@ def effective(config: Config) -> Tree:
     """The configuration as plain values, in the form of the file.
 
     A job's default that depends on its orgs' API is shown where it is the same for all of them, and is left out
-    otherwise. A secret is ``***``. In a DSN and in a proxy's URL the password is not hidden: hide it where the
-    text is printed.
+    otherwise. A secret is ``***``, and so are user and password in a proxy's URL. In a DSN the password is not
+    hidden: hide it where the text is printed.
     """
     tree: Tree = _plain(config)
     for org in tree["orgs"].values():
@@ -37,7 +38,8 @@ def effective(config: Config) -> Tree:
         }
     for name, org in config.orgs.items():
         if org.proxy is not None:
-            tree["orgs"][name]["proxy"] = org.proxy.get_secret_value()
+            proxy = parse_proxy(org.proxy.get_secret_value(), "proxy")
+            tree["orgs"][name]["proxy"] = proxy.url_with(HIDDEN)
     if config.database.dsn is not None:
         tree["database"]["dsn"] = config.database.dsn.get_secret_value()
     return tree

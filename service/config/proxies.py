@@ -45,6 +45,10 @@ class Proxy:
         """The proxy's host, without the brackets of an IPv6 address."""
         return urlsplit(self.url).hostname or ""
 
+    def url_with(self, placeholder: str) -> str:
+        """The URL with a placeholder in place of user and password, where it has any."""
+        return self.url.replace("://", f"://{placeholder}@") if self.authorization else self.url
+
 
 class Route(NamedTuple):
     """How a URL is reached.

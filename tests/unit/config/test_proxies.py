@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from service.config import Config, load_config
+from service.config.effective import effective
 from service.config.proxies import parse_proxy, route_to
 from service.errors import ConfigError
 from tests.support.certificates import make_authority
@@ -93,6 +94,16 @@ def test_the_password_is_in_no_text_of_the_configuration(tmp_path: Path) -> None
     """Neither in its ``repr`` nor in its dump."""
     config = load(tmp_path, proxy="http://user:hidden-one@proxy:3128")
     assert "hidden-one" not in f"{config!r} {config.model_dump()} {config.model_dump_json()}"
+
+
+@pytest.mark.parametrize("userinfo", ["user:pw", "user:p@ss/word#1", "token"])
+def test_the_effective_configuration_hides_user_and_password(tmp_path: Path, userinfo: str) -> None:
+    """A password of any length; a proxy without one is shown as it is."""
+    shown = [
+        effective(load(tmp_path, proxy=f"http://{each}proxy:3128"))["orgs"]["acme"]["proxy"]
+        for each in (f"{userinfo}@", "")
+    ]
+    assert shown == ["http://***@proxy:3128", "http://proxy:3128"]
 
 
 @pytest.mark.parametrize(
