@@ -9,7 +9,7 @@ _DSN = """\
   # embedded: ./flow-outcomes-data   # or: a PostgreSQL that the program starts, with its data in this folder
 """
 _EMBEDDED = """\
-  embedded: ./flow-outcomes-data   # a PostgreSQL that the program starts, with its data in this folder
+  embedded: {folder}   # a PostgreSQL that the program starts, with its data in this folder
   # dsn: postgresql://outcomes@localhost/outcomes   # or: a server of yours; with a password: USER:PASSWORD@
 """
 _FILE = """\
@@ -55,13 +55,17 @@ jobs:
 """
 
 
-def starting_configuration(today: date, *, embedded: bool) -> str:
+DATA_FOLDER = "./flow-outcomes-data"
+
+
+def starting_configuration(today: date, *, embedded: bool, folder: str = DATA_FOLDER) -> str:
     """A commented configuration for one org on the public API, valid as it is.
 
     Args:
         today: the job begins a year before the first day of its month.
         embedded: use the embedded database instead of a server.
+        folder: where the embedded database keeps its data.
     """
     since = today.replace(year=today.year - 1, day=1)
-    database = _EMBEDDED if embedded else _DSN
+    database = _EMBEDDED.format(folder=folder) if embedded else _DSN
     return _FILE.format(database=database, since=since.isoformat())

@@ -26,9 +26,11 @@ PICTURE = "not run: a diagram"
 # The test of each block, or why it has none, in order, by page, heading and language.
 TESTS: dict[tuple[str, str, str], list[str]] = {
     ("README.md", "Try it", "sh"): [EMPTY_FOLDER, "not run: it runs this test"],
-    ("README.md", "Run it", "sh"): [EMPTY_FOLDER, README_WALK, README_WALK],
-    ("README.md", "Run it", "sql"): [README_WALK],
+    ("README.md", "Run it", "sh"): [EMPTY_FOLDER, README_WALK, README_WALK, README_WALK],
     ("README.md", "Run it", "yaml"): [README_WALK],
+    ("README.md", "With your own PostgreSQL", "sql"): [README_WALK],
+    ("README.md", "With your own PostgreSQL", "yaml"): [README_WALK],
+    ("README.md", "With your own PostgreSQL", "sh"): [README_WALK],
     ("README.md", "Query it", "sql"): [README_WALK],
     ("CONTRIBUTING.md", "Set up", "sh"): ["not run: it runs this test"],
     ("CONTRIBUTING.md", "Release", "sh"): [

@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import psycopg
@@ -19,19 +21,21 @@ import yaml
 from psycopg.conninfo import conninfo_to_dict
 
 from service.cli.parser import COMMANDS
+from service.config.starting import starting_configuration
 from tests.support.documents import ROOT, blocks
 
 README = "README.md"
 TIMEOUT = 120.0
-INSTALLATION, SIMULATED, SECOND = range(3)  # the shell blocks of "Run it"
+RUN, OWN = "Run it", "With your own PostgreSQL"
+INSTALLATION = 0  # of the shell blocks of "Run it"
 CONFIG = "flow-outcomes.yaml"
 
 # What a reader waits for after a line, by a pattern of the line.
 WAITS = {
     r"^flow-outcomes simulate": "until grep -qs simulator_started simulated.log; do sleep 0.1; done",
-    r"> first.log": "until [ $(grep -cs window_complete first.log) -ge 90 ]; do sleep 0.1; done",
+    r"> first.log": "until [ $(grep -cs window_complete first.log) -ge 365 ]; do sleep 0.1; done",
     r"> second.log": "until grep -qs daemon_started second.log; do sleep 0.1; done",
-    r"^kill %2": "until grep -qs org_acquired second.log; do sleep 0.1; done",
+    r"^kill %.first": "until grep -qs org_acquired second.log; do sleep 0.1; done",
 }
 
 
@@ -67,11 +71,11 @@ def shell(script: str, folder: Path, path: str, **environment: str) -> str:
 @pytest.fixture
 def own_database(server: str) -> Iterator[str]:
     """The DSN of the database that the README's statements create, on the test server."""
-    [statements] = blocks(README, "Run it", "sql")
+    [statements] = blocks(README, OWN, "sql")
     with psycopg.connect(server, autocommit=True) as superuser:
         for statement in statements.text.split(";\n"):
             superuser.execute(statement.encode())
-        [config] = blocks(README, "Run it", "yaml")
+        [config] = blocks(README, OWN, "yaml")
         documented = conninfo_to_dict(yaml.safe_load(config.text)["database"]["dsn"])
         actual = conninfo_to_dict(server)
         try:
@@ -82,30 +86,53 @@ def own_database(server: str) -> Iterator[str]:
             superuser.execute(f"DROP ROLE {documented['user']}".encode())
 
 
-def test_the_walkthrough(tmp_path: Path, own_database: str) -> None:
-    """Every line from the role to the export succeeds, and the second daemon takes over."""
-    [config] = blocks(README, "Run it", "yaml")
-    _, simulated, second = (block.text for block in blocks(README, "Run it", "sh"))
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """An empty folder that the embedded PostgreSQL's user can enter."""
+    folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_the_walkthrough(open_folder: Path, own_database: str) -> None:
+    """Every line from ``init`` to the export succeeds, embedded and on a server; a second daemon takes over."""
+    folder = open_folder
+    _, *embedded = (block.text for block in blocks(README, RUN, "sh"))
+    [own] = (block.text for block in blocks(README, OWN, "sh"))
     port = str(free_port())
-    text = config.text.replace("127.0.0.1:9000", f"127.0.0.1:{port}")
-    text = re.sub(r"dsn: .*", f"dsn: {own_database}", text)
-    (tmp_path / CONFIG).write_text(text)
-    script = (simulated + second).replace("--port 9000", f"--port {port}").replace("PORT=8081", "PORT=0")
     lines = ["trap 'kill $(jobs -p) || true' EXIT"]
-    for line in script.splitlines():
-        lines.append(line)
-        lines += [wait for pattern, wait in WAITS.items() if re.search(pattern, line)]
-    assert len(lines) == 1 + len(script.splitlines()) + len(WAITS)
+    for line in "".join(embedded).splitlines():
+        lines += waited_for(line.replace("9000", port))
+    lines += ["kill %?first", "wait %?first", "mv first.log embedded.log"]
+    lines.append(f"sed -i 's|^  embedded: .*|  dsn: {own_database}|' {CONFIG}")
+    for line in own.splitlines():
+        lines += waited_for(line.replace("PORT=8081", "PORT=0"))
     output = shell(
-        "\n".join(lines), tmp_path, f"{Path(sys.executable).parent}:/usr/bin:/bin", FLOW_OUTCOMES_HTTP__PORT="0"
+        "\n".join(lines), folder, f"{Path(sys.executable).parent}:/usr/bin:/bin", FLOW_OUTCOMES_HTTP__PORT="0"
     )
     assert "FAIL" not in output
-    assert re.search(r"^acme +daily +90 +0 +0 +0 +0 ", output, re.MULTILINE)
-    assert list((tmp_path / "exported").rglob("figures.parquet"))
-    assert '"daemon_stopped"' in (tmp_path / "first.log").read_text()
+    days = [int(each) for each in re.findall(r"^acme +daily +(\d+) +0 +0 +0 +0 ", output, re.MULTILINE)]
+    assert len(days) == 2, output
+    assert min(days) >= 365
+    assert list((folder / "exported").rglob("figures.parquet"))
+    assert '"daemon_stopped"' in (folder / "first.log").read_text()
     [query] = blocks(README, "Query it", "sql")
     with psycopg.connect(own_database) as connection:
         assert len(connection.execute(query.text.encode()).fetchall()) > 7
+
+
+def waited_for(line: str) -> list[str]:
+    """The line, and what a reader waits for after it."""
+    return [line, *(wait for pattern, wait in WAITS.items() if re.search(pattern, line))]
+
+
+def test_the_org_of_init() -> None:
+    """The block of the org is the one that ``init`` writes."""
+    [shown] = blocks(README, RUN, "yaml")
+    written = yaml.safe_load(starting_configuration(date(2026, 11, 28), embedded=True))["orgs"]["acme"]
+    for key, value in yaml.safe_load(shown.text)["orgs"]["acme"].items():
+        assert written[key] == value
 
 
 def test_every_command_is_documented() -> None:
@@ -126,7 +153,7 @@ def test_in_an_empty_folder(tmp_path: Path) -> None:
     pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     output = shell("make demo ARGS=--once", tmp_path / "clone", "/usr/bin:/bin", **pip)
     assert re.search(r"acme +│ daily ", output)
-    installation = blocks(README, "Run it", "sh")[INSTALLATION].text
+    installation = blocks(README, RUN, "sh")[INSTALLATION].text
     output = shell(f"{installation}\nflow-outcomes --version", tmp_path / "clone", "/usr/bin:/bin", **pip)
     assert output.splitlines()[-1].startswith("flow-outcomes ")
     output = run_until_ctrl_c("exec make demo ARGS='--port 0'", tmp_path / "clone", pip)
