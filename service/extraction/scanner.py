@@ -260,6 +260,7 @@ class Scanner:
                 status=error.status,
                 code=error.code,
                 context_id=error.context_id,
+                correlation_id=error.correlation_id,
             )
         timed_out = isinstance(error, QueryTimeoutError) and len(scan.windows) > 1
         await self._ledger.fail(scan, reason, isolate=timed_out)
