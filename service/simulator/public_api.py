@@ -28,6 +28,7 @@ PUBLIC = {
     architect.FLOWS: "names",
     architect.OUTCOMES: "names",
     org_settings.DIVISIONS: "settings",
+    org_settings.DIVISIONS_PAGED: "settings",
     org_settings.RETENTION: "settings",
     architect.MILESTONES: "names",
 }
