@@ -113,6 +113,7 @@ class ExtractionError(FlowOutcomesError):
         status: the HTTP status; None where there was no response.
         code: the API's error code, or None.
         context_id: the API's ``contextId``, which Genesys support needs, or None.
+        correlation_id: the response's ``ININ-Correlation-Id``, which Genesys support needs too, or None.
     """
 
     hint = ""
@@ -124,11 +125,13 @@ class ExtractionError(FlowOutcomesError):
         status: int | None = None,
         code: str | None = None,
         context_id: str | None = None,
+        correlation_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.context_id = context_id
+        self.correlation_id = correlation_id
 
     def with_message(self, message: str) -> Self:
         """A copy of the error with another message."""

@@ -219,6 +219,11 @@ class Org(Named):
         return "for a gateway set base_url and login_url; " + regions.suggestion(self.unknown_region or "")
 
     @property
+    def response_entries_max(self) -> int | None:
+        """The most entries of a response: an operator saw a limit of 30,000; None where it has pages."""
+        return 30_000 if self.api == "flow-aggregates" and self.aggregates == "query" else None
+
+    @property
     def rate_ceiling(self) -> float | None:
         """The given ``requests_per_second``, above which no rate of the API applies; None where none is given."""
         return self.requests_per_second if "requests_per_second" in self.model_fields_set else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from service.clock import Clock
 from service.errors import CircuitOpenError, ExtractionError, RateLimitedError
@@ -11,6 +12,8 @@ from service.postgres.lease import Lease
 from service.postgres.names import name_flows, name_outcomes
 from service.postgres.pool import Database
 from service.telemetry import Emit, Event
+
+_ID_OF_RESPONSE = re.compile(r" \[(contextId|ININ-Correlation-Id) [^]]*\]")
 
 REFRESH_INTERVAL = 3600.0
 """Seconds between two readings of the names: renames are rare, and each reading costs requests."""
@@ -79,7 +82,7 @@ class NameSync:
 
     def _report(self, reasons: list[str]) -> None:
         """Warn, unless the last warning had the same reasons."""
-        kinds = tuple(reason.partition(" [contextId")[0] for reason in reasons)
+        kinds = tuple(_ID_OF_RESPONSE.sub("", reason) for reason in reasons)
         if reasons and kinds != self._reported:
             self._emit(
                 Event.NAMES_UNAVAILABLE,

@@ -89,7 +89,9 @@ class Scanner:
     def settings(self) -> OrgSettings:
         """The configuration that shapes queries."""
         org = self.org
-        return OrgSettings(org.name, org.timezone, org.flows, org.page_size, org.concurrency)
+        return OrgSettings(
+            org.name, org.timezone, org.flows, org.page_size, org.concurrency, org.response_entries_max
+        )
 
     async def run(self, windows: Sequence[LedgerWindow], cycle: Cycle) -> None:
         """Group the windows into scans and run them; the cycle's result counts what became of them.
@@ -260,6 +262,7 @@ class Scanner:
                 status=error.status,
                 code=error.code,
                 context_id=error.context_id,
+                correlation_id=error.correlation_id,
             )
         timed_out = isinstance(error, QueryTimeoutError) and len(scan.windows) > 1
         await self._ledger.fail(scan, reason, isolate=timed_out)

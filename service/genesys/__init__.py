@@ -9,6 +9,7 @@
     flow_aggregates     ├ the dialects
     aggregates_jobs     ┘
     names               the names of flows and outcomes
+    divisions           where the client's role sees figures
     retention           how long the org keeps its data
     oauth               the access token
     limiter             requests a second, and the pause after a 429
@@ -24,6 +25,7 @@
 
 from service.genesys.client import GenesysClient
 from service.genesys.dialect import Dialect
+from service.genesys.divisions import permitted_divisions
 from service.genesys.factory import make_client
 from service.genesys.names import FLOW_NAMES, OUTCOME_NAMES, Listed, NameList, count_names, list_names
 from service.genesys.retention import PERMISSION as RETENTION_PERMISSION
@@ -40,5 +42,6 @@ __all__ = [
     "count_names",
     "list_names",
     "make_client",
+    "permitted_divisions",
     "read_retention_days",
 ]

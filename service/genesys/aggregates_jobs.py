@@ -118,6 +118,7 @@ class AggregatesJobs(FlowAggregates):
                 status=error.status,
                 code=error.code,
                 context_id=error.context_id,
+                correlation_id=error.correlation_id,
             ) from error
 
     async def _wait(self, job: str, call: Call) -> None:

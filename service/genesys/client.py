@@ -13,6 +13,7 @@ from service.clock import Clock, SystemClock
 from service.errors import ExtractionError, QueryTimeoutError, RateLimitedError, UnauthorizedError
 from service.genesys.breaker import Breaker, OnStateChange, ignore_state_change
 from service.genesys.dialect import ApiRequest, Dialect, Response
+from service.genesys.error_mapping import CORRELATION_ID
 from service.genesys.limiter import OrgLimiter, Permit
 from service.genesys.network import Network
 from service.genesys.oauth import Credentials, TokenSource
@@ -25,6 +26,7 @@ from service.model import Page, Query
 from service.telemetry import Emit, Event
 
 _MESSAGE_MAX = 1000
+_CORRELATION_ID_MAX = 100
 """Characters of an error's message; the server's text in it has a bound of its own."""
 
 
@@ -182,17 +184,21 @@ class GenesysClient:
             LeaseLostError: this process no longer holds the org.
         """
         query_hash = self.dialect.query_hash(query)
+        last: Response | None = None
 
         async def call(request: ApiRequest) -> Response:
+            nonlocal last
             check = check_allowed if request.starts_scan else _allow
-            return await self.call(request, query_hash=query_hash, check_allowed=check)
+            last = None
+            last = await self.call(request, query_hash=query_hash, check_allowed=check)
+            return last
 
         try:
             async with aclosing(self.dialect.scan(query, call)) as pages:
                 async for page in pages:
                     yield page
         except ExtractionError as error:
-            raise self.redact_error(error) from None
+            raise self._with_correlation_id(self.redact_error(error), last) from None
 
     async def call(
         self, request: ApiRequest, *, query_hash: str | None = None, check_allowed: Callable[[], None] = _allow
@@ -222,6 +228,16 @@ class GenesysClient:
         """A copy of an error that may quote the server, without the org's secrets, on one bounded line."""
         message = self._redactor.redact_message(str(error), _MESSAGE_MAX)
         return error.with_message(message).with_traceback(error.__traceback__)
+
+    def _with_correlation_id(self, error: ExtractionError, last: Response | None) -> ExtractionError:
+        """The error, with the id of the last response where it was found in that."""
+        found = error.correlation_id or (last and last.correlation_id)
+        if error.status is not None or not found:  # with a status it is named already
+            return error
+        correlation_id = self._redactor.redact_message(found, _CORRELATION_ID_MAX)
+        named = error.with_message(f"{error} [{CORRELATION_ID} {correlation_id}]")
+        named.correlation_id = correlation_id
+        return named.with_traceback(error.__traceback__)
 
     def _observe_date(self, date: datetime | None) -> None:
         self.server_clock.observe(date)

@@ -49,10 +49,12 @@ class Response(NamedTuple):
     Attributes:
         body: unpacked.
         date: its ``Date``; None where that is absent or invalid.
+        correlation_id: its ``ININ-Correlation-Id``; None where that is absent.
     """
 
     body: bytes
     date: datetime | None = None
+    correlation_id: str | None = None
 
 
 Call = Callable[[ApiRequest], Awaitable[Response]]

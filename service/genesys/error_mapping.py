@@ -28,6 +28,8 @@ from service.genesys.limiter import PAUSE_MAX
 RETRY_AFTER_DEFAULT = 5.0
 """Seconds to wait after a 429 whose ``Retry-After`` is absent or invalid."""
 RETRY_AFTER_MIN = 1.0
+CORRELATION_ID = "ININ-Correlation-Id"
+"""The header of a response by which Genesys support finds the request."""
 _CODE_MAX = 100
 
 _cursor = re.compile(r"(?i)cursor|page[\W_]*token")
@@ -104,6 +106,7 @@ def error_from_response(
     now: datetime,
     redact: Redact,
     policy: EndpointPolicy = DEFAULT_POLICY,
+    correlation_header: str | None = None,
 ) -> ExtractionError:
     """The error for a response with a status other than 2xx.
 
@@ -119,6 +122,9 @@ def error_from_response(
     description = ": ".join(each for each in (_title(status), code, message) if each)
     if context_id:
         description += f" [contextId {context_id}]"
+    correlation_id = _text(correlation_header, redact, _CODE_MAX)
+    if correlation_id:
+        description += f" [{CORRELATION_ID} {correlation_id}]"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimitedError(description, retry_after=retry_after(retry_after_header, now))
     known = status, code or "", message or ""
@@ -127,7 +133,7 @@ def error_from_response(
         description += " (redirects are not followed)"
     if kind is ForbiddenError:
         description += f" (the client's role needs {policy.requirements})"
-    return kind(description, status=status, code=code, context_id=context_id)
+    return kind(description, status=status, code=code, context_id=context_id, correlation_id=correlation_id)
 
 
 def _classify(status: int, code: str, message: str) -> type[ExtractionError]:

@@ -75,8 +75,8 @@ async def count_names(names: NameList, call: Call) -> int:
     return len(_page((await call(ApiRequest("GET", path, policy=names.policy))).body)[0])
 
 
-async def list_names(names: NameList, call: Call) -> dict[str, Listed]:
-    """What is listed, by id; an entity whose name cannot be stored is left out.
+async def list_names(names: NameList, call: Call, pages_max: int | None = None) -> dict[str, Listed]:
+    """What is listed, by id, on the first ``pages_max`` pages; an entity whose name cannot be stored is left out.
 
     Raises:
         ExtractionError: the list could not be read to its end.
@@ -84,7 +84,7 @@ async def list_names(names: NameList, call: Call) -> dict[str, Listed]:
     by_id: dict[str, Listed] = {}
     paging = PagingCheck()
     number = pages = 1
-    while number <= pages:
+    while number <= pages and (pages_max is None or number <= pages_max):
         path = f"{names.path}?pageNumber={number}&pageSize={PAGE_SIZE}{names.parameters}"
         response = await call(ApiRequest("GET", path, policy=names.policy))
         entities, pages = _page(response.body)

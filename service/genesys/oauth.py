@@ -134,6 +134,7 @@ class TokenSource:
                 status=error.status,
                 code=error.code,
                 context_id=error.context_id,
+                correlation_id=error.correlation_id,
             )
             self._rejected = (credentials, self._clock.monotonic() + _REJECTED_FOR, rejection)
             raise rejection from None

@@ -18,7 +18,13 @@ from aiohttp.http_exceptions import HttpProcessingError, PayloadEncodingError
 from service.clock import Clock
 from service.errors import ConnectionFailedError, InvalidResponseError, QueryTimeoutError
 from service.genesys.dialect import Response
-from service.genesys.error_mapping import DEFAULT_POLICY, EndpointPolicy, error_from_response, retry_after
+from service.genesys.error_mapping import (
+    CORRELATION_ID,
+    DEFAULT_POLICY,
+    EndpointPolicy,
+    error_from_response,
+    retry_after,
+)
 from service.genesys.limiter import Permit
 from service.genesys.network import Network
 from service.genesys.rate_limit_headers import RESET
@@ -182,8 +188,9 @@ class Transport:
             if response.status in _SUCCESS:
                 body = await _read(response, encoding, BODY_MAX)
                 if body[:_HTML_SNIFF].lstrip().startswith(b"<"):
-                    raise InvalidResponseError(self._describe_html(body, response.content_type))
-                return Response(body, date)
+                    message = self._describe_html(body, response.content_type)
+                    raise InvalidResponseError(message, correlation_id=response.headers.get(CORRELATION_ID))
+                return Response(body, date, response.headers.get(CORRELATION_ID))
             rate_limited = response.status == HTTPStatus.TOO_MANY_REQUESTS
             if rate_limited:
                 self._on_rate_limited(retry_after(wait, now))
@@ -193,7 +200,13 @@ class Transport:
             except (aiohttp.ClientError, InvalidResponseError, TimeoutError):
                 body = b""  # the status is enough
             raise error_from_response(
-                response.status, body, wait, now, self._redactor.redact_message, request.policy
+                response.status,
+                body,
+                wait,
+                now,
+                self._redactor.redact_message,
+                request.policy,
+                response.headers.get(CORRELATION_ID),
             )
 
     def _describe_html(self, body: bytes, content_type: str) -> str:

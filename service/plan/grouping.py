@@ -31,6 +31,7 @@ class OrgSettings:
         flows: flow ids; empty means all flows.
         page_size: entries per page.
         concurrency: scans in flight.
+        entries_max: the most entries of a response that has no pages; None where it has pages.
     """
 
     name: str
@@ -38,6 +39,14 @@ class OrgSettings:
     flows: tuple[str, ...] = ()
     page_size: int = 100
     concurrency: int = 4
+    entries_max: int | None = None
+
+    @property
+    def planned_page_size(self) -> int:
+        """Entries per page by which scans are planned: ``MAX_PAGES`` of them fit into one response."""
+        if self.entries_max is None:
+            return self.page_size
+        return max(1, min(self.page_size, (self.entries_max - 1) // MAX_PAGES))
 
 
 class WindowGroups(NamedTuple):
@@ -85,7 +94,8 @@ def group_windows(
         probe = windows[0] if ascending else max(windows, key=lambda window: window.span.start)
         return WindowGroups([[probe]], [window for window in windows if window is not probe])
     overhang, single = _overhang(delay, metrics_delay), set(isolated)
-    weights = [pages(window.span, window.granularity, entries_per_bucket, org.page_size) for window in windows]
+    page_size = org.planned_page_size
+    weights = [pages(window.span, window.granularity, entries_per_bucket, page_size) for window in windows]
     if sum(weights) <= SOON_PAGES:
         weighed = sorted(zip(windows, weights, strict=True), key=lambda each: each[0].span.start)
         windows, weights = [window for window, _ in weighed], [weight for _, weight in weighed]

@@ -25,12 +25,17 @@ from service.errors import (
     ServerError,
     UnauthorizedError,
 )
-from service.genesys import FLOW_NAMES, OUTCOME_NAMES, GenesysClient, count_names, make_client
+from service.genesys import OUTCOME_NAMES, GenesysClient, make_client
 from service.model import Granularity, Query, Span, instant
 from service.plan import buckets
 from service.postgres.probe import Facts, inspect, open_connection
 from service.postgres.queries.status import NO_LEASE, leases
-from service.runtime.preflight_public import check_retention
+from service.runtime.preflight_public import (
+    FLOW_PAGES,
+    check_flows_and_divisions,
+    check_names,
+    check_retention,
+)
 from service.runtime.process import Process
 from service.telemetry import Event, counted
 
@@ -165,15 +170,14 @@ async def _query(
     client.max_pause = RATE_LIMIT_WAIT_MAX
     client.query_timeout = min(client.query_timeout, timedelta(seconds=ORG_TIMEOUT / 2))
     result: int | Exception
-    timeout = ORG_TIMEOUT + 6 / org.requests_per_second  # the limit delays up to six requests
+    # The limit delays the token, the query and its poll, the names, the divisions and the retention.
+    timeout = ORG_TIMEOUT + (FLOW_PAGES + 8) / org.requests_per_second
     further: list[Finding] = []
     try:
         async with asyncio.timeout(timeout):
             result = await _first_page(client, org, clock.now())
-            further = await _names_findings(org, client)
             if client.dialect.by_id:
-                remark = await check_retention(org, jobs, client, clock.now())
-                further.append(Finding(f"{org.name} {remark.subject}", True, remark.detail, remark.fix))
+                further = await _public_findings(org, jobs, client, clock.now())
     except TimeoutError:
         result = QueryTimeoutError(f"no response within {timeout:.0f} s")
     except ExtractionError as error:
@@ -195,23 +199,14 @@ async def _query(
     raise result
 
 
-async def _names_findings(org: Org, client: GenesysClient) -> list[Finding]:
-    """Whether the lists of names can be read, where the API reports ids; without them the ids serve as names."""
-    if not client.dialect.by_id:
-        return []
-    findings = []
-    for subject, listing in (("flow names", FLOW_NAMES), ("outcome names", OUTCOME_NAMES)):
-        try:
-            count = await count_names(listing, client.call)
-        except ForbiddenError:
-            detail = f"names cannot be read: {listing.permission} is missing; the ids serve as names"
-            fix = f"give the OAuth client's role {listing.permission} in every division"
-        except ExtractionError as error:
-            detail, fix = f"names cannot be read: {error}; the ids serve as names", _query_fix(error)
-        else:
-            detail, fix = f"the first page has {counted(count, 'name')}", ""
-        findings.append(Finding(f"{org.name} {subject}", True, detail, fix))
-    return findings
+async def _public_findings(org: Org, jobs: Collection[Job], client: GenesysClient, now: datetime) -> list[Finding]:
+    """Warnings of the public API: both lists of names, the divisions, the retention."""
+    remarks = [
+        *await check_flows_and_divisions(client),
+        await check_names("outcome names", OUTCOME_NAMES, client),
+        await check_retention(org, jobs, client, now),
+    ]
+    return [Finding(f"{org.name} {each.subject}", True, each.detail, each.fix) for each in remarks]
 
 
 async def _first_page(client: GenesysClient, org: Org, now: datetime) -> int:

@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_names,
         default=None,
         metavar="NAME,NAME",
-        help="the divisions of the client's role, all by default; it sees no flow and no figure of another",
+        help="the divisions of the client's role, all by default; it sees no figure of another",
     )
     add(
         "--nightly-corrections",

@@ -86,6 +86,7 @@ class Faults:
         null_results: results are ``value`` [null].
         group_without_data: one group more, which has no data; with a ``value`` that is its data.
         datum_without_metrics: one bucket more in the first group, which has no metrics; with a ``value`` those.
+        settings_body: the body of a response about divisions or retention is ``value`` [{}].
         job_lost: a job is started, and the connection is reset instead of responding.
         job_refused: 503 instead of starting a job.
         job_state: a job's state is ``value`` ["FAILED"].
@@ -154,6 +155,7 @@ class Faults:
     null_results: Fault | None = None
     group_without_data: Fault | None = None
     datum_without_metrics: Fault | None = None
+    settings_body: Fault | None = None
     job_lost: Fault | None = None
     job_refused: Fault | None = None
     job_state: Fault | None = None
@@ -179,6 +181,7 @@ PUBLIC_FAULTS = frozenset(
         "null_results",
         "group_without_data",
         "datum_without_metrics",
+        "settings_body",
         "job_lost",
         "job_refused",
         "job_state",

@@ -1,8 +1,8 @@
 """An org's divisions and its retention.
 
 ``GET /api/v2/authorization/divisionspermitted/me`` and ``GET /api/v2/analytics/dataretention/settings``. The SDK's
-models are ``AuthzDivision`` and ``AnalyticsDataRetentionResponse``; the list comes in pages, as
-``DivsPermittedEntityListing``.
+models are ``AuthzDivision`` and ``AnalyticsDataRetentionResponse``. The divisions are a list, as in the SDK;
+they come in pages, as its ``DivsPermittedEntityListing``, below ``paged`` and where the request has a page.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from service.simulator.oauth import missing_permission
 from service.simulator.organisation import HOME, LiveOrg, division_id
 from service.simulator.wire import Reply, json_reply
 
-DIVISIONS, RETENTION = "/api/v2/authorization/divisionspermitted/me", "/api/v2/analytics/dataretention/settings"
+DIVISIONS = "/api/v2/authorization/divisionspermitted/me"
+DIVISIONS_PAGED = "/api/v2/authorization/divisionspermitted/paged/me"
+RETENTION = "/api/v2/analytics/dataretention/settings"
 _VIEW_RETENTION = "analytics:dataRetention:view"
 _MAX_PAGE_SIZE = 100
 
@@ -27,7 +29,9 @@ def division(name: str) -> dict[str, object]:
 
 def answer_settings(org: LiveOrg, path: str, parameters: Mapping[str, str]) -> Reply:
     """Return the retention or a page of the divisions; raises ApiError for invalid parameters."""
-    return _retention(org) if path == RETENTION else _divisions(org, parameters)
+    if path == RETENTION:
+        return _retention(org)
+    return _divisions(org, parameters, paged=path == DIVISIONS_PAGED or "pageNumber" in parameters)
 
 
 def _retention(org: LiveOrg) -> Reply:
@@ -38,7 +42,7 @@ def _retention(org: LiveOrg) -> Reply:
     return json_reply({"retentionDays": org.settings.retention_days})
 
 
-def _divisions(org: LiveOrg, parameters: Mapping[str, str]) -> Reply:
+def _divisions(org: LiveOrg, parameters: Mapping[str, str], *, paged: bool) -> Reply:
     if not parameters.get("permission"):
         raise bad_request("permission must not be null", "constraint.validation")
     if unknown := parameters.keys() - {"permission", "name", "pageNumber", "pageSize"}:
@@ -48,16 +52,16 @@ def _divisions(org: LiveOrg, parameters: Mapping[str, str]) -> Reply:
         _positive(parameters, "pageNumber", 1, 10**6),
         _positive(parameters, "pageSize", 25, _MAX_PAGE_SIZE),
     )
+    entities = [{**division(name), "homeDivision": name == HOME} for name in permitted]
+    if not paged:
+        return json_reply(entities)
     return json_reply(
         {
-            "entities": [
-                {**division(name), "homeDivision": name == HOME}
-                for name in permitted[(number - 1) * size : number * size]
-            ],
+            "entities": entities[(number - 1) * size : number * size],
             "pageSize": size,
             "pageNumber": number,
-            "total": len(permitted),
-            "pageCount": -(-len(permitted) // size),
+            "total": len(entities),
+            "pageCount": -(-len(entities) // size),
             "allDivsPermitted": org.settings.permitted_divisions is None,
         }
     )

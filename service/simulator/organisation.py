@@ -61,8 +61,8 @@ class SimulatedOrg:
         retention_days: how long records are kept, which the API also says; None for ever, and 404.
         retention_permitted: whether the role has ``analytics:dataRetention:view``.
         divisions: the org's divisions; the flows are spread over them in turn.
-        permitted_divisions: those of the client's role, which sees no other flow and no figure of one; None for
-            all.
+        permitted_divisions: those in which the client's role sees figures; None for all. Figures of flows in
+            others are absent, and look like calls that nobody made.
         nightly_corrections: whether a nightly pipeline adds records to days that ended two or three days ago.
         faults: the initial fault switches.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Mapping
 
@@ -27,6 +28,7 @@ PUBLIC = {
     architect.FLOWS: "names",
     architect.OUTCOMES: "names",
     org_settings.DIVISIONS: "settings",
+    org_settings.DIVISIONS_PAGED: "settings",
     org_settings.RETENTION: "settings",
     architect.MILESTONES: "names",
 }
@@ -86,7 +88,10 @@ class PublicApi:
         if arrival.kind == "settings":
             if request.method != "GET":
                 raise ApiError(405, "method.not.allowed", "HTTP 405 Method Not Allowed")
-            return org_settings.answer_settings(org, request.path, request.query)
+            settings = org_settings.answer_settings(org, request.path, request.query)
+            if fault := faults.fire("settings_body"):
+                return Reply(200, json.dumps({} if fault.value is None else fault.value).encode())
+            return settings
         if not org.settings.permitted:
             raise missing_permission(_VIEW)
         jobs = self.jobs[org.client_id]

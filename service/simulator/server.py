@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from email.utils import format_datetime
@@ -106,7 +107,8 @@ class Simulator(SimulatorState):
         return response
 
     async def _set_date(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Set the Date header from the simulated clock, or from a fault."""
+        """Set the Date header from the simulated clock, or from a fault; and an id of the request."""
+        response.headers["ININ-Correlation-Id"] = str(uuid.uuid4())
         fault = request.get(_DATE)
         ahead = fault.value if fault else 0
         if fault and ahead in (None, "absent"):

@@ -182,7 +182,9 @@ async def _plan(
     stored: int,
     backlog: int,
 ) -> JobPlan:
-    settings = OrgSettings(org.name, org.timezone, org.flows, org.page_size, org.concurrency)
+    settings = OrgSettings(
+        org.name, org.timezone, org.flows, org.page_size, org.concurrency, org.response_entries_max
+    )
     total, most, guess = Cost(), 0.0, False
     for step, group in by_granularity(windows).items():
         read = None

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from service.simulator import Fault, SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
+from service.simulator import (
+    Fault,
+    Faults,
+    GeneratedCentre,
+    SimulatedOrg,
+    Simulator,
+    SimulatorConfig,
+    StaticCentre,
+)
 from tests.support.program import Program, today
 
 DAY = timedelta(days=1)
@@ -179,3 +187,62 @@ async def test_late_corrections_of_the_nightly_pipeline_are_found(program: Progr
     changed = {(today() - day).days for day in early if early[day] != late[day]}
     assert changed
     assert changed <= {4, 5, 6, 7, 8}
+
+
+async def test_check_names_the_divisions_of_the_role(program: Program) -> None:
+    """A warning where the listed flows are in others, or the API says that there are others; exit code 0."""
+    figures = GeneratedCentre(seed=3, flows=6, outcomes=2)
+    plain = replace(OPEN, centre=figures, divisions=("Home", "Sales", "Service"))
+    orgs = {
+        "all": plain,
+        "some": replace(plain, permitted_divisions=("Home", "Sales")),
+        "nameless": replace(plain, permitted_divisions=("Home", "Sales"), names_permitted=False),
+        "many": replace(OPEN, divisions=tuple(f"Division {number:03}" for number in range(130))),
+    }
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(simulator, orgs={name: {**PUBLIC} for name in orgs}, jobs={"daily": {"since": "P3D"}})
+        ended = await program.run("check")
+        assert ended.code == 0, ended.out
+        assert (await program.run("run", "--once")).code == 0
+    lines = {line.split()[1]: line for line in ended.out.splitlines() if " divisions: " in line}
+    assert lines["all"] == "ok   all divisions: the role sees 3 divisions: Home, Sales, Service"
+    assert "the role sees 2 divisions: Home, Sales; not those of other flows: Service ->" in lines["some"]
+    assert "assign the role for all divisions" in lines["some"]
+    assert "Home, Sales; the org has others ->" in lines["nameless"]
+    assert "the role sees 130 divisions: Division 000, " in lines["many"]
+    assert "names cannot be read: architect:flow:view is missing" in ended.out
+    seen = {org: {key[0] for key in program.stored(org, "daily")} for org in ("all", "some")}
+    hidden = {flow.id for flow in figures.flows()[2::3]}
+    assert (len(seen["all"]), seen["some"]) == (6, seen["all"] - hidden)
+
+
+@pytest.mark.parametrize("answer", [[], [1], {"entities": 1}, {"retentionDays": 1.5}, "text", 17])
+async def test_check_survives_any_answer_about_divisions_and_retention(program: Program, answer: object) -> None:
+    """Each is a warning of its own."""
+    orgs = {"acme": replace(OPEN, retention_days=10, faults=Faults(settings_body=Fault(answer)))}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        configure(program, simulator)
+        ended = await program.run("check")
+        assert simulator.fired["settings_body"] >= 2
+    assert (ended.code, ended.err) == (0, "")
+    assert "acme retention: not known: " in ended.out
+    assert ("acme divisions: not known: " in ended.out) != isinstance(answer, list)
+
+
+@pytest.mark.parametrize("api", ["flow-aggregates", "query-builder"])
+@pytest.mark.parametrize("fault", ["forbidden", "not_json", "null_results"])
+async def test_an_error_names_the_response_for_the_support(program: Program, api: str, fault: str) -> None:
+    """``ININ-Correlation-Id`` is in the log beside the context id, and in ``last_error``; of a 2xx too."""
+    if (api, fault) == ("query-builder", "null_results"):
+        fault = "outcomes_array"
+    org = replace(OPEN, centre=centre(2), faults=Faults(**{fault: Fault({} if fault == "null_results" else None)}))
+    async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
+        configure(program, simulator, {"api": api}, since=(today() - DAY).date(), off_peak=None)
+        ended = await program.run("run", "--once")
+        assert simulator.fired[fault] >= 1
+    assert ended.code == 1
+    [failed] = ended.find_events("window_failed")
+    assert len(failed["correlation_id"]) == 36
+    assert (failed["context_id"] is not None) == (api == "flow-aggregates" and fault == "forbidden")
+    [reason] = errors(program).values()
+    assert f"[ININ-Correlation-Id {failed['correlation_id']}]" in reason

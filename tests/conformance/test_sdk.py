@@ -111,6 +111,40 @@ def counts(results: Any) -> dict[tuple[str, str, str, str], int]:  # noqa: ANN40
     return totals
 
 
+def test_dimensions_and_metrics_are_those_of_the_enumerations() -> None:
+    """The query's model takes any text in groupBy and metrics; the view and the predicate do not."""
+    dimensions = enumeration("FlowAggregateQueryPredicate", "dimension")
+    metrics = enumeration("FlowAggregationView", "target")
+    for dialect in (FlowAggregates(), AggregatesJobs(timedelta(minutes=1))):
+        body = dialect.body(query(flows=tuple(FLOWS[:2])))
+        assert set(body["groupBy"]) <= dimensions
+        assert set(body["metrics"]) <= metrics
+        for predicate in body["filter"]["predicates"]:
+            assert predicate["dimension"] in dimensions
+            assert predicate["type"] in enumeration("FlowAggregateQueryPredicate", "type")
+            assert predicate["operator"] in enumeration("FlowAggregateQueryPredicate", "operator")
+
+
+async def test_retention_and_divisions() -> None:
+    """The SDK decodes both, the divisions as a list and in pages."""
+    divisions = tuple(f"Division {number:03}" for number in range(30))
+    async with connect(retention_days=400, divisions=divisions, permitted_divisions=divisions[:27]) as (_, client):
+        analytics, authorization = client.analytics, sdk.AuthorizationApi(client.client)
+        assert (await client.call(analytics.get_analytics_dataretention_settings)).retention_days == 400
+        listed = await client.call(
+            authorization.get_authorization_divisionspermitted_me, "analytics:flowAggregate:view"
+        )
+        assert [each.name for each in listed] == list(divisions[:27])
+        page = await client.call(
+            authorization.get_authorization_divisionspermitted_paged_me,
+            "analytics:flowAggregate:view",
+            page_number=2,
+            page_size=25,
+        )
+        assert [each.name for each in page.entities] == list(divisions[25:27])
+        assert (page.page_count, page.total, page.all_divs_permitted) == (2, 27, False)
+
+
 @pytest.mark.parametrize("granularity", list(Granularity))
 @pytest.mark.parametrize("flows", [(), tuple(FLOWS[:1]), tuple(FLOWS[:3])])
 def test_requests_match_the_models(granularity: Granularity, flows: tuple[str, ...]) -> None:

@@ -600,17 +600,21 @@ async def test_check_reports_what_is_missing(installation: Installation, aggrega
         ("acme permission", True),
         ("acme query", True),
         ("acme flow names", True),
+        ("acme divisions", True),
         ("acme outcome names", True),
+        ("acme retention", True),
         ("forbidden token", True),
         ("forbidden permission", False),
         ("nameless token", True),
         ("nameless permission", True),
         ("nameless query", True),
         ("nameless flow names", True),
+        ("nameless divisions", True),
         ("nameless outcome names", True),
+        ("nameless retention", True),
     ]
-    assert "analytics:flowAggregate:view" in found[6].fix
-    assert [bool(each.fix) for each in found[:5]] == [False] * 5
-    for each, permission in ((found[-2], "architect:flow:view"), (found[-1], "architect:flowOutcome:view")):
+    assert "analytics:flowAggregate:view" in found[8].fix
+    assert [bool(each.fix) for each in found[:6]] == [False] * 6
+    for each, permission in ((found[-4], "architect:flow:view"), (found[-2], "architect:flowOutcome:view")):
         assert f"names cannot be read: {permission} is missing" in each.detail
         assert permission in each.fix

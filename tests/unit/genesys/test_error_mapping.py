@@ -23,7 +23,7 @@ from service.errors import (
     ServerError,
     UnauthorizedError,
 )
-from service.genesys.error_mapping import RETRY_AFTER_DEFAULT, error_from_response, retry_after
+from service.genesys.error_mapping import DEFAULT_POLICY, RETRY_AFTER_DEFAULT, error_from_response, retry_after
 from service.genesys.redaction import Redactor
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -70,6 +70,19 @@ def test_each_response_has_its_error(status: int, code: str, message: str, kind:
     error = error_for(status, code, message)
     assert type(error) is kind
     assert error.status == status
+
+
+def test_the_correlation_id_is_kept_and_shown() -> None:
+    """Beside the context id, and also where the body has none; secrets in it are redacted."""
+    redactor = Redactor()
+    redactor.add_credentials("me", "a-long-secret")
+    for body, shown in ((b'{"contextId": "ctx-1"}', " [contextId ctx-1]"), (b"", "")):
+        error = error_from_response(
+            503, body, None, NOW, redactor.redact_message, DEFAULT_POLICY, "id a-long-secret"
+        )
+        assert (error.correlation_id or "").startswith("id ")
+        assert "a-long-secret" not in str(error)
+        assert str(error) == f"HTTP 503 Service Unavailable{shown} [ININ-Correlation-Id {error.correlation_id}]"
 
 
 def test_code_and_context_id_are_kept() -> None:

@@ -36,9 +36,10 @@ def grouped(
     *,
     metrics_delay: MetricsDelay = "auto",
     isolated: Collection[Span] = (),
+    org: OrgSettings = ORG,
 ) -> WindowGroups:
     return group_windows(
-        given, ORG, entries_per_bucket=entries, delay=HOUR, metrics_delay=metrics_delay, isolated=isolated
+        given, org, entries_per_bucket=entries, delay=HOUR, metrics_delay=metrics_delay, isolated=isolated
     )
 
 
@@ -98,6 +99,17 @@ def test_the_first_scans_end_one_after_the_other() -> None:
 def test_a_large_window_is_a_scan_of_its_own() -> None:
     """A window of more pages than the limit is not grouped."""
     assert sizes(grouped(windows(3), 20_000.0)) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("page_size", [10, 100, 1000])
+@pytest.mark.parametrize("entries", [1.0, 250.0, 7000.0, 29_999.0])
+def test_the_entries_of_a_response_without_pages_are_bounded(entries: float, page_size: int) -> None:
+    """Whatever ``page_size`` says; without that limit a scan has as many pages as ever."""
+    org = replace(ORG, page_size=page_size, concurrency=1, entries_max=30_000)
+    assert max(sizes(grouped(windows(300), entries, org=org))) * entries < 30_000
+    unbounded = sizes(grouped(windows(300), entries, org=replace(org, entries_max=None)))
+    if page_size == 1000 and entries == 250:
+        assert max(unbounded) * entries > 30_000
 
 
 def test_only_neighbours_are_grouped() -> None:

@@ -84,3 +84,15 @@ def test_invalid_arguments(arguments: tuple[str, ...], capsys: pytest.CaptureFix
         parse(*arguments)
     assert exit_info.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_what_the_role_sees_and_how_long_it_is_kept() -> None:
+    """Everything and for ever by default."""
+    plain = build_config(parse()).orgs["acme"]
+    assert (plain.retention_days, plain.permitted_divisions, plain.nightly_corrections) == (None, None, False)
+    arguments = ["--retention", "30", "--no-retention", "--divisions", "A,B", "--permitted-divisions", "A"]
+    org = build_config(parse(*arguments, "--nightly-corrections")).orgs["acme"]
+    assert (org.retention_days, org.retention_permitted, org.nightly_corrections) == (30, False, True)
+    assert (org.divisions, org.permitted_divisions) == (("A", "B"), ("A",))
+    with pytest.raises(SystemExit):
+        parse("--divisions", ",")
