@@ -34,7 +34,8 @@ from service.telemetry import Event, Reporter, logs
 from service.telemetry.progress_bar import ProgressBar
 
 CONFIG_FILE = "flow-outcomes.yaml"
-ORGS = {"acme": "UTC", "globex": "Europe/Berlin"}
+ORGS = {"acme": ("flow-aggregates", "UTC"), "globex": ("query-builder", "Europe/Berlin")}
+"""The API and the reporting time zone of each org."""
 FLOWS = 40
 SECRET = "simulated-secret"  # noqa: S105 - of a simulator on loopback
 DAYS = 90
@@ -87,6 +88,7 @@ async def demo(*, port: int | None, once: bool) -> int:
             config = _configuration(folder, simulator.base_url, port)
             logs.configure(config.log.level, config.log.format, sys.stderr)
             console.print(f"PostgreSQL in {folder}, a simulated Genesys Cloud on {simulator.base_url}, two orgs:")
+            console.print(", ".join(f"{name} on {api}" for name, (api, _) in ORGS.items()))
             if once:
                 return await _once(config, console)
             return await _until_stopped(config, folder, centre, console)
@@ -102,7 +104,9 @@ def _folder() -> Path:
 
 @asynccontextmanager
 async def _simulator(centre: CorrectedCentre) -> AsyncIterator[Simulator]:
-    orgs = {name: SimulatedOrg(client_secret=SECRET, flows=FLOWS, timezone=zone) for name, zone in ORGS.items()}
+    orgs = {
+        name: SimulatedOrg(client_secret=SECRET, flows=FLOWS, timezone=zone) for name, (_, zone) in ORGS.items()
+    }
     first = next(iter(ORGS))
     orgs[first] = dataclasses.replace(orgs[first], centre=centre)
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
@@ -112,12 +116,14 @@ async def _simulator(centre: CorrectedCentre) -> AsyncIterator[Simulator]:
 def _configuration(folder: Path, url: str, port: int | None) -> Config:
     """The demo's configuration, in a file that the other commands can read."""
     file = folder / CONFIG_FILE
-    org = {"base_url": url, "login_url": url, "client_secret": SECRET, "requests_per_second": 10}
+    org = {"base_url": url, "login_url": url, "client_secret": SECRET}
     document = {
         "database": {"embedded": str(folder / "postgresql")},
         "http": {"port": _usual_port() if port is None else port},
         "log": {"level": "error", "format": "console"},
-        "orgs": {name: {**org, "client_id": name, "timezone": zone} for name, zone in ORGS.items()},
+        "orgs": {
+            name: {**org, "api": api, "client_id": name, "timezone": zone} for name, (api, zone) in ORGS.items()
+        },
         "jobs": JOBS,
     }
     file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

@@ -7,7 +7,6 @@ from hashlib import blake2b
 
 from service.simulator.centre import Centre, Flow, OutcomeCount, RecordRun
 from service.simulator.instants import DAY, HOUR
-from service.simulator.record_traits import KINDS
 
 PIPELINE_HOUR = 3 * HOUR
 """When in a UTC day the pipeline runs."""
@@ -93,30 +92,30 @@ class NightlyCentre:
     def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[OutcomeCount]:
         """Return the counts with the corrections that are visible at ``at``; see :class:`Centre`."""
         counts = self._centre.count_outcomes(flow_id, start, end, at)
-        more = sum(self._corrections(flow_id, start, end, at).values())
-        if not counts or not more:
-            return counts
-        (number, name, count), *others = counts
-        return [(number, name, count + more), *others]
+        for run in self._corrections(flow_id, start, end, at):
+            place = next((place for place, each in enumerate(counts) if each[0] == run.outcome_id), None)
+            if place is None:
+                day = run.origin // -2 * DAY
+                of_day = self._centre.count_outcomes(flow_id, day, day + DAY, at)
+                counts.append(next((*each[:2], run.after) for each in of_day if each[0] == run.outcome_id))
+            else:
+                number, name, count = counts[place]
+                counts[place] = number, name, count + run.after
+        return counts
 
     def record_runs(self, flow_id: str, start: int, end: int, at: int) -> list[RecordRun]:
-        """Return the records with those that the pipeline added; see :class:`Centre`."""
+        """Return the records with the corrections that are visible at ``at``; see :class:`Centre`."""
         runs = self._centre.record_runs(flow_id, start, end, at)
-        counts = self._centre.count_outcomes(flow_id, start, end, at)
-        if not counts:
-            return runs
-        number, name, _ = counts[0]
-        added = self._corrections(flow_id, start, end, at).items()
-        return [
-            *runs,
-            *(RecordRun(number, KINDS.get(name, "other"), noon, 0, more) for noon, more in added if more),
-        ]
+        return runs + self._corrections(flow_id, start, end, at)
 
-    def _corrections(self, flow_id: str, start: int, end: int, at: int) -> dict[int, int]:
-        """The number of added records of [start, end) by the noon at which they happened."""
-        days = range(start // DAY, (end - 1) // DAY + 1)
-        noons = {day: day * DAY + DAY // 2 for day in days}
-        return {noon: self.correction(flow_id, day, at) for day, noon in noons.items() if start <= noon < end}
+    def _corrections(self, flow_id: str, start: int, end: int, at: int) -> list[RecordRun]:
+        """Return what the pipeline has added at the noons of [start, end): records of the day's first outcome."""
+        corrections = []
+        for day in range(start // DAY, (end - 1) // DAY + 1):
+            if start <= day * DAY + DAY // 2 < end and (more := self.correction(flow_id, day, at)):
+                of_day = self._centre.record_runs(flow_id, day * DAY, (day + 1) * DAY, at)
+                corrections += [run._replace(origin=-2 * day, first=0, after=more) for run in of_day[:1]]
+        return corrections
 
     def correction(self, flow_id: str, day: int, at: int) -> int:
         """Return the records that the pipeline has added by ``at`` at noon of a day, counted from 1970."""

@@ -23,6 +23,7 @@ from service.simulator.flow_measures import (
 )
 from service.simulator.instants import DAY, HOUR, MINUTE, parse_instant, to_datetime
 from service.simulator.record_traits import SLOTS, flow_traits, pattern, slot_offset, variant
+from service.simulator.restricted_centre import NightlyCentre, RestrictedCentre
 from service.simulator.static_centre import StaticCentre
 
 START = parse_instant("2024-03-01T00:00Z")
@@ -91,7 +92,9 @@ def static() -> StaticCentre:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    centre=st.sampled_from([CENTRE, corrected(), static()]),
+    centre=st.sampled_from(
+        [CENTRE, corrected(), static(), NightlyCentre(CENTRE), RestrictedCentre(CENTRE, 20 * DAY, frozenset())]
+    ),
     low=st.integers(-40 * DAY, 40 * DAY),
     length=st.integers(1, 40 * DAY),
     seen_after=st.integers(-DAY, 60 * DAY),
@@ -112,6 +115,7 @@ def test_the_records_are_those_that_are_counted(centre: Centre, low: int, length
 
 @settings(max_examples=20, deadline=None)
 @given(
+    centre=st.sampled_from([CENTRE, NightlyCentre(CENTRE)]),
     offset=st.integers(0, 400 * DAY),
     cuts=st.lists(st.integers(1, 70 * DAY), min_size=1, max_size=8, unique=True),
     seen_after=st.integers(0, 80 * DAY),
@@ -119,18 +123,19 @@ def test_the_records_are_those_that_are_counted(centre: Centre, low: int, length
         [("flowId",), ("mediaType", "flowVersion"), ("flowOutcomeId", "messageType"), ("exitReason", "flowId")]
     ),
 )
-@example(offset=0, cuts=[40 * DAY, 70 * DAY], seen_after=80 * DAY, dimensions=("mediaType", "flowVersion"))
+@example(CENTRE, 0, [40 * DAY, 70 * DAY], 80 * DAY, ("mediaType", "flowVersion"))
+@example(NightlyCentre(CENTRE), 0, [37 * HOUR, 61 * HOUR, 9 * DAY], 80 * DAY, ("flowOutcomeId",))
 def test_parts_of_an_interval_add_up(
-    offset: int, cuts: list[int], seen_after: int, dimensions: tuple[str, ...]
+    centre: Centre, offset: int, cuts: list[int], seen_after: int, dimensions: tuple[str, ...]
 ) -> None:
     """However an interval is split, by any dimension: counts and sums, and the extremes of the parts."""
     start = START + offset
     edges = [start, *(start + cut for cut in sorted(cuts))]
     parts: dict[Cell, Stats] = {}
     for low, high in pairwise(edges):
-        for cell, stats in measure(CENTRE, low, high, dimensions, start + seen_after).items():
+        for cell, stats in measure(centre, low, high, dimensions, start + seen_after).items():
             parts[cell] = add(parts[cell], stats) if cell in parts else stats
-    assert parts == measure(CENTRE, start, edges[-1], dimensions, start + seen_after)
+    assert parts == measure(centre, start, edges[-1], dimensions, start + seen_after)
 
 
 @pytest.mark.parametrize("dimension", SHARED)
