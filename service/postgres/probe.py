@@ -13,7 +13,8 @@ import psycopg
 from service.errors import DatabaseUnavailableError, SchemaError
 from service.postgres import session
 from service.postgres.migrate import SCHEMA, known_migrations, pending_on
-from service.postgres.pool import Connection, abort_after, explain
+from service.postgres.pool import Connection, abort_after, explain, storage_problem
+from service.postgres.storage import full_disk
 
 _MIGRATE_HINT = "run 'flow-outcomes migrate'"
 
@@ -86,11 +87,11 @@ async def readiness_problem(connection: Connection) -> str | None:
             return f"the schema is not current: {_MIGRATE_HINT}"
         async with connection.transaction(force_rollback=True):
             await connection.execute("INSERT INTO flow_outcomes.org (org) VALUES ('') ON CONFLICT DO NOTHING")
+        return await full_disk(connection) or None
     except psycopg.errors.ReadOnlySqlTransaction:
         return "the database accepts no writes: it is a standby, or was set read-only"
     except psycopg.Error as error:
-        return f"the database cannot be written to: {explain(error)}"
-    return None
+        return storage_problem(error) or f"the database cannot be written to: {explain(error)}"
 
 
 class Facts(NamedTuple):
