@@ -105,6 +105,7 @@ class Facts(NamedTuple):
         schema_exists: whether the schema exists; where it does not, no process works on this database.
         may_migrate: whether the role may change the schema.
         missing_privileges: privileges that the daemon needs and the role lacks, such as ``INSERT on figure``.
+        merge_problem: why a merge, which was rolled back, failed; empty where it passed or was not tried.
     """
 
     version: str
@@ -114,6 +115,13 @@ class Facts(NamedTuple):
     schema_exists: bool
     may_migrate: bool
     missing_privileges: list[str]
+    merge_problem: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the schema can be used; that a merge passes is another question."""
+        usable = self.writable and self.schema_exists and not self.unsupported
+        return usable and not (self.missing_privileges or self.pending)
 
 
 class _Access(NamedTuple):
