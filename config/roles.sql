@@ -36,7 +36,7 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA flow_outcomes TO flow_outcomes_daemon;
 DO $$
 BEGIN
     IF to_regtype('flow_outcomes.figure_state') IS NOT NULL THEN   -- before the first migration there is none
-        GRANT USAGE ON TYPE flow_outcomes.figure_state TO flow_outcomes_daemon;
+        GRANT USAGE ON TYPE flow_outcomes.figure_state, flow_outcomes.measure TO flow_outcomes_daemon;
     END IF;
 END
 $$;

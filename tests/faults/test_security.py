@@ -171,7 +171,7 @@ async def test_the_privileges_of_the_documents_suffice(roles: dict[str, str]) ->
         for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
             revoke = f"REVOKE ALL ON ALL {kind} IN SCHEMA flow_outcomes FROM PUBLIC, flow_outcomes_daemon"
             connection.execute(revoke.encode())
-        connection.execute("REVOKE ALL ON TYPE flow_outcomes.figure_state FROM PUBLIC")
+        connection.execute("REVOKE ALL ON TYPE flow_outcomes.figure_state, flow_outcomes.measure FROM PUBLIC")
         [grants] = [block for block in SQL_BLOCKS if "GRANT CONNECT, TEMPORARY" in block]
         grants = grants.replace("outcomes;", "flow_outcomes_daemon;").replace(
             "DATABASE reports", f"DATABASE {database}"

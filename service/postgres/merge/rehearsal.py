@@ -41,7 +41,6 @@ async def rehearse(connection: Connection) -> str:
             for number, count in enumerate(_COUNTS, start=1):
                 await _merge(connection, number, count)
                 await connection.execute("DISCARD TEMP")  # they are emptied by a commit alone
-            await connection.execute(_SPILL, {"org": _ORG})
         return await full_disk(connection)
     except psycopg.Error as error:
         if connection.closed:
@@ -77,7 +76,3 @@ async def _merge(connection: Connection, number: int, count: int | None) -> None
 
 _CREATE_ORG = "INSERT INTO flow_outcomes.org (org, epoch) VALUES (%(org)s, 1)"
 _CREATE_PARTITIONS = "SELECT flow_outcomes.ensure_partitions(%(start)s, %(end)s)"
-_SPILL = """
-    INSERT INTO flow_outcomes.staging_name (org, scan_id, name_no, flow_id, source_key)
-    VALUES (%(org)s, gen_random_uuid(), 1, 'f', 'n')
-"""
