@@ -33,6 +33,13 @@ GRANT USAGE ON SCHEMA flow_outcomes TO flow_outcomes_daemon, flow_outcomes_reade
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA flow_outcomes TO flow_outcomes_daemon;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA flow_outcomes TO flow_outcomes_daemon;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA flow_outcomes TO flow_outcomes_daemon;
+DO $$
+BEGIN
+    IF to_regtype('flow_outcomes.figure_state') IS NOT NULL THEN   -- before the first migration there is none
+        GRANT USAGE ON TYPE flow_outcomes.figure_state, flow_outcomes.measure TO flow_outcomes_daemon;
+    END IF;
+END
+$$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA flow_outcomes FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE flow_outcomes_owner IN SCHEMA flow_outcomes
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO flow_outcomes_daemon;

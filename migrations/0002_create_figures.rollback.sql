@@ -1,5 +1,6 @@
 DROP FUNCTION flow_outcomes.analyse_outcomes();
 DROP FUNCTION flow_outcomes.ensure_partitions(timestamptz, timestamptz);
+DROP FUNCTION flow_outcomes.missing_partitions(timestamptz, timestamptz);
 DROP TABLE flow_outcomes.staging_reject;
 DROP TABLE flow_outcomes.staging;
 DROP TABLE flow_outcomes.staging_name;

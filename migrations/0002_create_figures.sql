@@ -94,7 +94,6 @@ CREATE TABLE flow_outcomes.figure (
     PRIMARY KEY (org, series_no, bucket_start, granularity),
     CHECK ((state = 'reported') = (outcome_count IS NOT NULL))
 ) PARTITION BY RANGE (bucket_start);
-CREATE TABLE flow_outcomes.figure_default PARTITION OF flow_outcomes.figure DEFAULT;
 
 CREATE TABLE flow_outcomes.figure_history (
     org                  text NOT NULL,
@@ -118,7 +117,6 @@ CREATE TABLE flow_outcomes.figure_history (
     duration_max_ms      bigint,
     PRIMARY KEY (org, series_no, bucket_start, granularity, until_revision)
 ) PARTITION BY RANGE (bucket_start);
-CREATE TABLE flow_outcomes.figure_history_default PARTITION OF flow_outcomes.figure_history DEFAULT;
 
 -- The flows that scans request. The scope is '*' for all flows, or a digest of the list.
 CREATE TABLE flow_outcomes.flow_scope (
@@ -220,40 +218,53 @@ CREATE UNLOGGED TABLE flow_outcomes.staging_reject (
 );
 CREATE INDEX staging_reject_scan ON flow_outcomes.staging_reject (org, scan_id);
 
--- Creates the monthly partitions for [p_from, p_to) that do not exist, moves the default partition's rows into them, and
--- returns how many it created. It runs with its owner's rights, so that a daemon's role needs no DDL.
+-- The monthly partitions for [p_from, p_to) that do not exist. There is no default partition: attaching a partition
+-- beside one takes an ACCESS EXCLUSIVE lock on it, which waits for every open transaction that has read the figures,
+-- and every later reader waits behind that lock.
+CREATE FUNCTION flow_outcomes.missing_partitions(p_from timestamptz, p_to timestamptz)
+    RETURNS TABLE (parent text, month timestamptz, partition text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+    WITH month AS (
+        SELECT m.at FROM generate_series(date_trunc('month', p_from), p_to, interval '1 month') AS m (at)
+        WHERE m.at < p_to
+    ), expected AS (
+        SELECT p.oid, p.relname::text AS parent, m.at, p.relname || to_char(m.at, '"_y"YYYY"m"MM') AS partition
+        FROM pg_class p CROSS JOIN month m
+        WHERE p.relnamespace = 'flow_outcomes'::regnamespace AND p.relkind = 'p'
+    )
+    SELECT e.parent, e.at, e.partition
+    FROM expected e
+    WHERE NOT EXISTS (
+        SELECT FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid
+        WHERE c.relnamespace = 'flow_outcomes'::regnamespace AND c.relname = e.partition
+          AND i.inhparent = e.oid AND NOT i.inhdetachpending)
+    ORDER BY e.at, e.parent
+$$;
+
+-- Creates the monthly partitions for [p_from, p_to) that do not exist, and returns how many it created. It runs with its
+-- owner's rights, so that a daemon's role needs no DDL. Its locks conflict with no reader and no writer: SHARE UPDATE
+-- EXCLUSIVE on the parent, and more only on the new table.
 CREATE FUNCTION flow_outcomes.ensure_partitions(p_from timestamptz, p_to timestamptz) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
-    lower_bound timestamptz := date_trunc('month', p_from);
-    upper_bound timestamptz;
-    parent      text;
-    child       text;
-    created     integer := 0;
+    missing record;
+    created integer := 0;
 BEGIN
     IF p_to > p_from + interval '100 years' THEN
         RAISE EXCEPTION 'more than 100 years of partitions at once: % to %', p_from, p_to;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('flow_outcomes.ensure_partitions', 0));
-    WHILE lower_bound < p_to LOOP
-        upper_bound := lower_bound + interval '1 month';
-        FOREACH parent IN ARRAY ARRAY['figure', 'figure_history'] LOOP
-            child := parent || to_char(lower_bound, '"_y"YYYY"m"MM');
-            -- not to_regclass, whose cache may lack what another session has just created
-            IF NOT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                           WHERE n.nspname = 'flow_outcomes' AND c.relname = child) THEN
-                EXECUTE format('CREATE TABLE flow_outcomes.%I (LIKE flow_outcomes.%I INCLUDING ALL)',
-                               child, parent);
-                EXECUTE format('WITH moved AS (DELETE FROM flow_outcomes.%I'
-                               ' WHERE bucket_start >= %L AND bucket_start < %L RETURNING *)'
-                               ' INSERT INTO flow_outcomes.%I SELECT * FROM moved',
-                               parent || '_default', lower_bound, upper_bound, child);
-                EXECUTE format('ALTER TABLE flow_outcomes.%I ATTACH PARTITION flow_outcomes.%I'
-                               ' FOR VALUES FROM (%L) TO (%L)', parent, child, lower_bound, upper_bound);
-                created := created + 1;
-            END IF;
-        END LOOP;
-        lower_bound := upper_bound;
+    FOR missing IN SELECT * FROM flow_outcomes.missing_partitions(p_from, p_to) LOOP
+        IF EXISTS (SELECT FROM pg_class
+                   WHERE relnamespace = 'flow_outcomes'::regnamespace AND relname = missing.partition) THEN
+            RAISE EXCEPTION 'flow_outcomes.% is not a partition of flow_outcomes.%', missing.partition, missing.parent
+                USING ERRCODE = 'duplicate_table', HINT = 'attach, rename or drop it';
+        END IF;
+        EXECUTE format('CREATE TABLE flow_outcomes.%I (LIKE flow_outcomes.%I INCLUDING ALL)',
+                       missing.partition, missing.parent);
+        EXECUTE format('ALTER TABLE flow_outcomes.%I ATTACH PARTITION flow_outcomes.%I FOR VALUES FROM (%L) TO (%L)',
+                       missing.parent, missing.partition, missing.month, missing.month + interval '1 month');
+        created := created + 1;
     END LOOP;
     RETURN created;
 END

@@ -7,6 +7,8 @@ CREATE TABLE flow_outcomes.outcome_alias (
     new_name text NOT NULL CHECK (octet_length(new_name) BETWEEN 1 AND 512)    -- which fits an index row
 );
 CREATE UNIQUE INDEX outcome_alias_key ON flow_outcomes.outcome_alias (org, (coalesce(flow_id, '')), old_name);
+-- It has no primary key, since flow_id may be null. Without an identity, a publication of all tables rejects changes.
+ALTER TABLE flow_outcomes.outcome_alias REPLICA IDENTITY FULL;
 
 -- One row per org: counts the changes, and serialises concurrent writers.
 CREATE TABLE flow_outcomes.alias_guard (

@@ -27,6 +27,7 @@
         ├── QueryTimeoutError       no complete response within ``query_timeout``
         ├── CircuitOpenError        the org's breaker is open
         ├── StorageError            PostgreSQL rejected the write
+        │   └── PartitionLockedError    a lock of another session keeps a partition from being created
         └── InvalidResponseError    an invalid page; nothing of its scan is stored
             └── ConflictError       two different figures for one (flow, bucket, outcome)
 """
@@ -227,6 +228,12 @@ class StorageError(ExtractionError):
     """PostgreSQL rejected the rows of a scan, or the role may not write them."""
 
     hint = "see PostgreSQL's message; check the schema's version and the role's privileges"
+
+
+class PartitionLockedError(StorageError):
+    """Another session holds a lock on the partitioned table."""
+
+    hint = "end that transaction; the window is retried"
 
 
 class InvalidResponseError(ExtractionError):

@@ -12,6 +12,7 @@ from service.config import Config, Job, Org
 from service.errors import ConfigError, DatabaseUnavailableError, SchemaError
 from service.postgres.probe import Facts
 from service.runtime import Process, open_database, preflight
+from service.runtime.figure_check import figure_findings
 from service.runtime.preflight import Finding, TokenRecorder
 from service.telemetry import counted, printable
 
@@ -48,6 +49,8 @@ async def _check(config: Config) -> bool:
         async with open_database(config.database) as dsn:
             facts = await preflight.inspect_database(dsn)
             database_ok = _print(preflight.database_findings(facts))
+            if facts.ready:
+                database_ok = _print(await figure_findings(dsn, config, SystemClock().now())) and database_ok
             return await _check_orgs(config, dsn, facts) and database_ok
     except (DatabaseUnavailableError, SchemaError) as error:
         fix = "check database.dsn, that PostgreSQL runs there, and that it accepts this role"

@@ -85,7 +85,7 @@ class OrgWorker:
             self._retention.current,
         )
         self._scanner = Scanner(
-            org, client, self._ledger, pipeline, Partitions(database), clock, emit, gives_up=gives_up
+            org, client, self._ledger, pipeline, Partitions(database, clock, emit), clock, emit, gives_up=gives_up
         )
 
     @property

@@ -33,6 +33,7 @@ from service.postgres.merge import (
     merge,
 )
 from service.postgres.pool import Database
+from service.postgres.storage import check_room
 from service.postgres.windows import Ledger
 from service.telemetry import Emit, Event
 
@@ -110,6 +111,7 @@ class Pipeline:
             DatabaseUnavailableError: nothing of it is stored.
             LeaseLostError: another process holds the org.
         """
+        await check_room(self._database)
         query_hash = self._client.dialect.query_hash(scan.queries[0])
         await self._ledger.begin(scan, query_hash)
         for number in range(RESTARTS + 1):

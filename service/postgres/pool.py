@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Self, TypeVar
@@ -29,6 +30,8 @@ _CHECK_TIMEOUT = 3  # for the check of an idle connection before it is used
 CONNECTION_TIMEOUT = 10  # for a free connection
 RECONNECT_TIMEOUT = 3  # the pool's pauses grow: a new attempt starts over, soon after the server's return
 MERGE_TIMEOUT = 900
+STORAGE_PROBLEM_TIMEOUT = 60
+"""Seconds for which a failed write is reported, unless a later merge succeeds."""
 
 # The value that libpq quotes in an error: it may be a part of a password that was not escaped.
 _INVALID = re.compile(r'(invalid (?:integer value|port number:|"?\w+"? value:) )".*?"(?=\s|$)')
@@ -117,6 +120,7 @@ class Database:
         # a merge waits here without a limit: its scan has been read and must not be lost
         self._merge_slots = asyncio.Semaphore(merges)
         self._in_use: set[Connection] = set()
+        self._storage_problem, self._storage_problem_at = "", 0.0
 
     def _make_pool(self, size: int) -> AsyncConnectionPool[Connection]:
         return AsyncConnectionPool(
@@ -151,6 +155,16 @@ class Database:
         for pool in (self._pool, self._merge_pool):
             await pool.drain()
 
+    @property
+    def storage_problem(self) -> str:
+        """Why nothing can be stored: the last write failed for lack of room or an I/O error; or empty."""
+        age = time.monotonic() - self._storage_problem_at
+        return self._storage_problem if age < STORAGE_PROBLEM_TIMEOUT else ""
+
+    def note_storage_problem(self, problem: str) -> None:
+        """Record why nothing can be stored; empty where something was."""
+        self._storage_problem, self._storage_problem_at = problem, time.monotonic()
+
     def connection(
         self, *, limit: float = STATEMENT_TIMEOUT + 15, timeout: float | None = None
     ) -> AbstractAsyncContextManager[Connection]:
@@ -177,6 +191,8 @@ class Database:
                     with abort_after(connection, limit):
                         yield connection
                 except psycopg.Error as error:
+                    if problem := storage_problem(error):
+                        self.note_storage_problem(problem)
                     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                         await connection.close()  # its server is no longer the primary
                     if connection.closed:
@@ -210,6 +226,7 @@ class Database:
             connection.transaction(),
         ):
             yield connection
+        self.note_storage_problem("")
 
 
 async def _get_connection(
@@ -251,3 +268,10 @@ async def _check(connection: Connection) -> None:
 def explain(error: BaseException) -> str:
     """The driver's message on one line, without secrets and without the invalid value of a connection option."""
     return redacted(_INVALID.sub(rf"\1{REDACTED}", " ".join(str(error).split()))) or type(error).__name__
+
+
+def storage_problem(error: BaseException) -> str:
+    """Why nothing can be stored, where the server reports a full disk or an I/O error; otherwise empty."""
+    if isinstance(error, psycopg.errors.DiskFull | psycopg.errors.IoError):
+        return f"nothing can be stored: {explain(error)}"
+    return ""

@@ -13,7 +13,8 @@ import psycopg
 from service.errors import DatabaseUnavailableError, SchemaError
 from service.postgres import session
 from service.postgres.migrate import SCHEMA, known_migrations, pending_on
-from service.postgres.pool import Connection, abort_after, explain
+from service.postgres.pool import Connection, abort_after, explain, storage_problem
+from service.postgres.storage import full_disk
 
 _MIGRATE_HINT = "run 'flow-outcomes migrate'"
 
@@ -86,11 +87,11 @@ async def readiness_problem(connection: Connection) -> str | None:
             return f"the schema is not current: {_MIGRATE_HINT}"
         async with connection.transaction(force_rollback=True):
             await connection.execute("INSERT INTO flow_outcomes.org (org) VALUES ('') ON CONFLICT DO NOTHING")
+        return await full_disk(connection) or None
     except psycopg.errors.ReadOnlySqlTransaction:
         return "the database accepts no writes: it is a standby, or was set read-only"
     except psycopg.Error as error:
-        return f"the database cannot be written to: {explain(error)}"
-    return None
+        return storage_problem(error) or f"the database cannot be written to: {explain(error)}"
 
 
 class Facts(NamedTuple):
@@ -104,6 +105,7 @@ class Facts(NamedTuple):
         schema_exists: whether the schema exists; where it does not, no process works on this database.
         may_migrate: whether the role may change the schema.
         missing_privileges: privileges that the daemon needs and the role lacks, such as ``INSERT on figure``.
+        merge_problem: why a merge, which was rolled back, failed; empty where it passed or was not tried.
     """
 
     version: str
@@ -113,6 +115,13 @@ class Facts(NamedTuple):
     schema_exists: bool
     may_migrate: bool
     missing_privileges: list[str]
+    merge_problem: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the schema can be used; that a merge passes is another question."""
+        usable = self.writable and self.schema_exists and not self.unsupported
+        return usable and not (self.missing_privileges or self.pending)
 
 
 class _Access(NamedTuple):

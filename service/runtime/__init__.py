@@ -8,6 +8,7 @@
     demo       the whole program with nothing to set up
     preflight  the checks behind ``check``
     preflight_public  those of the public API
+    figure_check  those of the stored figures
     org_loop   one org in the daemon, with a loop for each job
     process    the pool, the leases and the workers of this process
     database   open or start the database, migrate its schema

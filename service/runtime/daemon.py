@@ -91,6 +91,11 @@ class Daemon:
         return None if configured is None else configured.get_secret_value()
 
     @property
+    def storage_problem(self) -> str:
+        """Why a scan could not be stored, within the last minute; or empty."""
+        return "" if self._runtime is None else self._runtime.database.storage_problem
+
+    @property
     def registry(self) -> CollectorRegistry:
         """The metrics of this process's events."""
         return self._reporter.registry

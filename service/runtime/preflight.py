@@ -28,6 +28,7 @@ from service.errors import (
 from service.genesys import OUTCOME_NAMES, GenesysClient, make_client
 from service.model import Granularity, Query, Span, instant
 from service.plan import buckets
+from service.postgres.merge import rehearse
 from service.postgres.probe import Facts, inspect, open_connection
 from service.postgres.queries.status import NO_LEASE, leases
 from service.runtime.preflight_public import (
@@ -48,6 +49,10 @@ RATE_LIMIT_WAIT_MAX = 5.0
 DATABASE_TIMEOUT = 10.0  # seconds
 QUERY_AGE = timedelta(days=30)
 PRIVILEGES_SHOWN = 5
+_GRANTS_FIX = (
+    "run the GRANTs of docs/operating.md, 'The schema', or config/roles.sql: a merge needs TEMPORARY on the"
+    " database, and the schema's tables, functions and types; all of these must belong to one role"
+)
 
 
 class Finding(NamedTuple):
@@ -87,7 +92,8 @@ async def inspect_database(dsn: str) -> Facts:
     async with open_connection(
         dsn, "flow-outcomes check", timeout=DATABASE_TIMEOUT, read_only=False
     ) as connection:
-        return await inspect(connection)
+        facts = await inspect(connection)
+        return facts._replace(merge_problem=await rehearse(connection)) if facts.ready else facts
 
 
 def database_findings(facts: Facts) -> list[Finding]:
@@ -108,6 +114,9 @@ def database_findings(facts: Facts) -> list[Finding]:
             "grant the role USAGE on the schema flow_outcomes, and SELECT, INSERT, UPDATE and DELETE on its tables"
         )
         return [Finding("database", False, f"{version}, the role lacks {missing}", fix)]
+    if facts.merge_problem:
+        fix = "make room on the disk" if "nothing can be stored" in facts.merge_problem else _GRANTS_FIX
+        return [Finding("database", False, f"{version}: {facts.merge_problem}", fix)]
     return [Finding("database", True, f"{version}, writable"), _schema_finding(facts)]
 
 

@@ -135,8 +135,11 @@ class Process:
             case Requested(org):
                 if self._on_org_requested is not None:
                     self._on_org_requested(org)
-            case Disconnected():
+            case Disconnected(problem):
                 await self.database.reset()
+                if problem:
+                    self.database.note_storage_problem(problem)
+                    self.emit(Event.DATABASE_UNAVAILABLE, reason=problem)
 
     @asynccontextmanager
     async def worker(self, org: Org, lease: Lease, *, gives_up: bool = False) -> AsyncIterator[OrgWorker]:

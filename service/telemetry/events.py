@@ -68,6 +68,7 @@ class Event(StrEnum):
     RUN_REQUESTED = "run_requested"
     RUN_NOT_REQUESTED = "run_not_requested", logging.ERROR
     SCHEMA_MIGRATED = "schema_migrated"
+    PARTITION_POSTPONED = "partition_postponed", logging.WARNING
     DATABASE_UNAVAILABLE = "database_unavailable", logging.ERROR
     ORG_ACQUIRED = "org_acquired"
     ORG_RELEASED = "org_released"

@@ -30,6 +30,10 @@ class DaemonView(Protocol):
         """The database; None until an embedded one has started."""
 
     @property
+    def storage_problem(self) -> str:
+        """Why this process could not store a scan, within the last minute; or empty."""
+
+    @property
     def registry(self) -> CollectorRegistry:
         """The metrics of this process's events."""
 

@@ -103,7 +103,8 @@ class Endpoints:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         rates = self._rates.measure(config.orgs)
         local = LocalState(dict(self._daemon.load()), rates, list(self._daemon.warned))
-        document = overview(status, config, paces, local)
+        problem = await self._status.readiness_problem()
+        document = overview(status, config, paces, local) | {"problem": problem or None}
         return _json(request, await asyncio.to_thread(encode, document))
 
     def _calendar(self, parameters: Parameters) -> Query:

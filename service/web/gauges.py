@@ -21,17 +21,17 @@ class Gauges(Collector):
         age: seconds since the status was read.
         load: the load of each org that this process holds.
         now: the time of the scrape; ages keep growing while the database is unavailable.
-        reachable: whether the database answered this scrape.
+        usable: whether the database answered this scrape and can store figures.
     """
 
     def __init__(
-        self, status: Status | None, age: float, load: Mapping[str, Load], now: datetime, *, reachable: bool
+        self, status: Status | None, age: float, load: Mapping[str, Load], now: datetime, *, usable: bool
     ) -> None:
         self._status = status
         self._age = age
         self._load = load
         self._now = now
-        self._reachable = reachable
+        self._usable = usable
 
     def text(self) -> bytes:
         """The gauges in Prometheus' text format."""
@@ -41,7 +41,7 @@ class Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every gauge with its labels."""
-        yield _gauge("database_up", "Whether the database answered this scrape.", value=float(self._reachable))
+        yield _gauge("database_up", "Whether the database answers and can store.", value=float(self._usable))
         yield from self._loads()
         if self._status is not None:
             yield _gauge(

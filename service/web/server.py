@@ -129,13 +129,13 @@ class WebServer:
 
     async def _serve_metrics(self, _request: web.Request) -> web.Response:
         """The process's metrics and the status as gauges; the last known status if the database is unavailable."""
-        reachable = True
         try:
             await self._status.status.get(max_age=METRICS_MAX_AGE, cost_factor=METRICS_COST_FACTOR)
+            usable = not await self._status.readiness_problem()
         except FlowOutcomesError:
-            reachable = False
+            usable = False
         status, load = self._status.status, dict(self._daemon.load())
-        gauges = Gauges(status.last, status.age, load, self._clock.now(), reachable=reachable)
+        gauges = Gauges(status.last, status.age, load, self._clock.now(), usable=usable)
         text = await asyncio.to_thread(lambda: generate_latest(self._daemon.registry) + gauges.text())
         return web.Response(body=text, headers={"Content-Type": PROMETHEUS_TEXT})
 
@@ -156,9 +156,9 @@ class WebServer:
             return self._encoded[1]
 
     async def _serve_page(self, _request: web.Request) -> web.Response:
-        problem = None
         try:
             await self._status.status.get(max_age=PAGE_MAX_AGE, cost_factor=STATUS_COST_FACTOR)
+            problem: str | None = await self._status.readiness_problem()
         except FlowOutcomesError as error:
             problem = str(error)
         text = await asyncio.to_thread(render_page, self._status.status.last, problem)

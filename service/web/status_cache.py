@@ -152,4 +152,4 @@ class StatusCache:
 
     async def _read_readiness(self) -> str:
         async with open_connection(self.require_dsn(), NAME, timeout=WAIT_TIMEOUT, read_only=False) as connection:
-            return await readiness_problem(connection) or ""
+            return await readiness_problem(connection) or self._daemon.storage_problem

@@ -31,6 +31,7 @@ def one(kind: str) -> dict[str, Any]:
     return match
 
 
+SERVICES = [each for each in OBJECTS if each["kind"] == "Service"]
 POD: dict[str, Any] = one("Deployment")["spec"]["template"]["spec"]
 CONTAINER: dict[str, Any] = POD["containers"][0]
 
@@ -71,6 +72,14 @@ def test_two_replicas() -> None:
     assert one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
 
 
+def test_the_page_is_reachable_while_nothing_can_be_stored() -> None:
+    """One service has only the ready pods, another one all of them."""
+    published = {
+        each["metadata"]["name"]: each["spec"].get("publishNotReadyAddresses", False) for each in SERVICES
+    }
+    assert published == {"flow-outcomes": False, "flow-outcomes-status": True}
+
+
 def test_selectors_match_the_pods() -> None:
     """Every selector matches the labels of the pods."""
     labels = one("Deployment")["spec"]["template"]["metadata"]["labels"].items()
@@ -78,7 +87,7 @@ def test_selectors_match_the_pods() -> None:
         one("Deployment")["spec"]["selector"]["matchLabels"],
         one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
         one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
-        one("Service")["spec"]["selector"],
+        *(each["spec"]["selector"] for each in SERVICES),
         POD["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
     ]
     assert all(selector.items() <= labels for selector in selectors)
@@ -104,7 +113,7 @@ def test_probes() -> None:
         "startupProbe": "/healthz",
     }
     assert {each["port"] for each in paths.values()} <= ports
-    assert one("Service")["spec"]["ports"][0]["targetPort"] in ports
+    assert {each["spec"]["ports"][0]["targetPort"] for each in SERVICES} <= set(ports)
 
 
 def test_it_is_confined() -> None:

@@ -17,6 +17,7 @@ from service.postgres.merge import MemoryBudget, ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
 from tests.support.daemon import Daemon, Reader, assert_exact, wait_until_complete
+from tests.support.databases import create_partitions
 from tests.support.fake_clock import FakeClock
 from tests.support.fault_harness import DAYS, LONG_FORM, FaultHarness
 
@@ -269,6 +270,7 @@ async def test_a_truncated_staging_table(database: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(MemoryBudget, "PER_SCAN", 1)
     span = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
     clock = SystemClock()
+    create_partitions(database, span.start, span.end)
     pool = Database(database, size=2, application_name="test")
     await pool.open()
     try:

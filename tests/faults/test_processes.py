@@ -17,9 +17,10 @@ from service.clock import SystemClock
 from service.errors import DatabaseUnavailableError, LeaseLostError
 from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Scan, Span, Window
 from service.postgres.lease import Acquired, Disconnected, Lease, LeaseEvent, LeaseManager
-from service.postgres.merge import ScanBuffer, ScanRecord, merge
+from service.postgres.merge import Partitions, ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
 from service.simulator import Simulator, SimulatorConfig
+from service.telemetry import Reporter
 from tests.faults.test_database import SLOW, midway, source
 from tests.support.daemon import Daemon, Reader, assert_exact, wait_until_complete
 from tests.support.fake_clock import FakeClock
@@ -174,6 +175,7 @@ class Holder:
         row = OutcomeRow(FlowBucket(f"{self.name}{day}", *span), str(lease.epoch), 1, None, rejected=False)
         await buffer.add(NormalisedPage([row], []))
         try:
+            await Partitions(self.database, CLOCK, Reporter().emit).ensure(span)
             await merge(self.database, lease, buffer, record)
         except LeaseLostError:
             self.rejected += 1

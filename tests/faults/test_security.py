@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 import yaml
 from psycopg.conninfo import conninfo_to_dict
 
+from service.postgres.migrate import migrate
+from service.runtime.preflight import database_findings, inspect_database
 from service.simulator import Fault, Faults, SimulatedOrg, Simulator, SimulatorConfig
 from tests.faults.test_database import SLOW, source
 from tests.support.daemon import Daemon, assert_exact, wait_until_complete
@@ -20,6 +23,7 @@ from tests.support.program import SECRET, Program
 pytestmark = pytest.mark.acceptance
 
 ROLES = Path(__file__).parents[2] / "config" / "roles.sql"
+SQL_BLOCKS = re.findall(r"```sql\n(.*?)```", (ROLES.parents[1] / "docs" / "operating.md").read_text(), re.DOTALL)
 ROLE_NAMES = ("owner", "daemon", "reader")
 
 
@@ -100,6 +104,82 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
             connection.execute(f"SELECT * FROM flow_outcomes.{relation}".encode())
         row = connection.execute("SELECT count(*) > 0 FROM flow_outcomes.flow_outcome").fetchone()
         assert row == (True,)
+
+
+# A right that a merge needs, what takes it away, what gives it back, and PostgreSQL's words.
+RIGHTS = [
+    (
+        "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC, flow_outcomes_daemon",
+        "GRANT TEMPORARY ON DATABASE {database} TO flow_outcomes_daemon",
+        "permission denied to create temporary tables",
+    ),
+    (
+        "REVOKE EXECUTE ON FUNCTION flow_outcomes.ensure_partitions FROM PUBLIC, flow_outcomes_daemon",
+        "GRANT EXECUTE ON FUNCTION flow_outcomes.ensure_partitions TO flow_outcomes_daemon",
+        "permission denied for function ensure_partitions",
+    ),
+    (
+        "REVOKE EXECUTE ON FUNCTION flow_outcomes.resolve_alias FROM PUBLIC, flow_outcomes_daemon",
+        "GRANT EXECUTE ON FUNCTION flow_outcomes.resolve_alias TO flow_outcomes_daemon",
+        "permission denied for function resolve_alias",
+    ),
+    (
+        "REVOKE USAGE ON TYPE flow_outcomes.figure_state FROM PUBLIC, flow_outcomes_daemon",
+        "GRANT USAGE ON TYPE flow_outcomes.figure_state TO flow_outcomes_daemon",
+        "permission denied for type flow_outcomes.figure_state",
+    ),
+    (
+        "ALTER TABLE flow_outcomes.figure OWNER TO {superuser}",
+        "ALTER TABLE flow_outcomes.figure OWNER TO flow_outcomes_owner",
+        "permission denied for table figure",
+    ),
+    (
+        "ALTER TABLE flow_outcomes.restated ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE flow_outcomes.restated DISABLE ROW LEVEL SECURITY",
+        "row-level security policy for table",
+    ),
+]
+
+
+@pytest.mark.short
+async def test_check_finds_every_right_that_a_merge_needs(roles: dict[str, str]) -> None:
+    """A merge that is rolled back fails with PostgreSQL's words, and leaves nothing where it passes."""
+    migrate(roles["owner"])
+    with psycopg.connect(roles["superuser"], autocommit=True) as connection:
+        connection.execute(ROLES.read_bytes())
+        names = {"database": connection.info.dbname, "superuser": connection.info.user}
+        for revoke, grant, words in RIGHTS:
+            connection.execute(revoke.format(**names).encode())
+            facts = await inspect_database(roles["daemon"])
+            assert words in facts.merge_problem, revoke
+            [finding] = database_findings(facts)
+            assert (finding.ok, "config/roles.sql" in finding.fix) == (False, True)
+            connection.execute(grant.format(**names).encode())
+            assert (await inspect_database(roles["daemon"])).merge_problem == "", grant
+        left = "SELECT (SELECT count(*) FROM flow_outcomes.org) + (SELECT count(*) FROM flow_outcomes.figure)"
+        assert connection.execute(left.encode()).fetchone() == (0,)
+        assert connection.execute("SELECT to_regclass('flow_outcomes.figure_y1999m01')").fetchone() == (None,)
+
+
+@pytest.mark.short
+async def test_the_privileges_of_the_documents_suffice(roles: dict[str, str]) -> None:
+    """Where PUBLIC has no right at all, docs/operating.md gives a role what a merge needs."""
+    migrate(roles["owner"])
+    with psycopg.connect(roles["superuser"], autocommit=True) as connection:
+        database = connection.info.dbname
+        connection.execute(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC, flow_outcomes_daemon".encode())
+        for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+            revoke = f"REVOKE ALL ON ALL {kind} IN SCHEMA flow_outcomes FROM PUBLIC, flow_outcomes_daemon"
+            connection.execute(revoke.encode())
+        connection.execute("REVOKE ALL ON TYPE flow_outcomes.figure_state, flow_outcomes.measure FROM PUBLIC")
+        [grants] = [block for block in SQL_BLOCKS if "GRANT CONNECT, TEMPORARY" in block]
+        grants = grants.replace("outcomes;", "flow_outcomes_daemon;").replace(
+            "DATABASE reports", f"DATABASE {database}"
+        )
+        connection.execute(grants.replace("TO outcomes", "TO flow_outcomes_daemon").encode())
+        connection.execute("GRANT SELECT ON flow_outcomes._yoyo_migration TO flow_outcomes_daemon")
+    facts = await inspect_database(roles["daemon"])
+    assert (facts.missing_privileges, facts.merge_problem) == ([], "")
 
 
 def rejected(dsn: str, *statements: str) -> None:

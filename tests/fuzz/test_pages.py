@@ -25,6 +25,7 @@ from service.model import Entry, Granularity, NormalisedPage, Query, Scan, Span,
 from service.postgres.lease.lease import Lease
 from service.postgres.merge import ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
+from tests.support.databases import create_partitions
 from tests.support.mutation import mutate
 from tests.support.rows import rows_of
 
@@ -219,6 +220,7 @@ def test_pages_of_flow_aggregates(pages: int) -> None:
 async def test_stored_rows_are_valid(database: str, pages: int) -> None:
     """A merge raises only errors of the project, or stores exactly the accepted rows."""
     rng = random.Random(SEED)  # noqa: S311 - not for cryptography
+    create_partitions(database, SPAN.start, SPAN.end)
     pool = Database(database, size=2, application_name="fuzz")
     await pool.open()
     stored = 0

@@ -112,3 +112,16 @@ def test_each_step_back_undoes_its_step(empty_database: str, tmp_path: Path) -> 
 def test_the_schema_can_be_distributed(database: str, what: str, query: str) -> None:
     """The catalogs show no violation of the rules for a PostgreSQL that is distributed by org."""
     assert fetch(database, query) == [], what
+
+
+def test_every_table_can_be_published(database: str) -> None:
+    """Each permanent table, with the partitions and yoyo's tables, has what identifies a row for a subscriber."""
+    assert fetch(database, "SELECT flow_outcomes.ensure_partitions('2024-01-01Z', '2024-01-02Z')") == [(2,)]
+    without = """
+        SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'flow_outcomes' AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+          AND c.relreplident <> 'f' AND NOT EXISTS (
+              SELECT FROM pg_index i WHERE i.indrelid = c.oid
+              AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END)"""
+    assert fetch(database, without) == []
+    assert fetch(database, without.replace("<> 'f'", "= 'f'")) == [("outcome_alias",)]

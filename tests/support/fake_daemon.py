@@ -21,12 +21,14 @@ class FakeDaemon:
         dsn: the database; None for one that has not started.
         loads: the load of each org that the process holds.
         reporter: gives the metrics and the warnings.
+        storage_problem: why a scan could not be stored.
     """
 
     config: Config
     dsn: str | None
     loads: Mapping[str, Load] = field(default_factory=dict)
     reporter: Reporter = field(default_factory=Reporter)
+    storage_problem: str = ""
 
     @property
     def registry(self) -> CollectorRegistry:

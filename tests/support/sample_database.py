@@ -102,6 +102,7 @@ def plant(dsn: str) -> None:
 
 def _figures(connection: psycopg.Connection[tuple[object, ...]], today: datetime) -> None:
     run = connection.execute
+    run("SELECT flow_outcomes.ensure_partitions(%s, %s)", [today - SINCE * DAY, today])
     flows = "INSERT INTO flow_outcomes.flow VALUES ('acme', %s, 'Sales'), ('acme', %s, %s)"
     run(flows, [FLOW, OTHER_FLOW, HOSTILE])
     names = ["TransferredToQueue", "Abandoned", "SelfServed", HOSTILE]

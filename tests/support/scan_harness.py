@@ -16,7 +16,7 @@ from service.clock import SystemClock
 from service.extraction.normalise import SHARE_TOLERANCE
 from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Reject, Scan, Span, Window
 from service.postgres.lease.lease import Lease
-from service.postgres.merge import Merged, Retention, ScanBuffer, ScanRecord, merge
+from service.postgres.merge import Merged, Partitions, Retention, ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database
 from service.postgres.windows.ledger import Ledger
 
@@ -111,6 +111,7 @@ class ScanHarness:
         all_spans = Span(spans[0].start, spans[-1].end)
         query = Query(self.org, all_spans, granularity, "UTC", flows, 100, None, all_spans)
         scan = Scan(windows, (query,), expect_for)
+        await Partitions(self.database, CLOCK, _no_event).ensure(all_spans)
         ledger = Ledger(self.database, self.org, 1)
         await ledger.enqueue(windows)
         await ledger.begin(scan, "hash")
@@ -142,6 +143,10 @@ class ScanHarness:
         async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as connection:
             cursor = await connection.execute(query.encode(), parameters)
             return await cursor.fetchall()
+
+
+def _no_event(event: str, **context: object) -> None:
+    raise AssertionError(event, context)
 
 
 @asynccontextmanager

@@ -37,7 +37,13 @@ class Requested:
 
 @dataclass(frozen=True)
 class Disconnected:
-    """The manager's connection was lost. A ``Lost`` for each org that it held comes first."""
+    """The manager's connection was lost. A ``Lost`` for each org that it held comes first.
+
+    Attributes:
+        storage_problem: why nothing can be stored, where the database answers and its disk is full; or empty.
+    """
+
+    storage_problem: str = ""
 
 
 LeaseEvent = Acquired | Released | Lost | Requested | Disconnected

@@ -23,7 +23,7 @@ from service.postgres import session
 from service.postgres.lease import rebalance
 from service.postgres.lease.events import Acquired, Disconnected, LeaseEvent, Lost, Released, Requested
 from service.postgres.lease.lease import Lease
-from service.postgres.pool import Connection, abort_after, explain
+from service.postgres.pool import Connection, abort_after, explain, storage_problem
 
 _LIFETIME = 15.0  # seconds from a renewal to the expiry
 RENEW_EVERY = 5.0  # seconds
@@ -94,7 +94,7 @@ class LeaseManager:
                 except (psycopg.Error, DatabaseUnavailableError, OSError, TimeoutError) as error:
                     self.last_error = explain(error)
                     await self._lose_all()
-                    await self._on_event(Disconnected())
+                    await self._on_event(Disconnected(storage_problem(error)))
                     await self._disconnect()
                     await asyncio.sleep(RECONNECT_AFTER)
         finally:

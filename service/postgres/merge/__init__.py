@@ -17,12 +17,14 @@
     expected        ┘
     partitions      monthly partitions
     statistics      the planner's statistics
+    rehearsal       a merge that is rolled back, for ``check``
 """
 
 from service.postgres.merge.buffer import MemoryBudget, ScanBuffer
 from service.postgres.merge.packing import ALL_COLUMNS, COLUMNS
 from service.postgres.merge.partitions import Partitions
 from service.postgres.merge.record import Merged, Missing, RejectedOutcome, Retention, ScanRecord
+from service.postgres.merge.rehearsal import rehearse
 from service.postgres.merge.spill import sweep_org
 from service.postgres.merge.transaction import merge
 
@@ -38,5 +40,6 @@ __all__ = [
     "ScanBuffer",
     "ScanRecord",
     "merge",
+    "rehearse",
     "sweep_org",
 ]

@@ -8,4 +8,5 @@
     summary    how much is stored
     export     figures for a warehouse
     rejects    rejected entries
+    lost_figures  complete windows whose figures are not stored
 """

@@ -57,7 +57,8 @@ async function poll() {
     if (failed) throw failed.reason;
     polls += 1;
     interval = INTERVAL;
-    showLive(`● live, as of ${when(data.at)}`, false);
+    if (data.problem) showLive(`▲ live, as of ${when(data.at)}; ${visible(data.problem)}`, true);
+    else showLive(`● live, as of ${when(data.at)}`, false);
   } catch (error) {
     interval = Math.min(INTERVAL_MAX, interval * 2);
     showLive(`▲ not live: ${visible(error.message)}; data may be old, next attempt in ${interval / 1000} s`, true);

@@ -70,7 +70,7 @@ def texts(node: ast.expr) -> Iterator[str]:
 def families() -> Iterator[Metric]:
     """Every metric of a process that holds an org."""
     yield from Reporter().registry.collect()
-    gauges = Gauges(cast("Status", {"orgs": {}}), 0.0, {"acme": Load(0, 0)}, datetime.now(UTC), reachable=True)
+    gauges = Gauges(cast("Status", {"orgs": {}}), 0.0, {"acme": Load(0, 0)}, datetime.now(UTC), usable=True)
     yield from gauges.collect()
 
 
