@@ -111,3 +111,12 @@ CREATE TABLE flow_outcomes.run_request (
     finished    bigint NOT NULL DEFAULT 0,   -- and how many the last finished run answered
     unfinished  bigint NOT NULL DEFAULT 0    -- windows that were due in the last finished run and are not complete
 );
+
+-- Requests for one slot of an org's limit, for the token that check requests beside the org's owner. The owner leaves
+-- out the slot until it is returned, for some seconds at most.
+CREATE TABLE flow_outcomes.slot_request (
+    org       text PRIMARY KEY,
+    requested bigint NOT NULL DEFAULT 0,   -- how often a slot was requested,
+    granted   bigint NOT NULL DEFAULT 0,   -- the last request that the owner granted,
+    returned  bigint NOT NULL DEFAULT 0    -- and the last one that has ended
+);

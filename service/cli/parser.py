@@ -226,7 +226,7 @@ def _status(commands: Commands[Any]) -> None:
 
 def _check(commands: Commands[Any]) -> None:
     text = "check configuration, database, credentials and permissions"
-    _add(commands, "check", text, example="flow-outcomes check --config /etc/flow-outcomes.yaml")
+    _json(_add(commands, "check", text, example="flow-outcomes check --config /etc/flow-outcomes.yaml"))
 
 
 def _plan(commands: Commands[Any]) -> None:

@@ -166,6 +166,28 @@ class GenesysClient:
         """Send nothing for so many seconds, such as what is left of a pause from before this process."""
         self.limiter.pause(seconds)
 
+    async def request_token(self) -> None:
+        """Request a token, once, where there is none.
+
+        Raises:
+            UnauthorizedError: the login server rejected the credentials.
+            ExtractionError: the request failed.
+        """
+        await self._tokens.get()
+
+    @asynccontextmanager
+    async def slot_left_out(self) -> AsyncIterator[None]:
+        """Within the context, send one request less in each second; another process sends it.
+
+        Raises:
+            RateLimitedError: the pause is longer than ``max_pause``.
+        """
+        permit = await self.limiter.acquire()
+        try:
+            yield
+        finally:
+            permit.sent()
+
     async def close(self) -> None:
         """Stop a renewal of the token, and close the connections."""
         await self._tokens.close()

@@ -10,6 +10,7 @@
     preflight_public  those of the public API
     figure_check  those of the stored figures
     org_loop   one org in the daemon, with a loop for each job
+    job_loop   one job of one org
     process    the pool, the leases and the workers of this process
     database   open or start the database, migrate its schema
     timers     APScheduler as a clock

@@ -13,6 +13,7 @@ from service.clock import SystemClock
 from service.config import Config
 from service.errors import ConfigError, DatabaseUnavailableError
 from service.postgres import aliases
+from service.postgres.lease import slots
 from service.postgres.windows import request_runs, requested_orgs, requested_runs
 from service.runtime.database import ensure_migrated, open_database
 from service.runtime.org_loop import OrgLoop
@@ -259,13 +260,16 @@ class Daemon:
                 self._emit(Event.UNEXPECTED_ERROR, org=None, job=None, exc_info=True)
 
     async def _poll_requests(self, runtime: Process) -> None:
-        """Start what other processes requested: ad hoc windows, and runs of what is due."""
+        """Start what other processes requested: ad hoc windows, runs of what is due, slots of the limit."""
         for org in await requested_orgs(runtime.database):
             if org in self._loops:
                 self._loops[org][0].run_ad_hoc()
         for run in await requested_runs(runtime.database):
             if run.org in self._loops:
                 self._loops[run.org][0].start_run(run)
+        for slot in await slots.requested_slots(runtime.database):
+            if slot.org in self._loops:
+                self._loops[slot.org][0].leave_out_slot(slot)
 
     async def _poll_aliases(self, runtime: Process) -> None:
         """Apply edited aliases in the orgs that this process holds."""

@@ -10,7 +10,7 @@ from service.errors import DatabaseUnavailableError
 from service.postgres.probe import open_connection
 from service.postgres.queries.lost_figures import JobStart, LostMonth, lost_months
 from service.postgres.windows import stream_of
-from service.runtime.preflight import Finding
+from service.runtime.preflight import Finding, State
 from service.telemetry import counted
 
 TIMEOUT = 60.0
@@ -32,7 +32,7 @@ async def figure_findings(dsn: str, config: Config, now: datetime) -> list[Findi
         async with open_connection(dsn, "flow-outcomes check", timeout=TIMEOUT) as connection:
             lost = await lost_months(connection, jobs)
     except DatabaseUnavailableError as error:
-        return [Finding("figures", True, f"not compared with the ledger: {error}", "run the check again")]
+        return [Finding("figures", State.SKIPPED, f"not compared with the ledger: {error}", "run the check again")]
     groups = groupby(lost, key=lambda month: (month.org, month.granularity))
     return [_finding(config.orgs[org], granularity, list(months)) for (org, granularity), months in groups]
 
@@ -45,7 +45,7 @@ def _finding(org: Org, granularity: str, months: list[LostMonth]) -> Finding:
     figures, rows = sum(month.figures for month in months), sum(month.rows for month in months)
     return Finding(
         f"{org.name} figures",
-        False,
+        State.FAILED,
         f"{windows} from {first} to {end} are complete in the ledger, and {figures} of their {rows} {granularity}"
         " figures are stored: a restore may have lost the rest",
         "restore the complete dump into an empty database (not with --data-only), or extract them again:"

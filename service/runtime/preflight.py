@@ -1,7 +1,7 @@
 """Checks of the setup: the database, and for each org its token, its permission and one small query.
 
 The query is sent as every other: under the org's lease and within its limit. Where another process holds the org,
-its state is reported instead.
+its state is reported instead, and only a token is requested.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import NamedTuple
 
 from service.clock import Clock
@@ -28,6 +29,7 @@ from service.errors import (
 from service.genesys import OUTCOME_NAMES, GenesysClient, make_client
 from service.model import Granularity, Query, Span, instant
 from service.plan import buckets
+from service.postgres.lease import slots
 from service.postgres.merge import rehearse
 from service.postgres.probe import Facts, inspect, open_connection
 from service.postgres.queries.status import NO_LEASE, leases
@@ -48,6 +50,11 @@ RATE_LIMIT_WAIT_MAX = 5.0
 """Seconds of a 429's wait that are waited for; a longer wait is reported."""
 DATABASE_TIMEOUT = 10.0  # seconds
 QUERY_AGE = timedelta(days=30)
+SLOT_WAIT = 10.0
+"""Seconds in which the process that holds an org leaves out a slot of its limit."""
+SLOT_POLL_INTERVAL = 0.2  # seconds
+TOKEN_TIMEOUT = timedelta(seconds=5)
+"""The time of the request for a token in such a slot, which is left out for longer."""
 PRIVILEGES_SHOWN = 5
 _GRANTS_FIX = (
     "run the GRANTs of docs/operating.md, 'The schema', or config/roles.sql: a merge needs TEMPORARY on the"
@@ -55,20 +62,34 @@ _GRANTS_FIX = (
 )
 
 
+class State(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
 class Finding(NamedTuple):
     """The result of one check.
 
     Attributes:
         subject: what was checked.
-        ok: whether it is in order.
+        state: how it ended; a check that was not tried is skipped.
         detail: what was found.
         fix: what to do about it; empty where nothing is to be done.
     """
 
     subject: str
-    ok: bool
+    state: State
     detail: str
     fix: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return self.state is not State.FAILED
 
 
 class TokenRecorder:
@@ -101,11 +122,15 @@ def database_findings(facts: Facts) -> list[Finding]:
     version = f"PostgreSQL {facts.version}"
     if facts.unsupported:
         return [
-            Finding("database", False, f"{version}: {facts.unsupported}", "set database.dsn to another server")
+            Finding(
+                "database", State.FAILED, f"{version}: {facts.unsupported}", "set database.dsn to another server"
+            )
         ]
     if not facts.writable:
         fix = "set database.dsn to the primary, or list all hosts with target_session_attrs=read-write"
-        return [Finding("database", False, f"{version}, accepts no writes: it is a standby, or read-only", fix)]
+        return [
+            Finding("database", State.FAILED, f"{version}, accepts no writes: it is a standby, or read-only", fix)
+        ]
     if facts.missing_privileges:
         missing = ", ".join(facts.missing_privileges[:PRIVILEGES_SHOWN])
         if len(facts.missing_privileges) > PRIVILEGES_SHOWN:
@@ -113,24 +138,23 @@ def database_findings(facts: Facts) -> list[Finding]:
         fix = (
             "grant the role USAGE on the schema flow_outcomes, and SELECT, INSERT, UPDATE and DELETE on its tables"
         )
-        return [Finding("database", False, f"{version}, the role lacks {missing}", fix)]
+        return [Finding("database", State.FAILED, f"{version}, the role lacks {missing}", fix)]
     if facts.merge_problem:
         fix = "make room on the disk" if "nothing can be stored" in facts.merge_problem else _GRANTS_FIX
-        return [Finding("database", False, f"{version}: {facts.merge_problem}", fix)]
-    return [Finding("database", True, f"{version}, writable"), _schema_finding(facts)]
+        return [Finding("database", State.FAILED, f"{version}: {facts.merge_problem}", fix)]
+    return [Finding("database", State.OK, f"{version}, writable"), _schema_finding(facts)]
 
 
 def _schema_finding(facts: Facts) -> Finding:
     if not facts.pending:
-        return Finding("schema", True, "up to date")
+        return Finding("schema", State.OK, "up to date")
     detail = f"lacks {', '.join(facts.pending)}" if facts.schema_exists else "does not exist yet"
     if facts.may_migrate:
-        return Finding(
-            "schema", not facts.schema_exists, detail, "run 'flow-outcomes migrate', or start the daemon"
-        )
+        state = State.FAILED if facts.schema_exists else State.OK
+        return Finding("schema", state, detail, "run 'flow-outcomes migrate', or start the daemon")
     return Finding(
         "schema",
-        False,
+        State.FAILED,
         f"{detail}, and this role may not create it",
         "run 'flow-outcomes migrate' as the schema's owner",
     )
@@ -152,12 +176,12 @@ async def check_org(
             lease = await runtime.lease(org.name)
     except TimeoutError:
         runtime.release(org.name)
-        return [await _holder_finding(runtime, org)]
+        return await _holder_findings(runtime, org, tokens)
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
             return await _query(org, jobs, worker.client, runtime.clock, tokens)
     except (DatabaseUnavailableError, LeaseLostError) as error:
-        return [Finding(org.name, False, f"check interrupted: {error}", "run the check again")]
+        return [Finding(org.name, State.FAILED, f"check interrupted: {error}", "run the check again")]
     finally:
         runtime.release(org.name)
 
@@ -192,19 +216,22 @@ async def _query(
     except ExtractionError as error:
         result = error
     if org.name not in tokens.orgs and isinstance(result, ExtractionError):
-        return [Finding(f"{org.name} token", False, f"{org.token_url}: {result}", _token_fix(org, result))]
-    token = Finding(f"{org.name} token", True, f"issued by {org.token_url}")
+        return [Finding(f"{org.name} token", State.FAILED, f"{org.token_url}: {result}", _token_fix(org, result))]
+    token = Finding(f"{org.name} token", State.OK, f"issued by {org.token_url}")
     policy = client.dialect.policy
     match result:
         case ForbiddenError():
             fix = f"give the OAuth client's role {policy.requirements}"
-            return [token, Finding(f"{org.name} permission", False, str(result), fix)]
+            return [token, Finding(f"{org.name} permission", State.FAILED, str(result), fix)]
         case ExtractionError():
-            return [token, Finding(f"{org.name} query", False, f"{org.api_url}: {result}", _query_fix(result))]
+            return [
+                token,
+                Finding(f"{org.name} query", State.FAILED, f"{org.api_url}: {result}", _query_fix(result)),
+            ]
         case int():
             entries = counted(result, "entry", "entries")
-            query = Finding(f"{org.name} query", True, f"{org.api_url} answered; first page has {entries}")
-            return [token, Finding(f"{org.name} permission", True, policy.permission), query, *further]
+            query = Finding(f"{org.name} query", State.OK, f"{org.api_url} answered; first page has {entries}")
+            return [token, Finding(f"{org.name} permission", State.OK, policy.permission), query, *further]
     raise result
 
 
@@ -215,7 +242,10 @@ async def _public_findings(org: Org, jobs: Collection[Job], client: GenesysClien
         await check_names("outcome names", OUTCOME_NAMES, client),
         await check_retention(org, jobs, client, now),
     ]
-    return [Finding(f"{org.name} {each.subject}", True, each.detail, each.fix) for each in remarks]
+    return [
+        Finding(f"{org.name} {each.subject}", State.WARNING if each.fix else State.OK, each.detail, each.fix)
+        for each in remarks
+    ]
 
 
 async def _first_page(client: GenesysClient, org: Org, now: datetime) -> int:
@@ -233,24 +263,53 @@ async def _first_page(client: GenesysClient, org: Org, now: datetime) -> int:
     return 0
 
 
-async def _holder_finding(runtime: Process, org: Org) -> Finding:
-    """Report the process that holds the org."""
+async def _holder_findings(runtime: Process, org: Org, tokens: TokenRecorder) -> list[Finding]:
+    """Report the process that holds the org, and request a token beside it."""
     try:
         async with runtime.database.connection(limit=DATABASE_TIMEOUT) as connection:
             hold = (await leases(connection, [org.name])).get(org.name, NO_LEASE)
+        if hold.owner is None:
+            detail = f"not checked: its lease was not acquired within {LEASE_TIMEOUT:g} s"
+            fix = "another process was acquiring or releasing it: run the check again"
+            return [Finding(org.name, State.FAILED, detail, fix)]
+        token = await _token_beside_holder(runtime, org, tokens)
     except DatabaseUnavailableError as error:
-        return Finding(org.name, False, f"not checked: {error}", "run the check again")
-    if hold.owner is None:
-        detail = f"not checked: its lease was not acquired within {LEASE_TIMEOUT:g} s"
-        return Finding(
-            org.name, False, detail, "another process was acquiring or releasing it: run the check again"
-        )
+        return [Finding(org.name, State.FAILED, f"not checked: {error}", "run the check again")]
     since = "" if hold.since is None else f" since {instant(hold.since)}"
     waits = f", rate-limited for {hold.paused_for:.0f} s more" if hold.paused_for else ""
-    detail = f"held by {hold.owner}{since}, circuit breaker {hold.breaker}{waits}; no query was sent"
+    detail = f"held by {hold.owner}{since}, circuit breaker {hold.breaker}{waits}"
     if hold.breaker == "closed":
-        return Finding(org.name, True, detail)
-    return Finding(org.name, False, detail, "see 'flow-outcomes status' for the last errors")
+        holder = Finding(org.name, State.OK, detail)
+    else:
+        holder = Finding(org.name, State.FAILED, detail, "see 'flow-outcomes status' for the last errors")
+    not_sent = "no query was sent, since another process holds the org"
+    return [holder, token, Finding(f"{org.name} query", State.SKIPPED, not_sent)]
+
+
+async def _token_beside_holder(runtime: Process, org: Org, tokens: TokenRecorder) -> Finding:
+    """Request a token with the credentials of the file, in a slot that the org's holder leaves out.
+
+    Raises:
+        DatabaseUnavailableError: the database is unavailable.
+    """
+    subject = f"{org.name} token"
+    slot = await slots.request_slot(runtime.database, org.name)
+    client = make_client(org, tokens.emit, runtime.clock, lambda: None, lambda _seconds: None, lambda _date: None)
+    client.query_timeout = min(client.query_timeout, TOKEN_TIMEOUT)
+    try:
+        async with asyncio.timeout(SLOT_WAIT):
+            while not await slots.is_granted(runtime.database, slot):  # noqa: ASYNC110 - the owner grants it
+                await asyncio.sleep(SLOT_POLL_INTERVAL)
+        await client.request_token()
+    except TimeoutError:
+        detail = f"not requested: the process that holds the org left out no slot of the limit in {SLOT_WAIT:g} s"
+        return Finding(subject, State.SKIPPED, detail, "run the check again")
+    except ExtractionError as error:
+        return Finding(subject, State.FAILED, f"{org.token_url}: {error}", _token_fix(org, error))
+    finally:
+        await client.close()
+        await slots.return_slot(runtime.database, slot)
+    return Finding(subject, State.OK, f"issued by {org.token_url}")
 
 
 def _token_fix(org: Org, error: ExtractionError) -> str:

@@ -15,7 +15,8 @@ import pytest
 from service.config import Job, config_from
 from service.errors import DatabaseUnavailableError
 from service.extraction import EVERYTHING, Cycle, CycleRequest, CycleResult, OrgWorker, Scope
-from service.runtime.org_loop import RETRY, SLACK, JobLoop, OrgLoop
+from service.runtime.job_loop import RETRY, SLACK, JobLoop
+from service.runtime.org_loop import OrgLoop
 from service.runtime.process import Process
 from service.runtime.timers import Timers
 from tests.support.fake_clock import FakeClock
