@@ -325,6 +325,11 @@ class Window:
     coarsened: bool = False
     measure: Measure = Measure.OUTCOMES
 
+    @property
+    def request(self) -> tuple[Span, str, Measure]:
+        """What identifies it among the windows of its stream."""
+        return self.span, self.requested, self.measure
+
 
 @dataclass(frozen=True, slots=True)
 class Scan:

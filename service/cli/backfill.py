@@ -13,6 +13,7 @@ from service.cli import ExitCode, configuration
 from service.config import AdHoc, Config, Org, values
 from service.errors import ConfigError, DatabaseUnavailableError, Fault, GivenUpError, LeaseLostError
 from service.extraction import ad_hoc_windows
+from service.measure import Measure
 from service.model import Window
 from service.postgres.lease import Lease
 from service.postgres.windows import Ledger, request_progress, request_windows
@@ -78,10 +79,18 @@ def _span(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
     match days:
         case [first, last] if first >= last:
             faults.append(Fault("--to", f"must be later than --from {first}"))
+    if org is not None and arguments.measure not in (None, Measure.OUTCOMES) and org.api != "flow-aggregates":
+        faults.append(Fault("--measure", f"needs api: flow-aggregates, which {org.name} does not have"))
     if org is None or faults:
         raise ConfigError(faults)
     start, end = (day.isoformat() for day in days)
-    entry = {"org": org.name, "from": start, "to": end, "granularity": arguments.granularity}
+    entry = {
+        "org": org.name,
+        "from": start,
+        "to": end,
+        "granularity": arguments.granularity,
+        "measure": arguments.measure,
+    }
     return org, AdHoc.model_validate(entry)
 
 

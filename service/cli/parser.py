@@ -32,6 +32,7 @@ COMMANDS = (
     "completion",
 )
 GRANULARITIES = ("auto", "hourly", "daily", "monthly")
+MEASURES = ("outcomes", "executions", "milestones")
 SHELLS = ("bash", "zsh", "tcsh")
 REJECTED_LIMIT = 50
 CONFIG_VARIABLE = "FLOW_OUTCOMES_CONFIG"
@@ -203,6 +204,7 @@ def _backfill(commands: Commands[Any]) -> None:
     parser.add_argument("--from", required=True, dest="start", metavar="DATE", help="first day")
     parser.add_argument("--to", required=True, dest="end", metavar="DATE", help="day after the last day")
     parser.add_argument("--granularity", default="auto", choices=GRANULARITIES, help="default: auto")
+    parser.add_argument("--measure", choices=MEASURES, help="default: each that a job of the org has")
     _no_progress(parser)
 
 

@@ -16,6 +16,7 @@ from service.config.dsn import fault_in
 from service.config.sections import read_secret
 from service.errors import Fault
 
+AGGREGATES = "flow-aggregates"
 _GRANULARITIES = {
     "hour": ("hourly",),
     "day": ("hourly", "daily"),
@@ -34,6 +35,7 @@ def faults_between(tree: Tree) -> Iterator[Fault]:
         yield from _org(f"orgs.{name}", org)
     for name, job in _sections(tree, "jobs").items():
         yield from _job(f"jobs.{name}", job, orgs)
+    yield from _groupings(_sections(tree, "jobs"), orgs)
     for name, entry in _sections(tree, "ad_hoc").items():
         yield from _ad_hoc(f"ad_hoc.{name}", entry, orgs)
 
@@ -102,6 +104,12 @@ def _job(key: str, job: Mapping[str, object], orgs: Mapping[str, object]) -> Ite
     for name in names if isinstance(names, list) else ():
         if isinstance(name, str) and name not in orgs:
             yield Fault(f"{key}.orgs", f"unknown org {name!r}; known orgs: {_listed(orgs)}")
+    lacking = sorted(org for org in _orgs_of(job, orgs) if _mapping(orgs.get(org)).get("api") != AGGREGATES)
+    for given in ("measure", "group_by"):
+        if lacking and values.from_text(job.get(given)) not in (None, "outcomes", []):
+            yield Fault(
+                f"{key}.{given}", f"needs api: {AGGREGATES}, which these orgs do not have: {', '.join(lacking)}"
+            )
     window, granularity = job.get("window", "day"), job.get("granularity", "daily")
     if granularity in {"hourly", "daily", "monthly"} and isinstance(window, str) and window in _GRANULARITIES:
         allowed = _GRANULARITIES[window]
@@ -113,10 +121,44 @@ def _job(key: str, job: Mapping[str, object], orgs: Mapping[str, object]) -> Ite
             )
 
 
+def _orgs_of(job: Mapping[str, object], orgs: Mapping[str, object]) -> list[str]:
+    """The known orgs of a job; all where it names none."""
+    names = values.from_text(job.get("orgs"))
+    if not isinstance(names, list) or not names:
+        return list(orgs)
+    return [name for name in names if isinstance(name, str) and name in orgs]
+
+
+def _groupings(jobs: Mapping[str, Mapping[str, object]], orgs: Mapping[str, object]) -> Iterator[Fault]:
+    """The jobs of an org that measure the same at one granularity must have the same ``group_by``."""
+    first: dict[tuple[str, object, object], tuple[str, list[str]]] = {}
+    for name, job in jobs.items():
+        window, granularity = job.get("window", "day"), job.get("granularity", "daily")
+        group_by, measure = values.from_text(job.get("group_by") or []), job.get("measure", "outcomes")
+        if not (isinstance(window, str) and isinstance(granularity, str) and isinstance(measure, str)):
+            continue
+        if not isinstance(group_by, list) or not all(isinstance(each, str) for each in group_by):
+            continue
+        step, names = values.step(window, granularity), sorted(group_by)
+        for org in _orgs_of(job, orgs):
+            other, theirs = first.setdefault((org, step, measure), (name, names))
+            if names != theirs:
+                yield Fault(
+                    f"jobs.{name}.group_by",
+                    f"differs from that of jobs.{other}, and both measure {measure} of {org} at the granularity"
+                    f" {step}; give both the same",
+                )
+                break
+
+
 def _ad_hoc(key: str, entry: Mapping[str, object], orgs: Mapping[str, object]) -> Iterator[Fault]:
     org = entry.get("org")
     if isinstance(org, str) and org not in orgs:
         yield Fault(f"{key}.org", f"unknown org {str(org)!r}; known orgs: {_listed(orgs)}")
+    measure = entry.get("measure")
+    known = isinstance(org, str) and org in orgs
+    if known and measure not in (None, "outcomes") and _mapping(orgs[str(org)]).get("api") != AGGREGATES:
+        yield Fault(f"{key}.measure", f"needs api: {AGGREGATES}, which {org} does not have")
     with suppress(ValueError):
         if values.day(entry.get("from")) >= values.day(entry.get("to")):
             yield Fault(f"{key}.to", "must be later than from; the end is exclusive")

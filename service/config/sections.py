@@ -33,6 +33,8 @@ from service.config.certificates import read_certificates
 from service.config.dsn import secrets_in
 from service.config.proxies import Proxy, Route, parse_proxy, route_to, variable_for
 from service.errors import ConfigError, Fault
+from service.measure import Measure
+from service.model import Granularity
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
@@ -62,6 +64,8 @@ HostNames = Annotated[
     BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
     BeforeValidator(values.from_text),
 ]
+Dimensions = Annotated[TextList, AfterValidator(values.dimensions)]
+MeasureName = Literal["outcomes", "executions", "milestones"]
 GranularityOrAuto = Literal["hourly", "daily", "monthly", "auto"]
 Positive = Annotated[timedelta, BeforeValidator(values.duration(above=True, most=DAY))]
 Delay = Annotated[timedelta, BeforeValidator(values.duration(HOUR, 366 * DAY))]
@@ -168,6 +172,8 @@ class Org(Named):
         if self.ca_file is not None:
             self._certificates, _ = read_certificates(self.ca_file)
 
+    _groupings: Mapping[tuple[Granularity, Measure], tuple[str, ...]] = PrivateAttr(default_factory=dict)
+
     @property
     def certificates(self) -> str:
         """The certificates of ``ca_file`` as PEM, or empty."""
@@ -229,6 +235,23 @@ class Org(Named):
         return self.requests_per_second if "requests_per_second" in self.model_fields_set else None
 
     @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What the org's jobs measure; outcomes where it has none."""
+        return tuple(each for each in Measure if each in {measure for _, measure in self._groupings}) or (
+            Measure.OUTCOMES,
+        )
+
+    def group_by(self, granularity: Granularity, measure: Measure) -> tuple[str, ...]:
+        """The dimensions by which the org's figures are split, sorted: those of its jobs.
+
+        At a granularity that no job has, those of the next finer one apply, since windows become coarser.
+        """
+        finer = list(Granularity)[: list(Granularity).index(granularity) + 1]
+        return next(
+            (found for each in reversed(finer) if (found := self._groupings.get((each, measure))) is not None), ()
+        )
+
+    @property
     def tz(self) -> ZoneInfo:
         """The zone in which this org's days and months begin."""
         return ZoneInfo(self.timezone)
@@ -283,6 +306,8 @@ class Job(Named):
     """A rule that divides time into windows and says when each is due."""
 
     orgs: TextList = ()
+    measure: MeasureName = "outcomes"
+    group_by: Dimensions = ()
     window: Literal["hour", "day", "week", "month"] = "day"
     granularity: GranularityOrAuto = "daily"
     since: Annotated[values.Since, BeforeValidator(values.since)]
@@ -314,11 +339,13 @@ class AdHoc(Named):
     start: Annotated[date, BeforeValidator(values.day), Field(alias="from")]
     end: Annotated[date, BeforeValidator(values.day), Field(alias="to")]
     granularity: GranularityOrAuto = "auto"
+    measure: MeasureName | None = None
 
     @cached_property
     def content_hash(self) -> str:
         """A digest of the content; an entry with another content is extracted again."""
         content = [self.org, self.start.isoformat(), self.end.isoformat(), self.granularity]
+        content += [] if self.measure is None else [self.measure]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -339,6 +366,11 @@ class Config(Section):
         for sections in groups:
             for name, section in sections.items():
                 section._name = name  # noqa: SLF001 - set once, here
+        for org in self.orgs.values():
+            org._groupings = {  # noqa: SLF001 - set once, here
+                (Granularity(values.step(job.window, job.granularity)), Measure(job.measure)): job.group_by
+                for job in self.jobs_of(org).values()
+            }
 
     def orgs_of(self, job: str) -> tuple[Org, ...]:
         """The orgs of a job; all orgs where it names none."""

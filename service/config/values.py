@@ -22,10 +22,14 @@ from zoneinfo import ZoneInfo, available_timezones
 import isodate
 
 from service.config import regions
+from service.measure import DIMENSIONS
 
 SECRET_MIN = 8
 """Characters of the shortest secret; a shorter one occurs in ordinary words, which would be redacted too."""
 
+_PERSONAL = frozenset(
+    {"ani", "conversationId", "externalContactId", "sessionId", "externalOrganizationId", "userId"}
+)
 _LONGEST_BACK = timedelta(days=40 * 366)
 _FIRST_YEAR, _LAST_YEAR = 2000, 2100
 _OFF_PEAK = re.compile(r"([0-9]{2}):([0-9]{2})\s*-\s*([0-9]{2}):([0-9]{2})")
@@ -38,6 +42,21 @@ class FromEnvironment(str):
     """The text of an environment variable; where a number is expected, it is parsed as one."""
 
     __slots__ = ()
+
+
+def dimensions(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of dimensions by which figures can be split, sorted."""
+    if unknown := [name for name in names if name not in DIMENSIONS]:
+        personal = [name for name in unknown if name in _PERSONAL]
+        reason = f"; {', '.join(personal)} would store personal data, without a bound" if personal else ""
+        raise ValueError(f"must be dimensions among {', '.join(DIMENSIONS)}{reason}")
+    return tuple(sorted(names))
+
+
+def step(window: str, granularity: str) -> str:
+    """The granularity of a job's windows: as requested, ``auto`` for the finest; a month is daily at finest."""
+    finest = "daily" if window == "month" else "hourly"
+    return finest if granularity in ("auto", "hourly") else granularity
 
 
 def from_text(value: object) -> object:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from service.config import AdHoc, Org
 from service.extraction.cycle import AD_HOC_POLICY
+from service.measure import Measure
 from service.model import Span, Window
 from service.plan.buckets import is_edge
 from service.plan.granularity import adjust, pieces
@@ -14,7 +15,7 @@ from service.postgres.windows import AD_HOC
 
 
 class AdHocWindows(NamedTuple):
-    """The windows of an ad hoc span: one, or more where the span is too long for one query.
+    """The windows of an ad hoc span: one for each measure, or more where the span is too long for one query.
 
     Attributes:
         windows: in order; empty where no bucket of the span has settled.
@@ -28,12 +29,16 @@ class AdHocWindows(NamedTuple):
 
 
 def ad_hoc_windows(org: Org, entry: AdHoc, now: datetime) -> AdHocWindows:
-    """The windows of an ad hoc span, whose dates are dates in the org's time zone."""
+    """The windows of an ad hoc span, whose dates are dates in the org's time zone.
+
+    Without a measure, for each that a job of the org has.
+    """
     span = Span(
         datetime.combine(entry.start, time.min, org.tz).astimezone(UTC),
         datetime.combine(entry.end, time.min, org.tz).astimezone(UTC),
     )
-    return _windows(org, span, entry.granularity, now)
+    measures = org.measures if entry.measure is None else (Measure(entry.measure),)
+    return _windows(org, span, entry.granularity, now, measures)
 
 
 def is_aligned(org: Org, window: Window) -> bool:
@@ -43,16 +48,26 @@ def is_aligned(org: Org, window: Window) -> bool:
 
 def realigned(org: Org, window: Window, now: datetime) -> AdHocWindows:
     """The windows that cover the span of a window which is no longer aligned."""
-    return _windows(org, window.span, window.requested, now)
+    return _windows(org, window.span, window.requested, now, (window.measure,))
 
 
-def _windows(org: Org, span: Span, requested: str, now: datetime) -> AdHocWindows:
+def _windows(org: Org, span: Span, requested: str, now: datetime, measures: tuple[Measure, ...]) -> AdHocWindows:
     delay = AD_HOC_POLICY.delay
     adjusted = adjust(span, requested, org.timezone, now - delay)
     if adjusted is None:
         return AdHocWindows((), moved=True, coarsened=False)
     windows = tuple(
-        Window(org.name, AD_HOC, None, piece, requested, adjusted.granularity, piece.end + delay)
+        Window(
+            org.name,
+            AD_HOC,
+            None,
+            piece,
+            requested,
+            adjusted.granularity,
+            piece.end + delay,
+            measure=measure,
+        )
+        for measure in measures
         for piece in pieces(adjusted.span, adjusted.granularity, org.timezone)
     )
     return AdHocWindows(windows, adjusted.moved, adjusted.coarsened)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from service.config import Job, Org
+from service.measure import Measure
 from service.model import Span, Window
 from service.plan import granularity, selection, windows
 from service.postgres.windows import LedgerWindow, stream_of
@@ -20,12 +21,13 @@ def due_window(org: Org, job: Job, span: Span) -> Window:
     """The window of a due span, as it is entered in the ledger."""
     return Window(
         org.name,
-        stream_of(job.name),
+        stream_of(job.name, job.measure),
         job.name,
         span,
         job.granularity,
         granularity.for_window(job.window, job.granularity),
         windows.due_at(span, job.delay, job.off_peak),
+        measure=Measure(job.measure),
     )
 
 

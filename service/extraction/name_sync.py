@@ -1,20 +1,22 @@
-"""The names of an org's flows and outcomes, read at intervals where the API reports ids."""
+"""The names of an org's flows, outcomes and milestones, read at intervals where the API reports ids."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Collection
 
 from service.clock import Clock
 from service.errors import CircuitOpenError, ExtractionError, RateLimitedError
-from service.genesys import FLOW_NAMES, OUTCOME_NAMES, GenesysClient, Listed, NameList, list_names
+from service.genesys import FLOW_NAMES, MILESTONE_NAMES, OUTCOME_NAMES, GenesysClient, Listed, NameList, list_names
+from service.measure import Measure
 from service.postgres.lease import Lease
 from service.postgres.names import name_flows, name_outcomes
 from service.postgres.pool import Database
 from service.telemetry import Emit, Event
 
 _ID_OF_RESPONSE = re.compile(r" \[(contextId|ININ-Correlation-Id) [^]]*\]")
-
+_LISTS = {Measure.OUTCOMES: OUTCOME_NAMES, Measure.MILESTONES: MILESTONE_NAMES}
 REFRESH_INTERVAL = 3600.0
 """Seconds between two readings of the names: renames are rare, and each reading costs requests."""
 RETRY_INTERVAL = 300.0
@@ -42,8 +44,8 @@ class NameSync:
         self._next_refresh = float("-inf")
         self._reported: tuple[str, ...] = ()
 
-    async def refresh(self) -> None:
-        """Read the names if they are due.
+    async def refresh(self, measures: Collection[Measure]) -> None:
+        """Read the names if they are due: of flows, and of what is measured.
 
         Raises:
             DatabaseUnavailableError: the database is unavailable.
@@ -57,19 +59,27 @@ class NameSync:
             flows, flows_error = await self._read(FLOW_NAMES)
             if flows:
                 await name_flows(self._database, self._lease, list(flows.items()))
-            outcomes, outcomes_error = await self._read(OUTCOME_NAMES)
-            if outcomes:
-                names = {outcome_id: listed.name for outcome_id, listed in outcomes.items()}
-                renamed = await name_outcomes(self._database, self._lease, names)
-                if renamed:
-                    self._emit(Event.OUTCOMES_RENAMED, org=self._lease.org, outcomes=renamed)
-            errors = [error for error in (flows_error, outcomes_error) if error is not None]
+            failures = [flows_error]
+            for measure, listing in _LISTS.items():
+                if measure in measures:
+                    failures.append(await self._name(measure, listing))
+            errors = [error for error in failures if error is not None]
             self._next_refresh = self._clock.monotonic() + (RETRY_INTERVAL if errors else REFRESH_INTERVAL)
             self._report([error for error in errors if error])
 
     def invalidate(self) -> None:
         """Make the names due at the next refresh."""
         self._next_refresh = float("-inf")
+
+    async def _name(self, measure: Measure, listing: NameList) -> str | None:
+        """Store the names of a list; why they are unavailable, as ``_read`` says it."""
+        listed, error = await self._read(listing)
+        if listed:
+            names = {source_id: each.name for source_id, each in listed.items()}
+            renamed = await name_outcomes(self._database, self._lease, names, measure)
+            if renamed:
+                self._emit(Event.OUTCOMES_RENAMED, org=self._lease.org, outcomes=renamed)
+        return error
 
     async def _read(self, listing: NameList) -> tuple[dict[str, Listed], str | None]:
         """What is listed, by id, and why it is unavailable: None if it is not, empty if reported elsewhere."""

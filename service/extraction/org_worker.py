@@ -23,7 +23,7 @@ from service.plan import selection
 from service.postgres.lease import Lease
 from service.postgres.merge import MemoryBudget, Partitions
 from service.postgres.pool import Database
-from service.postgres.windows import AD_HOC, DeepPasses, Ledger, LedgerWindow, request_windows, stream_of
+from service.postgres.windows import AD_HOC, DeepPasses, Ledger, LedgerWindow, job_of, request_windows, stream_of
 from service.telemetry import Emit, Event
 
 
@@ -126,7 +126,7 @@ class OrgWorker:
             DatabaseUnavailableError, LeaseLostError: the names were not stored.
         """
         self._names.invalidate()
-        await self._names.refresh()
+        await self._names.refresh(self.org.measures)
 
     async def run_cycle(self, job: Job, cycle: Cycle) -> CycleResult:
         """Extract a job's due windows once.
@@ -157,14 +157,14 @@ class OrgWorker:
             DatabaseUnavailableError, LeaseLostError, GivenUpError: windows that were not stored stay due.
         """
         cycle = Cycle(AD_HOC_POLICY, CycleRequest(Scope.OPEN), self._clock)
-        wanted = None if only is None else {(window.span, window.requested) for window in only}
+        wanted = None if only is None else {window.request for window in only}
         await self._align()
         await self._reopen(AD_HOC, cycle.policy.delay)
         windows = [
             each
             for each in await self._ledger.windows(AD_HOC)
             if (not each.settled(self.org.flows) or each.doubted)
-            and (wanted is None or (each.window.span, each.window.requested) in wanted)
+            and (wanted is None or each.window.request in wanted)
             and is_aligned(self.org, each.window)
         ]
         return await self._run(windows, None, cycle) if windows else cycle.result
@@ -205,11 +205,11 @@ class OrgWorker:
         result = cycle.result
         self._emit(Event.CYCLE_STARTED, **context, windows=len(windows))
         try:
-            await self._names.refresh()
+            await self._names.refresh({*self.org.measures, *(each.window.measure for each in windows)})
             await self._retention.refresh()
             await self._scanner.run(windows, cycle)
             if job is not None:  # ad hoc windows are reopened at the start of their cycle alone
-                await self._reopen(stream_of(job.name), job.delay)
+                await self._reopen(stream_of(job.name, job.measure), job.delay)
         finally:
             self._emit(
                 Event.CYCLE_FINISHED,
@@ -228,7 +228,7 @@ class OrgWorker:
         Raises:
             LeaseLostError: the ledger accepted no entry, because another process holds the org.
         """
-        await self._reopen(stream_of(job.name), job.delay)
+        await self._reopen(stream_of(job.name, job.measure), job.delay)
         spans = due_spans(self.org, job, self._clock.now())
         known = await self._known(job)
         new = [due_window(self.org, job, span) for span in spans if span not in known]
@@ -266,12 +266,14 @@ class OrgWorker:
             return scope
         if newest is None:
             return Scope.OPEN
-        if not newest.complete or await self._ledger.has_completed_after(stream_of(job.name), self._clock.now()):
+        if not newest.complete or await self._ledger.has_completed_after(
+            stream_of(job.name, job.measure), self._clock.now()
+        ):
             return Scope.LOOKBACK
         return Scope.OPEN
 
     async def _known(self, job: Job) -> dict[Span, LedgerWindow]:
-        return known_windows(job, await self._ledger.windows(stream_of(job.name)))
+        return known_windows(job, await self._ledger.windows(stream_of(job.name, job.measure)))
 
     async def _reopen(self, work: str, delay: timedelta) -> None:
         """Reopen the windows that were completed too early by a wrong clock, as far as the clocks show it."""
@@ -283,7 +285,7 @@ class OrgWorker:
             self._emit(
                 Event.WINDOW_REOPENED,
                 org=self.org.name,
-                job=None if work == AD_HOC else work.removeprefix("job:"),
+                job=job_of(work),
                 window_start=reopened[0].start,
                 window_end=reopened[-1].end,
                 windows=len(reopened),

@@ -30,6 +30,7 @@ from service.extraction.admission import ScanAdmission
 from service.extraction.cycle import Cycle, CyclePolicy
 from service.extraction.pipeline import Pipeline, check_settled, scan_context
 from service.genesys import GenesysClient
+from service.measure import Measure
 from service.model import Granularity, Scan, Span, Window
 from service.plan import granularity, grouping
 from service.plan.grouping import OrgSettings
@@ -109,7 +110,7 @@ class Scanner:
             alike = [window for window in waiting if _kind(window) == _kind(first)]
             others = [window for window in waiting if _kind(window) != _kind(first)]
             entries = await self._ledger.entries_per_bucket(
-                first.stream, first.granularity, first.granularity.bucket_length.total_seconds()
+                first.stream, first.granularity, first.granularity.bucket_length.total_seconds(), first.measure
             )
             groups = grouping.group_windows(
                 alike,
@@ -156,6 +157,8 @@ class Scanner:
             delay=policy.delay,
             metrics_delay=policy.metrics_delay,
             now=self._clock.now(),
+            measure=windows[0].measure,
+            group_by=self.org.group_by(windows[0].granularity, windows[0].measure),
         )
         return Scan(tuple(windows), queries, policy.expect_for, policy.delay)
 
@@ -294,5 +297,5 @@ class Scanner:
         )
 
 
-def _kind(window: Window) -> tuple[str, str, Granularity]:
-    return window.stream, window.requested, window.granularity
+def _kind(window: Window) -> tuple[str, str, Granularity, Measure]:
+    return window.stream, window.requested, window.granularity, window.measure

@@ -27,12 +27,21 @@ from service.genesys.client import GenesysClient
 from service.genesys.dialect import Dialect
 from service.genesys.divisions import permitted_divisions
 from service.genesys.factory import make_client
-from service.genesys.names import FLOW_NAMES, OUTCOME_NAMES, Listed, NameList, count_names, list_names
+from service.genesys.names import (
+    FLOW_NAMES,
+    MILESTONE_NAMES,
+    OUTCOME_NAMES,
+    Listed,
+    NameList,
+    count_names,
+    list_names,
+)
 from service.genesys.retention import PERMISSION as RETENTION_PERMISSION
 from service.genesys.retention import read_retention_days
 
 __all__ = [
     "FLOW_NAMES",
+    "MILESTONE_NAMES",
     "OUTCOME_NAMES",
     "RETENTION_PERMISSION",
     "Dialect",

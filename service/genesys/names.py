@@ -1,6 +1,7 @@
-"""The current names of an org's flows and outcomes, page by page; deleted flows are listed too.
+"""The current names of an org's flows, outcomes and milestones, page by page; deleted flows are listed too.
 
-``GET /api/v2/flows`` and ``GET /api/v2/flows/outcomes`` (official Python SDK 269.0.0: ``ArchitectApi``).
+``GET /api/v2/flows``, ``/api/v2/flows/outcomes`` and ``/api/v2/flows/milestones`` (official Python SDK 269.0.0:
+``ArchitectApi``).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class NameList(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A flow or an outcome as the API lists it.
+    """A flow, an outcome or a milestone as the API lists it.
 
     Attributes:
         name: its current name.
@@ -62,6 +63,16 @@ OUTCOME_NAMES = NameList(
         breaker_exempt=True,
     ),
     "architect:flowOutcome:view",
+)
+MILESTONE_NAMES = NameList(
+    "/api/v2/flows/milestones",
+    EndpointPolicy(
+        "Architect > Flow Milestone > View (architect:flowMilestone:view)",
+        None,
+        limit_headers=True,
+        breaker_exempt=True,
+    ),
+    "architect:flowMilestone:view",
 )
 
 

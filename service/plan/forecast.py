@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 
+from service.measure import Measure
 from service.model import Granularity, Span, Window
 from service.plan.grouping import MetricsDelay, OrgSettings, group_windows, pages, queries
 
@@ -82,9 +83,9 @@ def seconds(requests: int, requests_per_second: float) -> float:
     return requests / requests_per_second
 
 
-def by_granularity(windows: Iterable[Window]) -> dict[Granularity, list[Window]]:
-    """Windows by granularity, in their order; only those of one granularity can share a scan."""
-    groups: dict[Granularity, list[Window]] = {}
+def by_kind(windows: Iterable[Window]) -> dict[tuple[Granularity, Measure], list[Window]]:
+    """Windows by granularity and measure, in their order; only those of one kind can share a scan."""
+    groups: dict[tuple[Granularity, Measure], list[Window]] = {}
     for window in windows:
-        groups.setdefault(window.granularity, []).append(window)
+        groups.setdefault((window.granularity, window.measure), []).append(window)
     return groups

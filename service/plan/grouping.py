@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Literal, NamedTuple
 
+from service.measure import Measure
 from service.model import Granularity, Query, Span, Window
 from service.plan.granularity import one_query, pieces, request_span
 
@@ -135,6 +136,8 @@ def queries(
     delay: timedelta,
     metrics_delay: MetricsDelay,
     now: datetime,
+    measure: Measure = Measure.OUTCOMES,
+    group_by: tuple[str, ...] = (),
 ) -> tuple[Query, ...]:
     """The queries that together cover a span, in order.
 
@@ -158,6 +161,8 @@ def queries(
                 page_size=org.page_size,
                 metrics_delay=delay if sent else None,
                 request_span=request_span(piece, granularity, org.timezone, overhang),
+                measure=measure,
+                group_by=group_by,
             )
         )
     return tuple(result)
@@ -171,5 +176,5 @@ def _adjacent(one: Window, other: Window) -> bool:
     return (
         one.span.end == other.span.start
         and one.granularity is other.granularity
-        and (one.org, one.stream) == (other.org, other.stream)
+        and (one.org, one.stream, one.measure) == (other.org, other.stream, other.measure)
     )

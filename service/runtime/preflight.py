@@ -26,7 +26,8 @@ from service.errors import (
     ServerError,
     UnauthorizedError,
 )
-from service.genesys import OUTCOME_NAMES, GenesysClient, make_client
+from service.genesys import MILESTONE_NAMES, OUTCOME_NAMES, GenesysClient, make_client
+from service.measure import Measure
 from service.model import Granularity, Query, Span, instant
 from service.plan import buckets
 from service.postgres.lease import slots
@@ -242,6 +243,8 @@ async def _public_findings(org: Org, jobs: Collection[Job], client: GenesysClien
         await check_names("outcome names", OUTCOME_NAMES, client),
         await check_retention(org, jobs, client, now),
     ]
+    if Measure.MILESTONES in org.measures:
+        remarks.append(await check_names("milestone names", MILESTONE_NAMES, client))
     return [
         Finding(f"{org.name} {each.subject}", State.WARNING if each.fix else State.OK, each.detail, each.fix)
         for each in remarks

@@ -20,7 +20,7 @@ from service.extraction import (
 )
 from service.model import Span, Window, instant
 from service.plan import selection
-from service.plan.forecast import DEFAULT_ENTRIES, Cost, by_granularity, cost, seconds
+from service.plan.forecast import DEFAULT_ENTRIES, Cost, by_kind, cost, seconds
 from service.plan.grouping import OrgSettings
 from service.plan.retention import jobs_before_limit
 from service.postgres.merge import Retention
@@ -122,7 +122,7 @@ async def _kept(org: Org, database: Database | None) -> timedelta | None:
 
 
 async def _job(org: Org, job: Job, ledger: Ledger | None, database: Database | None, now: datetime) -> JobPlan:
-    listed = [] if ledger is None else await ledger.windows(stream_of(job.name))
+    listed = [] if ledger is None else await ledger.windows(stream_of(job.name, job.measure))
     known = known_windows(job, listed)
     spans = due_spans(org, job, now)
     states = window_states(known, org.flows)
@@ -149,7 +149,7 @@ async def _deep_lookback(
     if database is None or job.deep_lookback is None:
         return set(), None
     passes = DeepPasses(database, org.name, _NO_EPOCH)
-    state = await passes.read(stream_of(job.name))
+    state = await passes.read(stream_of(job.name, job.measure))
     at = next_pass(job, state)
     if at is None or (now < at and state.from_scan is None):
         return set(), at
@@ -157,7 +157,7 @@ async def _deep_lookback(
     retention = None if org.api == "query-builder" else Retention(kept)
     deep = set(deep_spans(org, job, spans, retention, now))
     if state.from_scan is not None:
-        deep &= await passes.remaining(stream_of(job.name))
+        deep &= await passes.remaining(stream_of(job.name, job.measure))
     return deep, at
 
 
@@ -186,10 +186,12 @@ async def _plan(
         org.name, org.timezone, org.flows, org.page_size, org.concurrency, org.response_entries_max
     )
     total, most, guess = Cost(), 0.0, False
-    for step, group in by_granularity(windows).items():
+    for (step, measure), group in by_kind(windows).items():
         read = None
         if ledger is not None:
-            read = await ledger.entries_per_bucket(group[0].stream, step, step.bucket_length.total_seconds())
+            read = await ledger.entries_per_bucket(
+                group[0].stream, step, step.bucket_length.total_seconds(), measure
+            )
         guess = guess or read is None
         entries = max(read, 1.0) if read is not None else float(len(org.flows) or DEFAULT_ENTRIES)
         most = max(most, entries)

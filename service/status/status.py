@@ -131,7 +131,7 @@ async def _read_ledger(
 ) -> _LedgerState:
     orgs = list(config.orgs)
     jobs = {
-        JobRange(org.name, stream_of(job.name), job.granularity, calendar.span): calendar
+        JobRange(org.name, stream_of(job.name, job.measure), job.granularity, calendar.span): calendar
         for job in config.jobs.values()
         for org in config.orgs_of(job.name)
         for calendar in [calendars[CalendarKey(job.name, org.timezone, org.api)]]
@@ -200,7 +200,7 @@ def _compose(
 
 
 def _job(org: str, calendar: DueCalendar, state: _LedgerState, pending_reason: str) -> JobStatus:
-    key = org, stream_of(calendar.job.name)
+    key = org, stream_of(calendar.job.name, calendar.job.measure)
     counts = state.counts.get(key, ledger.NO_WINDOWS)
     windows = _no_windows()
     windows["complete"] = counts.complete

@@ -147,7 +147,7 @@ async def calendar(
         DatabaseUnavailableError, SchemaError: as the connection.
     """
     within = windows.days(first - _LONGEST_WINDOW, end, org.tz)
-    streams = [Stream(stream_of(job.name), job.granularity) for job in jobs]
+    streams = [Stream(stream_of(job.name, job.measure), job.granularity) for job in jobs]
     counts: dict[str, dict[date, DayCount]] = {stream.stream: {} for stream in streams}
     listed: dict[str, dict[Span, DayWindow]] = {stream.stream: {} for stream in streams}
     planned = {job.name: windows_by_day(job, org, within, now) for job in jobs}

@@ -37,7 +37,7 @@ async def day(connection: Connection, org: Org, job: Job, when: date, now: datet
         DatabaseUnavailableError, SchemaError: as the connection.
     """
     span = local_day(when, org)
-    stream = Stream(stream_of(job.name), job.granularity)
+    stream = Stream(stream_of(job.name, job.measure), job.granularity)
     planned = _planned(job, org, span, now)
     covered = Span(min(span.start, planned[0].start), max(span.end, planned[-1].end)) if planned else span
     async with snapshot(connection):

@@ -89,7 +89,7 @@ def _org(
 ) -> Document:
     load = local.load.get(name)
     jobs = {
-        job: _progress(each, rates.get((name, stream_of(job)))) | _newest(each)
+        job: _progress(each, rates.get((name, stream_of(job, config.jobs[job].measure)))) | _newest(each)
         for job, each in org["jobs"].items()
     }
     return {

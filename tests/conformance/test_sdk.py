@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ import pytest
 
 from service.genesys.aggregates_jobs import AggregatesJobs
 from service.genesys.flow_aggregates import FlowAggregates
+from service.measure import DIMENSIONS as GROUP_BY
+from service.measure import Measure
 from service.model import Granularity, Query, Span
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
 from service.simulator.aggregates_query import DIMENSIONS
@@ -143,6 +146,16 @@ async def test_retention_and_divisions() -> None:
         )
         assert [each.name for each in page.entities] == list(divisions[25:27])
         assert (page.page_count, page.total, page.all_divs_permitted) == (2, 27, False)
+
+
+@pytest.mark.parametrize("measure", list(Measure))
+@pytest.mark.parametrize("group_by", [(), GROUP_BY])
+def test_requests_of_each_measure_use_known_names(measure: Measure, group_by: tuple[str, ...]) -> None:
+    """The models take any text, so that dimensions and metrics are compared with the enumerations."""
+    body = FlowAggregates().body(replace(query(), measure=measure, group_by=group_by))
+    model("FlowAggregationQuery", body)
+    assert set(body["groupBy"]) <= enumeration("FlowAggregateQueryPredicate", "dimension")
+    assert set(body["metrics"]) <= enumeration("FlowAggregationView", "target")
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))

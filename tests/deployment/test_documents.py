@@ -38,6 +38,9 @@ TESTS: dict[tuple[str, str, str], list[str]] = {
         "tests/deployment/test_release.py::test_release_artifacts",
     ],
     ("ARCHITECTURE.md", "Data flow", ""): [PICTURE],
+    ("docs/flow-aggregates.md", "Dimensions, executions, milestones", "yaml"): [
+        "tests/deployment/test_documents.py::test_the_other_api"
+    ],
     ("docs/flow-aggregates.md", "The flow-aggregates API", "yaml"): [
         "tests/deployment/test_documents.py::test_the_other_api"
     ],
@@ -102,11 +105,15 @@ def test_shell_blocks_are_valid(block: Block) -> None:
 
 def test_the_other_api() -> None:
     """The configuration in docs/flow-aggregates.md is valid."""
-    [block] = blocks("docs/flow-aggregates.md", language="yaml")
-    given = yaml.safe_load(block.text.replace("…", "given-value"))
-    tree = {"database": {"dsn": "postgresql://db/outcomes"}, **given}
-    [org] = config_from(tree).orgs.values()
-    assert (org.api, org.aggregates) == ("flow-aggregates", "query")
+    texts = [
+        block.text.replace("…", "given-value") for block in blocks("docs/flow-aggregates.md", language="yaml")
+    ]
+    tree = {"database": {"dsn": "postgresql://db/outcomes"}}
+    for text in texts:
+        tree |= yaml.safe_load(text)
+    config = config_from(tree)
+    [org] = config.orgs.values()
+    assert (org.api, org.aggregates, len(org.measures)) == ("flow-aggregates", "query", 3)
 
 
 def test_a_password_in_both_forms() -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 from collections import Counter
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -19,13 +20,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from psycopg.rows import dict_row
 
 from service.errors import ConflictError
+from service.measure import INVALID_DURATION, Duration, Measure
 from service.model import FlowBucket, Granularity, OutcomeRow, Reject, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias, AliasError
 from service.postgres.pool import Database
-from tests.support.reference_model import CompleteScan, Key, Place, Reference, Row, Shown, Value
+from tests.support.reference_fold import Shown, Value
+from tests.support.reference_model import CompleteScan, Key, Place, Reference
 from tests.support.scan_harness import FIRST, ScanHarness
 
 HISTORIES = int(os.environ.get("FLOW_OUTCOMES_HISTORIES", "60"))
@@ -35,6 +39,15 @@ FLOWS = ("f", "g")
 NAMES = ("A", "B", "C", "%s'\"\\\u202e\n⚑")
 HUGE = 2**63 - 1
 LEAPS = (0, 1, 2, 31)  # expect_for, in buckets
+SOURCES = {
+    Measure.OUTCOMES: dict(zip(NAMES, NAMES, strict=True)),
+    Measure.EXECUTIONS: dict(
+        zip(NAMES, ("nFlow", "tFlowExit:", "tFlowExit:a:b", "tFlowDisconnect:%s"), strict=True)
+    ),
+    Measure.MILESTONES: dict(zip(NAMES, NAMES, strict=True)),
+}
+GROUPINGS = ((), ("mediaType",), ("flowVersion", "mediaType"))
+VIEWS = ("flow_outcome", "flow_outcome_detail", "flow_execution", "flow_milestone")
 
 
 @dataclass(frozen=True)
@@ -50,13 +63,16 @@ class ScanStep:
     windows: int
     width: int
     flows: tuple[str, ...]
-    figures: dict[tuple[int, str, str], Value]
+    figures: dict[tuple[int, str, str, str | None], Value]
     nameless: frozenset[tuple[int, str]]
     unplaced: frozenset[int]
     expect: int
     new_cycle: bool
     late: int
     torn: bool = False
+    measure: Measure = Measure.OUTCOMES
+    group_by: tuple[str, ...] = ()
+    in_parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,9 +98,29 @@ VALUE = st.builds(
     Value,
     st.sampled_from((0, 1, 2, 3, 40, HUGE, None)),
     st.sampled_from((None, 0.0, 0.25, 0.5, 1.0)),
+    st.sampled_from((None, 0, 1, HUGE)),
+    st.sampled_from((None, 0, 1)),
+    st.sampled_from((None, 0, 2)),
+    st.sampled_from(
+        (
+            None,
+            Duration(1, 5, 5, 5),
+            Duration(2, 10, 3, 7),
+            Duration(2, 10, None, 7),
+            Duration(1, HUGE, 1, 1),
+            INVALID_DURATION,
+        )
+    ),
 ).map(lambda value: value if value.count is not None else Value(None))
 FIGURES = st.dictionaries(
-    st.tuples(st.integers(0, BUCKETS - 1), st.sampled_from(FLOWS), st.sampled_from(NAMES)), VALUE, max_size=8
+    st.tuples(
+        st.integers(0, BUCKETS - 1),
+        st.sampled_from(FLOWS),
+        st.sampled_from(NAMES),
+        st.sampled_from((None, "voice", "chat")),
+    ),
+    VALUE,
+    max_size=8,
 )
 SCAN = st.builds(
     ScanStep,
@@ -101,6 +137,9 @@ SCAN = st.builds(
     new_cycle=st.booleans(),
     late=st.sampled_from((0, 0, 0, 0, 1, 2)),
     torn=st.sampled_from((False,) * 7 + (True,)),
+    measure=st.sampled_from([Measure.OUTCOMES] * 4 + [Measure.EXECUTIONS, Measure.MILESTONES]),
+    group_by=st.sampled_from((GROUPINGS[0], *GROUPINGS)),
+    in_parts=st.booleans(),
 )
 ALIAS = st.builds(
     AliasStep,
@@ -112,18 +151,64 @@ ALIAS = st.builds(
 STEP = st.one_of(SCAN, SCAN, SCAN, st.builds(AgainStep, st.booleans()), ALIAS)
 HISTORY = st.lists(STEP, min_size=1, max_size=10)
 
-Seen = dict[Row, Shown]
 
-
-def _row(key: Key, value: Value) -> OutcomeRow:
+def _row(key: Key, value: Value, part: str) -> OutcomeRow:
     place = key.place
     return OutcomeRow(
-        FlowBucket(place.flow, *place.bucket),
+        FlowBucket(place.flow, *place.bucket, part, key.dimensions),
         key.source,
         value.count,
         value.percentage,
-        rejected=value.count is None,
+        value.count is None,
+        value.success,
+        value.failure,
+        value.executions,
+        value.duration,
     )
+
+
+def _dimensions(group_by: tuple[str, ...], medium: str | None) -> str:
+    """As JSON; a group may lack its medium."""
+    return json.dumps({name: medium if name == "mediaType" else "1" for name in group_by})
+
+
+def _place(row: dict[str, Any]) -> Place:
+    return Place(row["granularity"], Span(row["bucket_start"], row["bucket_end"]), row["flow_id"])
+
+
+def _by_key(
+    rows: list[dict[str, Any]], key: Callable[[dict[str, Any]], Any], value: Callable[[dict[str, Any]], Any]
+) -> dict[Any, Any]:
+    """The rows by their key, which no two may share."""
+    found = {key(row): value(row) for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def _durations(row: dict[str, Any]) -> tuple[int | None, ...]:
+    names = ("duration_count", "duration_sum_ms", "duration_min_ms", "duration_max_ms")
+    return tuple(row[name] for name in names)
+
+
+def _shown(row: dict[str, Any]) -> Shown:
+    return Shown(
+        row["outcome_count"],
+        row["outcome_percentage"],
+        row["outcome_share"],
+        row["success_count"],
+        row["failure_count"],
+        row["success_rate"],
+        _durations(row),
+    )
+
+
+def _execution_key(row: dict[str, Any]) -> tuple[Place, str, str]:
+    reason = "" if row["exit_reason"] is None else f":{row['exit_reason']}"
+    return _place(row), row["metric"] + reason, json.dumps(row["dimensions"], sort_keys=True)
+
+
+def _execution(row: dict[str, Any]) -> tuple[int | None, ...]:
+    return row["execution_count"], *_durations(row)
 
 
 def span(granularity: Granularity, bucket: int) -> Span:
@@ -141,7 +226,7 @@ class Replay:
         self.scans = 0
         self.cycle = 0
         self.last: ScanStep | None = None
-        self.snapshots: list[tuple[datetime, Counter[tuple[Any, ...]]]] = []
+        self.snapshots: list[tuple[datetime, str, Counter[str]]] = []
 
     async def replay_step(self, step: Step) -> None:
         """Replay a step, and compare."""
@@ -177,15 +262,21 @@ class Replay:
         buckets = [span(granularity, at) for at in numbers]
         requested = step.flows or FLOWS
         values, rejects, inconclusive, rejected = {}, [], set(), set()
-        for (at, flow, name), each in step.figures.items():
-            if at in numbers and flow in requested:
-                values[Key(Place(granularity, span(granularity, at), flow), name)] = each
+        for (at, flow, name, medium), each in step.figures.items():
+            source, dimensions = SOURCES[step.measure][name], _dimensions(step.group_by, medium)
+            key = Key(Place(granularity, span(granularity, at), flow), source, dimensions, step.measure)
+            if at in numbers and flow in requested and (step.group_by or medium is None):
+                values[key] = each
                 if each.count is None:
-                    rejects.append(Reject("a bad count", f"{at} {flow}", flow, span(granularity, at).start, name))
+                    rejects.append(
+                        Reject("a bad count", f"{at} {flow}", flow, span(granularity, at).start, source)
+                    )
                     rejected.add(next(window for window in windows if window.covers(span(granularity, at))))
         for at, flow in step.nameless:
             if at in numbers and flow in requested:
-                values[Key(Place(granularity, span(granularity, at), flow), "")] = Value(None)
+                dimensions = json.dumps(dict.fromkeys(step.group_by))
+                key = Key(Place(granularity, span(granularity, at), flow), "", dimensions, step.measure)
+                values[key] = Value(None)
                 rejects.append(Reject("no name", f"{at} {flow} ?", flow, span(granularity, at).start, None))
                 inconclusive.add(next(window for window in windows if window.covers(span(granularity, at))))
         for at in step.unplaced:
@@ -206,11 +297,16 @@ class Replay:
             expect_for=expect_for,
             cycle=str(self.cycle),
             number=number,
+            measure=step.measure,
+            group_by=step.group_by,
         )
         restated = len(self.reference.restated)
-        rows = [_row(key, each) for key, each in values.items()]
+        # with an entry that may be any part, sums of parts are unknown
+        part = "part" if step.in_parts and not inconclusive else ""
+        rows = [_row(key, each, part) for key, each in values.items()]
         if step.torn:
-            row = OutcomeRow(FlowBucket(requested[0], *buckets[-1]), "Torn", 1, None, rejected=False)
+            torn = FlowBucket(requested[0], *buckets[-1], part, _dimensions(step.group_by, "voice"))
+            row = OutcomeRow(torn, "Torn", 1, None, rejected=False)
             with pytest.raises(ConflictError):
                 await self.harness.store(
                     windows,
@@ -219,6 +315,8 @@ class Replay:
                     granularity=granularity,
                     rejects=rejects,
                     stream=step.stream,
+                    measure=step.measure,
+                    group_by=step.group_by,
                 )
             return
         doubted = self.reference.scan(model_scan)
@@ -233,6 +331,8 @@ class Replay:
             cycle=str(self.cycle),
             stream=step.stream,
             number=number,
+            measure=step.measure,
+            group_by=step.group_by,
         )
         assert {window.span for window in merged.doubted} == doubted
         assert sum(merged.restated.values()) == len(self.reference.restated) - restated
@@ -274,31 +374,53 @@ class Replay:
         )
         return found[0], found[1], found[2]
 
+    async def view(self, relation: str, *parameters: object) -> list[dict[str, Any]]:
+        """The org's rows of a view, or of an as-of function."""
+        async with self.reader.cursor(row_factory=dict_row) as cursor:
+            query = f"SELECT * FROM flow_outcomes.{relation} WHERE org = %s"
+            await cursor.execute(query.encode(), [*parameters, self.harness.org])
+            return await cursor.fetchall()
+
     async def compare(self) -> None:
-        """Compare flow_outcome with the model, and keep a copy for as-of."""
-        rows = await self.fetch("SELECT * FROM flow_outcomes.flow_outcome WHERE org = %s", self.harness.org)
+        """Compare the views with the model, and keep a copy for as-of."""
         [(now,)] = await self.fetch("SELECT clock_timestamp()")
-        self.snapshots.append((now, Counter(rows)))
-        seen: Seen = {
-            (Place(row[2], Span(row[3], row[4]), row[1]), row[6]): Shown(row[7], row[8], row[9]) for row in rows
-        }
-        assert len(seen) == len(rows)
-        assert seen == self.reference.shown()
-        assert all(row[5] == f"{row[1]}_{row[6]}" for row in rows)
+        rows = {name: await self.view(name) for name in VIEWS}
+        self.snapshots += [(now, name, Counter(map(repr, rows[name]))) for name in VIEWS]
+        total, detail, executions, milestones = rows.values()
+        expected = self.reference.shown()
+        assert _by_key(total, lambda row: (_place(row), row["outcome_name"]), _shown) == expected
+        assert all(row["outcome_key"] == f"{row['flow_id']}_{row['outcome_name']}" for row in total)
+        of_detail = _by_key(
+            detail,
+            lambda row: (_place(row), row["outcome_name"], json.dumps(row["dimensions"], sort_keys=True)),
+            _shown,
+        )
+        assert of_detail == self.reference.detail()
+        sums: dict[tuple[Place, str], list[int | None]] = {}
+        for (place, name, _), shown in of_detail.items():
+            sums.setdefault((place, name), []).append(shown.count)
+        assert sums.keys() == expected.keys()
+        for row, parts in sums.items():
+            if (count := expected[row].count) is not None:
+                assert count == sum(part or 0 for part in parts), "the detail adds up to the total"
+        assert _by_key(executions, _execution_key, _execution) == self.reference.further("executions")
+        assert _by_key(
+            milestones,
+            lambda row: (_place(row), row["milestone_name"], json.dumps(row["dimensions"], sort_keys=True)),
+            lambda row: (row["milestone_count"], row["execution_count"]),
+        ) == self.reference.further("milestones")
 
     async def close(self) -> None:
         """Compare what the complete history left: as-of, restatements, and pending aliases."""
-        for at, snapshot in self.snapshots:
-            rows = await self.fetch(
-                "SELECT * FROM flow_outcomes.flow_outcome_as_of(%s) WHERE org = %s", at, self.harness.org
-            )
-            assert Counter(rows) == snapshot, f"as of {at}"
-        rows = await self.fetch(
+        for at, name, snapshot in self.snapshots:
+            rows = await self.view(f"{name}_as_of(%s)", at)
+            assert Counter(map(repr, rows)) == snapshot, f"{name} as of {at}"
+        restated = await self.fetch(
             "SELECT granularity, bucket_start, flow_id, outcome_name, old_count, new_count"
             " FROM flow_outcomes.restatement WHERE org = %s",
             self.harness.org,
         )
-        assert Counter(rows) == Counter(
+        assert Counter(restated) == Counter(
             (place.granularity, place.bucket.start, place.flow, name, old, new)
             for place, name, old, new in self.reference.restated
         )

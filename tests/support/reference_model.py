@@ -5,16 +5,16 @@ Written to be plainly right, not fast: everything that follows from the history 
 
 from __future__ import annotations
 
-import math
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import NamedTuple
 
+from service.measure import NO_DIMENSIONS
 from service.model import Span
-
-COUNT_MAX = 2**63 - 1
+from tests.support.reference_fold import Shown, Value, durations, fold
 
 
 class Place(NamedTuple):
@@ -26,30 +26,21 @@ class Place(NamedTuple):
 
 
 class Key(NamedTuple):
-    """The key of a figure; ``source`` is the API's name, '' where it is unknown."""
+    """The key of a figure; ``source`` is the API's name, '' where it is unknown, ``dimensions`` JSON."""
 
     place: Place
     source: str
+    dimensions: str = NO_DIMENSIONS
+    measure: str = "outcomes"
 
-
-@dataclass(frozen=True)
-class Value:
-    """What a scan reports for a key; a count of None is a rejected one."""
-
-    count: int | None
-    percentage: float | None = None
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A row of ``flow_outcome``."""
-
-    count: int | None
-    percentage: float | None
-    share: float | None
+    @property
+    def group_by(self) -> tuple[str, ...]:
+        """The names of its dimensions."""
+        return tuple(sorted(json.loads(self.dimensions)))
 
 
 Row = tuple[Place, str]
+DetailRow = tuple[Place, str, str]
 
 
 @dataclass(frozen=True)
@@ -67,6 +58,8 @@ class CompleteScan:
     expect_for: timedelta
     cycle: str
     number: int
+    measure: str = "outcomes"
+    group_by: tuple[str, ...] = ()
 
     def window_of(self, bucket: Span) -> Span:
         """The window of a bucket."""
@@ -85,13 +78,23 @@ class WindowState:
     doubted_in: str | None = None
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """What is known of a bucket for some flows: whether absence is conclusive, for a grouping."""
+
+    conclusive: bool
+    expect_for: timedelta
+    group_by: tuple[str, ...]
+
+
 @dataclass
 class Reference:
     """The history so far, and what follows from it."""
 
     figures: dict[Key, tuple[str, Value]] = field(default_factory=dict)
-    coverage: dict[tuple[str, Span, tuple[str, ...]], tuple[bool, timedelta]] = field(default_factory=dict)
-    windows: dict[tuple[str, str, Span], WindowState] = field(default_factory=dict)
+    coverage: dict[tuple[str, str, Span, tuple[str, ...]], Coverage] = field(default_factory=dict)
+    groupings: list[tuple[CompleteScan, Span]] = field(default_factory=list)
+    windows: dict[tuple[str, str, str, Span], WindowState] = field(default_factory=dict)
     aliases: dict[tuple[str | None, str], str] = field(default_factory=dict)
     names: dict[tuple[str, str], str] = field(default_factory=dict)
     restated: list[tuple[Place, str, int | None, int | None]] = field(default_factory=list)
@@ -105,31 +108,22 @@ class Reference:
         }
         doubted = self._doubted(scan, set(scan.windows) - reported - scan.rejected)
         accepted = [bucket for bucket in scan.buckets if scan.window_of(bucket) not in doubted]
-        before, covered = self.counts(), {(place[1], flows) for place, flows in self._scopes(scan.granularity)}
+        covered = [
+            (bucket, flows)
+            for measure, granularity, bucket, flows in self.coverage
+            if (measure, granularity) == (scan.measure, scan.granularity)
+        ]
+        before = self.counts()
         values = {key: each for key, each in scan.values.items() if not self._superseded(scan, key.place)}
-        for key in scan.values:
-            if key.source:
-                self.names.setdefault((key.place.flow, key.source), self.resolve(key.place.flow, key.source))
+        if scan.measure == "outcomes":
+            for key in scan.values:
+                if key.source:
+                    flow = key.place.flow
+                    self.names.setdefault((flow, key.source), self.resolve(flow, key.source))
         for key, each in values.items():
             self.figures[key] = ("rejected" if each.count is None else "reported", each)
-        for key, (state, _) in list(self.figures.items()):
-            if (
-                key.place.granularity == scan.granularity
-                and key.place.bucket in accepted
-                and scan.window_of(key.place.bucket) not in scan.inconclusive
-                and scan.requests(key.place.flow)
-                and not self._superseded(scan, key.place)
-                and state in ("reported", "rejected")
-                and key not in values
-            ):
-                self.figures[key] = ("withdrawn", Value(None))
-        for bucket in accepted:
-            if not self._fully_superseded(scan, bucket):
-                where = (scan.granularity, bucket, scan.flows)
-                conclusive = (where in self.coverage and self.coverage[where][0]) or scan.window_of(
-                    bucket
-                ) not in scan.inconclusive
-                self.coverage[where] = (conclusive, scan.expect_for)
+        self._end_unreported(scan, accepted, values)
+        self._cover(scan, accepted)
         after = self.counts()
         for place, name in before.keys() | after.keys():
             old, new = before.get((place, name)), after.get((place, name))
@@ -140,8 +134,33 @@ class Reference:
         self._mark(scan, doubted, values)
         return doubted
 
-    def _scopes(self, granularity: str) -> Iterable[tuple[tuple[str, Span], tuple[str, ...]]]:
-        return [((g, bucket), flows) for g, bucket, flows in self.coverage if g == granularity]
+    def _end_unreported(self, scan: CompleteScan, accepted: Sequence[Span], values: Mapping[Key, Value]) -> None:
+        """Withdraw what the scan no longer reports; what is grouped otherwise ends."""
+        for key, (state, _) in list(self.figures.items()):
+            if (
+                key.measure != scan.measure
+                or key.place.granularity != scan.granularity
+                or key.place.bucket not in accepted
+                or not scan.requests(key.place.flow)
+                or self._superseded(scan, key.place)
+                or key in values
+            ):
+                continue
+            if key.group_by != scan.group_by:
+                del self.figures[key]
+            elif state in ("reported", "rejected") and scan.window_of(key.place.bucket) not in scan.inconclusive:
+                self.figures[key] = ("withdrawn", Value(None))
+
+    def _cover(self, scan: CompleteScan, accepted: Sequence[Span]) -> None:
+        for bucket in accepted:
+            self.groupings.append((scan, bucket))
+            if not self._fully_superseded(scan, bucket):
+                where = (scan.measure, scan.granularity, bucket, scan.flows)
+                former = self.coverage.get(where)
+                conclusive = (
+                    former is not None and former.conclusive and former.group_by == scan.group_by
+                ) or scan.window_of(bucket) not in scan.inconclusive
+                self.coverage[where] = Coverage(conclusive, scan.expect_for, scan.group_by)
 
     def _doubted(self, scan: CompleteScan, empty: set[Span]) -> set[Span]:
         return {
@@ -150,6 +169,7 @@ class Reference:
             if self._window(scan, window).doubted_in in (None, scan.cycle)
             and any(
                 value.count is not None
+                and key.measure == scan.measure
                 and key.place.granularity == scan.granularity
                 and window.covers(key.place.bucket)
                 and scan.requests(key.place.flow)
@@ -158,32 +178,39 @@ class Reference:
         }
 
     def _window(self, scan: CompleteScan, window: Span) -> WindowState:
-        return self.windows.setdefault((scan.granularity, scan.stream, window), WindowState())
+        where = (scan.measure, scan.granularity, scan.stream, window)
+        return self.windows.setdefault(where, WindowState())
+
+    def _states(self, scan: CompleteScan) -> Iterable[tuple[Span, WindowState]]:
+        """The windows of the same measure and granularity."""
+        return [
+            (window, state)
+            for (measure, granularity, _, window), state in self.windows.items()
+            if (measure, granularity) == (scan.measure, scan.granularity)
+        ]
 
     def _superseded(self, scan: CompleteScan, place: Place) -> bool:
         """Whether a scan with a higher number has covered the place."""
         return any(
             state.stored is not None
             and state.stored.number > scan.number
-            and granularity == place.granularity
             and window.covers(place.bucket)
             and state.stored.requests(place.flow)
-            for (granularity, _, window), state in self.windows.items()
+            for window, state in self._states(scan)
         )
 
     def _fully_superseded(self, scan: CompleteScan, bucket: Span) -> bool:
         return any(
             state.stored is not None
             and state.stored.number > scan.number
-            and granularity == scan.granularity
             and window.covers(bucket)
             and (not state.stored.flows or (bool(scan.flows) and set(scan.flows) <= set(state.stored.flows)))
-            for (granularity, _, window), state in self.windows.items()
+            for window, state in self._states(scan)
         )
 
     def _mark(self, scan: CompleteScan, doubted: set[Span], values: Mapping[Key, Value]) -> None:
-        for (granularity, _, window), state in self.windows.items():
-            if granularity == scan.granularity and any(
+        for window, state in self._states(scan):
+            if any(
                 each.count is not None
                 and window.covers(key.place.bucket)
                 and (state.stored is None or state.stored.requests(key.place.flow))
@@ -196,6 +223,19 @@ class Reference:
                 state.doubted_in = state.doubted_in or scan.cycle
             else:
                 state.stored, state.doubted_in = replace(scan, values={}), None
+
+    def _grouping(self, measure: str, place: Place) -> tuple[str, ...]:
+        """The dimensions of the last scan that covered a place."""
+        last = max(
+            (
+                scan
+                for scan, bucket in self.groupings
+                if (scan.measure, scan.granularity, bucket) == (measure, place.granularity, place.bucket)
+                and scan.requests(place.flow)
+            ),
+            key=lambda scan: scan.number,
+        )
+        return last.group_by
 
     # names
 
@@ -232,53 +272,67 @@ class Reference:
     def expected(self) -> set[Key]:
         """The keys of expected nulls."""
         found = set()
-        for (granularity, bucket, flows), (conclusive, expect_for) in self.coverage.items():
+        for (measure, granularity, bucket, flows), coverage in self.coverage.items():
+            if not coverage.conclusive:
+                continue
             for seen, (_, value) in self.figures.items():
-                key = Key(Place(granularity, bucket, seen.place.flow), seen.source)
+                place = Place(granularity, bucket, seen.place.flow)
+                key = seen._replace(place=place)
                 if (
-                    conclusive
-                    and value.count is not None
+                    value.count is not None
+                    and seen.measure == measure
                     and seen.place.granularity == granularity
                     and (not flows or seen.place.flow in flows)
-                    and bucket.start - expect_for <= seen.place.bucket.end <= bucket.start
+                    and bucket.start - coverage.expect_for <= seen.place.bucket.end <= bucket.start
                     and key not in self.figures
+                    and coverage.group_by == key.group_by == self._grouping(measure, place)
                 ):
                     found.add(key)
         return found
 
+    def all_figures(self, measure: str) -> dict[Key, tuple[str, Value]]:
+        """The figures of a measure, with expected nulls."""
+        figures = {**self.figures, **{key: ("expected", Value(None)) for key in self.expected()}}
+        return {key: each for key, each in figures.items() if key.measure == measure}
+
     def counts(self) -> dict[Row, int | None]:
         """The counts of ``flow_outcome``, without expected nulls."""
-        return {row: shown.count for row, shown in self._shown(self.figures).items()}
+        figures = {key: each for key, each in self.figures.items() if key.measure == "outcomes"}
+        return {(place, name): shown.count for (place, name, _), shown in self._shown(figures, _total).items()}
 
     def shown(self) -> dict[Row, Shown]:
         """All of ``flow_outcome``."""
-        return self._shown({**self.figures, **{key: ("expected", Value(None)) for key in self.expected()}})
+        rows = self._shown(self.all_figures("outcomes"), _total)
+        return {(place, name): shown for (place, name, _), shown in rows.items()}
 
-    def _shown(self, figures: Mapping[Key, tuple[str, Value]]) -> dict[Row, Shown]:
-        places: dict[Place, dict[str, list[tuple[str, Value]]]] = defaultdict(lambda: defaultdict(list))
+    def detail(self) -> dict[DetailRow, Shown]:
+        """All of ``flow_outcome_detail``."""
+        return self._shown(self.all_figures("outcomes"), lambda key: key.dimensions)
+
+    def _shown(
+        self, figures: Mapping[Key, tuple[str, Value]], dimensions: Callable[[Key], str]
+    ) -> dict[DetailRow, Shown]:
+        places: dict[Place, dict[tuple[str, str], list[tuple[str, Value]]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
         for key, figure in figures.items():
             name = self.names[key.place.flow, key.source] if key.source else ""
-            places[key.place][name].append(figure)
+            places[key.place][name, dimensions(key)].append(figure)
         return {
-            (place, name): shown for place, named in places.items() for name, shown in _fold(named).items() if name
+            (place, *row): shown for place, rows in places.items() for row, shown in fold(rows).items() if row[0]
         }
 
+    def further(self, measure: str) -> dict[tuple[Place, str, str], tuple[int | None, ...]]:
+        """The figures of ``flow_execution`` or ``flow_milestone``, by place, source and dimensions."""
+        rows = {}
+        for key, (_, value) in self.all_figures(measure).items():
+            if key.source:
+                duration = durations([value]) if value.count is not None else (None,) * 4
+                begun = value.count if key.source == "nFlow" else None
+                counts = (value.count, value.executions) if measure == "milestones" else (begun, *duration)
+                rows[key.place, key.source, key.dimensions] = counts
+        return rows
 
-def _fold(named: Mapping[str, list[tuple[str, Value]]]) -> dict[str, Shown]:
-    """The rows of one bucket of one flow: figures added by name, and shares of their total."""
-    counts: dict[str, int | None] = {}
-    percentages: dict[str, float | None] = {}
-    total: int | None = 0
-    for name, figures in named.items():
-        known = [value for _, value in figures if value.count is not None]
-        total_count = sum(value.count or 0 for value in known)
-        known_sum = not any(state == "rejected" for state, _ in figures) and total_count <= COUNT_MAX
-        counts[name] = total_count if known_sum and known else None
-        shares = [value.percentage for value in known if value.percentage is not None]
-        full = not any(state == "rejected" for state, _ in figures) and len(shares) == len(known) and known
-        percentages[name] = math.fsum(shares) if full else None
-        total = total + total_count if total is not None and known_sum else None
-    return {
-        name: Shown(count, percentages[name], float(count) / float(total) if count is not None and total else None)
-        for name, count in counts.items()
-    }
+
+def _total(_: Key) -> str:
+    return NO_DIMENSIONS

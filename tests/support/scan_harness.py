@@ -14,6 +14,7 @@ import psycopg
 
 from service.clock import SystemClock
 from service.extraction.normalise import SHARE_TOLERANCE
+from service.measure import Measure
 from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Reject, Scan, Span, Window
 from service.postgres.lease.lease import Lease
 from service.postgres.merge import Merged, Partitions, Retention, ScanBuffer, ScanRecord, merge
@@ -101,15 +102,18 @@ class ScanHarness:
         number: int | None = None,
         by_id: bool = False,
         retention: Retention | None = None,
+        measure: Measure = Measure.OUTCOMES,
+        group_by: tuple[str, ...] = (),
     ) -> Merged:
         """Merge one scan of the windows with these spans."""
         self.scans += 1
         job = stream.removeprefix("job:") if stream.startswith("job:") else None
         windows = tuple(
-            Window(self.org, stream, job, span, granularity.value, granularity, spans[0].start) for span in spans
+            Window(self.org, stream, job, span, granularity.value, granularity, spans[0].start, False, measure)
+            for span in spans
         )
         all_spans = Span(spans[0].start, spans[-1].end)
-        query = Query(self.org, all_spans, granularity, "UTC", flows, 100, None, all_spans)
+        query = Query(self.org, all_spans, granularity, "UTC", flows, 100, None, all_spans, measure, group_by)
         scan = Scan(windows, (query,), expect_for)
         await Partitions(self.database, CLOCK, _no_event).ensure(all_spans)
         ledger = Ledger(self.database, self.org, 1)

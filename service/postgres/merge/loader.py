@@ -106,16 +106,17 @@ class ScanLoader:
         parameters, columns = self._session.parameters, self._buffer.packer.columns
         series_nos = dict(iter_unpack("!iq", await self._session.value(scan.PACK_SERIES)))
         shared = pack_prefix(
-            columns.count(",") + 6,
+            columns.count(",") + 7,
             pack_text(parameters["org"]),
             pack_text(parameters["granularity"]),
             pack_instant(parameters["began_at"]),
             pack_int8(parameters["revision"]),
+            pack_text(parameters["measure"]),
         )
         self._result.changed = await copy_in(
             self._session.connection,
             "flow_outcomes.figure",
-            f"org, granularity, extraction_timestamp, revision, series_no, {columns}",
+            f"org, granularity, extraction_timestamp, revision, measure, series_no, {columns}",
             self._buffer.packer.packed_rows(lambda number: shared + pack_int8(series_nos[number])),
         )
         self._buffer.clear()

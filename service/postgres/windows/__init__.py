@@ -9,7 +9,7 @@
 """
 
 from service.postgres.windows.deep_passes import DeepPass, DeepPasses
-from service.postgres.windows.ledger import AD_HOC, Ledger, LedgerWindow, stream_of
+from service.postgres.windows.ledger import AD_HOC, Ledger, LedgerWindow, job_of, stream_of
 from service.postgres.windows.requests import (
     RequestProgress,
     request_progress,
@@ -37,6 +37,7 @@ __all__ = [
     "RunProgress",
     "begin_run",
     "finish_run",
+    "job_of",
     "request_progress",
     "request_runs",
     "request_windows",

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from service.clock import TOLERANCE
+from service.measure import Measure
 from service.model import Granularity, Scan, Span, SplitHint, Window
 from service.postgres.pool import Database
 from service.postgres.windows.requests import INSERT_WINDOWS, columns, request_windows
@@ -16,9 +17,14 @@ AD_HOC = "ad hoc"
 _LAST_ERROR_LENGTH = 1000
 
 
-def stream_of(job: str) -> str:
-    """The ledger's name for a job's windows."""
-    return f"job:{job}"
+def stream_of(job: str, measure: str = Measure.OUTCOMES) -> str:
+    """The ledger's name for a job's windows; those of another measure are others."""
+    return f"job:{job}" if measure == Measure.OUTCOMES else f"job:{job}:{measure}"
+
+
+def job_of(stream: str) -> str | None:
+    """The job's name in a stream; None for ad hoc windows."""
+    return None if stream == AD_HOC else stream.split(":")[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +73,8 @@ class Ledger:
 
     async def all_settled(self, windows: Sequence[Window], flows: Collection[str]) -> bool:
         """Whether each of these ad hoc windows is settled."""
-        known = {(each.window.span, each.window.requested): each for each in await self.windows(AD_HOC)}
-        states = [known.get((window.span, window.requested)) for window in windows]
+        known = {each.window.request: each for each in await self.windows(AD_HOC)}
+        states = [known.get(window.request) for window in windows]
         return all(state is not None and state.settled(flows) for state in states)
 
     async def enqueue(self, windows: Sequence[Window]) -> None:
@@ -179,9 +185,9 @@ class Ledger:
 
     async def note_skipped(self, windows: Sequence[Window], reason: str) -> None:
         """Record why no scan of these windows began; those that have begun before keep their own reason."""
-        for requested in {window.requested for window in windows}:
+        for kind in {(window.requested, window.measure) for window in windows}:
             await self._update(
-                [window for window in windows if window.requested == requested],
+                [window for window in windows if (window.requested, window.measure) == kind],
                 "last_error = %(reason)s",
                 only="state = 'pending'",
                 reason=_storable(reason),
@@ -237,7 +243,7 @@ class Ledger:
             )
 
     async def entries_per_bucket(
-        self, stream: str, granularity: Granularity, bucket_seconds: float
+        self, stream: str, granularity: Granularity, bucket_seconds: float, measure: Measure = Measure.OUTCOMES
     ) -> float | None:
         """How many entries a bucket had in the last scans, the maximum of 20 windows; None before the first scan.
 
@@ -245,12 +251,14 @@ class Ledger:
             stream: whose windows; where it has none at this granularity, those of other streams count.
             granularity: of the scans.
             bucket_seconds: the usual length of a bucket.
+            measure: of the scans.
         """
         values = {
             "seconds": bucket_seconds,
             "org": self._org,
             "granularity": granularity.value,
             "stream": stream,
+            "measure": measure.value,
         }
         async with self._database.connection() as connection:
             entries: float | None = await connection.fetch_value(_ENTRIES_PER_BUCKET, values)
@@ -308,6 +316,7 @@ class Ledger:
             "org": self._org,
             "stream": windows[0].stream,
             "requested": windows[0].requested,
+            "measure": windows[0].measure.value,
             "starts": [window.span.start for window in windows],
             "ends": [window.span.end for window in windows],
             "epoch": self._epoch,
@@ -325,12 +334,13 @@ def _ledger_window(
     granularity: str,
     due_at: datetime,
     coarsened: bool,
+    measure: str,
     flow_ids: list[str] | None,
     **state: Any,
 ) -> LedgerWindow:
     """A row of ``_WINDOWS``."""
     span, step = Span(window_start, window_end), Granularity(granularity)
-    window = Window(org, stream, job, span, requested_granularity, step, due_at, coarsened)
+    window = Window(org, stream, job, span, requested_granularity, step, due_at, coarsened, Measure(measure))
     return LedgerWindow(window, flows=None if flow_ids is None else frozenset(flow_ids), **state)
 
 
@@ -346,7 +356,7 @@ class _Split(NamedTuple):
 _IS_OWNER = "EXISTS (SELECT FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)"
 
 _THESE = f"""
-    org = %(org)s AND work = %(stream)s AND requested_granularity = %(requested)s
+    org = %(org)s AND work = %(stream)s AND requested_granularity = %(requested)s AND measure = %(measure)s
     AND (window_start, window_end) IN (SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]))
     AND {_IS_OWNER}
 """
@@ -357,7 +367,7 @@ _IN_THE_FUTURE = (
 
 _WINDOWS = """
     SELECT w.org, w.work AS stream, w.job, w.window_start, w.window_end, w.requested_granularity, w.granularity,
-           w.due_at, w.coarsened, w.state, w.flow_ids, w.doubted_in IS NOT NULL AS doubted,
+           w.due_at, w.coarsened, w.measure, w.state, w.flow_ids, w.doubted_in IS NOT NULL AS doubted,
            w.job IS NULL AND w.requests > w.requests_read AS requested_again,
            w.ask_alone AS isolated, w.attempts, w.last_error
     FROM flow_outcomes.extraction_window w
@@ -378,7 +388,8 @@ _ENTRIES_PER_BUCKET = """
     FROM (
         SELECT w.entries, w.window_start, w.window_end
         FROM flow_outcomes.extraction_window w
-        WHERE w.org = %(org)s AND w.granularity = %(granularity)s AND w.entries IS NOT NULL
+        WHERE w.org = %(org)s AND w.granularity = %(granularity)s AND w.measure = %(measure)s
+          AND w.entries IS NOT NULL
         ORDER BY w.work = %(stream)s DESC, w.scan_number DESC
         LIMIT 20
     ) AS latest

@@ -10,17 +10,19 @@ from service.postgres.pool import Database
 
 INSERT_WINDOWS = """
     INSERT INTO flow_outcomes.extraction_window (
-        org, work, job, window_start, window_end, requested_granularity, granularity, due_at, coarsened
+        org, work, job, window_start, window_end, requested_granularity, granularity, due_at, coarsened, measure
     )
     SELECT %(org)s, %(stream)s, given.*
     FROM unnest(%(jobs)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requested)s::text[],
-                %(granularities)s::text[], %(due)s::timestamptz[], %(coarsened)s::boolean[]) AS given
+                %(granularities)s::text[], %(due)s::timestamptz[], %(coarsened)s::boolean[],
+                %(measures)s::text[]) AS given
 """
 _REQUEST_AGAIN = """
     UPDATE flow_outcomes.extraction_window SET requests = requests_begun + 1
     WHERE org = %(org)s AND work = %(stream)s AND requests <= requests_begun
-      AND (window_start, window_end, requested_granularity) IN (
-          SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requested)s::text[]))
+      AND (window_start, window_end, requested_granularity, measure) IN (
+          SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requested)s::text[],
+                               %(measures)s::text[]))
 """
 _REQUESTED_ORGS = """
     SELECT DISTINCT w.org
@@ -102,12 +104,13 @@ _PROGRESS = """
            w.requests IS NULL OR w.requests_failed >= w.requests AS failed,
            w.pages,
            w.last_error
-    FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requested)s::text[])
-         AS given (window_start, window_end, requested)
+    FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(requested)s::text[], %(measures)s::text[])
+         AS given (window_start, window_end, requested, measure)
     LEFT JOIN LATERAL (
         -- the window itself, else the coarser one that replaced it, as the API rejected it
         SELECT * FROM flow_outcomes.extraction_window w
         WHERE w.org = %(org)s AND w.work = %(stream)s AND w.requested_granularity = given.requested
+          AND w.measure = given.measure
           AND w.window_start < given.window_end AND w.window_end > given.window_start
         ORDER BY (w.window_start, w.window_end) = (given.window_start, given.window_end) DESC, w.window_start
         LIMIT 1
@@ -127,4 +130,5 @@ def columns(windows: Sequence[Window]) -> dict[str, object]:
         "granularities": [window.granularity.value for window in windows],
         "due": [window.due_at for window in windows],
         "coarsened": [window.coarsened for window in windows],
+        "measures": [window.measure.value for window in windows],
     }

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from service.model import Granularity, Span, Window
-from service.plan.forecast import Cost, by_granularity, cost, seconds
+from service.plan.forecast import Cost, by_kind, cost, seconds
 from service.plan.grouping import OrgSettings
 
 ORG = OrgSettings("acme", "UTC", page_size=100, concurrency=4)
@@ -78,7 +78,7 @@ def test_granularities_are_not_grouped() -> None:
     """A coarsened window is counted apart."""
     windows = days(3)
     windows[1] = replace(windows[1], granularity=Granularity.MONTHLY)
-    assert {step: len(group) for step, group in by_granularity(windows).items()} == {
+    assert {step: len(group) for (step, _), group in by_kind(windows).items()} == {
         Granularity.DAILY: 2,
         Granularity.MONTHLY: 1,
     }
