@@ -1,6 +1,7 @@
 DROP TABLE flow_outcomes.slot_request;
 DROP TABLE flow_outcomes.run_request;
 DROP TABLE flow_outcomes.ad_hoc_entry;
+DROP TABLE flow_outcomes.query_width;
 DROP TABLE flow_outcomes.query_cut;
 DROP TABLE flow_outcomes.deep_pass;
 DROP TABLE flow_outcomes.extraction_window;

@@ -57,7 +57,7 @@ CREATE TABLE flow_outcomes.extraction_window (
     scan_number           bigint,                   -- of the last stored scan; scans of an org are numbered as they begin
     flow_ids              text[],                   -- the flows that it requested; null: all
     entries               bigint,                   -- entries of the last stored scan, to estimate pages
-    ask_alone             boolean NOT NULL DEFAULT false,  -- query it by itself: it shared an invalid page
+    ask_alone             boolean NOT NULL DEFAULT false,  -- query it by itself: it shared an invalid page, or was refused alone
     coarsened             boolean NOT NULL DEFAULT false,  -- the server rejected it one step finer
     doubted_in            text,                     -- the cycle of an empty scan that is not confirmed yet
     kept_stored           boolean NOT NULL DEFAULT false,  -- older than the retention: last_error is a note, no error
@@ -83,6 +83,7 @@ CREATE TABLE flow_outcomes.deep_pass (
 -- Queries that were too large, so that the next cycle sends neither them nor others of their size.
 CREATE TABLE flow_outcomes.query_cut (
     org         text NOT NULL,
+    api         text NOT NULL,
     query_hash  text NOT NULL,
     granularity text NOT NULL,
     span_start  timestamptz NOT NULL,
@@ -91,6 +92,18 @@ CREATE TABLE flow_outcomes.query_cut (
     half        bigint NOT NULL,                    -- the size of its larger half: buckets times listed flows
     cut_at      timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (org, query_hash)
+);
+
+-- How wide a query may be, in buckets, where a gateway or the API refused wider ones; kept for seven days.
+CREATE TABLE flow_outcomes.query_width (
+    org         text NOT NULL,
+    api         text NOT NULL,
+    granularity text NOT NULL,
+    served      integer,                            -- the widest that was served, of those below refused
+    refused     integer,                            -- the narrowest that was refused
+    learned_at  timestamptz NOT NULL,
+    first_in    text,                               -- the cycle in which one bucket was refused: the next begins with one window
+    PRIMARY KEY (org, api, granularity)
 );
 
 -- Entries of ad_hoc in the configuration that were requested, by name and content.

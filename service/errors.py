@@ -11,6 +11,7 @@
     │   ├── AdmissionClosedError    the process is stopping, or gives up the org
     │   ├── HoursOverError          the job's off-peak hours are over
     │   ├── NotSettledError         a window has not settled by the clock that decides
+    │   ├── TooWideError            the windows are requested again in narrower queries
     │   └── GivenUpError            the org is skipped for the rest of the run
     └── ExtractionError             a query did not end in a complete scan
         ├── UnauthorizedError       401, after the token was renewed once
@@ -18,6 +19,7 @@
         ├── RequestRejectedError    another 4xx; not retried
         │   ├── GranularityError    400: the span is too wide for the granularity
         │   ├── QueryTooLargeError  400 or 413: cardinality or size; split the query
+        │   ├── QueryRefusedError   400 in unforeseen words; a narrower query may pass
         │   └── CursorExpiredError  400 or 410: restart the scan from page one
         ├── RateLimitedError        429, and the wait is longer than allowed
         ├── ServerError             5xx or 408, after the retries
@@ -102,6 +104,10 @@ class NotSettledError(StoppedError):
         self.seconds = seconds
 
 
+class TooWideError(StoppedError):
+    """A query over several windows was too wide; they are requested again in narrower queries."""
+
+
 class GivenUpError(StoppedError):
     """The org is skipped for the rest of this run."""
 
@@ -115,9 +121,11 @@ class ExtractionError(FlowOutcomesError):
         code: the API's error code, or None.
         context_id: the API's ``contextId``, which Genesys support needs, or None.
         correlation_id: the response's ``ININ-Correlation-Id``, which Genesys support needs too, or None.
+        while_waiting: whether the connection broke after the request was sent.
     """
 
     hint = ""
+    while_waiting = False
 
     def __init__(
         self,
@@ -134,11 +142,22 @@ class ExtractionError(FlowOutcomesError):
         self.context_id = context_id
         self.correlation_id = correlation_id
 
+    @property
+    def of_gateway(self) -> bool:
+        """Whether a gateway may have caused it that limits how long or how large a response is.
+
+        That is a 413 or a 504, or a connection that broke while the response was awaited.
+        """
+        return self.while_waiting or self.status in _GATEWAY_STATUSES
+
     def with_message(self, message: str) -> Self:
         """A copy of the error with another message."""
         error = type(self).__new__(type(self), message)  # the constructors differ, the attributes are copied
         vars(error).update(vars(self))
         return error
+
+
+_GATEWAY_STATUSES = (413, 504)
 
 
 class UnauthorizedError(ExtractionError):
@@ -163,6 +182,15 @@ class GranularityError(RequestRejectedError):
 
 class QueryTooLargeError(RequestRejectedError):
     """The response would be too large; a half of the query may pass."""
+
+    @property
+    def of_gateway(self) -> bool:
+        """False: the API itself names the size."""
+        return False
+
+
+class QueryRefusedError(RequestRejectedError):
+    """A 400 that names no credentials, permission or syntax; the query may be too wide."""
 
 
 class CursorExpiredError(RequestRejectedError):

@@ -104,7 +104,7 @@ class SplitHint(NamedTuple):
 
     Attributes:
         granularity: the length of the query's buckets.
-        span: the span of the query that was too large.
+        span: from the start of the query that was too large to the end of its scan.
         by_flow: whether the query listed flows.
         half: the size of its larger half: buckets times listed flows.
     """
@@ -113,6 +113,23 @@ class SplitHint(NamedTuple):
     span: Span
     by_flow: bool
     half: int
+
+
+class QueryWidth(NamedTuple):
+    """What was learned of the width of an org's queries at one granularity, in buckets.
+
+    Attributes:
+        served: the widest that was served, of those below ``refused``; None where none was.
+        refused: the narrowest that was refused; None where it is unknown.
+        learned_at: when a query was last refused.
+        first_in: the cycle in which one bucket was refused, after which the next cycle begins with one window;
+            None where it begins as usual.
+    """
+
+    served: int | None
+    refused: int | None
+    learned_at: datetime
+    first_in: str | None = None
 
 
 class Figure(msgspec.Struct, gc=False):

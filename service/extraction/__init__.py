@@ -8,6 +8,7 @@
     deep_lookback  the windows further back that are extracted again now and then
     ad_hoc       an ad hoc span as windows
     scanner      windows into scans: grouped, split, coarsened
+    splitter     how large and how wide a query is
     admission    which scan may start
     pipeline     one scan: fetch, normalise, store
     normalise    pure: a page to rows and rejects

@@ -17,6 +17,7 @@ from service.extraction.name_sync import NameSync
 from service.extraction.pipeline import Pipeline
 from service.extraction.retention_sync import RetentionSync
 from service.extraction.scanner import Scanner
+from service.extraction.splitter import Splitter
 from service.genesys import GenesysClient
 from service.model import Span, Window
 from service.plan import selection
@@ -73,10 +74,12 @@ class OrgWorker:
         self._retention = RetentionSync(org, client, lease, database, clock)
         self._deep = DeepLookback(DeepPasses(database, org.name, lease.epoch), self._retention, clock)
         monitor = monitor or ClockMonitor(clock, emit)
+        splitter = Splitter(self._ledger.splits(org.api), clock, emit)
         pipeline = Pipeline(
             client,
             database,
             self._ledger,
+            splitter,
             lease,
             clock,
             monitor,
@@ -85,7 +88,15 @@ class OrgWorker:
             self._retention.current,
         )
         self._scanner = Scanner(
-            org, client, self._ledger, pipeline, Partitions(database, clock, emit), clock, emit, gives_up=gives_up
+            org,
+            client,
+            self._ledger,
+            splitter,
+            pipeline,
+            Partitions(database, clock, emit),
+            clock,
+            emit,
+            gives_up=gives_up,
         )
 
     @property

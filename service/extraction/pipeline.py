@@ -10,17 +10,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from http import HTTPStatus
 
 from service.clock import Clock, ClockMonitor
-from service.errors import CursorExpiredError, ExtractionError, InvalidResponseError, QueryTooLargeError
+from service.errors import CursorExpiredError, ExtractionError, InvalidResponseError, TooWideError
 from service.extraction.cycle import Cycle
 from service.extraction.normalise import BucketGrid, normalise
+from service.extraction.splitter import Part, Splitter
 from service.genesys import GenesysClient
 from service.measure import Measure
-from service.model import NormalisedPage, Query, Scan, Span, SplitHint, Window
+from service.model import NormalisedPage, Query, Scan, Span, Window
 from service.plan.buckets import buckets, is_edge
-from service.plan.splitting import halve, largest, size, split_hint
+from service.plan.narrowing import Cause, cause_of
+from service.plan.splitting import width
 from service.postgres.lease import Lease
 from service.postgres.merge import (
     ALL_COLUMNS,
@@ -75,6 +76,7 @@ class Pipeline:
         client: GenesysClient,
         database: Database,
         ledger: Ledger,
+        splitter: Splitter,
         lease: Lease,
         clock: Clock,
         monitor: ClockMonitor,
@@ -85,6 +87,7 @@ class Pipeline:
         self._client = client
         self._database = database
         self._ledger = ledger
+        self._splitter = splitter
         self._lease = lease
         self._clock = clock
         self._monitor = monitor
@@ -92,7 +95,6 @@ class Pipeline:
         self._budget = budget
         self._retention = retention
         self._merging = asyncio.Lock()  # merges of an org queue here, where a waiting one holds no connection
-        self._split_hints: list[SplitHint] | None = None
         # Epochs increase from lease to lease, so the numbers of scans increase across processes.
         self._numbers = itertools.count((lease.epoch << 32) + 1)
 
@@ -108,6 +110,7 @@ class Pipeline:
             ExtractionError: the scan is incomplete; nothing of it is stored.
             HoursOverError: the off-peak hours ended before one of its queries; nothing of it is stored.
             NotSettledError: a window has not settled; nothing of the scan is stored.
+            TooWideError: its windows are to be requested in narrower queries; nothing of the scan is stored.
             DatabaseUnavailableError: nothing of it is stored.
             LeaseLostError: another process holds the org.
         """
@@ -176,15 +179,15 @@ class Pipeline:
         )
 
     async def _fetch(self, query: Query, attempt: _Attempt) -> None:
-        """Read one query to its end, split into halves where the API rejects it as too large."""
-        waiting, timed_out = [query], []
-        limit = largest(query, attempt.scan.span, await self._hints())
+        """Read one query to its end, in parts where the API rejects it as too large or too wide.
+
+        Raises:
+            TooWideError: the scan's windows are to be requested in narrower queries.
+        """
+        cycle, waiting = attempt.cycle.id, [Part(query)]
         while waiting:
-            query = waiting.pop(0)
-            halves = halve(query)
-            if halves and size(query) > limit:
-                waiting[:0] = halves
-                continue
+            part = waiting.pop(0)
+            query, rest = await self._splitter.next_query(part, attempt.scan, cycle)
             pages_before = attempt.pages
             try:
                 async with aclosing(self._pages(query, attempt)) as pages:
@@ -193,19 +196,20 @@ class Pipeline:
                         await attempt.buffer.add(page)
                         attempt.contradictions.update(page.contradictions)
                         attempt.invalid_durations.update(page.invalid_durations)
-            except QueryTooLargeError as error:
-                if halves is None:
+            except ExtractionError as error:
+                query_hash = self._client.dialect.query_hash(query)
+                parts = await self._splitter.failed(query, query_hash, error, attempt.scan, cycle)
+                if parts is None:
                     raise
-                after_pages = attempt.pages > pages_before
-                if error.status == HTTPStatus.GATEWAY_TIMEOUT and not after_pages:
-                    timed_out.append((query, halves))
-                else:
-                    await self._store_hint(query, halves)
-                if after_pages:
+                too_wide = cause_of(error) is Cause.WIDTH
+                if too_wide and len(attempt.scan.windows) > 1:
+                    raise TooWideError(str(error)) from error
+                if attempt.pages > pages_before:
                     raise CursorExpiredError(f"rejected as too large after its first page: {error}") from error
-                waiting[:0] = halves
-        for slow, halves in timed_out:  # its halves passed: the size was the cause, not the state of the server
-            await self._store_hint(slow, halves)
+                waiting[:0] = [*parts, *rest]
+            else:
+                await self._splitter.served(query, cycle)
+                waiting[:0] = rest
 
     async def _pages(self, query: Query, attempt: _Attempt) -> AsyncGenerator[NormalisedPage, None]:
         grid = BucketGrid.of(
@@ -214,7 +218,14 @@ class Pipeline:
             lambda at: is_edge(at, query.granularity, query.timezone),
         )
         check = partial(self._check_query_allowed, attempt.scan, attempt.cycle)
-        async with aclosing(self._client.scan(query, check)) as pages:
+        policy, of_query = await self._splitter.policy(query.granularity), (width(query), attempt.cycle.id)
+        scan = self._client.scan(
+            query,
+            check,
+            narrowable=policy.is_narrowable(*of_query),
+            ignore_gateway=not policy.counts_for_breaker(*of_query),
+        )
+        async with aclosing(scan) as pages:
             async for page in pages:
                 attempt.pages += 1
                 attempt.date, attempt.date_monotonic = page.date, self._clock.monotonic()
@@ -231,16 +242,6 @@ class Pipeline:
         """
         cycle.check_query_allowed()
         check_settled(scan, self._client)
-
-    async def _store_hint(self, query: Query, halves: tuple[Query, Query]) -> None:
-        hint = split_hint(query, halves)
-        await self._ledger.note_split(self._client.dialect.query_hash(query), hint)
-        (await self._hints()).append(hint)
-
-    async def _hints(self) -> list[SplitHint]:
-        if self._split_hints is None:
-            self._split_hints = await self._ledger.split_hints()
-        return self._split_hints
 
     def _report(self, attempt: _Attempt, record: ScanRecord, merged: Merged) -> None:
         scan = attempt.scan

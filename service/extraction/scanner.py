@@ -7,7 +7,6 @@ import contextlib
 from asyncio import CancelledError
 from collections.abc import Sequence
 from dataclasses import replace
-from http import HTTPStatus
 
 from service.clock import Clock
 from service.config import Org
@@ -22,18 +21,21 @@ from service.errors import (
     InvalidResponseError,
     LeaseLostError,
     NotSettledError,
-    QueryTimeoutError,
     QueryTooLargeError,
     RateLimitedError,
+    TooWideError,
 )
 from service.extraction.admission import ScanAdmission
 from service.extraction.cycle import Cycle, CyclePolicy
 from service.extraction.pipeline import Pipeline, check_settled, scan_context
+from service.extraction.splitter import Splitter
 from service.genesys import GenesysClient
 from service.measure import Measure
 from service.model import Granularity, Scan, Span, Window
 from service.plan import granularity, grouping
+from service.plan.forecast import DEFAULT_ENTRIES
 from service.plan.grouping import OrgSettings
+from service.plan.narrowing import Cause, cause_of
 from service.postgres.merge import Partitions
 from service.postgres.windows import Ledger, LedgerWindow
 from service.telemetry import Emit, Event
@@ -52,6 +54,7 @@ class Scanner:
         org: its configuration; ``configure`` replaces it.
         client: sends the queries.
         ledger: holds the state of the windows.
+        splitter: decides how wide a query is.
         pipeline: extracts a scan.
         partitions: creates missing partitions.
         clock: the process's clock.
@@ -64,6 +67,7 @@ class Scanner:
         org: Org,
         client: GenesysClient,
         ledger: Ledger,
+        splitter: Splitter,
         pipeline: Pipeline,
         partitions: Partitions,
         clock: Clock,
@@ -75,6 +79,7 @@ class Scanner:
         self.admission = ScanAdmission(org.concurrency)
         self._client = client
         self._ledger = ledger
+        self._splitter = splitter
         self._pipeline = pipeline
         self._partitions = partitions
         self._clock = clock
@@ -100,44 +105,68 @@ class Scanner:
         Raises:
             DatabaseUnavailableError, LeaseLostError, GivenUpError: windows that were not stored stay due.
         """
-        isolated = [each.window.span for each in windows if each.isolated]
+        isolated = {each.window.span for each in windows if each.isolated}
         waiting, timezone = [each.window for each in windows], self.org.timezone
+        probed: set[object] = set()
         while waiting:
             if self.org.timezone != timezone:  # changed by a reload: the windows' edges are no longer bucket edges
                 cycle.result.requeued += len(waiting)
                 return
-            first = waiting[0]
+            # One that was refused by itself comes last: it would end the narrowing of the others in this cycle.
+            first = next((window for window in waiting if window.span not in isolated), waiting[0])
             alike = [window for window in waiting if _kind(window) == _kind(first)]
-            others = [window for window in waiting if _kind(window) != _kind(first)]
-            entries = await self._ledger.entries_per_bucket(
-                first.stream, first.granularity, first.granularity.bucket_length.total_seconds(), first.measure
-            )
+            if first.span not in isolated:
+                alike = [window for window in alike if window.span not in isolated]
             groups = grouping.group_windows(
                 alike,
                 self.settings,
-                entries_per_bucket=max(entries, 1.0) if entries is not None else len(self.org.flows) or None,
+                entries_per_bucket=await self._entries_per_bucket(first, cycle, probed),
                 delay=cycle.policy.delay,
                 metrics_delay=cycle.policy.metrics_delay,
                 isolated=isolated,
             )
             try:
-                await self._run_all([self._scan(each, cycle.policy) for each in groups.scans], cycle)
+                await self._run_all(groups.scans, cycle)
             except GivenUpError as error:
                 await self._ledger.note_skipped(waiting, str(error))
                 raise
-            waiting = groups.later + others
+            started = {(window.span, *_kind(window)) for group in groups.scans for window in group}
+            waiting = [window for window in waiting if (window.span, *_kind(window)) not in started]
 
-    async def _run_all(self, scans: Sequence[Scan], cycle: Cycle) -> None:
-        """Run the scans side by side; the first unexpected end of one cancels the others.
+    async def _entries_per_bucket(self, window: Window, cycle: Cycle, probed: set[object]) -> float | None:
+        """The expected number of entries per bucket; None to request one window before all others.
+
+        Args:
+            window: the first of those to be requested.
+            cycle: the cycle.
+            probed: the kinds of windows of which one was requested first.
+        """
+        step, kind = window.granularity, _kind(window)
+        entries = await self._ledger.entries_per_bucket(
+            window.stream, step, step.bucket_length.total_seconds(), window.measure
+        )
+        policy = await self._splitter.policy(step)
+        is_probed = kind in probed
+        probed.add(kind)
+        if not is_probed and policy.begins_with_one_window(cycle.id):
+            return None
+        if entries is not None:
+            return max(entries, 1.0)
+        if is_probed and policy.is_exhausted(cycle.id):  # no flood of single windows that are refused alike
+            return DEFAULT_ENTRIES
+        return len(self.org.flows) or None
+
+    async def _run_all(self, groups: Sequence[Sequence[Window]], cycle: Cycle) -> None:
+        """Run groups of adjacent windows side by side; the first unexpected end of one cancels the others.
 
         No task raises into the group: before Python 3.13 a TaskGroup that has an error of its own to raise drops a
         cancellation from outside, and an org whose lease is lost would be worked on.
         """
         errors: list[Exception] = []
 
-        async def attempt(scan: Scan) -> None:
+        async def attempt(windows: Sequence[Window]) -> None:
             try:
-                await self._run_or_split(scan, cycle)
+                await self._run_group(windows, cycle)
             except Exception as error:  # noqa: BLE001 - raised below
                 errors.append(error)
                 for task in tasks:
@@ -145,7 +174,7 @@ class Scanner:
                         task.cancel()
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(attempt(each)) for each in scans]
+            tasks = [group.create_task(attempt(each)) for each in groups]
         if errors:
             raise next((error for error in errors if not isinstance(error, _EXPECTED)), errors[0])
 
@@ -162,17 +191,40 @@ class Scanner:
         )
         return Scan(tuple(windows), queries, policy.expect_for, policy.delay)
 
+    async def _run_group(self, windows: Sequence[Window], cycle: Cycle) -> None:
+        """Run adjacent windows as one scan, or as several where a query may not be so wide."""
+        limit: int | None = None
+        while windows:
+            count = await self._splitter.take(windows, self.org.timezone, cycle.id, limit)
+            if count < len(windows) and await self._splitter.is_settled(windows, self.org.timezone, cycle.id):
+                pieces = [windows[:count]]
+                while windows := windows[len(pieces[-1]) :]:
+                    count = await self._splitter.take(windows, self.org.timezone, cycle.id, None)
+                    pieces.append(windows[:count])
+                await self._run_all(pieces, cycle)
+                return
+            scan = self._scan(windows[:count], cycle.policy)
+            try:
+                await self._run_or_split(scan, cycle)
+            except TooWideError as error:
+                await self._ledger.requeue(scan, str(error))
+                limit = self._splitter.width(scan.windows, self.org.timezone) - 1
+            else:
+                windows, limit = windows[count:], None
+
     async def _run_or_split(self, scan: Scan, cycle: Cycle) -> None:
-        """Run one scan; retry its windows one by one where one of them may be the cause of an error."""
+        """Run one scan; retry its windows one by one where one of them may be the cause of an error.
+
+        Raises:
+            TooWideError: the windows are to be requested in narrower queries.
+        """
         try:
             await self._extract(scan, cycle)
         except NotSettledError as error:
             await self._postpone(replace(scan, windows=scan.windows[error.settled :]), error, cycle)
-            if error.settled:
-                await self._run_or_split(self._scan(scan.windows[: error.settled], cycle.policy), cycle)
+            await self._run_group(scan.windows[: error.settled], cycle)
         except ExtractionError as error:
-            overloaded = error.status == HTTPStatus.GATEWAY_TIMEOUT  # would fail each window the same way
-            if len(scan.windows) > 1 and isinstance(error, _OF_ONE_WINDOW) and not overloaded:
+            if len(scan.windows) > 1 and isinstance(error, _OF_ONE_WINDOW):
                 self._emit(Event.SCAN_SPLIT, **scan_context(scan), windows=len(scan.windows), reason=str(error))
                 await self._ledger.requeue(scan, str(error), isolate=not isinstance(error, GranularityError))
                 for window in scan.windows:
@@ -267,8 +319,9 @@ class Scanner:
                 context_id=error.context_id,
                 correlation_id=error.correlation_id,
             )
-        timed_out = isinstance(error, QueryTimeoutError) and len(scan.windows) > 1
-        await self._ledger.fail(scan, reason, isolate=timed_out)
+        # Requested with others again, it would fail them too.
+        isolate = len(scan.windows) == 1 and cause_of(error) is Cause.WIDTH
+        await self._ledger.fail(scan, reason, isolate=isolate)
 
     def _coarser(self, window: Window, policy: CyclePolicy) -> Window | None:
         """The window one step coarser; None where it was coarsened before or the policy allows no coarser one."""

@@ -57,7 +57,8 @@ class AggregatesJobs(FlowAggregates):
 
     A submission is sent once: where its response is lost, the job may run under an unknown id. The scan then
     fails, and the same query submits no other job until ``timeout`` has passed, so that at most one lost job runs.
-    A 504 to a submission means that the query is too large, as for a synchronous query.
+    After a 504 no job is assumed to run. A query over more than one bucket is narrowed then, as it is after a lost
+    response.
 
     Args:
         timeout: for a job to be fulfilled, and for a lost one to end.
@@ -110,16 +111,19 @@ class AggregatesJobs(FlowAggregates):
         try:
             return _job_path(await _call_and_clean_up(request, call))
         except (ServerError, ConnectionFailedError, QueryTimeoutError, InvalidResponseError) as error:
-            if error.status == HTTPStatus.SERVICE_UNAVAILABLE or isinstance(error, NotConnectedError):
+            not_accepted = error.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+            if not_accepted or isinstance(error, NotConnectedError):
                 raise  # the server did not accept the submission, or did not receive it
             self._lost[query_hash] = now() + self._timeout
-            raise ServerError(
+            lost = (QueryTimeoutError if isinstance(error, QueryTimeoutError) else ServerError)(
                 f"the response to a job submission was lost, and the job may run: {error}",
                 status=error.status,
                 code=error.code,
                 context_id=error.context_id,
                 correlation_id=error.correlation_id,
-            ) from error
+            )
+            lost.while_waiting = error.while_waiting
+            raise lost from error
 
     async def _wait(self, job: str, call: Call) -> None:
         """Poll the job, at growing intervals, until it is fulfilled."""

@@ -34,7 +34,7 @@ def ignore_state_change(_state: BreakerState, _open_for: float | None) -> None:
 
 
 class Breaker:
-    """Counts consecutive failures: 5xx, timeouts and broken connections, nothing else.
+    """Counts consecutive failures: 5xx, a gateway's 413, timeouts and broken connections, nothing else.
 
     While open, it rejects every request. When its time is over, it admits one probe, whose result closes it or
     opens it again for twice as long, up to ten minutes. A 4xx is a response and so no failure; a 429 is neither
@@ -98,12 +98,14 @@ class Breaker:
             )
 
     @contextmanager
-    def guard(self, *, success_counts: bool = True) -> Iterator[None]:
+    def guard(self, *, success_counts: bool = True, ignore_gateway: bool = False) -> Iterator[None]:
         """Run one request and count its result.
 
         Args:
             success_counts: whether a response shows that the API works. A token does not: it comes from another
                 server, and one may be renewed between any two queries that fail.
+            ignore_gateway: whether a 413, a 504 or a connection that broke while the response was awaited is
+                neither failure nor success, because a narrower query may pass.
 
         Raises:
             CircuitOpenError: nothing may be sent now.
@@ -117,11 +119,13 @@ class Breaker:
         generation = self._generation
         try:
             yield
-        except (ServerError, ConnectionFailedError, QueryTimeoutError) as error:
-            self._count_failure(generation, str(error))
-            raise
         except ExtractionError as error:
-            if success_counts and not isinstance(error, RateLimitedError):
+            failed = isinstance(error, (ServerError, ConnectionFailedError, QueryTimeoutError))
+            if error.of_gateway and ignore_gateway:
+                pass
+            elif failed or error.of_gateway:
+                self._count_failure(generation, str(error))
+            elif success_counts and not isinstance(error, RateLimitedError):
                 self._count_success(generation)
             raise
         else:

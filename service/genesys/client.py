@@ -193,12 +193,21 @@ class GenesysClient:
         await self._tokens.close()
         await self._transport.close()
 
-    async def scan(self, query: Query, check_allowed: Callable[[], None] = _allow) -> AsyncGenerator[Page, None]:
+    async def scan(
+        self,
+        query: Query,
+        check_allowed: Callable[[], None] = _allow,
+        *,
+        narrowable: bool = False,
+        ignore_gateway: bool = False,
+    ) -> AsyncGenerator[Page, None]:
         """The pages of one scan, in order, up to the last.
 
         Args:
             query: what to extract.
             check_allowed: called just before each send of the first request; raises where the scan may not start.
+            narrowable: whether a narrower query can replace it: what a gateway may have caused is retried once.
+            ignore_gateway: whether the breaker ignores what a gateway may have caused.
 
         Raises:
             CursorExpiredError: the cursor has expired. The pages so far are void; restart from page one.
@@ -212,6 +221,9 @@ class GenesysClient:
             nonlocal last
             check = check_allowed if request.starts_scan else _allow
             last = None
+            if request.method == "POST":  # the query itself; a job's other requests do not depend on its width
+                policy = request.policy._replace(ignore_gateway=ignore_gateway)
+                request = request._replace(narrowable=narrowable, policy=policy)
             last = await self.call(request, query_hash=query_hash, check_allowed=check)
             return last
 
@@ -240,7 +252,8 @@ class GenesysClient:
         if query_hash is None:
             return await self._retries.run(send, once=request.once)
         async with self._serialize(query_hash):
-            return await self._retries.run(send, once=request.once, query_hash=query_hash)
+            narrowable = request.narrowable
+            return await self._retries.run(send, once=request.once, narrowable=narrowable, query_hash=query_hash)
 
     def redact(self, text: str) -> str:
         """A text of the server with the org's secrets replaced, and otherwise unchanged."""
@@ -304,7 +317,9 @@ class GenesysClient:
             check_allowed()
             policy, breaker = request.policy, self.breaker
             with (
-                breaker.exempt() if policy.breaker_exempt else breaker.guard(success_counts=policy.success_counts)
+                breaker.exempt()
+                if policy.breaker_exempt
+                else breaker.guard(success_counts=policy.success_counts, ignore_gateway=policy.ignore_gateway)
             ):
                 return await self._send(request, permit)
         except RateLimitedError as error:

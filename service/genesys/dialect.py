@@ -33,6 +33,7 @@ class ApiRequest(NamedTuple):
         policy: how its response is read.
         once: do not retry where the server may have processed the request, and send it on a new connection.
         starts_scan: whether a scan starts with it; only such a request is checked against the off-peak hours.
+        narrowable: whether a narrower query can replace it; what a gateway may have caused is then retried once.
     """
 
     method: str
@@ -41,6 +42,7 @@ class ApiRequest(NamedTuple):
     policy: EndpointPolicy = DEFAULT_POLICY
     once: bool = False
     starts_scan: bool = False
+    narrowable: bool = False
 
 
 class Response(NamedTuple):

@@ -17,6 +17,7 @@ from service.errors import (
     ForbiddenError,
     GranularityError,
     InvalidResponseError,
+    QueryRefusedError,
     QueryTooLargeError,
     RateLimitedError,
     RequestRejectedError,
@@ -41,6 +42,21 @@ _result_limit = re.compile(
     r"|too[\W_]*many(?![\W_]*(?:concurrent|requests|queries))"
 )
 _page_size = re.compile(r"(?i)page[\W_]*size")
+_no_matter_of_width = re.compile(
+    # the credentials
+    r"(?i)credential|unauthori[sz]ed|authori[sz]ation|authenticat|(?:access|bearer|auth)[\W_]*token|client[\W_]*(?:id|secret)"
+    r"|invalid[\W_]*(?:client|grant)"
+    # the permission
+    r"|permission|forbidden|access[\W_]*denied|not[\W_]*(?:authori[sz]ed|permitted)|privilege|\bscopes?\b|\broles?\b"
+    # the syntax of the query
+    r"|syntax|malformed|\bpars(?:e|er|ed|ing)\b|\bjson\b|deseriali[sz]|constraint[\W_]*validation|invalid[\W_]*value"
+    r"|(?:unknown|unrecogni[sz]ed|unsupported|missing|required|invalid)[\W_]*(?:query|field|property|parameter|metric"
+    r"|dimension|filter|operator|predicate|body|request[\W_]*body)|must not be null"
+    r"|query[\W_]*builder|query[\W_]*type|group[\W_]*by|time[\W_]*group|metrics[\W_]*delay|time[\W_]*zone"
+    r"|predicate|flow[\W_]*(?:id|outcome)|page[\W_]*size"
+    # the rate
+    r"|too[\W_]*many[\W_]*(?:concurrent|requests|queries)|requests per|rate[\W_]*limit"
+)
 
 Redact = Callable[..., str]
 """``Redactor.redact_message``."""
@@ -59,6 +75,7 @@ class EndpointPolicy(NamedTuple):
         limit_headers: whether the ``inin-ratelimit`` headers of its responses set the org's limit.
         breaker_exempt: whether the breaker ignores its results, which do not depend on the org's queries.
         success_counts: whether a success shows that the API works, so that the breaker may close.
+        ignore_gateway: whether the breaker ignores what a gateway may have caused: a narrower query may pass.
     """
 
     permission: str = "Analytics > Query > Read"
@@ -67,6 +84,7 @@ class EndpointPolicy(NamedTuple):
     limit_headers: bool = False
     breaker_exempt: bool = False
     success_counts: bool = True
+    ignore_gateway: bool = False
 
     @property
     def requirements(self) -> str:
@@ -144,12 +162,14 @@ def _classify(status: int, code: str, message: str) -> type[ExtractionError]:
     by_status: dict[int, type[ExtractionError]] = {
         HTTPStatus.UNAUTHORIZED: UnauthorizedError,
         HTTPStatus.FORBIDDEN: ForbiddenError,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: QueryTooLargeError,
     }
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.GONE) and _cursor.search(code):
         return CursorExpiredError
     if status == HTTPStatus.BAD_REQUEST:
-        return _classify_400(code) or _classify_400(message) or RequestRejectedError
+        refused = RequestRejectedError if _no_matter_of_width.search(f"{code} {message}") else QueryRefusedError
+        return _classify_400(code) or _classify_400(message) or refused
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and names_size(code):
+        return QueryTooLargeError  # the API's own; that of a gateway has no code
     return by_status.get(status, RequestRejectedError)
 
 

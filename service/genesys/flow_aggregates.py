@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -33,10 +32,9 @@ _ERROR_MAX = 300
 _NO_GROUP = "result has no group, so it may be a part of any figure"
 
 
-def _classify(status: int, code: str, _message: str) -> type[ExtractionError] | None:
-    """The API answers 400 or 413 for a response that is too large, and 504 for one that takes too long."""
-    too_slow = status == HTTPStatus.GATEWAY_TIMEOUT
-    return QueryTooLargeError if too_slow or code == TOO_LARGE else None
+def _classify(_status: int, code: str, _message: str) -> type[ExtractionError] | None:
+    """The API answers 400 or 413 for a response that is too large."""
+    return QueryTooLargeError if code == TOO_LARGE else None
 
 
 POLICY = EndpointPolicy(PERMISSION, None, _classify, limit_headers=True)
@@ -108,7 +106,7 @@ class FlowAggregates:
         """The only page of a scan.
 
         Raises:
-            QueryTooLargeError: the response would be too large, or take the API too long.
+            QueryTooLargeError: the response would be too large.
             InvalidResponseError: an invalid page.
         """
         response = await call(ApiRequest("POST", PATH, encode(self.body(query)), POLICY, starts_scan=True))

@@ -41,6 +41,11 @@ class Permit:
         self._wake = wake
         self.sent_at: float | None = None
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether the request was sent."""
+        return self.sent_at is not None and self.sent_at > -math.inf
+
     def sent(self) -> None:
         """Record that the request is sent now; until then it counts against every second."""
         self._record(self._now())

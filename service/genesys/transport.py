@@ -150,7 +150,7 @@ class Transport:
             if isinstance(error, aiohttp.ClientPayloadError) and not _BROKEN_CONNECTION.search(str(error)):
                 # The server closed the connection in order, before the end of the body.
                 raise InvalidResponseError(f"response body truncated: {text}") from None
-            raise ConnectionFailedError(f"connection failed: {type(error).__name__}: {text}") from None
+            raise _connection_failed(f"{type(error).__name__}: {text}", permit) from None
         except TimeoutError as error:
             if not trace.began:
                 message = f"connection failed: no connection within {time_limit:g} s"
@@ -158,12 +158,12 @@ class Transport:
             if deadline.expired():
                 raise QueryTimeoutError(f"no complete response within {time_limit:g} s") from None
             text = self._redactor.redact_message(str(error)) or "timed out"
-            raise ConnectionFailedError(f"connection failed: {text}") from None
+            raise _connection_failed(text, permit) from None
         except OSError as error:
-            message = f"connection failed: {self._redactor.redact_message(str(error))}"
+            text = self._redactor.redact_message(str(error))
             if not trace.began:
-                raise self._network.not_connected(error, request.url, message) from None
-            raise ConnectionFailedError(message) from None
+                raise self._network.not_connected(error, request.url, f"connection failed: {text}") from None
+            raise _connection_failed(text, permit) from None
 
     async def _exchange(self, request: HttpRequest, trace: _SendTrace) -> Response:
         proxy = self._network.route(request.url).proxy
@@ -231,6 +231,13 @@ class Transport:
                 trace_configs=[traces],
             )
         return self._sessions[new_connection]
+
+
+def _connection_failed(text: str, permit: Permit) -> ConnectionFailedError:
+    """The error of a connection that failed, with whether the request had been sent."""
+    error = ConnectionFailedError(f"connection failed: {text}")
+    error.while_waiting = permit.is_sent
+    return error
 
 
 class _SendTrace:

@@ -8,7 +8,8 @@
     windows       a job's windows, and when each is due
     selection     the windows of a cycle, in order
     grouping      adjacent windows as scans, spans as queries
-    splitting     queries that are too large, in halves
+    splitting     queries in parts: by flows, by time
+    narrowing     how wide the next query is, after queries that were too wide
     forecast      the requests that windows need
     retention     jobs that begin before the end of an org's retention
 """

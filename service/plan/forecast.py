@@ -42,6 +42,7 @@ def cost(
     metrics_delay: MetricsDelay,
     now: datetime,
     isolated: Collection[Span] = (),
+    widest: int | None = None,
 ) -> Cost:
     """The cost of windows of one granularity, grouped as a cycle groups them.
 
@@ -53,6 +54,7 @@ def cost(
         metrics_delay: when the delay is sent; ``always`` requests more than is stored.
         now: the time of the cycle.
         isolated: spans of windows to query one by one.
+        widest: the most buckets of a query; None for no limit.
     """
     groups = group_windows(
         windows,
@@ -61,6 +63,7 @@ def cost(
         delay=delay,
         metrics_delay=metrics_delay,
         isolated=isolated,
+        widest=widest,
     )
     sent = [
         query.request_span
@@ -74,8 +77,13 @@ def cost(
             now=now,
         )
     ]
-    counts = (pages(span, windows[0].granularity, entries_per_bucket, org.page_size) for span in sent)
-    return Cost(len(groups.scans), len(sent), sum(max(1, ceil(count)) for count in counts))
+    if not windows:
+        return Cost()
+    step = windows[0].granularity
+    parts = [1 if widest is None else max(1, ceil(span.duration / step.bucket_length / widest)) for span in sent]
+    counts = [pages(span, step, entries_per_bucket, org.page_size) for span in sent]
+    needed = sum(part * max(1, ceil(count / part)) for part, count in zip(parts, counts, strict=True))
+    return Cost(len(groups.scans), sum(parts), needed)
 
 
 def seconds(requests: int, requests_per_second: float) -> float:

@@ -71,6 +71,7 @@ def group_windows(
     delay: timedelta,
     metrics_delay: MetricsDelay,
     isolated: Collection[Span] = (),
+    widest: int | None = None,
 ) -> WindowGroups:
     """Group windows that follow one another, in the given order, while one query can cover them.
 
@@ -87,6 +88,7 @@ def group_windows(
         delay: the delay buffer of their job.
         metrics_delay: when the delay is sent; ``always`` makes queries longer.
         isolated: spans of windows to query one by one.
+        widest: the most buckets of a scan of several windows; None for no limit.
     """
     if entries_per_bucket is None:
         if not windows:
@@ -109,6 +111,7 @@ def group_windows(
             previous is not None
             and filled + weight <= max(limit * min(len(scans) / org.concurrency, 1), MIN_PAGES)
             and _adjacent(previous, window)
+            and (widest is None or _nominal_width(scans[-1][0], window) <= widest)
             and not {previous.span, window.span} & single
             and one_query(
                 Span(scans[-1][0].span.start, window.span.end), window.granularity, org.timezone, overhang
@@ -166,6 +169,11 @@ def queries(
             )
         )
     return tuple(result)
+
+
+def _nominal_width(first: Window, last: Window) -> int:
+    """The buckets from the first window to the last, by their nominal length."""
+    return round((last.span.end - first.span.start) / first.granularity.bucket_length)
 
 
 def _overhang(delay: timedelta, metrics_delay: MetricsDelay) -> timedelta:

@@ -1,11 +1,11 @@
-"""Queries that are too large, in halves."""
+"""Queries in parts: by flows, by time on a bucket's edge."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
-from math import inf
+from math import ceil, inf
 
 from service.model import Query, Span, SplitHint
 from service.plan.buckets import buckets
@@ -22,22 +22,49 @@ def halve(query: Query) -> tuple[Query, Query] | None:
     if len(query.flows) > 1:
         middle = len(query.flows) // 2
         return replace(query, flows=query.flows[:middle]), replace(query, flows=query.flows[middle:])
+    half, rest = front(query, max(1, width(query) // 2))
+    return None if rest is None else (half, rest)
+
+
+def width(query: Query) -> int:
+    """The number of a query's buckets."""
+    return len(buckets(query.span, query.granularity, query.timezone))
+
+
+def front(query: Query, count: int) -> tuple[Query, Query | None]:
+    """A query over the first buckets, and one over the rest; None where there is no rest."""
     steps = buckets(query.span, query.granularity, query.timezone)
-    if len(steps) <= 1:
-        return None
-    edge = steps[len(steps) // 2].start
+    if count >= len(steps):
+        return query, None
+    edge = steps[count].start
     later = replace(query, span=Span(edge, query.span.end), request_span=Span(edge, query.request_span.end))
     return _first_half(query, Span(query.span.start, edge)), later
 
 
+def smaller(query: Query, limit: float) -> tuple[Query, ...]:
+    """The query, or where it is larger than the limit a first part and the rest, or halves of its flows.
+
+    By time the first part is one of the fewest of about equal length. A rest may still be larger than the limit.
+    """
+    if size(query) <= limit:
+        return (query,)
+    if len(query.flows) > 1:
+        return halve(query) or (query,)
+    count = width(query)
+    pieces = ceil(count / limit)
+    first, rest = front(query, ceil(count / pieces))
+    return (first,) if rest is None else (first, rest)
+
+
 def size(query: Query) -> int:
     """The size of a query: its buckets, times the flows that it lists."""
-    return len(buckets(query.span, query.granularity, query.timezone)) * max(1, len(query.flows))
+    return width(query) * max(1, len(query.flows))
 
 
-def split_hint(query: Query, halves: tuple[Query, Query]) -> SplitHint:
-    """The hint to store for a query that was too large and is split into these halves."""
-    return SplitHint(query.granularity, query.span, bool(query.flows), max(map(size, halves)))
+def split_hint(query: Query, halves: tuple[Query, Query], scan: Span) -> SplitHint:
+    """The hint to store for a query of a scan that was too large; the rest of the scan is split by it too."""
+    span = Span(query.span.start, max(query.span.end, scan.end))
+    return SplitHint(query.granularity, span, bool(query.flows), max(map(size, halves)))
 
 
 def largest(query: Query, span: Span, hints: Iterable[SplitHint]) -> float:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from aiohttp import web
 
 from service.simulator.api_error import ApiError
 from service.simulator.faults import Fault, RequestFaults
+from service.simulator.instants import HOUR, parse_instant
 from service.simulator.oauth import missing_permission
 from service.simulator.organisation import LiveOrg
 from service.simulator.page_corruption import HTML
 from service.simulator.wire import REUSED, Reply, error_reply, json_reply, reset_connection
 
 MOVED = "/api/v2/analytics/query-builder/moved"
+REFUSAL = ("tenant.quota", "Your plan does not include this much history per call")
+"""Code and message of a refusal in words that no client foresees."""
+_NO_RESPONSE = 600
+"""Seconds for which a gateway keeps a connection open without a response; no client waits as long."""
 _MAX_RETRY_AFTER = 3600
 
 
@@ -34,16 +40,74 @@ def too_many_requests(org: LiveOrg, at: float, retry_after: str | None = None) -
 
 
 async def inject_query_fault(
-    org: LiveOrg, request: web.Request, faults: RequestFaults, at: float, permission: str = "analytics:query:read"
+    org: LiveOrg,
+    request: web.Request,
+    faults: RequestFaults,
+    at: float,
+    permission: str = "analytics:query:read",
+    *,
+    document: object,
 ) -> Reply | None:
-    """Return the response of the fault that fires for a query, or None."""
+    """Return the response of the fault that fires for a query, or None; ``document`` is its JSON."""
     if fault := faults.fire("slow"):
         await asyncio.sleep(float(str(fault.value or 2)))
     if faults.fire("connection_reset"):
         reset_connection(request)
     if request.method == "POST" and request.get(REUSED) and faults.fire("idle_reset"):
         reset_connection(request)
+    if reply := await _exceed_span(request, faults, document):
+        return reply
     return _error_instead_of_page(org, request, faults, at, permission)
+
+
+def refuse_results(faults: RequestFaults, results: int) -> None:
+    """Raise ApiError in the words of the fault if it limits a response to fewer results."""
+    fault = faults.due("result_limit")
+    limit = _mapping(fault)
+    if fault and results > int(str(limit.get("over", 1))):
+        faults.count("result_limit")
+        raise ApiError(
+            int(str(limit.get("status", 400))),
+            str(limit.get("code", REFUSAL[0])),
+            str(limit.get("message", REFUSAL[1])),
+        )
+
+
+async def _exceed_span(request: web.Request, faults: RequestFaults, document: object) -> Reply | None:
+    """Return what a gateway that limits the span of a query answers, or None."""
+    fault = faults.due("span_limit")
+    limit = _mapping(fault)
+    if fault is None or _span(document) <= float(str(limit.get("hours", 24))) * HOUR:
+        return None
+    faults.count("span_limit")
+    status = limit.get("status", 504)
+    if status == "reset":
+        reset_connection(request)
+    if status == "none":
+        await asyncio.sleep(_NO_RESPONSE)
+    number = int(str(504 if status == "none" else status))
+    if number not in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.GATEWAY_TIMEOUT) or "code" in limit:
+        raise ApiError(number, str(limit.get("code", REFUSAL[0])), str(limit.get("message", REFUSAL[1])))
+    title = f"{number} {HTTPStatus(number).phrase}"
+    body = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"
+    return Reply(number, body.encode(), content_type="text/html")
+
+
+def _mapping(fault: Fault | None) -> Mapping[str, object]:
+    return fault.value if fault is not None and isinstance(fault.value, Mapping) else {}
+
+
+def _span(document: object) -> int:
+    """Return the length of a query's span in milliseconds; 0 if it is not valid."""
+    try:
+        if "interval" in document:  # type: ignore[operator]
+            start, end = document["interval"].split("/")  # type: ignore[index]
+        else:
+            builder = document["queryBuilder"]  # type: ignore[index]
+            start, end = builder["dateFrom"], builder["dateTo"]
+        return parse_instant(end) - parse_instant(start)
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return 0
 
 
 def _error_instead_of_page(

@@ -44,6 +44,11 @@ class Faults:
         hostile_error: ``value`` [400] is the status; the text repeats the Authorization header.
         granularity_refused: 400 granularityTooFine; ``value`` [any] is the only time group rejected.
         cardinality_refused: 400 for cardinality.
+        result_limit: refuses more than ``over`` [1] entries (flow-aggregates: groups times buckets); ``value`` is
+            a mapping with ``over``, ``status`` [400], ``code`` and ``message``, in the words of any server.
+        span_limit: refuses spans over ``hours`` [24]; ``value`` is a mapping with ``hours``, ``status`` [504],
+            "reset" for a broken connection, "none" for no response, and for JSON instead of a gateway's HTML
+            ``code`` and ``message``.
         cursor_expired: ``value`` [410] is the status; at pages from 2.
         missing_token: a page without the field nextPageToken.
         repeated_token: a page from 2 on returns the token of its request.
@@ -113,6 +118,8 @@ class Faults:
     hostile_error: Fault | None = None
     granularity_refused: Fault | None = None
     cardinality_refused: Fault | None = None
+    result_limit: Fault | None = None
+    span_limit: Fault | None = None
     cursor_expired: Fault | None = None
     missing_token: Fault | None = None
     repeated_token: Fault | None = None

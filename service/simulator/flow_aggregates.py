@@ -20,6 +20,7 @@ from service.simulator.aggregates_query import (
 )
 from service.simulator.api_error import bad_request
 from service.simulator.buckets import Interval, split_buckets
+from service.simulator.fault_injection import refuse_results
 from service.simulator.faults import RequestFaults
 from service.simulator.flow_measures import Cell, GroupKey, Stats, Tally, format_stats
 from service.simulator.instants import DAY, Now, format_instant, parse_instant
@@ -63,8 +64,9 @@ def query_results(org: LiveOrg, query: AggregatesQuery, faults: RequestFaults, n
     for flow in flows:
         for bucket in buckets:
             _add_bucket(groups, dimensions, bucket, tally.bucket(centre, flow, bucket, now.at))
-    limit = org.settings.result_limit
-    if limit is not None and sum(len(result["data"]) for result in groups.values()) > limit:
+    limit, results = org.settings.result_limit, sum(len(result["data"]) for result in groups.values())
+    refuse_results(faults, results)
+    if limit is not None and results > limit:
         raise bad_request(f"Result set is larger than result limit of {limit}")
     return list(groups.values())
 

@@ -99,7 +99,8 @@ class PublicApi:
         arrival.digest = request.path if document is None else digest_of(document)
         arrival.page = faults.page = requested_page(jobs, request)
         with org.single_flight.track(arrival.digest):
-            if reply := await inject_query_fault(org, request, faults, self._read_clocks().pace, _VIEW):
+            pace = self._read_clocks().pace
+            if reply := await inject_query_fault(org, request, faults, pace, _VIEW, document=document):
                 return reply
             if arrival.kind == "jobs":
                 return answer_job(org, jobs, request, document, faults, self._read_clocks())

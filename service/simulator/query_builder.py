@@ -14,6 +14,7 @@ from service.simulator.builder_query import (
     granularity_too_fine,
     parse_query,
 )
+from service.simulator.fault_injection import refuse_results
 from service.simulator.faults import RequestFaults
 from service.simulator.instants import Now
 from service.simulator.organisation import CachedPage, LiveOrg
@@ -100,6 +101,7 @@ def _start_scan(org: LiveOrg, query: BuilderQuery, faults: RequestFaults, now: N
         percent_of=settings.percent_of,
         split=settings.split_entries,
     )
+    refuse_results(faults, scan.pair_count)
     if settings.cardinality is not None and scan.pair_count > settings.cardinality:
         raise cardinality_exceeded(scan.pair_count, settings.cardinality)
     return scan

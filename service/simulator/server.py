@@ -147,7 +147,7 @@ class Simulator(SimulatorState):
         faults = org.fault_plan.for_request("query")
         faults.page = arrival.page
         with org.single_flight.track(arrival.digest):
-            if reply := await inject_query_fault(org, request, faults, self._pace()):
+            if reply := await inject_query_fault(org, request, faults, self._pace(), document=document):
                 return reply.response()
             text = query_builder.answer(org, document, faults, self._read_clocks())
             return await send(request, Reply(200, text), faults)

@@ -22,6 +22,7 @@ from service.model import Span, Window, instant
 from service.plan import selection
 from service.plan.forecast import DEFAULT_ENTRIES, Cost, by_kind, cost, seconds
 from service.plan.grouping import OrgSettings
+from service.plan.narrowing import known_width
 from service.plan.retention import jobs_before_limit
 from service.postgres.merge import Retention
 from service.postgres.pool import Database
@@ -186,6 +187,7 @@ async def _plan(
         org.name, org.timezone, org.flows, org.page_size, org.concurrency, org.response_entries_max
     )
     total, most, guess = Cost(), 0.0, False
+    widths = {} if ledger is None else await ledger.splits(org.api).widths()
     for (step, measure), group in by_kind(windows).items():
         read = None
         if ledger is not None:
@@ -203,6 +205,7 @@ async def _plan(
             metrics_delay=policy.metrics_delay,
             now=now,
             isolated=isolated,
+            widest=known_width(widths.get(step)),
         )
     return JobPlan(
         windows=len(windows),

@@ -29,6 +29,7 @@ class Event(StrEnum):
     WINDOW_REOPENED = "window_reopened", logging.WARNING
     WINDOW_RESTARTED = "window_restarted", logging.WARNING
     SCAN_SPLIT = "scan_split", logging.WARNING
+    QUERY_NARROWED = "query_narrowed", logging.WARNING
     GRANULARITY_ADJUSTED = "granularity_adjusted", logging.WARNING
     SPAN_ADJUSTED = "span_adjusted", logging.WARNING
     OUTCOME_MISSING = "outcome_missing", logging.WARNING

@@ -72,7 +72,7 @@ async def test_a_rejected_query_is_split_restarted_or_coarsened(program: Program
         adjusted = {line["org"]: line["granularity"] for line in ended.find_events("granularity_adjusted")}
         assert adjusted == {"coarser": "daily", "coarser_once": "daily", "coarser_month": "monthly"}
         rejected = _rejected(simulator, "halved"), _rejected(simulator, "by_flows")
-        assert rejected == (5, 3)
+        assert rejected == (3, 2)
         requests = len(simulator.arrivals)
         for name in ("halved", "by_flows"):
             again = await program.run(

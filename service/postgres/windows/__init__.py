@@ -5,6 +5,7 @@
     ledger       the state of each window, and the last error
     requests     requested ad hoc windows
     runs         requested runs of what is due
+    splits       what was learned of queries that were too large or too wide
     deep_passes  when a job's deep lookback last passed
 """
 
@@ -25,6 +26,7 @@ from service.postgres.windows.runs import (
     requested_runs,
     run_progress,
 )
+from service.postgres.windows.splits import SplitLedger
 
 __all__ = [
     "AD_HOC",
@@ -35,6 +37,7 @@ __all__ = [
     "RequestProgress",
     "RequestedRun",
     "RunProgress",
+    "SplitLedger",
     "begin_run",
     "finish_run",
     "job_of",

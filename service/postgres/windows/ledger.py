@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from service.clock import TOLERANCE
 from service.measure import Measure
-from service.model import Granularity, Scan, Span, SplitHint, Window
+from service.model import Granularity, Scan, Span, Window
 from service.postgres.pool import Database
 from service.postgres.windows.requests import INSERT_WINDOWS, columns, request_windows
+from service.postgres.windows.splits import IS_OWNER, SplitLedger
 
 AD_HOC = "ad hoc"
 _LAST_ERROR_LENGTH = 1000
@@ -37,7 +38,7 @@ class LedgerWindow:
         flows: the flows that its last stored scan requested; None: all flows, or nothing stored yet.
         doubted: its last scan was completely empty and has not been confirmed yet.
         requested_again: an ad hoc window that was requested again since its last stored scan began.
-        isolated: it is requested alone, as a page that it shared was invalid or the query took too long.
+        isolated: it is requested alone: a page that it shared was invalid, or it was refused by itself.
         attempts: how many scans of it have begun.
         last_error: None where there is none.
     """
@@ -59,7 +60,7 @@ class LedgerWindow:
 
 
 class Ledger:
-    """The windows of one org. Only the org's owner writes here, under its epoch: see ``_IS_OWNER``."""
+    """The windows of one org. Only the org's owner writes here, under its epoch: see ``IS_OWNER``."""
 
     def __init__(self, database: Database, org: str, epoch: int) -> None:
         self._database = database
@@ -81,7 +82,7 @@ class Ledger:
         """Insert windows that are due; those in the ledger already stay as they are."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                f"{INSERT_WINDOWS} WHERE {_IS_OWNER} ON CONFLICT DO NOTHING",
+                f"{INSERT_WINDOWS} WHERE {IS_OWNER} ON CONFLICT DO NOTHING",
                 {**columns(windows), "epoch": self._epoch},
             )
 
@@ -237,7 +238,7 @@ class Ledger:
             await connection.execute(
                 f"""
                 UPDATE flow_outcomes.extraction_window SET state = 'pending'
-                WHERE org = %(org)s AND state = 'running' AND {_IS_OWNER}
+                WHERE org = %(org)s AND state = 'running' AND {IS_OWNER}
                 """,
                 {"org": self._org, "epoch": self._epoch},
             )
@@ -264,42 +265,9 @@ class Ledger:
             entries: float | None = await connection.fetch_value(_ENTRIES_PER_BUCKET, values)
             return entries
 
-    async def split_hints(self) -> list[SplitHint]:
-        """The queries whose results were too large."""
-        async with self._database.connection() as connection:
-            rows = await connection.fetch_all(
-                _Split,
-                """
-                SELECT granularity, span_start, span_end, by_flow, half
-                FROM flow_outcomes.query_cut WHERE org = %(org)s
-                """,
-                {"org": self._org},
-            )
-        return [
-            SplitHint(Granularity(row.granularity), Span(row.span_start, row.span_end), row.by_flow, row.half)
-            for row in rows
-        ]
-
-    async def note_split(self, query_hash: str, hint: SplitHint) -> None:
-        """Record that a query's result was too large."""
-        async with self._database.transaction() as connection:
-            await connection.execute(
-                """
-                INSERT INTO flow_outcomes.query_cut
-                    (org, query_hash, granularity, span_start, span_end, by_flow, half)
-                VALUES (%(org)s, %(query_hash)s, %(granularity)s, %(start)s, %(end)s, %(by_flow)s, %(half)s)
-                ON CONFLICT DO NOTHING
-                """,
-                {
-                    "org": self._org,
-                    "query_hash": query_hash,
-                    "granularity": hint.granularity.value,
-                    "start": hint.span.start,
-                    "end": hint.span.end,
-                    "by_flow": hint.by_flow,
-                    "half": hint.half,
-                },
-            )
+    def splits(self, api: str) -> SplitLedger:
+        """What was learned of the org's queries to this API."""
+        return SplitLedger(self._database, self._org, api, self._epoch)
 
     async def _update(
         self, windows: Sequence[Window], changes: str, *, only: str = "true", **values: object
@@ -344,21 +312,10 @@ def _ledger_window(
     return LedgerWindow(window, flows=None if flow_ids is None else frozenset(flow_ids), **state)
 
 
-class _Split(NamedTuple):
-    granularity: str
-    span_start: datetime
-    span_end: datetime
-    by_flow: bool
-    half: int
-
-
-# A process that was taken over has an earlier epoch: its statement changes nothing.
-_IS_OWNER = "EXISTS (SELECT FROM flow_outcomes.org WHERE org = %(org)s AND epoch = %(epoch)s)"
-
 _THESE = f"""
     org = %(org)s AND work = %(stream)s AND requested_granularity = %(requested)s AND measure = %(measure)s
     AND (window_start, window_end) IN (SELECT * FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]))
-    AND {_IS_OWNER}
+    AND {IS_OWNER}
 """
 
 _IN_THE_FUTURE = (
@@ -378,7 +335,7 @@ _WINDOWS = """
 _REOPEN = f"""
     UPDATE flow_outcomes.extraction_window
     SET state = 'pending', last_error = %(reason)s, completed_at = NULL, complete_since = NULL, doubted_in = NULL
-    WHERE org = %(org)s AND work = %(stream)s AND state = 'complete' AND {_IS_OWNER}
+    WHERE org = %(org)s AND work = %(stream)s AND state = 'complete' AND {IS_OWNER}
       AND (completed_at < window_end + %(delay)s OR (%(latest)s::timestamptz IS NOT NULL AND {_IN_THE_FUTURE}))
     RETURNING window_start AS start, window_end AS "end"
 """

@@ -16,6 +16,7 @@ from service.errors import (
     DatabaseUnavailableError,
     ExtractionError,
     GivenUpError,
+    QueryRefusedError,
     QueryTimeoutError,
     RateLimitedError,
     ServerError,
@@ -23,11 +24,13 @@ from service.errors import (
 from service.extraction.cycle import Cycle, CyclePolicy, CycleRequest
 from service.extraction.pipeline import Pipeline
 from service.extraction.scanner import Scanner
+from service.extraction.splitter import Splitter
 from service.genesys.client import GenesysClient
 from service.genesys.server_clock import ServerClock
-from service.model import Granularity, Scan, Span, Window
+from service.model import Granularity, QueryWidth, Scan, Span, Window
 from service.postgres.merge.partitions import Partitions
 from service.postgres.windows.ledger import Ledger, LedgerWindow
+from service.postgres.windows.splits import SplitLedger
 from tests.support.fake_clock import FakeClock
 
 FIRST, DAY = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
@@ -53,6 +56,10 @@ class RecordingLedger:
         self.events: list[str] = []
         self.clock = FakeClock()
         self.server_clock = ServerClock(self.clock)
+        self.splitter = Splitter(cast(SplitLedger, self), self.clock, self.emit)
+
+    async def widths(self) -> dict[Granularity, QueryWidth]:
+        return {}
 
     async def entries_per_bucket(self, *_: object) -> float:
         return self.entries
@@ -89,6 +96,7 @@ class RecordingLedger:
                 SimpleNamespace(dialect=SimpleNamespace(query_hash=lambda _: "h"), server_clock=self.server_clock),
             ),
             cast(Ledger, self),
+            self.splitter,
             cast(Pipeline, self),
             cast(Partitions, self),
             self.clock,
@@ -119,16 +127,19 @@ async def test_a_window_that_is_rate_limited_too_often_fails_alone() -> None:
     assert ledger.events == ["window_failed"] * 3
 
 
-@pytest.mark.parametrize(("error", "isolated"), [(QueryTimeoutError("late"), True), (ServerError("500"), False)])
-async def test_windows_that_time_out_together_are_isolated(error: ExtractionError, isolated: bool) -> None:
-    """In the next cycle; otherwise a query over a year that always times out would be repeated forever."""
-    ledger = RecordingLedger(error)
-    ledger.entries = 1.0
-    await ledger.scanner(gives_up=False).run(days(3), ledger.cycle())
-    assert (ledger.failed, ledger.isolated) == ([Span(FIRST, FIRST + 3 * DAY)], [isolated])
+@pytest.mark.parametrize(
+    ("error", "isolated"),
+    [
+        (QueryRefusedError("quota", status=400), True),
+        (ServerError("500"), False),
+        (QueryTimeoutError("late"), False),
+    ],
+)
+async def test_a_window_that_is_refused_by_itself_is_isolated(error: ExtractionError, isolated: bool) -> None:
+    """Requested with others in the next cycle it would fail them too."""
     ledger = RecordingLedger(error)
     await ledger.scanner(gives_up=False).run(days(1), ledger.cycle())
-    assert ledger.isolated == [False]
+    assert ledger.isolated == [isolated]
 
 
 async def test_once_gives_up_the_org() -> None:

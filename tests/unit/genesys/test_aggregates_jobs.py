@@ -170,7 +170,8 @@ def test_a_lost_submission_is_not_repeated_while_its_job_may_run(
     async def main() -> None:
         server, dialect = Server(), AggregatesJobs(timedelta(minutes=10))
         server.submit = fails_with(error)
-        with pytest.raises(ServerError, match="job submission was lost"):
+        kind = QueryTimeoutError if isinstance(error, QueryTimeoutError) else ServerError
+        with pytest.raises(kind, match="job submission was lost"):
             await server.scan(dialect)
         server.submit = server.accepted
         await asyncio.sleep(590)

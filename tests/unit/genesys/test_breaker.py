@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from service.errors import (
     CircuitOpenError,
     ConnectionFailedError,
+    ExtractionError,
     ForbiddenError,
     InvalidResponseError,
     LeaseLostError,
     QueryTimeoutError,
     RateLimitedError,
+    RequestRejectedError,
     ServerError,
 )
 from service.genesys.breaker import Breaker
@@ -78,6 +80,37 @@ def test_consecutive_failures_open_it(breaker: Breaker, events: Events) -> None:
         breaker.check()
     assert raised.value.retry_after == 30
     assert events == ["circuit_opened"]
+
+
+def broken_connection() -> ConnectionFailedError:
+    """A connection that broke while the response was awaited."""
+    error = ConnectionFailedError("reset")
+    error.while_waiting = True
+    return error
+
+
+OF_GATEWAY = [ServerError("504", status=504), RequestRejectedError("413", status=413), broken_connection()]
+
+
+@pytest.mark.parametrize("error", OF_GATEWAY, ids=str)
+def test_what_a_gateway_may_cause_is_ignored_for_a_wide_query(breaker: Breaker, error: ExtractionError) -> None:
+    """It is neither failure nor success; for one bucket it is a failure."""
+    end_request(breaker, ServerError("HTTP 500"))
+    end_request(breaker, ServerError("HTTP 500"))
+    for _ in range(5):
+        with pytest.raises(type(error)), breaker.guard(ignore_gateway=True):
+            raise error
+    assert state_of(breaker) == "closed"
+    end_request(breaker, error)
+    assert state_of(breaker) == "open"
+
+
+def test_other_failures_of_a_wide_query_count(breaker: Breaker) -> None:
+    """A 503, and a connection that was never established."""
+    for error in (ServerError("503", status=503), ConnectionFailedError("refused"), QueryTimeoutError("late")):
+        with pytest.raises(type(error)), breaker.guard(ignore_gateway=True):
+            raise error
+    assert state_of(breaker) == "open"
 
 
 @pytest.mark.parametrize("response", [None, ForbiddenError("no"), InvalidResponseError("odd")])

@@ -12,6 +12,7 @@ import pytest
 from service.errors import (
     ForbiddenError,
     InvalidResponseError,
+    QueryRefusedError,
     QueryTooLargeError,
     RequestRejectedError,
     ServerError,
@@ -306,18 +307,19 @@ def error_for(status: int, code: str, message: str = "m") -> Exception:
     [
         (400, "response.entity.too.large", QueryTooLargeError),
         (413, "response.entity.too.large", QueryTooLargeError),
-        (504, "request.timeout", QueryTooLargeError),
-        (504, "", QueryTooLargeError),
+        (504, "request.timeout", ServerError),
+        (504, "", ServerError),
         (503, "service.unavailable", ServerError),
         (502, "", ServerError),
         (408, "request.timeout", ServerError),
-        (400, "bad.request", RequestRejectedError),
-        (400, "invalid.date", RequestRejectedError),
+        (400, "bad.request", QueryRefusedError),
+        (400, "invalid.date", QueryRefusedError),
+        (400, "invalid.value", RequestRejectedError),
         (403, "missing.any.permissions", ForbiddenError),
     ],
 )
 def test_each_error_of_this_api(status: int, code: str, kind: type[Exception]) -> None:
-    """On this API a 504 means that the query is too large."""
+    """The API's own code names the size; a 504 comes from a gateway."""
     assert type(error_for(status, code)) is kind
 
 

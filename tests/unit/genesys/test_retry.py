@@ -17,7 +17,9 @@ from service.errors import (
     ForbiddenError,
     InvalidResponseError,
     QueryTimeoutError,
+    QueryTooLargeError,
     RateLimitedError,
+    RequestRejectedError,
     ServerError,
 )
 from service.genesys.retry import ATTEMPTS_MAX, RATE_LIMITED_MAX, Retries, RetryBudget
@@ -95,6 +97,28 @@ def test_no_other_failure_is_retried(in_virtual_time: Run, error: BaseException)
     with pytest.raises(type(error)):
         in_virtual_time(Retries(Events(), lambda: True).run(send))
     assert send.sends == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "sends"),
+    [
+        (ServerError("504", status=504), 2),
+        (RequestRejectedError("413", status=413), 2),
+        (ServerError("503", status=503), ATTEMPTS_MAX),
+        (ConnectionFailedError("refused"), ATTEMPTS_MAX),
+        (QueryTooLargeError("413", status=413), 1),
+    ],
+)
+def test_what_a_gateway_may_cause_is_retried_once(in_virtual_time: Run, error: Exception, sends: int) -> None:
+    """Where a narrower query can replace the query; otherwise a 504 is retried as any 5xx, a 413 not at all."""
+    send = Failing(*[error] * 99)
+    with pytest.raises(type(error)):
+        in_virtual_time(Retries(Events(), lambda: True).run(send, narrowable=True))
+    assert send.sends == sends
+    send = Failing(*[error] * 99)
+    with pytest.raises(type(error)):
+        in_virtual_time(Retries(Events(), lambda: True).run(send))
+    assert send.sends == (ATTEMPTS_MAX if isinstance(error, (ServerError, ConnectionFailedError)) else 1)
 
 
 def test_an_open_breaker_ends_the_retries(in_virtual_time: Run) -> None:

@@ -191,7 +191,7 @@ def rejections(query: Query, limit: int, hints: list[SplitHint]) -> int:
         if halves and size(part) > min(most, limit):
             if size(part) <= most:
                 count += 1
-                hints.append(split_hint(part, halves))
+                hints.append(split_hint(part, halves, part.span))
             waiting[:0] = halves
     return count
 
