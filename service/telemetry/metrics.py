@@ -31,10 +31,10 @@ class EventMetrics:
         self._restated = self._counter("restatements", "Stored figures that a later scan changed.", "job")
         self._missing = self._counter("missing_outcomes", "Figures that became null.", "job")
         self._request_seconds = self._histogram(
-            "request_seconds", "Time from sending a request to the last byte of its response."
+            "request_duration_seconds", "Time from sending a request to the last byte of its response."
         )
         self._limit_wait = self._histogram(
-            "limit_wait_seconds", "Time that a request waited for its slot under the org's limit."
+            "limit_wait_duration_seconds", "Time that a request waited for its slot under the org's limit."
         )
         self._clock_difference = self._gauge(
             "clock_difference_seconds",

@@ -13,6 +13,7 @@
     status_cache      the status, read from the database at most every few seconds
     response_cache    responses of the endpoints, kept for a moment
     gauges            the status as metrics
+    scrape            every metric, in the format that the client accepts
     page              the page with the status as a table, which its script replaces
     coverage          the calendar: a letter for each day of a job
     details           one day, a flow over time, recent changes

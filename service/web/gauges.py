@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -33,12 +32,6 @@ class Gauges(Collector):
         self._now = now
         self._usable = usable
 
-    def text(self) -> bytes:
-        """The gauges in Prometheus' text format."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry)
-
     def collect(self) -> Iterator[Metric]:
         """Every gauge with its labels."""
         yield _gauge("database_up", "Whether the database answers and can store.", value=float(self._usable))
@@ -46,6 +39,11 @@ class Gauges(Collector):
         if self._status is not None:
             yield _gauge(
                 "status_age_seconds", "Time since the status was read from the database.", value=self._age
+            )
+            yield _gauge(
+                "status_timestamp_seconds",
+                "When the status was read from the database, by this process's clock.",
+                value=self._now.timestamp() - self._age,
             )
             yield from self._jobs(self._status)
             yield from self._orgs(self._status)
@@ -68,15 +66,22 @@ class Gauges(Collector):
             "org",
             "job",
         )
+        until = _gauge(
+            "newest_complete_timestamp_seconds",
+            "The end of the newest complete window, or the start of the first due window where none is complete.",
+            "org",
+            "job",
+        )
         for org, each in status["orgs"].items():
             for name, job in each["jobs"].items():
                 _add_counts(states, org, name, job["windows"])
                 gaps.add_metric([org, name], len(job["gaps"]))
                 if (since := _complete_until(job)) is not None:
                     age.add_metric([org, name], max(0.0, (self._now - since).total_seconds()))
+                    until.add_metric([org, name], since.timestamp())
             _add_counts(states, org, "", each["ad_hoc"]["windows"])
             gaps.add_metric([org, ""], len(each["ad_hoc"]["gaps"]))
-        yield from (states, gaps, age)
+        yield from (states, gaps, age, until)
 
     def _orgs(self, status: Status) -> Iterator[Metric]:
         held = _gauge("org_held", "Whether a process holds the org.", "org")

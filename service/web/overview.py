@@ -20,7 +20,7 @@ MAX_GAPS = 40
 MAX_WARNINGS = 12
 RATE_PERIOD = 15.0
 """Seconds over which requests a second are averaged."""
-_REQUESTS = "flow_outcomes_request_seconds_count"
+_REQUESTS = "flow_outcomes_request_duration_seconds_count"
 
 Document = dict[str, Any]
 

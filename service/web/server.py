@@ -10,7 +10,6 @@ from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from prometheus_client import generate_latest
 
 from service.clock import Clock, SystemClock
 from service.errors import ConfigError, Fault, FlowOutcomesError
@@ -24,6 +23,7 @@ from service.web.hosts import HostCheck
 from service.web.outbox import Outbox
 from service.web.page import render_page
 from service.web.response_cache import ResponseCache
+from service.web.scrape import Scrape, negotiate
 from service.web.status_cache import STATUS_COST_FACTOR, STATUS_MAX_AGE, StatusCache
 
 METRICS_MAX_AGE, METRICS_COST_FACTOR = 3.0, 20.0
@@ -33,7 +33,6 @@ SHUTDOWN_TIMEOUT = 1.0
 BACKLOG = 128
 ACCEPTED_AT_ONCE = 8
 """Connections accepted before the limit on their number is applied; asyncio calls this the backlog, too."""
-PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -127,7 +126,7 @@ class WebServer:
             return web.json_response({"ready": False, "reason": reason}, status=HTTPStatus.SERVICE_UNAVAILABLE)
         return web.json_response({"ready": True})
 
-    async def _serve_metrics(self, _request: web.Request) -> web.Response:
+    async def _serve_metrics(self, request: web.Request) -> web.Response:
         """The process's metrics and the status as gauges; the last known status if the database is unavailable."""
         try:
             await self._status.status.get(max_age=METRICS_MAX_AGE, cost_factor=METRICS_COST_FACTOR)
@@ -136,8 +135,9 @@ class WebServer:
             usable = False
         status, load = self._status.status, dict(self._daemon.load())
         gauges = Gauges(status.last, status.age, load, self._clock.now(), usable=usable)
-        text = await asyncio.to_thread(lambda: generate_latest(self._daemon.registry) + gauges.text())
-        return web.Response(body=text, headers={"Content-Type": PROMETHEUS_TEXT})
+        encode, content_type = negotiate(",".join(request.headers.getall("Accept", ())))
+        body = await asyncio.to_thread(encode, Scrape(self._daemon.registry, gauges))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _serve_status(self, _request: web.Request) -> web.Response:
         try:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
+import subprocess
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 import aiohttp
 import psycopg
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.config import Config, config_from
@@ -21,6 +25,7 @@ from service.web import Load, WebServer, status_cache
 from tests.support.fake_daemon import FakeDaemon
 
 LABELS = ("org", "job", "state")
+PROMTOOL = shutil.which("promtool")
 AWAY = "postgresql://outcomes:hush-hush@127.0.0.1:1/none"
 
 
@@ -31,8 +36,10 @@ class Site:
     address: str
     session: aiohttp.ClientSession
 
-    async def request(self, path: str, method: str = "GET") -> tuple[int, str, Mapping[str, str]]:
-        async with self.session.request(method, f"http://{self.address}{path}") as response:
+    async def request(
+        self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None
+    ) -> tuple[int, str, Mapping[str, str]]:
+        async with self.session.request(method, f"http://{self.address}{path}", headers=headers) as response:
             return response.status, await response.text(), response.headers
 
     async def metrics(self) -> dict[tuple[str, ...], float]:
@@ -135,7 +142,65 @@ async def test_metrics(site: Site, database: str) -> None:
     assert found["flow_outcomes_scans_in_flight", "acme"] == 3
     assert found["flow_outcomes_scans_waiting", "acme"] == 7
     assert found[("flow_outcomes_database_up",)] == 1
-    assert all(name[0].startswith("flow_outcomes_") for name in found)
+    newest = found["flow_outcomes_newest_complete_timestamp_seconds", "acme", "daily"]
+    assert newest % 86400 == 0
+    assert newest == pytest.approx(
+        time.time() - found["flow_outcomes_newest_complete_age_seconds", "acme", "daily"], abs=30
+    )
+    assert found[("flow_outcomes_status_timestamp_seconds",)] == pytest.approx(time.time(), abs=30)
+    assert found[("flow_outcomes_build_info",)] == 1
+    assert 0 < found[("process_start_time_seconds",)] < time.time()
+    assert all(name[0].startswith(("flow_outcomes_", "process_")) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/plain;version=0.0.4;q=1,*/*;q=0.1", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (  # Prometheus 2.42
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        ("text/plain;version=soon", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=1.x", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=2.\u00e9", "text/plain; version=0.0.4; charset=utf-8"),
+    ],
+)
+async def test_the_format_of_the_metrics(site: Site, accept: str, content_type: str) -> None:
+    """A client that accepts OpenMetrics gets it; any other, also one with an invalid header, gets the text."""
+    status, text, headers = await site.request("/metrics", headers={"Accept": accept})
+    assert (status, headers["Content-Type"]) == (200, content_type)
+    parse = openmetrics if "openmetrics" in content_type else text_string_to_metric_families
+    names = [family.name for family in parse(text)]
+    assert len(set(names)) == len(names)
+    assert {"flow_outcomes_database_up", "process_open_fds"} <= set(names)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus")
+async def test_promtool_finds_no_fault_in_the_metrics(database: str) -> None:
+    """``promtool check metrics`` has nothing to say of a scrape in which every metric has a value."""
+    reporter = Reporter()
+    job = {"org": "acme", "job": "daily", "rows": 1, "rejected": 1}
+    reporter.emit("org_acquired", org="acme")
+    reporter.emit("request_finished", org="acme", status=200, seconds=0.1)
+    reporter.emit("request_waited", org="acme", seconds=0.1)
+    reporter.emit("clocks_compared", seconds=0.1, doubted=False)
+    for event in (
+        *("retry_scheduled", "rate_limited", "window_complete", "window_doubted", "window_failed"),
+        *("outcome_restated", "outcome_missing"),
+    ):
+        reporter.emit(event, **job)
+    async with serving(database, {"acme": Load(3, 7)}, reporter) as site:
+        _, text, _ = await site.request("/metrics")
+    assert [family.name for family in text_string_to_metric_families(text) if not family.samples] == []
+    assert PROMTOOL is not None
+    done = await asyncio.to_thread(
+        subprocess.run, [PROMTOOL, "check", "metrics"], input=text.encode(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
 async def test_a_job_without_complete_windows_has_an_age(site: Site) -> None:
