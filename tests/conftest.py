@@ -10,12 +10,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg.conninfo import make_conninfo
 
 from service.postgres.embedded.server import Embedded
 from service.postgres.migrate import migrate
 from tests.support.databases import TEMPLATE, url
 from tests.support.fake_clock import FakeClock
+
+settings.register_profile("default", deadline=None)  # a loaded machine is slow at times
+settings.load_profile("default")
 
 KINDS = ("unit", "integration", "acceptance", "migrations", "browser", "faults")
 
