@@ -64,16 +64,19 @@ END
 $$;
 
 -- The reader sees the public relations, except for rejected_entry, which holds unchecked text from the API.
--- A view reads with its owner's privileges. flow_outcome_as_of reads with its caller's, so the tables that it reads
--- are granted too.
+-- A view reads with its owner's privileges. A function such as flow_outcome_as_of reads with its caller's, so the
+-- tables that it reads are granted too.
 DO $$
 BEGIN
     IF to_regclass('flow_outcomes.flow_outcome') IS NOT NULL THEN
-        GRANT SELECT ON flow_outcomes.flow_outcome, flow_outcomes.restatement, flow_outcomes.outcome_alias,
+        GRANT SELECT ON flow_outcomes.flow_outcome, flow_outcomes.flow_outcome_detail, flow_outcomes.flow_execution,
+            flow_outcomes.flow_milestone, flow_outcomes.restatement, flow_outcomes.coverage, flow_outcomes.outcome_alias,
             flow_outcomes.extraction_window, flow_outcomes.flow TO flow_outcomes_reader;
         GRANT SELECT ON flow_outcomes.org, flow_outcomes.revision, flow_outcomes.figure, flow_outcomes.figure_history,
             flow_outcomes.series, flow_outcomes.series_history TO flow_outcomes_reader;
-        GRANT EXECUTE ON FUNCTION flow_outcomes.flow_outcome_as_of(timestamptz) TO flow_outcomes_reader;
+        GRANT EXECUTE ON FUNCTION flow_outcomes.flow_outcome_as_of(timestamptz),
+            flow_outcomes.flow_outcome_detail_as_of(timestamptz), flow_outcomes.flow_execution_as_of(timestamptz),
+            flow_outcomes.flow_milestone_as_of(timestamptz) TO flow_outcomes_reader;
     END IF;
 END
 $$;

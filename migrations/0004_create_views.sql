@@ -3,11 +3,12 @@
 -- A view shows the present figures, the function of its name with _as_of the same columns as of an instant. Their common
 -- query is written once, and each is created from it with a source of its own. A function behind the view would not do: a
 -- view reads with its owner's rights, a function with its caller's, who may have none on the tables.
+-- flow_name is the flow's present name, also as of an instant.
 DO $do$
 DECLARE
     -- Outcomes: flow_outcome_detail has a row for each combination of dimensions, flow_outcome their sum.
     outcomes text := $query$
-    SELECT org, flow_id, granularity, bucket_start, bucket_end,
+    SELECT org, flow_id, fl.name AS flow_name, granularity, bucket_start, bucket_end,
            flow_id || '_' || outcome_name AS outcome_key, outcome_name,
            outcome_count, outcome_percentage,
            CASE WHEN total_known AND flow_total > 0
@@ -53,6 +54,7 @@ DECLARE
         ) folded
         WINDOW bucket AS (PARTITION BY org, flow_id, granularity, bucket_start)
     ) totalled
+    LEFT JOIN flow_outcomes.flow fl USING (org, flow_id)
     WHERE outcome_name <> ''
     $query$;
     durations_known text := $query$bool_and(state <> 'rejected') AND min(duration_count) >= 0
@@ -131,7 +133,7 @@ DECLARE
            AND (o.until_revision IS NULL OR r.revision < o.until_revision)
     $source$;
     outcome_columns text := $columns$
-        org text, flow_id text, granularity text, bucket_start timestamptz, bucket_end timestamptz,
+        org text, flow_id text, flow_name text, granularity text, bucket_start timestamptz, bucket_end timestamptz,
         outcome_key text, outcome_name text, outcome_count bigint, outcome_percentage double precision,
         outcome_share double precision, extraction_timestamp timestamptz,
         outcome_id text, success_count bigint, failure_count bigint, success_rate double precision,
@@ -168,13 +170,15 @@ END
 $do$;
 
 CREATE VIEW flow_outcomes.restatement AS
-    SELECT s.org, s.flow_id, s.granularity, s.bucket_start, s.outcome_name, s.old_count, s.new_count,
-           r.stamped_at AS restated_at
+    SELECT s.org, s.flow_id, fl.name AS flow_name, s.granularity, s.bucket_start, s.outcome_name, s.old_count,
+           s.new_count, r.stamped_at AS restated_at
     FROM flow_outcomes.restated s
-    JOIN flow_outcomes.revision r ON r.org = s.org AND r.revision = s.revision;
+    JOIN flow_outcomes.revision r ON r.org = s.org AND r.revision = s.revision
+    LEFT JOIN flow_outcomes.flow fl ON fl.org = s.org AND fl.flow_id = s.flow_id;
 
 CREATE VIEW flow_outcomes.rejected_entry AS
     SELECT ro.org, ro.window_start, ro.window_end, ro.reason, rt.entry, ro.rejected_at,
-           ro.flow_id, ro.bucket_start, ro.outcome_name
+           ro.flow_id, fl.name AS flow_name, ro.bucket_start, ro.outcome_name
     FROM flow_outcomes.rejected_outcome ro
-    JOIN flow_outcomes.rejected_text rt ON rt.org = ro.org AND rt.digest = ro.digest;
+    JOIN flow_outcomes.rejected_text rt ON rt.org = ro.org AND rt.digest = ro.digest
+    LEFT JOIN flow_outcomes.flow fl ON fl.org = ro.org AND fl.flow_id = ro.flow_id;

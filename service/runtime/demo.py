@@ -40,10 +40,16 @@ FLOWS = 40
 SECRET = "simulated-secret"  # noqa: S105 - of a simulator on loopback
 DAYS = 90
 USUAL_PORT = 8080
+_DAILY: dict[str, object] = {"since": f"P{DAYS}D", "off_peak": None, "retry_every": "PT1M"}
+_OF_PUBLIC: dict[str, object] = {**_DAILY, "orgs": ["acme"]}
 JOBS: dict[str, dict[str, object]] = {
-    "daily": {"since": f"P{DAYS}D", "off_peak": None, "retry_every": "PT1M"},
+    "daily": {**_OF_PUBLIC, "group_by": ["flowVersion", "mediaType"]},
+    "executions": {**_OF_PUBLIC, "measure": "executions"},
+    "milestones": {**_OF_PUBLIC, "measure": "milestones"},
+    "daily_counts": {**_DAILY, "orgs": ["globex"]},
     "hourly": {"since": "P7D", "window": "hour", "granularity": "hourly", "off_peak": None},
 }
+"""What needs the flow-aggregates API has jobs of its own."""
 STEP_PAUSE = 6.0
 """Seconds between two changes that the demo makes."""
 CORRECTED, CORRECTION = "Abandoned", 25
@@ -58,10 +64,12 @@ class _DemoProgress:
         caught_up: set when every job has had a complete cycle.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config) -> None:
         self.address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.caught_up = asyncio.Event()
-        self._behind: set[tuple[str, str | None]] = {(org, job) for org in ORGS for job in JOBS}
+        self._behind: set[tuple[str, str | None]] = {
+            (org, name) for name, job in config.jobs.items() for org in job.orgs or config.orgs
+        }
 
     def on_event(self, event: str, context: Mapping[str, Any]) -> None:
         """Follow an event; to be subscribed to the reporter."""
@@ -156,7 +164,7 @@ async def _once(config: Config, console: Console) -> int:
 
 
 async def _until_stopped(config: Config, folder: Path, centre: CorrectedCentre, console: Console) -> int:
-    reporter, progress, bar = Reporter(), _DemoProgress(), ProgressBar(sys.stderr)
+    reporter, progress, bar = Reporter(), _DemoProgress(config), ProgressBar(sys.stderr)
     reporter.subscribe(bar.on_event)
     reporter.subscribe(progress.on_event)
     daemon = Daemon(config, lambda: load_config(folder / CONFIG_FILE, {}), reporter)

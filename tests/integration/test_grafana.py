@@ -66,6 +66,7 @@ def test_each_query_runs_and_finds_something(database: str, title: str, query: s
     with psycopg.connect(database) as connection:
         rows = connection.execute(query.encode()).fetchall()
     assert rows, title
+    assert all(any(row[column] is not None for row in rows) for column in range(len(rows[0]))), "an empty column"
 
 
 async def test_each_metric_is_told(database: str) -> None:

@@ -125,3 +125,24 @@ def test_every_table_can_be_published(database: str) -> None:
               AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END)"""
     assert fetch(database, without) == []
     assert fetch(database, without.replace("<> 'f'", "= 'f'")) == [("outcome_alias",)]
+
+
+def test_each_public_relation_and_column_is_described(database: str) -> None:
+    """Every view, the public tables, their columns, and the functions that a report calls: a BI tool shows it."""
+    public = "(c.relkind = 'v' OR c.relname IN ('outcome_alias', 'extraction_window', 'flow'))"
+    columns = fetch(
+        database,
+        f"""SELECT c.relname, a.attname, obj_description(c.oid, 'pg_class'), col_description(c.oid, a.attnum)
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            WHERE {OF_THE_SCHEMA} AND {public}""",
+    )
+    assert len({relation for relation, *_ in columns}) >= 10
+    assert [row[:2] for row in columns if not row[2] or not row[3]] == []
+    functions = fetch(
+        database,
+        """SELECT p.proname, obj_description(p.oid, 'pg_proc') FROM pg_proc p
+           WHERE p.pronamespace = 'flow_outcomes'::regnamespace AND p.proname LIKE '%as_of'""",
+    )
+    assert len(functions) >= 4
+    assert [name for name, description in functions if not description] == []

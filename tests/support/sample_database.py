@@ -114,13 +114,16 @@ def _figures(connection: psycopg.Connection[tuple[object, ...]], today: datetime
         )
         run(
             "INSERT INTO flow_outcomes.figure (org, granularity, series_no, bucket_start, bucket_end, state,"
-            " outcome_count, extraction_timestamp, revision)"
+            " outcome_count, success_count, failure_count, duration_count, duration_sum_ms, duration_min_ms,"
+            " duration_max_ms, extraction_timestamp, revision)"
             " SELECT 'acme', 'daily', %(no)s, d, d + interval '1 day', (CASE WHEN absent THEN 'expected'"
-            " ELSE 'reported' END)::flow_outcomes.figure_state,"
-            " CASE WHEN NOT absent THEN 400 / %(no)s + (extract(doy FROM d)::int * 7 * %(no)s) %% 40"
-            " END, d + interval '26 hours', 1"
+            " ELSE 'reported' END)::flow_outcomes.figure_state, n, n - n / 4, n / 4, n - n / 4,"
+            " (n - n / 4) * 40000, CASE WHEN n > 0 THEN 9000 END, CASE WHEN n > 0 THEN 90000 END,"
+            " d + interval '26 hours', 1"
             " FROM generate_series(%(first)s::timestamptz, %(last)s::timestamptz, interval '1 day') AS s (d),"
-            " LATERAL (SELECT %(no)s = 2 AND d BETWEEN %(absent)s AND %(absent)s + interval '4 days' AS absent) a"
+            " LATERAL (SELECT %(no)s = 2 AND d BETWEEN %(absent)s AND %(absent)s + interval '4 days' AS absent) a,"
+            " LATERAL (SELECT CASE WHEN NOT absent THEN 400 / %(no)s"
+            "   + (extract(doy FROM d)::int * 7 * %(no)s) %% 40 END AS n) b"
             " WHERE d <> ALL (%(missing)s::timestamptz[])",
             {
                 "no": number,
