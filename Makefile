@@ -13,7 +13,7 @@ WORKERS ?= 2
 UV ?= uv
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help demo browser test lint ci conformance faults chaos audit image sbom soak bench lock clean
+.PHONY: help demo browser test lint ci conformance dbt faults chaos audit image sbom soak bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -41,6 +41,9 @@ ci: test ## run what the build runs
 conformance: .venv/.dev ## test the simulator with the official SDK, and our requests against its models
 	$(PIP) install --no-build-isolation --editable ".[conformance]"
 	$(BIN)/python -m pytest tests/conformance $(ARGS)
+
+dbt: .venv/.dev .venv/.dbt ## build and test the dbt package against a stored history
+	$(BIN)/python -m pytest tests/deployment/test_dbt.py $(ARGS)
 
 faults: .venv/.dev ## inject every fault of the database and the processes
 	$(BIN)/python -m pytest -n $(WORKERS) -m faults $(ARGS)
@@ -95,6 +98,12 @@ clean: ## remove what make created, including the demo's data
 .venv/.peers: .venv/.made pyproject.toml
 	$(BIN)/python -m venv .venv/peers
 	.venv/peers/bin/python -m pip --disable-pip-version-check --quiet install ".[peers]"
+	@touch $@
+
+# dbt gets its own venv too.
+.venv/.dbt: .venv/.made pyproject.toml
+	$(BIN)/python -m venv .venv/dbt
+	.venv/dbt/bin/python -m pip --disable-pip-version-check --quiet install ".[dbt]"
 	@touch $@
 
 .venv/.runtime: .venv/.made requirements.txt requirements-build.txt pyproject.toml

@@ -1,0 +1,20 @@
+select
+    org,
+    flow_id,
+    granularity,
+    bucket_start,
+    bucket_end,
+    {{ flow_outcomes_local_date('org', 'bucket_start') }} as bucket_date,
+    outcome_name,
+    outcome_count,
+    outcome_percentage,
+    outcome_share,
+    success_count,
+    failure_count,
+    success_rate,
+    duration_count,
+    duration_sum_ms,
+    duration_min_ms,
+    duration_max_ms,
+    extraction_timestamp as extracted_at
+from {{ source('flow_outcomes', 'flow_outcome') }}

@@ -1,0 +1,5 @@
+{% test between_or_null(model, column_name, least, most=none) %}
+select {{ column_name }}
+from {{ model }}
+where {{ column_name }} < {{ least }}{% if most is not none %} or {{ column_name }} > {{ most }}{% endif %}
+{% endtest %}
