@@ -96,6 +96,13 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
         for relation in (
             "flow_outcome",
             "flow_outcome_as_of(now())",
+            "flow_outcome_detail",
+            "flow_outcome_detail_as_of(now())",
+            "flow_execution",
+            "flow_execution_as_of(now())",
+            "flow_milestone",
+            "flow_milestone_as_of(now())",
+            "coverage",
             "restatement",
             "extraction_window",
             "outcome_alias",
