@@ -124,7 +124,9 @@ def test_the_records_are_those_that_are_counted(centre: Centre, low: int, length
     ),
 )
 @example(CENTRE, 0, [40 * DAY, 70 * DAY], 80 * DAY, ("mediaType", "flowVersion"))
-@example(NightlyCentre(CENTRE), 0, [37 * HOUR, 61 * HOUR, 9 * DAY], 80 * DAY, ("flowOutcomeId",))
+@example(
+    NightlyCentre(CENTRE), 0, [12 * HOUR - 1, 12 * HOUR + 1, 2 * DAY], 80 * DAY, ("flowOutcomeId", "messageType")
+)
 def test_parts_of_an_interval_add_up(
     centre: Centre, offset: int, cuts: list[int], seen_after: int, dimensions: tuple[str, ...]
 ) -> None:
