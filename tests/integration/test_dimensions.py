@@ -100,6 +100,27 @@ async def test_a_series_that_ended_is_not_expected(harness: ScanHarness) -> None
     assert sorted(each.get("mediaType", "") for (each,) in was) == ["", "chat", "voice", "voice", "voice"]
 
 
+async def test_a_series_is_expected_only_under_its_grouping(harness: ScanHarness) -> None:
+    """Also where the bucket before it is extracted later."""
+    await store(harness, row(4, VOICE, day=1), days=range(1, 2), group_by=MEDIUM)
+    await store(harness, row(7))
+    assert await detail(harness) == [("f", 0, "A", "", 7), ("f", 1, "A", "voice", 4)]
+
+
+async def test_a_flow_is_expected_under_its_last_grouping(harness: ScanHarness) -> None:
+    """Though an earlier scan of all flows covered the bucket under another one."""
+    await store(harness, row(1, day=1, flow="g"), days=range(1, 2))
+    await store(harness, row(4, VOICE, day=1), days=range(1, 2), flows=("f",), group_by=MEDIUM)
+    await store(harness, row(7), row(8, key="B", flow="g"))
+    assert await detail(harness) == [
+        ("f", 0, "A", "", 7),
+        ("f", 1, "A", "voice", 4),
+        ("g", 0, "B", "", 8),
+        ("g", 1, "A", "", 1),
+        ("g", 1, "B", "", None),
+    ]
+
+
 async def test_flows_that_are_grouped_differently(harness: ScanHarness) -> None:
     """Where scans of other flows group a bucket by others, the last scan of a flow decides what is expected."""
     await store(harness, row(7), row(7, flow="g"))
@@ -146,6 +167,7 @@ async def test_measures_are_apart(harness: ScanHarness) -> None:
     await store(harness, row(7))
     for measure in (Measure.MILESTONES, Measure.EXECUTIONS):
         key = "nFlow" if measure is Measure.EXECUTIONS else "A"
+        await store(harness, row(3, VOICE, key=key), measure=measure, group_by=MEDIUM)
         await store(harness, row(3, VOICE, key=key), measure=measure, group_by=MEDIUM)
         merged = await store(harness, days=range(1, 2), measure=measure, group_by=MEDIUM)
         assert not merged.restated
