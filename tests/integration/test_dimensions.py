@@ -10,6 +10,8 @@ import pytest
 
 from service.measure import Measure
 from service.model import FlowBucket, OutcomeRow
+from service.postgres import aliases
+from service.postgres.aliases import Alias
 from service.postgres.merge import Merged
 from tests.support.scan_harness import FIRST, ScanHarness, day_span, scan_harness
 
@@ -160,6 +162,16 @@ async def test_a_late_scan_ends_nothing_of_a_later_one(harness: ScanHarness) -> 
     await store(harness, row(5, VOICE), group_by=MEDIUM, number=20)
     await store(harness, row(7), number=10, stream="ad hoc")
     assert await detail(harness) == [("f", 0, "A", "voice", 5)]
+
+
+async def test_an_alias_that_is_not_applied_yet_splits_no_outcome(harness: ScanHarness) -> None:
+    """A new combination has the name of the former ones until all are renamed."""
+    await store(harness, row(5, VOICE), group_by=MEDIUM)
+    await aliases.add(harness.database, Alias("acme", None, "A", "X"))
+    await store(harness, row(5, VOICE), row(2, CHAT), group_by=MEDIUM)
+    assert await total(harness) == [("f", "A", 7)]
+    await aliases.apply(harness.database, "acme")
+    assert await total(harness) == [("f", "X", 7)]
 
 
 async def test_measures_are_apart(harness: ScanHarness) -> None:
