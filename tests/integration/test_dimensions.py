@@ -10,6 +10,8 @@ import pytest
 
 from service.measure import Measure
 from service.model import FlowBucket, OutcomeRow
+from service.postgres import aliases
+from service.postgres.aliases import Alias
 from service.postgres.merge import Merged
 from tests.support.scan_harness import FIRST, ScanHarness, day_span, scan_harness
 
@@ -100,6 +102,27 @@ async def test_a_series_that_ended_is_not_expected(harness: ScanHarness) -> None
     assert sorted(each.get("mediaType", "") for (each,) in was) == ["", "chat", "voice", "voice", "voice"]
 
 
+async def test_a_series_is_expected_only_under_its_grouping(harness: ScanHarness) -> None:
+    """Also where the bucket before it is extracted later."""
+    await store(harness, row(4, VOICE, day=1), days=range(1, 2), group_by=MEDIUM)
+    await store(harness, row(7))
+    assert await detail(harness) == [("f", 0, "A", "", 7), ("f", 1, "A", "voice", 4)]
+
+
+async def test_a_flow_is_expected_under_its_last_grouping(harness: ScanHarness) -> None:
+    """Though an earlier scan of all flows covered the bucket under another one."""
+    await store(harness, row(1, day=1, flow="g"), days=range(1, 2))
+    await store(harness, row(4, VOICE, day=1), days=range(1, 2), flows=("f",), group_by=MEDIUM)
+    await store(harness, row(7), row(8, key="B", flow="g"))
+    assert await detail(harness) == [
+        ("f", 0, "A", "", 7),
+        ("f", 1, "A", "voice", 4),
+        ("g", 0, "B", "", 8),
+        ("g", 1, "A", "", 1),
+        ("g", 1, "B", "", None),
+    ]
+
+
 async def test_flows_that_are_grouped_differently(harness: ScanHarness) -> None:
     """Where scans of other flows group a bucket by others, the last scan of a flow decides what is expected."""
     await store(harness, row(7), row(7, flow="g"))
@@ -141,11 +164,22 @@ async def test_a_late_scan_ends_nothing_of_a_later_one(harness: ScanHarness) -> 
     assert await detail(harness) == [("f", 0, "A", "voice", 5)]
 
 
+async def test_an_alias_that_is_not_applied_yet_splits_no_outcome(harness: ScanHarness) -> None:
+    """A new combination has the name of the former ones until all are renamed."""
+    await store(harness, row(5, VOICE), group_by=MEDIUM)
+    await aliases.add(harness.database, Alias("acme", None, "A", "X"))
+    await store(harness, row(5, VOICE), row(2, CHAT), group_by=MEDIUM)
+    assert await total(harness) == [("f", "A", 7)]
+    await aliases.apply(harness.database, "acme")
+    assert await total(harness) == [("f", "X", 7)]
+
+
 async def test_measures_are_apart(harness: ScanHarness) -> None:
     """A scan of one neither ends, withdraws nor expects anything of another, of the same names."""
     await store(harness, row(7))
     for measure in (Measure.MILESTONES, Measure.EXECUTIONS):
         key = "nFlow" if measure is Measure.EXECUTIONS else "A"
+        await store(harness, row(3, VOICE, key=key), measure=measure, group_by=MEDIUM)
         await store(harness, row(3, VOICE, key=key), measure=measure, group_by=MEDIUM)
         merged = await store(harness, days=range(1, 2), measure=measure, group_by=MEDIUM)
         assert not merged.restated

@@ -156,14 +156,16 @@ ADD_SERIES = """
           ON %(by_id)s AND t.org = %(org)s AND t.outcome_id = n.source_key
          AND t.measure = %(measure)s::flow_outcomes.measure
     ),
-    -- Those without a series get one, under the name after the aliases, which only outcomes have.
+    -- Those without a series get one: under the name of the same outcome in other dimensions, so that an alias
+    -- which is not applied yet does not split it, else under the name after the aliases, which only outcomes have.
     added AS (
         INSERT INTO flow_outcomes.series
                (org, flow_id, source_key, outcome_id, reported_name, outcome_name, revision, measure, dimensions,
                 group_by)
         SELECT %(org)s, named.flow_id, named.source_key, CASE WHEN %(by_id)s THEN nullif(named.source_key, '') END,
                named.name,
-               CASE WHEN %(measure)s::flow_outcomes.measure = 'outcomes' AND named.name IN (
+               CASE WHEN alike.outcome_name IS NOT NULL THEN alike.outcome_name
+                    WHEN %(measure)s::flow_outcomes.measure = 'outcomes' AND named.name IN (
                              SELECT a.old_name FROM flow_outcomes.outcome_alias a WHERE a.org = %(org)s)
                     THEN flow_outcomes.resolve_alias(%(org)s, named.flow_id, named.name) ELSE named.name END,
                %(revision)s, %(measure)s::flow_outcomes.measure, named.dimensions, %(group_by)s
@@ -175,6 +177,13 @@ ADD_SERIES = """
               AND o.measure = %(measure)s::flow_outcomes.measure AND o.dimensions = named.dimensions
             LIMIT 1
         ) o ON true
+        LEFT JOIN LATERAL (
+            SELECT o.outcome_name FROM flow_outcomes.series o
+            WHERE o.org = (SELECT %(org)s::text)
+              AND o.flow_id = named.flow_id AND o.source_key = named.source_key
+              AND o.measure = %(measure)s::flow_outcomes.measure
+            LIMIT 1
+        ) alike ON true
         WHERE o.known IS NULL
         ORDER BY named.flow_id, named.source_key, named.dimensions
         RETURNING flow_id
