@@ -13,8 +13,7 @@ from service.cli import ExitCode, configuration
 from service.config import AdHoc, Config, Org, values
 from service.errors import ConfigError, DatabaseUnavailableError, Fault, GivenUpError, LeaseLostError
 from service.extraction import ad_hoc_windows
-from service.measure import Measure
-from service.model import Window
+from service.model import Measure, Window
 from service.postgres.lease import Lease
 from service.postgres.windows import Ledger, request_progress, request_windows
 from service.runtime import DATABASE_TIMEOUT, Process, ensure_migrated, open_database

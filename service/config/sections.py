@@ -33,8 +33,7 @@ from service.config.certificates import read_certificates
 from service.config.dsn import secrets_in
 from service.config.proxies import Proxy, Route, parse_proxy, route_to, variable_for
 from service.errors import ConfigError, Fault
-from service.measure import Measure
-from service.model import Granularity
+from service.model import Granularity, Measure
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 

@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import isodate
 
 from service.config import regions
-from service.measure import DIMENSIONS
+from service.model import DIMENSIONS
 
 SECRET_MIN = 8
 """Characters of the shortest secret; a shorter one occurs in ordinary words, which would be redacted too."""

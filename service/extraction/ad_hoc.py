@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from service.config import AdHoc, Org
 from service.extraction.cycle import AD_HOC_POLICY
-from service.measure import Measure
-from service.model import Span, Window
+from service.model import Measure, Span, Window
 from service.plan.buckets import is_edge
 from service.plan.granularity import adjust, pieces
 from service.postgres.windows import AD_HOC

@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from service.config import Job, Org
-from service.measure import Measure
-from service.model import Span, Window
+from service.model import Measure, Span, Window
 from service.plan import granularity, selection, windows
 from service.postgres.windows import LedgerWindow, stream_of
 

@@ -6,8 +6,7 @@ import math
 from decimal import Decimal
 from typing import TypeGuard
 
-from service.measure import INVALID_DURATION, Duration, DurationStats
-from service.model import COUNT_MAX
+from service.model import COUNT_MAX, INVALID_DURATION, Duration, DurationStats
 
 _SHOWN_CHARACTERS = 40
 _SHOWN_BITS = 256

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from service.clock import Clock
 from service.errors import CircuitOpenError, ExtractionError, RateLimitedError
 from service.genesys import FLOW_NAMES, MILESTONE_NAMES, OUTCOME_NAMES, GenesysClient, Listed, NameList, list_names
-from service.measure import Measure
+from service.model import Measure
 from service.postgres.lease import Lease
 from service.postgres.names import name_flows, name_outcomes
 from service.postgres.pool import Database

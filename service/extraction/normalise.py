@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 
 from service.errors import InvalidResponseError
 from service.extraction.json_values import duration_of, is_number, share_of, shown, whole_number
-from service.measure import INVALID_DURATION, NO_DIMENSIONS
 from service.model import (
+    INVALID_DURATION,
     NAME_BYTES_MAX,
+    NO_DIMENSIONS,
     Entry,
     Figure,
     FlowBucket,

@@ -17,8 +17,7 @@ from service.extraction.cycle import Cycle
 from service.extraction.normalise import BucketGrid, normalise
 from service.extraction.splitter import Part, Splitter
 from service.genesys import GenesysClient
-from service.measure import Measure
-from service.model import NormalisedPage, Query, Scan, Span, Window
+from service.model import Measure, NormalisedPage, Query, Scan, Span, Window
 from service.plan.buckets import buckets, is_edge
 from service.plan.narrowing import Cause, cause_of
 from service.plan.splitting import width

@@ -30,8 +30,7 @@ from service.extraction.cycle import Cycle, CyclePolicy
 from service.extraction.pipeline import Pipeline, check_settled, scan_context
 from service.extraction.splitter import Splitter
 from service.genesys import GenesysClient
-from service.measure import Measure
-from service.model import Granularity, Scan, Span, Window
+from service.model import Granularity, Measure, Scan, Span, Window
 from service.plan import granularity, grouping
 from service.plan.forecast import DEFAULT_ENTRIES
 from service.plan.grouping import OrgSettings

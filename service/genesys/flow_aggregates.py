@@ -19,8 +19,7 @@ from service.genesys import loose_json
 from service.genesys.dialect import ApiRequest, Call, encode, hash_query, split_interval
 from service.genesys.error_mapping import EndpointPolicy
 from service.genesys.measures import REQUESTS, Stats, figures
-from service.measure import DurationStats, Measure
-from service.model import Entry, Granularity, Page, Query, instant
+from service.model import DurationStats, Entry, Granularity, Measure, Page, Query, instant
 
 PATH = "/api/v2/analytics/flows/aggregates/query"
 PERMISSION = "Analytics > Flow Aggregate > View (analytics:flowAggregate:view)"

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeGuard
 
 from service.errors import InvalidResponseError
-from service.measure import DurationStats, Measure
-from service.model import Figure
+from service.model import DurationStats, Figure, Measure
 
 COUNT, FAILED, DURATION = "nFlowOutcome", "nFlowOutcomeFailed", "tFlowOutcome"
 EXECUTIONS, EXECUTION_TIME = "nFlow", "tFlow"

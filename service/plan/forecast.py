@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 
-from service.measure import Measure
-from service.model import Granularity, Span, Window
+from service.model import Granularity, Measure, Span, Window
 from service.plan.grouping import MetricsDelay, OrgSettings, group_windows, pages, queries
 
 DEFAULT_ENTRIES = 100.0

@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Literal, NamedTuple
 
-from service.measure import Measure
-from service.model import Granularity, Query, Span, Window
+from service.model import Granularity, Measure, Query, Span, Window
 from service.plan.granularity import one_query, pieces, request_span
 
 MetricsDelay = Literal["auto", "always", "never"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from service.measure import Measure
+from service.model import Measure
 from service.postgres.lease import Lease
 from service.postgres.pool import Database
 from service.postgres.revision import RENAME_TIMEOUT, STAMP, lock_own_org

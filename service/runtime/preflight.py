@@ -27,8 +27,7 @@ from service.errors import (
     UnauthorizedError,
 )
 from service.genesys import MILESTONE_NAMES, OUTCOME_NAMES, GenesysClient, make_client
-from service.measure import Measure
-from service.model import Granularity, Query, Span, instant
+from service.model import Granularity, Measure, Query, Span, instant
 from service.plan import buckets
 from service.postgres.lease import slots
 from service.postgres.merge import rehearse

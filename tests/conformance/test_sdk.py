@@ -21,9 +21,8 @@ import pytest
 
 from service.genesys.aggregates_jobs import AggregatesJobs
 from service.genesys.flow_aggregates import FlowAggregates
-from service.measure import DIMENSIONS as GROUP_BY
-from service.measure import Measure
-from service.model import Granularity, Query, Span
+from service.model import DIMENSIONS as GROUP_BY
+from service.model import Granularity, Measure, Query, Span
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
 from service.simulator.aggregates_query import DIMENSIONS
 from service.simulator.flow_measures import METRICS

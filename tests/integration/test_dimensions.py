@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.measure import Measure
-from service.model import FlowBucket, OutcomeRow
+from service.model import FlowBucket, Measure, OutcomeRow
 from service.postgres import aliases
 from service.postgres.aliases import Alias
 from service.postgres.merge import Merged

@@ -23,8 +23,7 @@ from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from service.errors import ConflictError
-from service.measure import INVALID_DURATION, Duration, Measure
-from service.model import FlowBucket, Granularity, OutcomeRow, Reject, Span
+from service.model import INVALID_DURATION, Duration, FlowBucket, Granularity, Measure, OutcomeRow, Reject, Span
 from service.postgres import aliases
 from service.postgres.aliases import Alias, AliasError
 from service.postgres.pool import Database

@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from service.measure import Duration
-from service.model import FlowBucket, NormalisedPage, OutcomeRow, ValidFigure
+from service.model import Duration, FlowBucket, NormalisedPage, OutcomeRow, ValidFigure
 from service.postgres.merge import packing, scan
 from service.postgres.merge.binary_copy import HEADER, TRAILER, pack_int4, pack_prefix
 from service.postgres.merge.packing import ALL_COLUMNS, NAME_COLUMNS, Packer

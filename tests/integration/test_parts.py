@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from service.errors import ConflictError
-from service.measure import INVALID_DURATION, Duration
-from service.model import FlowBucket, OutcomeRow, Reject
+from service.model import INVALID_DURATION, Duration, FlowBucket, OutcomeRow, Reject
 from service.postgres import aliases
 from service.postgres.aliases import Alias
 from service.postgres.merge import Merged

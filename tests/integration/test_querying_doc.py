@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.measure import Duration, Measure
-from service.model import FlowBucket, Granularity, OutcomeRow, Reject, Span
+from service.model import Duration, FlowBucket, Granularity, Measure, OutcomeRow, Reject, Span
 from service.postgres.pool import Database
 from tests.support.scan_harness import ScanHarness
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from service.measure import Duration
+from service.model import Duration
 
 COUNT_MAX = 2**63 - 1
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import NamedTuple
 
-from service.measure import NO_DIMENSIONS
-from service.model import Span
+from service.model import NO_DIMENSIONS, Span
 from tests.support.reference_fold import Shown, Value, durations, fold
 
 

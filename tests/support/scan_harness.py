@@ -14,8 +14,18 @@ import psycopg
 
 from service.clock import SystemClock
 from service.extraction.normalise import SHARE_TOLERANCE
-from service.measure import Measure
-from service.model import FlowBucket, Granularity, NormalisedPage, OutcomeRow, Query, Reject, Scan, Span, Window
+from service.model import (
+    FlowBucket,
+    Granularity,
+    Measure,
+    NormalisedPage,
+    OutcomeRow,
+    Query,
+    Reject,
+    Scan,
+    Span,
+    Window,
+)
 from service.postgres.lease.lease import Lease
 from service.postgres.merge import Merged, Partitions, Retention, ScanBuffer, ScanRecord, merge
 from service.postgres.pool import Database

@@ -15,8 +15,7 @@ import psycopg
 
 from service.clock import TOLERANCE, Clock, trusted_time
 from service.errors import StorageError
-from service.measure import Measure
-from service.model import Window, instant
+from service.model import Measure, Window, instant
 from service.postgres.lease import Lease
 from service.postgres.merge import expected, figures, scan, window_results
 from service.postgres.merge.buffer import ScanBuffer

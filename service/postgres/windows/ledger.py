@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from service.clock import TOLERANCE
-from service.measure import Measure
-from service.model import Granularity, Scan, Span, Window
+from service.model import Granularity, Measure, Scan, Span, Window
 from service.postgres.pool import Database
 from service.postgres.windows.requests import INSERT_WINDOWS, columns, request_windows
 from service.postgres.windows.splits import IS_OWNER, SplitLedger

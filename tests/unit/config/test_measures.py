@@ -6,8 +6,7 @@ import pytest
 
 from service.config import config_from
 from service.config.values import step
-from service.measure import Measure
-from service.model import Granularity
+from service.model import Granularity, Measure
 from service.plan.granularity import WindowKind, for_window
 from tests.support.configs import faults_of, tree
 

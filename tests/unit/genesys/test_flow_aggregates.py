@@ -21,8 +21,7 @@ from service.extraction.normalise import BucketGrid, normalise
 from service.genesys.error_mapping import error_from_response
 from service.genesys.flow_aggregates import POLICY, FlowAggregates, decode
 from service.genesys.redaction import Redactor
-from service.measure import INVALID_DURATION, Duration
-from service.model import Entry, Figure, Granularity, Query, Span
+from service.model import INVALID_DURATION, Duration, Entry, Figure, Granularity, Query, Span
 
 DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
 INTERVAL = "2024-01-01T00:00:00.000Z/2024-01-02T00:00:00.000Z"

@@ -12,8 +12,7 @@ import pytest
 from service.errors import InvalidResponseError
 from service.extraction.normalise import BucketGrid, normalise
 from service.genesys.flow_aggregates import FlowAggregates, decode
-from service.measure import Duration, Measure
-from service.model import Entry, Granularity, NormalisedPage, Query, Span
+from service.model import Duration, Entry, Granularity, Measure, NormalisedPage, Query, Span
 
 DAY = Span(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
 INTERVAL = "2024-01-01T00:00:00.000Z/2024-01-02T00:00:00.000Z"

@@ -1,135 +1,21 @@
-"""The values that the rooms pass to each other: spans, queries, pages, rows, windows, scans."""
+"""What an API reports, as read and as stored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
 
-from service.errors import NotSettledError
-from service.measure import NO_DIMENSIONS, Duration, DurationStats, Measure
+from service.model.measures import NO_DIMENSIONS, Duration, DurationStats
 
 COUNT_MAX = 2**63 - 1
 """The largest count that fits PostgreSQL's bigint."""
 
 NAME_BYTES_MAX = 512
 """The longest flow id or outcome name that is stored, in bytes of UTF-8."""
-
-
-class Granularity(StrEnum):
-    """The length of a bucket, finest first."""
-
-    HOURLY = "hourly"
-    DAILY = "daily"
-    MONTHLY = "monthly"
-
-    @property
-    def bucket_length(self) -> timedelta:
-        """The nominal length of a bucket; a month counts as 30 days."""
-        return _BUCKET_LENGTHS[self]
-
-
-_BUCKET_LENGTHS = {
-    Granularity.HOURLY: timedelta(hours=1),
-    Granularity.DAILY: timedelta(days=1),
-    Granularity.MONTHLY: timedelta(days=30),
-}
-
-
-class Span(NamedTuple):
-    """A half-open interval [start, end); both ends are aware and in UTC."""
-
-    start: datetime
-    end: datetime
-
-    @property
-    def duration(self) -> timedelta:
-        """Elapsed time, not wall-clock time."""
-        return self.end - self.start
-
-    def covers(self, other: Span) -> bool:
-        """Whether the other span lies within this one."""
-        return self.start <= other.start and other.end <= self.end
-
-    def overlaps(self, other: Span) -> bool:
-        """Whether the two spans share an instant."""
-        return self.start < other.end and other.start < self.end
-
-    def __str__(self) -> str:
-        return f"{instant(self.start)}/{instant(self.end)}"
-
-
-def instant(at: datetime) -> str:
-    """ISO 8601 in UTC with milliseconds and ``Z``, the form that both APIs use."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One paged query to an org's API.
-
-    Attributes:
-        org: the org's name in the configuration.
-        span: the buckets to store; it begins and ends on bucket edges.
-        granularity: the length of the buckets.
-        timezone: IANA name of the zone in which days and months begin.
-        flows: ids of the flows to report on; empty means all flows.
-        page_size: entries per page, the API's ``limit``.
-        metrics_delay: sent to the engine, which then ignores records of that length before ``request_span.end``;
-            None sends nothing.
-        request_span: the span that is sent as dateFrom and dateTo. It ends after ``span`` where ``metrics_delay``
-            would otherwise cut into it; the surplus buckets are dropped.
-        measure: what is measured.
-        group_by: the dimensions by which figures are split, sorted.
-    """
-
-    org: str
-    span: Span
-    granularity: Granularity
-    timezone: str
-    flows: tuple[str, ...]
-    page_size: int
-    metrics_delay: timedelta | None
-    request_span: Span
-    measure: Measure = Measure.OUTCOMES
-    group_by: tuple[str, ...] = ()
-
-
-class SplitHint(NamedTuple):
-    """The size that passes where a larger query was rejected.
-
-    Attributes:
-        granularity: the length of the query's buckets.
-        span: from the start of the query that was too large to the end of its scan.
-        by_flow: whether the query listed flows.
-        half: the size of its larger half: buckets times listed flows.
-    """
-
-    granularity: Granularity
-    span: Span
-    by_flow: bool
-    half: int
-
-
-class QueryWidth(NamedTuple):
-    """What was learned of the width of an org's queries at one granularity, in buckets.
-
-    Attributes:
-        served: the widest that was served, of those below ``refused``; None where none was.
-        refused: the narrowest that was refused; None where it is unknown.
-        learned_at: when a query was last refused.
-        first_in: the cycle in which one bucket was refused, after which the next cycle begins with one window;
-            None where it begins as usual.
-    """
-
-    served: int | None
-    refused: int | None
-    learned_at: datetime
-    first_in: str | None = None
 
 
 class Figure(msgspec.Struct, gc=False):
@@ -314,96 +200,3 @@ class NormalisedPage:
     valid: list[tuple[FlowBucket, Mapping[str, ValidFigure]]] = field(default_factory=list)
     contradictions: Mapping[datetime, int] = field(default_factory=dict)
     invalid_durations: Mapping[datetime, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A span to extract, and how to query it.
-
-    Attributes:
-        org: the org's name.
-        stream: the window's group in the ledger: ``job:NAME`` for a job's windows, ``ad hoc`` for all others.
-        job: the job's name; None for ad hoc work.
-        span: begins and ends on bucket edges of ``granularity``.
-        requested: ``hourly``, ``daily``, ``monthly`` or ``auto``, as configured.
-        granularity: the granularity of its queries.
-        due_at: the first instant at which it may be queried, in UTC.
-        coarsened: whether the server rejected it one step finer; it is coarsened only once.
-        measure: what its queries measure.
-    """
-
-    org: str
-    stream: str
-    job: str | None
-    span: Span
-    requested: str
-    granularity: Granularity
-    due_at: datetime
-    coarsened: bool = False
-    measure: Measure = Measure.OUTCOMES
-
-    @property
-    def request(self) -> tuple[Span, str, Measure]:
-        """What identifies it among the windows of its stream."""
-        return self.span, self.requested, self.measure
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """Adjacent windows of one stream that are queried and stored together.
-
-    Attributes:
-        windows: in order of time.
-        queries: together they cover the windows' spans exactly.
-        expect_for: how long an outcome is expected after it was last seen.
-        delay: how long after its end a window settles.
-    """
-
-    windows: tuple[Window, ...]
-    queries: tuple[Query, ...]
-    expect_for: timedelta
-    delay: timedelta = timedelta(0)
-
-    @property
-    def org(self) -> str:
-        """The org's name."""
-        return self.windows[0].org
-
-    @property
-    def granularity(self) -> Granularity:
-        """The granularity of all its windows."""
-        return self.windows[0].granularity
-
-    @property
-    def measure(self) -> Measure:
-        """What all its windows measure."""
-        return self.windows[0].measure
-
-    @property
-    def group_by(self) -> tuple[str, ...]:
-        """The dimensions by which its figures are split, sorted."""
-        return self.queries[0].group_by
-
-    @property
-    def span(self) -> Span:
-        """From the first window's start to the last window's end."""
-        return Span(self.windows[0].span.start, self.windows[-1].span.end)
-
-    def check_settled(self, now: datetime) -> None:
-        """Check that each window's end plus the delay has passed.
-
-        Args:
-            now: the time by the deciding clock.
-
-        Raises:
-            NotSettledError: a window has not settled; the error holds the number of windows before it.
-        """
-        for settled, window in enumerate(self.windows):
-            settles_at = window.span.end + self.delay
-            if settles_at > now:
-                raise NotSettledError(
-                    f"not settled: the window settles at {instant(settles_at)}, and the API's clock shows"
-                    f" {instant(now)}",
-                    settled=settled,
-                    seconds=(settles_at - now).total_seconds(),
-                )
