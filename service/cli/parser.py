@@ -249,7 +249,9 @@ def _alias(commands: Commands[Any]) -> None:
     remove = _add(actions, "remove", text, example=f"{example.format('remove')} Paid", command="alias")
     text = "list the org's aliases"
     entries = _add(actions, "list", text, example=example.format("list"), command="alias")
-    for parser in (add, remove, entries):
+    text = "suggest aliases: pairs of names that look like one outcome before and after a rename"
+    suggest = _add(actions, "suggest", text, example=example.format("suggest"), command="alias_suggest")
+    for parser in (add, remove, entries, suggest):
         parser.add_argument("--org", required=True, help="name of the org")
     for parser in (add, remove):
         parser.add_argument("--flow", metavar="ID", help="only for this flow; overrides the alias for all flows")
@@ -257,7 +259,8 @@ def _alias(commands: Commands[Any]) -> None:
     add.add_argument("new", metavar="NEW", help="name to show instead")
     remove.add_argument("new", metavar="NEW", nargs="?", help="remove the alias only if it has this new name")
     entries.add_argument("--flow", metavar="ID", help="aliases that apply to this flow, with those for all flows")
-    for parser in (add, remove, entries):
+    suggest.add_argument("--flow", metavar="ID", help="only in this flow")
+    for parser in (add, remove, entries, suggest):
         _json(parser)
 
 

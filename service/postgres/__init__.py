@@ -8,6 +8,7 @@
     probe      a single connection outside the pool, and checks on it
     aliases    the mapping table
     names      names of flows and outcomes
+    suggestions  which suggested aliases were logged
     revision   the time stamp of a merge
     lease/     which process works an org
     windows/   the ledger of windows, and requested ad hoc windows

@@ -20,6 +20,7 @@ from service.runtime.org_loop import OrgLoop
 from service.runtime.process import GRACE, Process
 from service.runtime.reload import changes, read_when_still
 from service.runtime.signals import Signals
+from service.runtime.suggestions import SuggestionLog
 from service.runtime.timers import Timers
 from service.telemetry import Event, Reporter, Warned, logs
 from service.web import Load, WebServer, raise_descriptor_limit
@@ -27,6 +28,7 @@ from service.web import Load, WebServer, raise_descriptor_limit
 SHUTDOWN_TIMEOUT = 5.0  # seconds to release the orgs and close the connections
 REQUEST_POLL_INTERVAL = 2.0  # seconds
 ALIAS_POLL_INTERVAL = 10.0  # seconds
+SUGGESTION_POLL_INTERVAL = 10.0  # seconds
 
 # A client is built from these keys of an org: where one changes, the org gets a new client.
 _CLIENT_KEYS = (
@@ -127,12 +129,14 @@ class Daemon:
                 dsn, self._config.database.pool_size, self._emit, on_org_requested=self._drain_org
             ).running() as runtime:
                 self._runtime = runtime
+                suggestions = SuggestionLog(runtime.database, runtime.clock, self._emit)
                 try:
                     self._apply_config()
                     self.signals.any.set()  # act on signals that came before there was a database
                     await asyncio.gather(
                         self._poll(REQUEST_POLL_INTERVAL, lambda: self._poll_requests(runtime)),
                         self._poll(ALIAS_POLL_INTERVAL, lambda: self._poll_aliases(runtime)),
+                        self._poll(SUGGESTION_POLL_INTERVAL, lambda: self._poll_suggestions(suggestions)),
                     )
                 finally:
                     for _, task in self._loops.values():
@@ -276,3 +280,9 @@ class Daemon:
         for org in await aliases.stale(runtime.database):
             if org in self._loops:
                 await self._loops[org][0].apply_aliases()
+
+    async def _poll_suggestions(self, suggestions: SuggestionLog) -> None:
+        """Log suggested aliases of the orgs that this process holds."""
+        for loop, _ in list(self._loops.values()):
+            if loop.worker is not None:
+                await suggestions.poll(loop.org, busy=any(loop.worker.load()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from service.clock import Clock
 from service.config import Config, Org
@@ -12,6 +13,7 @@ from service.postgres.lease import Lease
 from service.runtime.database import DATABASE_RETRY_AFTER, ensure_migrated, open_database
 from service.runtime.process import GRACE, Process
 from service.runtime.signals import Signals
+from service.runtime.suggestions import SuggestionLog
 from service.telemetry import Emit, Event
 
 LEASE_TIMEOUT = 30.0
@@ -83,11 +85,21 @@ async def _hold(runtime: Process, config: Config, org: Org, lease: Lease, signal
     async with runtime.worker(org, lease, gives_up=True) as worker:
         closing = asyncio.create_task(_close_on_stop(signals, worker))
         try:
-            return await run_everything(worker, config, runtime.clock, again=False) == 0
+            unfinished = await run_everything(worker, config, runtime.clock, again=False)
         except GivenUpError:
             return False  # reported where it happened
+        else:
+            if not signals.stop.is_set():
+                await _log_suggestions(runtime, org)
+            return unfinished == 0
         finally:
             closing.cancel()
+
+
+async def _log_suggestions(runtime: Process, org: Org) -> None:
+    """Log new suggested aliases; what was extracted does not depend on it."""
+    with contextlib.suppress(DatabaseUnavailableError):
+        await SuggestionLog(runtime.database, runtime.clock, runtime.emit).search(org)
 
 
 async def _close_on_stop(signals: Signals, worker: OrgWorker) -> None:

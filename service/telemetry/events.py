@@ -39,6 +39,7 @@ class Event(StrEnum):
     DURATION_INVALID = "duration_invalid", logging.WARNING
     ENTRY_REJECTED = "entry_rejected", logging.WARNING
     ALIAS_APPLIED = "alias_applied"
+    ALIAS_SUGGESTED = "alias_suggested"
     OUTCOMES_RENAMED = "outcomes_renamed"
     NAMES_UNAVAILABLE = "names_unavailable", logging.WARNING
 

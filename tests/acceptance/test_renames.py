@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from datetime import timedelta
 
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
 from tests.support.program import SECRET, TIMEOUT, Program, today
 
+WEEKS = {"daily": {"since": "P16D", "off_peak": None}}
 JOB = {"daily": {"since": "P6D", "off_peak": None}}
 
 
@@ -38,3 +40,42 @@ async def test_sigusr1_fetches_new_names(program: Program) -> None:
         running.process.terminate()
         ended = await running.end()
     assert ended.find_events("outcomes_renamed", org="acme")
+
+
+async def test_a_rename_is_suggested_once(program: Program) -> None:
+    """On query-builder a rename is logged by the process that extracted it, with --once too, and by no other."""
+    figures = {
+        ("f", today() - timedelta(days=day) + timedelta(hours=hour)): {
+            "Paid" if day > 7 or (day == 7 and hour < 12) else "Settled": 10 + hour,
+            "Lost": 5,
+        }
+        for day in range(1, 16)
+        for hour in range(8, 18)
+    }
+    pair = {"org": "acme", "flow_id": "f", "old_name": "Paid", "new_name": "Settled"}
+    orgs = {name: SimulatedOrg(client_secret=SECRET, centre=StaticCentre(figures)) for name in ("acme", "globex")}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(simulator, orgs={"acme": {}}, jobs=WEEKS)
+        ended = await program.run("run", "--once")
+        assert ended.code == 0, ended.failures()
+        [event] = ended.find_events("alias_suggested")
+        assert pair.items() <= event.items()
+        assert (event["days_before"], event["days_after"], event["granularity"]) == (9, 7, "daily")
+        assert not (await program.run("run", "--once")).find_events("alias_suggested")
+        suggested = await program.run("alias", "suggest", "--org", "acme", "--json")
+        [suggestion] = json.loads(suggested.out)["suggestions"]
+        assert pair.items() <= suggestion.items()
+        assert suggestion["command"].endswith("--org=acme --flow=f -- Paid Settled")
+
+        program.configure(simulator, jobs=WEEKS, http={"port": 0})
+        running = await program.start("run")
+        async with asyncio.timeout(TIMEOUT):
+            while True:
+                if any('"alias_suggested"' in line for line in running.out):
+                    break
+                await asyncio.sleep(0.1)
+        running.process.terminate()
+        ended = await running.end()
+    [event] = ended.find_events("alias_suggested")
+    assert (event["org"], event["old_name"], event["new_name"]) == ("globex", "Paid", "Settled")
+    assert len(program.rows("SELECT * FROM flow_outcomes.alias_suggested")) == 2

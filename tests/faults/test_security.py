@@ -102,6 +102,7 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
             "flow_execution_as_of(now())",
             "flow_milestone",
             "flow_milestone_as_of(now())",
+            "alias_suggestion",
             "coverage",
             "restatement",
             "extraction_window",

@@ -12,6 +12,7 @@ import pytest
 
 from service.model import Duration, FlowBucket, Granularity, Measure, OutcomeRow, Reject, Span
 from service.postgres.pool import Database
+from tests.support.planted_renames import Planted, store
 from tests.support.scan_harness import ScanHarness
 
 TEXT = (Path(__file__).parents[2] / "docs" / "querying.md").read_text()
@@ -111,6 +112,12 @@ async def desk(database: str) -> AsyncIterator[ScanHarness]:
         "INSERT INTO flow_outcomes.outcome_alias (org, old_name, new_name)"
         " VALUES ('acme', 'Old', 'New') RETURNING 1"
     )
+    rename = [
+        ("sales", name, "daily", MARCH + day * DAY, MARCH + (day + 1) * DAY, 10)
+        for day in range(31)
+        for name in ("Sold" if day < 15 else "Sale", "Lost")
+    ]
+    store(database, {"globex": Planted(rename)})
     yield desk
     await pool.close()
 
@@ -145,6 +152,8 @@ async def test_the_answers_are_right(desk: ScanHarness) -> None:
     silent, missing = answers["Which flows reported nothing?"]
     assert [(str(day), flow, expected) for day, flow, expected in silent] == [("2024-03-21", "support", 2)]
     assert [(name, str(day)) for _, name, day in missing] == [("Closed", "2024-03-10"), ("Closed", "2024-03-13")]
+    _, _, suggested = answers["An outcome was renamed"]
+    assert [row[:4] for row in suggested] == [("globex", "sales", "Sold", "Sale")]
     whole, moved = answers["Is the month complete and stable?"]
     of_job = {row[0]: (row[3], row[6], row[7]) for row in whole}
     assert (of_job["daily"], of_job[None]) == ((True, 1, 21), (True, 0, 0))
@@ -182,7 +191,7 @@ async def test_success_duration_containment_and_dimensions_are_right(desk: ScanH
     assert {row[0] for row in media} == {"voice", "message"}
     total = await desk.rows(
         "SELECT outcome_name, sum(outcome_count) FROM flow_outcomes.flow_outcome"
-        " WHERE granularity = 'daily' AND bucket_start < '2024-04-01' GROUP BY outcome_name"
+        " WHERE org = 'acme' AND granularity = 'daily' AND bucket_start < '2024-04-01' GROUP BY outcome_name"
     )
     sums: dict[object, int] = {}
     for _, name, count, *_ in media:

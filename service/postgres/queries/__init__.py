@@ -9,4 +9,5 @@
     export     figures for a warehouse
     rejects    rejected entries
     lost_figures  complete windows whose figures are not stored
+    suggestions  suggested aliases
 """
