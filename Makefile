@@ -13,7 +13,7 @@ WORKERS ?= 2
 UV ?= uv
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help demo browser test lint ci conformance dbt faults chaos audit image sbom soak bench lock clean
+.PHONY: help demo browser test lint ci conformance dbt faults chaos audit dist image sbom soak bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -61,6 +61,9 @@ audit: .venv/.runtime ## check the lock for known vulnerabilities; needs the net
 	  echo "make audit: a package above has a known vulnerability, or could not be looked up, as behind a mirror" >&2; \
 	  echo "without advisories. For the latter: make audit ARGS='--vulnerability-service osv', or where PyPI can" >&2; \
 	  echo "be reached: pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt" >&2; exit 1; }
+
+dist: .venv/.runtime ## build the wheel and the source distribution into dist
+	$(BIN)/python -m hatchling build --target sdist --target wheel --directory dist
 
 sbom: .venv/.dev ## write the image's bill of materials (CycloneDX) from the lock
 	@mkdir -p dist

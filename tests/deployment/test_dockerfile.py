@@ -67,6 +67,20 @@ def test_the_health_check() -> None:
     assert "/healthz" in command[-1]
 
 
+def test_the_labels() -> None:
+    """The image names its source, version, revision and licence, from the release's steps and the workflow."""
+    [labels] = all_of(FINAL, "LABEL")
+    pairs = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', labels.text))
+    given = {"version": "$VERSION", "revision": "$REVISION", "source": "$SOURCE", "licenses": "Apache-2.0"}
+    assert given.items() <= pairs.items()
+    assert [each.text for each in all_of(FINAL, "ARG")] == ["VERSION=", "REVISION=", "SOURCE="]
+    release = (ROOT / "CONTRIBUTING.md").read_text().partition("## Release")[2]
+    workflow = (ROOT / ".github" / "workflows" / "build.yaml").read_text()
+    for name in ("VERSION", "REVISION", "SOURCE"):
+        assert f"--build-arg {name}=" in release
+        assert f"--build-arg {name}=" in workflow
+
+
 def test_copied_files_exist() -> None:
     """The build context has exactly the files that are copied, and each exists."""
     ignore = (ROOT / ".dockerignore").read_text().split()
