@@ -51,8 +51,8 @@ faults: .venv/.dev ## inject every fault of the database and the processes
 chaos: .venv/.dev ## kill processes at random moments and check the tables
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
-image: .venv/.dev ## run the Dockerfile's steps in an empty folder
-	$(BIN)/python -m pytest -m image $(ARGS)
+image: .venv/.dev ## build the image with buildah and run it, and its steps without; BASE=localhost/python for another base
+	$(BIN)/python -m pytest -rs -m image $(ARGS)
 
 audit: .venv/.runtime ## check the lock for known vulnerabilities; needs the network
 	@test -x .venv/audit/bin/pip-audit || { $(BIN)/python -m venv .venv/audit && \

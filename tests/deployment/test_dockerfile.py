@@ -1,4 +1,4 @@
-"""The text of the Dockerfile; test_image.py (`make image`) executes its steps without an engine."""
+"""The text of the Dockerfile; `make image` builds it, or executes its steps without an engine."""
 
 from __future__ import annotations
 

@@ -122,7 +122,8 @@ def test_files_that_install(tmp_path: Path) -> None:
         run([str(venv / "bin" / "pip"), "install", "--quiet", str(file)])
         program = str(venv / "bin" / "flow-outcomes")
         run([program, "--version"])
-        run([program, "demo", "--once", "--port", "0"])
+        run([program, "config", "schema"])
+    run([program, "demo", "--once", "--port", "0"])
 
 
 def test_the_workflow() -> None:
