@@ -2,6 +2,9 @@
 # The daemon writes only to the database, so the root file system can be read-only. With `database.embedded`,
 # mount a volume that uid 10001 owns.
 
+# HEALTHCHECK exists in docker's image format alone. Buildah and podman write the OCI format, and leave it out with a
+# warning: build with `--format docker`, or let the orchestrator probe /healthz, as config/kubernetes does.
+
 # A release sets the digest: --build-arg BASE=python:3.13-slim@sha256:…
 ARG BASE=python:3.13-slim
 
@@ -34,6 +37,16 @@ ENV PATH=/opt/flow-outcomes/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     FLOW_OUTCOMES_HTTP__HOST=0.0.0.0
+# A release sets these three. They come last, so that a new revision builds nothing again.
+ARG VERSION=
+ARG REVISION=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="flow-outcomes" \
+      org.opencontainers.image.description="Extracts Genesys Cloud flow outcomes into PostgreSQL" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.source="$SOURCE"
 USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \

@@ -13,7 +13,7 @@ WORKERS ?= 2
 UV ?= uv
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help demo browser test lint ci conformance dbt faults chaos audit image sbom soak bench lock clean
+.PHONY: help demo browser test lint ci conformance dbt faults chaos audit dist image sbom soak bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -51,8 +51,8 @@ faults: .venv/.dev ## inject every fault of the database and the processes
 chaos: .venv/.dev ## kill processes at random moments and check the tables
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
-image: .venv/.dev ## run the Dockerfile's steps in an empty folder
-	$(BIN)/python -m pytest -m image $(ARGS)
+image: .venv/.dev ## build the image with buildah and run it, and its steps without; BASE=localhost/python for another base
+	$(BIN)/python -m pytest -rs -m image $(ARGS)
 
 audit: .venv/.runtime ## check the lock for known vulnerabilities; needs the network
 	@test -x .venv/audit/bin/pip-audit || { $(BIN)/python -m venv .venv/audit && \
@@ -61,6 +61,9 @@ audit: .venv/.runtime ## check the lock for known vulnerabilities; needs the net
 	  echo "make audit: a package above has a known vulnerability, or could not be looked up, as behind a mirror" >&2; \
 	  echo "without advisories. For the latter: make audit ARGS='--vulnerability-service osv', or where PyPI can" >&2; \
 	  echo "be reached: pip-audit --strict --require-hashes --disable-pip --requirement requirements.txt" >&2; exit 1; }
+
+dist: .venv/.runtime ## build the wheel and the source distribution into dist
+	$(BIN)/python -m hatchling build --target sdist --target wheel --directory dist
 
 sbom: .venv/.dev ## write the image's bill of materials (CycloneDX) from the lock
 	@mkdir -p dist

@@ -1,4 +1,4 @@
-"""The text of the Dockerfile; test_image.py (`make image`) executes its steps without an engine."""
+"""The text of the Dockerfile; `make image` builds it, or executes its steps without an engine."""
 
 from __future__ import annotations
 
@@ -65,6 +65,20 @@ def test_the_health_check() -> None:
     command = Instruction("CMD", check.text.partition("CMD ")[2]).exec_form()
     assert command[0] == "python"
     assert "/healthz" in command[-1]
+
+
+def test_the_labels() -> None:
+    """The image names its source, version, revision and licence, from the release's steps and the workflow."""
+    [labels] = all_of(FINAL, "LABEL")
+    pairs = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', labels.text))
+    given = {"version": "$VERSION", "revision": "$REVISION", "source": "$SOURCE", "licenses": "Apache-2.0"}
+    assert given.items() <= pairs.items()
+    assert [each.text for each in all_of(FINAL, "ARG")] == ["VERSION=", "REVISION=", "SOURCE="]
+    release = (ROOT / "CONTRIBUTING.md").read_text().partition("## Release")[2]
+    workflow = (ROOT / ".github" / "workflows" / "build.yaml").read_text()
+    for name in ("VERSION", "REVISION", "SOURCE"):
+        assert f"--build-arg {name}=" in release
+        assert f"--build-arg {name}=" in workflow
 
 
 def test_copied_files_exist() -> None:

@@ -52,7 +52,7 @@ class Image:
     def execute(self, instruction: Instruction) -> None:
         """Execute one step."""
         match instruction.word:
-            case "FROM" | "USER" | "EXPOSE" | "HEALTHCHECK" | "ENTRYPOINT" | "CMD":
+            case "FROM" | "USER" | "EXPOSE" | "HEALTHCHECK" | "LABEL" | "ENTRYPOINT" | "CMD":
                 return
             case "ENV" | "ARG":
                 for pair in instruction.text.split():

@@ -16,6 +16,8 @@ from service.runtime.process import GRACE
 from tests.support.dockerfile import ROOT, stages
 
 FOLDER = ROOT / "config" / "kubernetes"
+MONITORING = FOLDER / "components" / "monitoring"
+EXAMPLE = ROOT / "config" / "kubernetes-example"
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
 OBJECTS: list[dict[str, Any]] = [
     each
@@ -63,6 +65,72 @@ def test_kubectl_builds_it() -> None:
     assert container["image"] == f"{image['newName']}:{image['newTag']}"
     for each in built.values():
         kubernetes_validate.validate(each, VERSIONS[-1], strict=True)
+
+
+def build(folder: Path) -> list[dict[str, Any]]:
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)  # noqa: S607
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_the_example_is_a_complete_installation(tmp_path: Path) -> None:
+    """The example has every object of the base, both secrets and the monitoring, and each is valid."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    built = build(tmp_path / "config" / EXAMPLE.name)
+    kinds = [each["kind"] for each in built]
+    assert sorted(kinds) == sorted([*(each["kind"] for each in OBJECTS), "PodMonitor", "PrometheusRule"])
+    assert {each["metadata"]["namespace"] for each in built} == {"flow-outcomes"}
+    for each in built:
+        if each["kind"] not in {"PodMonitor", "PrometheusRule"}:  # their schemas are not Kubernetes'
+            for version in VERSIONS:
+                kubernetes_validate.validate(each, version, strict=True)
+    [deployment] = [each for each in built if each["kind"] == "Deployment"]
+    template = deployment["spec"]["template"]
+    [monitor] = [each for each in built if each["kind"] == "PodMonitor"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert not template["metadata"].get("annotations")  # nothing scrapes the pods a second time
+    secrets = {each["metadata"]["name"]: set(each["data"]) for each in built if each["kind"] == "Secret"}
+    mounted = [volume["secret"]["secretName"] for volume in template["spec"]["volumes"]]
+    assert [secrets[name] for name in mounted] == [{"config.yaml"}, {"acme"}]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_a_changed_configuration_replaces_the_pods(tmp_path: Path) -> None:
+    """Another configuration changes the pods' template, so that they are replaced; a rotated secret does not."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    folder = tmp_path / "config" / EXAMPLE.name
+
+    def template() -> dict[str, Any]:
+        [deployment] = [each for each in build(folder) if each["kind"] == "Deployment"]
+        spec: dict[str, Any] = deployment["spec"]["template"]
+        return spec
+
+    before = template()
+    (folder / "secrets" / "acme").write_text("another secret")
+    assert template() == before
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text() + "# changed\n")
+    assert template() != before
+
+
+def test_the_example_s_configuration_is_valid(tmp_path: Path) -> None:
+    """The configuration is valid with the secrets where the pods mount them."""
+    mounts = {mount["name"]: mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
+    text = (EXAMPLE / "config.yaml").read_text()
+    assert mounts["clients"] in text
+    (tmp_path / "config.yaml").write_text(text.replace(mounts["clients"], str(EXAMPLE / "secrets")))
+    config = load_config(tmp_path / "config.yaml", {})
+    assert set(config.orgs) == {file.name for file in (EXAMPLE / "secrets").iterdir()}
+
+
+def test_the_monitoring_component() -> None:
+    """The operator's rules are those of Prometheus, and its monitor scrapes the port that the pods name."""
+    rule = yaml.safe_load((MONITORING / "prometheus-rule.yaml").read_text())
+    assert rule["spec"] == yaml.safe_load((ROOT / "config" / "grafana" / "alerts.yaml").read_text())
+    monitor = yaml.safe_load((MONITORING / "pod-monitor.yaml").read_text())
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
+    assert "http" in {port["name"] for port in CONTAINER["ports"]}
 
 
 def test_two_replicas() -> None:

@@ -7,22 +7,28 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 from tests.support.documents import ROOT, blocks
 
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+VERSION = PROJECT["version"]
+WORKFLOW = ROOT / ".github" / "workflows" / "build.yaml"
 BIN = Path(sys.executable).parent
+MIGRATIONS = [each for each in (ROOT / "migrations").glob("*.sql") if ".rollback" not in each.name]
 # these need an engine; `make image` executes the steps of a build
 NO_ENGINE = {"docker pull", "BASE=$(docker inspect", "docker build", "docker push"}
 
 
 def run(command: list[str]) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -33,15 +39,31 @@ def recipe(target: str) -> str:
     return lines[1].replace("\\\n", " ").strip().splitlines()[-1].strip()
 
 
+def content(wheel: Path) -> set[str]:
+    """Return the names of the files in a wheel."""
+    with zipfile.ZipFile(wheel) as opened:
+        return set(opened.namelist())
+
+
+def build(folder: Path) -> tuple[Path, Path]:
+    """Build the wheel and the source distribution as `make dist` does; return both files."""
+    run(
+        shlex.split(
+            recipe("dist").replace("$(BIN)", str(BIN)).replace("--directory dist", f"--directory {folder}")
+        )
+    )
+    [wheel] = folder.glob(f"flow_outcomes-{VERSION}-*.whl")
+    return wheel, folder / f"flow_outcomes-{VERSION}.tar.gz"
+
+
 def test_release_artifacts(tmp_path: Path) -> None:
     """The wheel has types, migrations and the page; the bill of materials has every locked package."""
     *_, built = blocks("CONTRIBUTING.md", "Release", "sh")
-    wheel, materials, *others = built.text.splitlines()
+    dist, materials, *others = built.text.replace("\\\n", " ").splitlines()
     assert {" ".join(shlex.split(line)[:2]) for line in others} == NO_ENGINE
-    run(shlex.split(wheel.replace(".venv/bin", str(BIN)).replace("--wheel-dir dist", f"--wheel-dir {tmp_path}")))
-    [file] = tmp_path.glob(f"flow_outcomes-{VERSION}-*.whl")
-    with zipfile.ZipFile(file) as opened:
-        names = set(opened.namelist())
+    assert shlex.split(dist, comments=True) == ["make", "dist"]
+    wheel, _ = build(tmp_path)
+    names = content(wheel)
     migrations = {f"service/migrations/{each.name}" for each in (ROOT / "migrations").glob("*.sql")}
     assert {"service/py.typed", "service/web/static/index.html", *migrations} <= names
     assert {name.partition("/")[0] for name in names} == {"service", f"flow_outcomes-{VERSION}.dist-info"}
@@ -53,6 +75,79 @@ def test_release_artifacts(tmp_path: Path) -> None:
     locked = re.findall(r"^([\w.-]+)==([^ ]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert sorted((each["name"], each["version"]) for each in bill["components"]) == sorted(locked)
     assert all(each["externalReferences"][0]["hashes"] for each in bill["components"])
+
+
+def test_a_wheel_from_the_source_distribution(tmp_path: Path) -> None:
+    """The source distribution builds the same wheel, and has the documents, the tests and the lock."""
+    wheel, source = build(tmp_path)
+    with tarfile.open(source) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+        opened.extractall(tmp_path / "source", filter="data")
+    assert {"LICENSE", "CHANGELOG.md", "requirements.txt", "docs/operating.md", "dbt/dbt_project.yml"} <= names
+    assert not [name for name in names if name.startswith((".venv", ".git/", "dist"))]
+    [folder] = (tmp_path / "source").iterdir()
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    run([*pip, "--wheel-dir", str(tmp_path / "again"), str(folder)])
+    assert content(tmp_path / "again" / wheel.name) == content(wheel)
+
+
+def test_a_wheel_runs_alone(tmp_path: Path) -> None:
+    """Installed from its file the program starts in any folder, knows its version and has its migrations."""
+    wheel, _ = build(tmp_path)
+    target = tmp_path / "installed"
+    run([sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)])
+    code = "import service.postgres.migrate as m; print(m.__file__, len(m.known_migrations()))"
+    for words, expected in (
+        (["-m", "service", "--version"], f"flow-outcomes {VERSION}"),
+        (["-c", code], f"{target}/service/postgres/migrate.py {len(MIGRATIONS)}"),
+    ):
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd="/",
+            env={"PYTHONPATH": str(target), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout.strip()) == (0, expected), done.stderr
+
+
+@pytest.mark.image
+def test_files_that_install(tmp_path: Path) -> None:
+    """Each file installs into an empty environment, with its dependencies, and the demo runs from it."""
+    for number, file in enumerate(build(tmp_path)):
+        venv = tmp_path / f"venv{number}"
+        run([sys.executable, "-m", "venv", str(venv)])
+        run([str(venv / "bin" / "pip"), "install", "--quiet", str(file)])
+        program = str(venv / "bin" / "flow-outcomes")
+        run([program, "--version"])
+        run([program, "config", "schema"])
+    run([program, "demo", "--once", "--port", "0"])
+
+
+def test_the_workflow() -> None:
+    """The workflow tests every supported Python, uses what exists, and names no registry."""
+    text = WORKFLOW.read_text()
+    jobs = yaml.safe_load(text)["jobs"]
+    pythons = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if ":: Python ::" in each]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == pythons
+    assert PROJECT["requires-python"] == f">={pythons[0]}"
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets is not None
+    used = {word for line in re.findall(r"\bmake ([a-z ]+)$", text, re.MULTILINE) for word in line.split()}
+    assert used
+    assert used <= set(targets[1].split())
+    arguments = set(re.findall(r"--build-arg (\w+)=", text))
+    declared = re.findall(r"^ARG (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert arguments <= {word.partition("=")[0] for line in declared for word in line.split()}
+    assert not re.findall(r"\w+\.(?:io|org|com|dev)\b|://", text)
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    assert not [
+        step for step in steps if "${{" in step.get("run", "")
+    ]  # an expression in a script can be injected
+    assert jobs["publish-wheel"]["if"] == "vars.PACKAGE_INDEX_URL != ''"
+    assert jobs["publish-image"]["if"] == "vars.IMAGE != ''"
 
 
 def test_an_audit_that_fails_says_what_to_run(tmp_path: Path) -> None:
@@ -72,7 +167,9 @@ def test_an_audit_that_fails_says_what_to_run(tmp_path: Path) -> None:
 
 def test_one_version() -> None:
     """The manifests deploy the built version, and the changelog begins with it or with Unreleased."""
-    kustomization = yaml.safe_load((ROOT / "config" / "kubernetes" / "kustomization.yaml").read_text())
-    assert [image["newTag"] for image in kustomization["images"]] == [VERSION]
+    for folder in ("kubernetes", "kubernetes-example"):
+        kustomization = yaml.safe_load((ROOT / "config" / folder / "kustomization.yaml").read_text())
+        assert [image["newTag"] for image in kustomization["images"]] == [VERSION]
+    assert yaml.safe_load((ROOT / "dbt" / "dbt_project.yml").read_text())["version"] == VERSION
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] in {"Unreleased", VERSION}
