@@ -18,6 +18,7 @@ SHORT: dict[str, list[str]] = {
     "page": [],
     "idle": ["100", "30"],
     "startup": [],
+    "export": ["--figures", "1000000"],
 }
 
 
