@@ -13,7 +13,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN ["python", "-m", "venv", "/opt/build"]
 RUN ["python", "-m", "venv", "--without-pip", "/opt/flow-outcomes"]
-# `--build-arg REQUIREMENTS=requirements-export.txt` adds Parquet export, and 170 MB (`docker images`).
+# `--build-arg REQUIREMENTS=requirements-export.txt` adds the export to a warehouse, and 290 MB (`docker images`).
 ARG REQUIREMENTS=requirements.txt
 COPY requirements.txt requirements-export.txt requirements-build.txt ./
 RUN ["/opt/build/bin/pip", "install", "--require-hashes", "--requirement", "requirements-build.txt"]

@@ -11,6 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 WORKERS ?= 2
 UV ?= uv
+UPGRADE ?= --upgrade
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .PHONY: help demo browser test lint ci conformance dbt faults chaos audit dist image sbom soak bench lock clean
@@ -76,9 +77,9 @@ soak: .venv/.dev ## run for hours and watch the memory
 bench: .venv/.dev .venv/.peers ## compare with the alternatives; ARGS="end_to_end --rounds 5" for one benchmark
 	$(BIN)/python -m benchmarks $(ARGS)
 
-lock: ## resolve the dependencies again, with hashes
+lock: ## resolve the dependencies again, with hashes; UPGRADE= keeps the versions that still fit
 	@command -v $(UV) > /dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 1; }
-	$(LOCK) --upgrade --extra build --extra dev pyproject.toml --output-file requirements-dev.txt
+	$(LOCK) $(UPGRADE) --extra build --extra dev pyproject.toml --output-file requirements-dev.txt
 	$(LOCK) --constraints requirements-dev.txt pyproject.toml --output-file requirements.txt
 	$(LOCK) --constraints requirements-dev.txt --extra browser pyproject.toml --output-file requirements-browser.txt
 	$(LOCK) --constraints requirements-dev.txt --extra export pyproject.toml --output-file requirements-export.txt

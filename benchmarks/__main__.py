@@ -19,6 +19,7 @@ SHORT: dict[str, list[str]] = {
     "idle": ["100", "30"],
     "startup": [],
     "suggestions": ["--seeds", "20"],
+    "export": ["--figures", "1000000"],
 }
 
 

@@ -78,5 +78,10 @@ BEGIN
             flow_outcomes.flow_outcome_detail_as_of(timestamptz), flow_outcomes.flow_execution_as_of(timestamptz),
             flow_outcomes.flow_milestone_as_of(timestamptz) TO flow_outcomes_reader;
     END IF;
+    -- the Iceberg catalog, after the first export
+    IF to_regclass('flow_outcomes.iceberg_tables') IS NOT NULL THEN
+        GRANT SELECT ON flow_outcomes.iceberg_tables, flow_outcomes.iceberg_namespace_properties
+            TO flow_outcomes_reader;
+    END IF;
 END
 $$;

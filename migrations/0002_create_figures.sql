@@ -20,6 +20,7 @@ CREATE TABLE flow_outcomes.flow (
     division_id   text,
     division_name text,
     deleted       boolean,
+    revision      bigint NOT NULL DEFAULT 0,   -- that gave it its present name
     PRIMARY KEY (org, flow_id)
 );
 

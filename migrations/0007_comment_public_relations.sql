@@ -95,6 +95,7 @@ BEGIN
             (NULL, 'division_id', 'The id of the flow''s division'),
             (NULL, 'division_name', 'The name of the flow''s division'),
             (NULL, 'deleted', 'Whether the flow was deleted'),
+            ('flow', 'revision', 'The revision of the org that gave the flow its present name'),
             (NULL, 'work', 'The stream of windows: job:NAME or ad hoc'),
             (NULL, 'requested_granularity', 'The granularity that the job or the request names'),
             (NULL, 'query_hash', 'Digest of the query; windows that one query covers share it'),

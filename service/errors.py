@@ -7,6 +7,8 @@
     ├── DatabaseUnavailableError    PostgreSQL cannot be reached, or accepts no writes
     ├── SchemaError                 the schema is missing, outdated, or not accessible to this role
     ├── LeaseLostError              another process holds the org; nothing more may be written
+    ├── ExportError                 the warehouse cannot be read or written; readers see the former export
+    │   └── ExportBusyError         another process exports
     ├── StoppedError                a scan ended early and nothing failed; its windows stay due
     │   ├── AdmissionClosedError    the process is stopping, or gives up the org
     │   ├── HoursOverError          the job's off-peak hours are over
@@ -75,7 +77,15 @@ class SchemaError(FlowOutcomesError):
 
 
 class LeaseLostError(FlowOutcomesError):
-    """This process no longer holds the org."""
+    """This process no longer holds the org, or no longer the lease on the export."""
+
+
+class ExportError(FlowOutcomesError):
+    """The warehouse cannot be read or written; readers of it see the former export."""
+
+
+class ExportBusyError(ExportError):
+    """Another process exports."""
 
 
 class StoppedError(FlowOutcomesError):

@@ -35,12 +35,21 @@ def read(arguments: argparse.Namespace) -> Config:
     """
     config = load_config(arguments.config)
     of_proxies = [secret for org in config.orgs.values() for proxy in org.proxies for secret in proxy.secrets]
-    for secret in (*config.database.secrets, os.environ.get("PGPASSWORD", ""), *of_proxies):
+    for secret in (
+        *config.database.secrets,
+        os.environ.get("PGPASSWORD", ""),
+        *of_proxies,
+        *_export_secrets(config),
+    ):
         logs.register_secret(secret)
     if arguments.quiet or arguments.verbose:
         level = "error" if arguments.quiet else "debug"
         return config.model_copy(update={"log": config.log.model_copy(update={"level": level})})
     return config
+
+
+def _export_secrets(config: Config) -> frozenset[str]:
+    return frozenset() if config.export is None else config.export.secrets
 
 
 def unknown_org(config: Config, name: str) -> Fault:

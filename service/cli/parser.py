@@ -282,14 +282,13 @@ def _export(commands: Commands[Any]) -> None:
     parser = _add(
         commands,
         "export",
-        "write the figures as Parquet files for a warehouse",
-        example="flow-outcomes export --config flow-outcomes.yaml --to /srv/flow-outcomes --since-last",
+        "bring the warehouse up to date, or write plain Parquet files",
+        example="flow-outcomes export --config flow-outcomes.yaml",
     )
-    parser.add_argument(
-        "--to", type=path, required=True, metavar="DIR", help="folder, empty or from an earlier export"
-    )
-    parser.add_argument(
-        "--since-last", action="store_true", help="write only the months that changed since the last export"
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--full", action="store_true", help="write every month, not only what changed")
+    kind.add_argument(
+        "--parquet", type=path, metavar="DIR", help="write plain Parquet files into a new or empty folder instead"
     )
 
 

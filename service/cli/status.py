@@ -18,7 +18,7 @@ from service.clock import SystemClock
 from service.config import Config
 from service.postgres.probe import open_connection
 from service.runtime import open_database
-from service.status import Gap, OrgStatus, Status, Windows, read_status
+from service.status import ExportStatus, Gap, OrgStatus, Status, Windows, read_status
 from service.telemetry import counted, printable
 
 DATABASE_TIMEOUT = 30.0  # seconds
@@ -67,6 +67,24 @@ def show(status: Status, output: Console) -> None:
     for name, org in status["orgs"].items():
         for line in (*_blockers(name, org), *_gaps(name, org), *_last_errors(name, org)):
             output.print(line, soft_wrap=True)
+    if status["export"] is not None:
+        output.print(_export(status["export"], now), soft_wrap=True)
+
+
+def _export(export: ExportStatus, now: datetime) -> Text:
+    """A line about the warehouse."""
+    warehouse = f"export to {printable(export['warehouse'])}"
+    if export["exported_at"] is None:
+        line = Text(f"{warehouse}: none yet")
+    else:
+        age = _age(now - datetime.fromisoformat(export["exported_at"]))
+        line = Text(f"{warehouse}: number {export['export']} of {short_instant(export['exported_at'])}, {age} old")
+    if export["owner"] is not None:
+        line.append("; one is running")
+    if export["failed_at"] is not None:
+        reason = printable(export["last_error"] or "")
+        line.append(f"; failed at {short_instant(export['failed_at'])}: {reason}", "red")
+    return line
 
 
 def _counts(windows: Windows, gaps: list[Gap]) -> list[Text]:

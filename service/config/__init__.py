@@ -7,6 +7,7 @@
     environment   variables that override the file
     sections      each section's keys, bounds and defaults
     values        durations, dates, hours, URLs
+    warehouse     the location of a warehouse, the properties of its catalog
     rules         conditions that involve several keys
     dsn           faults and secrets of the database's DSN
     proxies       the proxy for a URL, an org's own or the environment's
@@ -18,7 +19,7 @@
 
 from service.config.loading import config_from, load_config
 from service.config.proxies import Proxy, Route
-from service.config.sections import AdHoc, Breaker, Config, Credentials, Database, Http, Job, Log, Org
+from service.config.sections import AdHoc, Breaker, Config, Credentials, Database, Export, Http, Job, Log, Org
 from service.config.values import OffPeak, Since
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Config",
     "Credentials",
     "Database",
+    "Export",
     "Http",
     "Job",
     "Log",

@@ -123,7 +123,7 @@ def _resolve(rest: str, model: object, tree: object) -> tuple[Path | None, bool,
     if keys is None:
         return (None if rest else ()), False, ["none"]
     if not rest:
-        return (), _optional_section(model) is None, []
+        return (), optional_section(model) is None, []
     names = [str(key) for key in tree] if isinstance(tree, dict) else []
     known: Iterable[str] = names if keys.get("*") else keys
     for name in sorted(known, key=len, reverse=True):
@@ -145,7 +145,7 @@ def _resolve_under(name: str, rest: str, model: object, tree: object) -> tuple[P
 
 def _keys(model: object) -> dict[str, Any] | None:
     """The keys of a section with their models, ``*`` for any name; None where the model is a value."""
-    model = _optional_section(model) or model
+    model = optional_section(model) or model
     if isinstance(model, type) and issubclass(model, BaseModel):
         return {info.alias or name: info.annotation for name, info in model.model_fields.items()}
     if get_origin(model) is Mapping:
@@ -153,7 +153,7 @@ def _keys(model: object) -> dict[str, Any] | None:
     return None
 
 
-def _optional_section(model: object) -> type[BaseModel] | None:
+def optional_section(model: object) -> type[BaseModel] | None:
     """The section of a key that is a section or null; None for any other model."""
     parts = get_args(model) if get_origin(model) is UnionType else ()
     sections = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from service.config.document import Tree, read_document
-from service.config.environment import Overlay, read_environment
+from service.config.environment import Overlay, optional_section, read_environment
 from service.config.rules import faults_between
 from service.config.sections import AdHoc, Breaker, Config, DeepLookback, Job, Org
 from service.errors import ConfigError, Fault
@@ -116,7 +116,9 @@ def _resolve_paths(tree: Tree, folder: Path) -> None:
 
 def _fill_empty_sections(tree: Tree) -> Tree:
     """A copy of the tree in which a section without keys has its defaults."""
-    tree = {key: {} if value is None else value for key, value in tree.items()}
+    tree = {
+        key: {} if value is None else value for key, value in tree.items() if key != "export" or value is not None
+    }
     tree.setdefault("database", {})
     tree.setdefault("orgs", {})
     for section in ("orgs", "jobs", "ad_hoc"):
@@ -165,7 +167,7 @@ def _unknown_key(where: list[str]) -> str:
     named: dict[str, type[BaseModel]] = {"orgs": Org, "jobs": Job, "ad_hoc": AdHoc}
     if len(where) > 1:
         field = Config.model_fields[where[0]].annotation
-        section = named.get(where[0], field)  # type: ignore[assignment, arg-type]
+        section = named.get(where[0]) or optional_section(field) or field  # type: ignore[assignment]
         nested: dict[str, type[BaseModel]] = {"breaker": Breaker, "deep_lookback": DeepLookback}
         if len(where) > 3 and where[2] in nested:  # noqa: PLR2004 - orgs.NAME.breaker.KEY
             section = nested[where[2]]

@@ -29,6 +29,7 @@ def faults_between(tree: Tree) -> Iterator[Fault]:
     """The faults of all rules."""
     orgs = _sections(tree, "orgs")
     yield from _database(_mapping(tree.get("database")))
+    yield from _export(tree.get("export"), _mapping(tree.get("database")))
     if tree.get("orgs") in ({}, None):
         yield Fault("orgs", "must have at least one org")
     for name, org in orgs.items():
@@ -61,6 +62,25 @@ def _database(database: Mapping[str, object]) -> Iterator[Fault]:
     dsn = database.get("dsn")
     if isinstance(dsn, str) and (fault := fault_in(str(dsn))):
         yield Fault("database.dsn", fault)
+
+
+_CATALOGS = ("sql", "rest", "glue", "hive", "dynamodb", "bigquery")
+
+
+def _export(export: object, database: Mapping[str, object]) -> Iterator[Fault]:
+    if not isinstance(export, dict):
+        return
+    given = values.from_text(export.get("catalog"))
+    catalog = {"type": "sql"} if given is None else _mapping(given)
+    kind = str(catalog.get("type", "sql"))
+    if kind not in _CATALOGS and "py-catalog-impl" not in catalog:
+        yield Fault("export.catalog.type", f"must be {_or(*_CATALOGS)}")
+    if kind == "sql" and not catalog.get("uri") and database.get("embedded") is not None:
+        yield Fault(
+            "export.catalog.uri",
+            "is required with database.embedded, which other programs cannot reach; such as"
+            " sqlite:////srv/flow-outcomes/catalog.db or postgresql://USER@HOST/DATABASE",
+        )
 
 
 def _org(key: str, org: Mapping[str, object]) -> Iterator[Fault]:

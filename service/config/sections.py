@@ -32,6 +32,7 @@ from service.config import regions, values
 from service.config.certificates import read_certificates
 from service.config.dsn import secrets_in
 from service.config.proxies import Proxy, Route, parse_proxy, route_to, variable_for
+from service.config.warehouse import catalog_properties, is_secret, namespace_name, warehouse_location
 from service.errors import ConfigError, Fault
 from service.model import Granularity, Measure
 
@@ -348,6 +349,38 @@ class AdHoc(Named):
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
+class Export(Section):
+    """The warehouse: Apache Iceberg tables in object storage or in a folder."""
+
+    catalog: Annotated[
+        Mapping[str, str | SecretStr], BeforeValidator(catalog_properties), BeforeValidator(values.from_text)
+    ] = Field(default_factory=lambda: {"type": "sql"})
+    warehouse: Annotated[str, BeforeValidator(warehouse_location)]
+    namespace: Annotated[str, BeforeValidator(namespace_name)] = "flow_outcomes"
+    every: Annotated[timedelta, BeforeValidator(values.duration(above=True))] | None = HOUR
+    keep_snapshots: Annotated[timedelta, BeforeValidator(values.duration(above=True))] = 7 * DAY
+
+    def properties(self) -> dict[str, str]:
+        """The catalog's properties, as pyiceberg takes them; they may hold secrets."""
+        given = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in self.catalog.items()
+        }
+        return {"type": "sql"} | given
+
+    @property
+    def target(self) -> str:
+        """Where the tables are."""
+        return f"{self.warehouse} {self.namespace}"
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The values of the catalog's properties that grant access."""
+        given = self.properties()
+        found = {value for name, value in given.items() if is_secret(name)}
+        return frozenset(found | secrets_in(given["uri"]) if "uri" in given else found)
+
+
 class Config(Section):
     """The complete configuration."""
 
@@ -357,6 +390,7 @@ class Config(Section):
     orgs: Mapping[Name, Org]
     jobs: Mapping[Name, Job] = Field(default_factory=dict)
     ad_hoc: Mapping[AdHocName, AdHoc] = Field(default_factory=dict)
+    export: Export | None = None
 
     def model_post_init(self, context: object, /) -> None:
         """Set the name of each named section."""

@@ -1,15 +1,29 @@
-"""The export: Parquet files of one database snapshot, rewritten only where figures changed.
+"""Figures for a warehouse: Apache Iceberg tables, or plain Parquet files.
 
 ::
 
-    exporter  selects the months to write
-    folder    the files and their manifest
-    parquet   writes rows to a file
+    exporter     one export: the months that changed, of one database snapshot, into every table
+    worker       the process in which the daemon runs an export
+    extra        whether the packages of the extra ``export`` are installed
+    catalog      opens the Iceberg catalog and its tables
+    table        one Iceberg table: what it holds, and a commit to it
+    commit       replaces files of a table in one snapshot
+    maintenance  expires snapshots, and removes files that none needs
+    parquet      writes rows to a Parquet file
+    folder       plain Parquet files in an empty folder
+
+``catalog``, ``table``, ``commit``, ``maintenance`` and ``parquet`` import packages of the extra, so the other
+modules import them when they need them.
 """
 
 from service.export.exporter import Exported, export
+from service.export.folder import Written, write_folder
+from service.export.worker import run_worker
 
 __all__ = [
     "Exported",
+    "Written",
     "export",
+    "run_worker",
+    "write_folder",
 ]

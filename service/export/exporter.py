@@ -1,90 +1,295 @@
-"""Exports figures as Parquet files by org, granularity and month, all of one database snapshot."""
+"""One export: the months that changed since each table's own last export, of one database snapshot."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from service.export.folder import ExportError, ExportFolder, Manifest, file_of, org_of
-from service.export.parquet import Parquet
-from service.model import instant
-from service.postgres.queries.export import Month, Snapshot, snapshot
+from service.config import Export
+from service.errors import ConfigError, ExportError, FlowOutcomesError
+from service.export import extra
+from service.postgres.export import (
+    RELATIONS,
+    ExportLease,
+    Month,
+    OrgRevision,
+    Relation,
+    Snapshot,
+    held_lease,
+    open_snapshot,
+)
+from service.telemetry import redacted
+
+if TYPE_CHECKING:
+    from service.export.catalog import Warehouse
+    from service.export.table import NewFile, WarehouseTable
+
+T = TypeVar("T")
 
 
-class Exported(NamedTuple):
+class TableExport(NamedTuple):
+    """What an export wrote into one table.
+
+    Attributes:
+        files: the months that were written.
+        rows: the rows in them.
+        reason: why every month was written; empty where only what changed was.
+        location: of the table's metadata, for readers without a catalog.
+    """
+
+    files: int
+    rows: int
+    reason: str
+    location: str
+
+
+@dataclass
+class Exported:
     """The result of an export.
 
     Attributes:
-        number: the number of this export into its folder, from 1.
-        files: files written.
-        rows: rows in the files written.
-        removed: files removed because no figure is left for them.
-        unchanged: files left as they were.
+        number: of the newest export; 0 where there is none and nothing to export.
+        taken_at: the time of the database snapshot.
+        tables: what was written into each table, by its name; empty where nothing was new.
+        left_alone: months of tables that the database neither holds nor marks as pruned.
+        missing: months of tables with a file that does not exist and cannot be written again.
+        expired: snapshots that expired.
+        removed: files that no snapshot needed.
     """
 
     number: int
-    files: int
-    rows: int
-    removed: int
-    unchanged: int
+    taken_at: datetime
+    tables: dict[str, TableExport] = field(default_factory=dict)
+    left_alone: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    expired: int = 0
+    removed: int = 0
+
+    @property
+    def files(self) -> int:
+        """The files written."""
+        return sum(table.files for table in self.tables.values())
+
+    @property
+    def rows(self) -> int:
+        """The rows written."""
+        return sum(table.rows for table in self.tables.values())
 
 
-async def export(dsn: str, root: Path, *, since_last: bool) -> Exported:
-    """Write the figures to a folder. The export is atomic: after an error the folder is as before.
+@dataclass
+class _Job:
+    """One table, and what is to be committed to it.
+
+    Attributes:
+        table: the table.
+        files: one for each month that is written.
+        digests: of the months of a relation without revisions.
+        emptied: months whose rows were removed since the table's last export, as their history says.
+    """
+
+    table: WarehouseTable
+    files: list[NewFile] = field(default_factory=list)
+    digests: dict[Month, str] = field(default_factory=dict)
+    emptied: set[Month] = field(default_factory=set)
+
+
+async def export(dsn: str, config: Export, *, full: bool = False) -> Exported:
+    """Bring the warehouse up to date. Readers of a table see all of an export or nothing of it.
 
     Args:
         dsn: the database.
-        root: the folder; created if it does not exist.
-        since_last: write only months that changed since the last export to this folder.
+        config: the catalog and the warehouse.
+        full: write every month that the database holds.
 
     Raises:
-        ConfigError: pyarrow is not installed, or the folder holds something else.
-        ExportError: the folder cannot be written.
+        ConfigError: a package of the extra ``export`` is missing.
+        ExportBusyError: another process exports.
+        ExportError: the warehouse cannot be read or written.
+        LeaseLostError: this process was suspended, and another one may export.
         DatabaseUnavailableError: the database cannot be reached, or the connection was lost.
-        SchemaError: the schema does not exist, or this role may not read it.
+        SchemaError: the schema does not exist, or this role may not use it.
     """
-    parquet = Parquet()
-    with ExportFolder(root).opened() as folder:
-        before = folder.manifest
-        async with snapshot(dsn) as figures:
-            after = Manifest(before.export + 1, instant(await figures.taken_at()), await figures.revisions())
-            since = await _since(figures, before if since_last else Manifest(), after)
-            written: dict[str, int] = {}
-            for org, revision in since.items():
-                for month in await figures.changed(org, revision):
-                    written[file_of(month)] = await _write(parquet, folder, figures, month)
-        filled = {file: rows for file, rows in written.items() if rows}
-        present = {file: each for file, each in before.partitions.items() if each["rows"]}
-        unchanged = {
-            file: each for file, each in present.items() if since.get(org_of(file)) and file not in written
-        }
-        removed = [file for file in present if file not in unchanged and file not in filled]
-        after.partitions = {
-            **{file: each for file, each in before.partitions.items() if file not in present},
-            **{file: {"rows": 0, "export": after.export} for file in removed},
-            **unchanged,
-            **{file: {"rows": rows, "export": after.export} for file, rows in filled.items()},
-        }
-        folder.commit(after, list(filled), removed)
-    return Exported(after.export, len(filled), sum(filled.values()), len(removed), len(unchanged))
+    extra.require(extra.ICEBERG)
+    async with held_lease(dsn) as lease:
+        try:
+            done = await _Exporter(dsn, config, lease, full=full).run()
+        except ConfigError:
+            raise
+        except FlowOutcomesError as error:
+            with contextlib.suppress(Exception):  # the first error is the one to report
+                await lease.record_failure(redacted(str(error)))
+            raise
+        await lease.record_success(config.target, done.number, done.taken_at)
+        return done
 
 
-async def _since(figures: Snapshot, before: Manifest, after: Manifest) -> dict[str, int]:
-    """The revision of each org that the folder holds; 0 for an org that must be written completely.
+class _Exporter:
+    def __init__(self, dsn: str, config: Export, lease: ExportLease, *, full: bool) -> None:
+        self._dsn = dsn
+        self._config = config
+        self._lease = lease
+        self._full = full
+        self._left_alone: list[str] = []
+        self._missing: list[str] = []
+        self._written: list[tuple[WarehouseTable, str]] = []
 
-    That is an org that the folder does not hold, or holds from another database or from before a backup was
-    restored: the database then has no revision of that number, or one with another time stamp.
+    async def run(self) -> Exported:
+        warehouse = await self._in_thread("the catalog cannot be opened", self._open)
+        try:
+            async with open_snapshot(self._dsn) as database:
+                taken_at, revisions = await database.taken_at(), await database.revisions()
+                pruned = await database.pruned()
+                jobs = [await self._table(warehouse, relation, pruned) for relation in RELATIONS]
+                number = max(job.table.last_export for job in jobs) + 1
+                for job in jobs:
+                    for month in await self._months(database, job, revisions, pruned):
+                        await self._write(database, job, month, number)
+                    self._report(job, pruned)
+            changed = any(job.files for job in jobs) or any(job.table.last_export == 0 for job in jobs)
+            done = Exported(
+                number if changed else number - 1, taken_at, left_alone=self._left_alone, missing=self._missing
+            )
+            if changed:
+                for job in jobs:
+                    await self._commit(job, done, revisions)
+        except BaseException:
+            await self._remove_written()
+            raise
+        for job in jobs:
+            await self._maintain(job.table, done)
+        return done
+
+    def _open(self) -> Warehouse:
+        from service.export.catalog import Warehouse
+
+        return Warehouse(self._config, self._dsn)
+
+    async def _table(self, warehouse: Warehouse, relation: Relation, pruned: set[Month]) -> _Job:
+        table = await self._in_thread(
+            f"the table {relation.name} cannot be read",
+            lambda: warehouse.table(relation, keeps_pruned_months=bool(pruned)),
+        )
+        return _Job(table)
+
+    async def _months(
+        self, database: Snapshot, job: _Job, revisions: Mapping[str, OrgRevision], pruned: set[Month]
+    ) -> list[Month]:
+        """The months to write; a month that was pruned is never written."""
+        table, relation = job.table, job.table.relation
+        if self._full and not table.reason:
+            table.reason = "requested"
+        wanted: list[Month] = []
+        for org in revisions:
+            since = 0 if table.reason else await self._since(database, table, org)
+            if relation.changed:
+                months = await database.changed(relation, org, since)
+                job.emptied |= set(months) if since else set()
+            else:
+                digests = await database.digests(relation, org)
+                job.digests |= digests
+                months = [
+                    month for month, digest in digests.items() if table.reason or digest != table.digest_of(month)
+                ]
+            wanted += months
+        return [month for month in wanted if month not in pruned]
+
+    async def _since(self, database: Snapshot, table: WarehouseTable, org: str) -> int:
+        """The revision of an org that the table holds; 0 where the org must be written completely.
+
+        That is an org that the table does not hold, or holds from another database or from before a backup was
+        restored: the database then has no revision of that number, or one with another time stamp.
+        """
+        last = table.position.get(org)
+        if last is None or last.stamped_at is None:
+            return 0
+        return last.revision if await database.stamp(org, last.revision) == last.stamped_at else 0
+
+    def _report(self, job: _Job, pruned: set[Month]) -> None:
+        """Report the months of the table that had to be written, and that the database does not hold."""
+        from service.export.table import Partition
+
+        table, name = job.table, job.table.relation.name
+        written = {Partition.of(file.month) for file in job.files}
+        if table.reason:
+            unwritten = table.files.keys() - written - {Partition.of(month) for month in pruned}
+            self._left_alone += [f"{name} {each}" for each in sorted(unwritten, key=str)]
+        self._missing += [f"{name} {each}" for each in sorted(table.missing - written, key=str)]
+
+    async def _write(self, database: Snapshot, job: _Job, month: Month, number: int) -> None:
+        from service.export import parquet
+
+        table = job.table
+        path = table.new_path(number, month, job.digests.get(month, ""))
+        self._written.append((table, path))
+        rows = database.rows(table.relation, month)
+        what = f"the table {table.relation.name} cannot be written"
+        _, metadata = await _explained(
+            what, parquet.write(lambda: table.open_new(path), table.arrow_schema(), rows)
+        )
+        if metadata is not None:
+            job.files.append(await self._in_thread(what, lambda: table.new_file(month, path, metadata)))
+            return
+        self._written.pop()
+        if month in job.emptied and table.holds(month):
+            job.files.append(table.no_file(month))
+
+    async def _commit(self, job: _Job, done: Exported, revisions: Mapping[str, OrgRevision]) -> None:
+        table = job.table
+        name = table.relation.name
+        self._lease.check()
+        # from here on the result may be unknown: readers may need the files
+        self._written = [each for each in self._written if each[0] is not table]
+        await self._in_thread(
+            f"the table {name} cannot be committed",
+            lambda: table.commit(done.number, done.taken_at, revisions, job.files),
+        )
+        done.tables[name] = TableExport(
+            len(job.files),
+            sum(file.rows for file in job.files),
+            table.reason if job.files else "",
+            table.table.metadata_location,
+        )
+
+    async def _maintain(self, table: WarehouseTable, done: Exported) -> None:
+        from service.export import maintenance
+
+        self._lease.check()
+        now = datetime.now(UTC)
+        what = f"the table {table.relation.name} cannot be maintained"
+        expired = await self._in_thread(what, lambda: maintenance.expire(table, self._config.keep_snapshots, now))
+        done.expired += expired
+        if done.tables or expired:
+            done.removed += await self._in_thread(
+                what, lambda: maintenance.remove_unreferenced(table, min(now, done.taken_at), self._lease.check)
+            )
+
+    async def _remove_written(self) -> None:
+        """Remove the files of an export that failed, except those of a commit whose result is unknown."""
+        for table, path in self._written:
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(table.remove_new, path)
+
+    async def _in_thread(self, what: str, call: Callable[[], T]) -> T:
+        return await _explained(what, asyncio.to_thread(call))
+
+
+async def _explained(what: str, result: Awaitable[T]) -> T:
+    """The result; an error of a library becomes one of the program's.
+
+    Raises:
+        ExportError: with the library's message.
     """
-    since = {}
-    for org in after.orgs:
-        last = before.orgs.get(org)
-        stamp = last and last.stamped_at
-        since[org] = last.revision if last and stamp and stamp == await figures.stamp(org, last.revision) else 0
-    return since
-
-
-async def _write(parquet: Parquet, folder: ExportFolder, figures: Snapshot, month: Month) -> int:
     try:
-        return await parquet.write(folder.new_file(month), figures.rows(month))
-    except OSError as error:  # outside, the open database connection would take it for its own error
-        raise ExportError(f"{folder.root} cannot be written: {error.strerror or error}") from error
+        return await result
+    except FlowOutcomesError:
+        raise
+    except Exception as error:  # pyiceberg, pyarrow, SQLAlchemy, botocore and requests have errors of their own
+        text = " ".join(str(error).split())
+        raise ExportError(f"{what}: {type(error).__name__}: {text}"[:_LONGEST_REASON]) from error
+
+
+_LONGEST_REASON = 1000

@@ -1,82 +1,94 @@
-"""Parquet files that Snowflake, BigQuery, Redshift, DuckDB and Spark read.
-
-All of them support Snappy and microseconds in UTC. The columns have the view's order, since Redshift matches
-columns by position.
-"""
+"""Parquet files, from rows of the database."""
 
 from __future__ import annotations
 
-import importlib
-import os
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from service.errors import ConfigError, Fault
-from service.postgres.queries.export import COLUMNS
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-EXTRA = "needs pyarrow: pip install 'flow-outcomes[export]'"
+from service.postgres.export import Relation, Type
 
-_TEXT, _COUNT, _SHARE, _INSTANT = "string", "int64", "double", "timestamp"
+ROWS_PER_GROUP = 100_000
+"""Rows of a row group: fewer cost readers more than their data, more would be held in memory."""
+
 _TYPES = {
-    "bucket_start": _INSTANT,
-    "bucket_end": _INSTANT,
-    "outcome_count": _COUNT,
-    "outcome_percentage": _SHARE,
-    "outcome_share": _SHARE,
-    "extraction_timestamp": _INSTANT,
-    "success_count": _COUNT,
-    "failure_count": _COUNT,
+    Type.TEXT: pa.string(),
+    Type.INSTANT: pa.timestamp("us", tz="UTC"),
+    Type.WHOLE: pa.int64(),
+    Type.REAL: pa.float64(),
+    Type.FLAG: pa.bool_(),
+    Type.TEXT_MAP: pa.map_(pa.string(), pa.string()),
 }
-_NEVER_NULL = {"org", "flow_id", "granularity", "bucket_start", "bucket_end", "outcome_key", "outcome_name"}
+
+Rows = AsyncGenerator[list[tuple[Any, ...]], None]
 
 
-class Parquet:
-    """Writes Parquet files with pyarrow, which is an optional package.
+def plain_schema(relation: Relation) -> pa.Schema:
+    """The relation's columns, in its order."""
+    return pa.schema(
+        [pa.field(column.name, _TYPES[column.type], nullable=not column.required) for column in relation.columns]
+    )
 
-    Raises:
-        ConfigError: pyarrow is not installed.
+
+async def write(
+    open_file: Callable[[], BinaryIO], schema: pa.Schema, rows: Rows, *, compression: str = "zstd"
+) -> tuple[int, pq.FileMetaData | None]:
+    """Write a file; its bytes are written in a thread.
+
+    Args:
+        open_file: opens the file; not called where there is no row.
+        schema: the columns in the order of the rows' values.
+        rows: the rows, in batches.
+        compression: Parquet's name of the codec.
+
+    Returns:
+        The number of rows, and the file's metadata; 0 and None where there is no row and no file.
     """
-
-    def __init__(self) -> None:
+    count, pending = 0, []
+    held = 0
+    async with aclosing(rows):
+        first = await anext(rows, None)
+        if first is None:
+            return 0, None
+        file = await asyncio.to_thread(open_file)
         try:
-            self._arrow: Any = importlib.import_module("pyarrow")
-            self._files: Any = importlib.import_module("pyarrow.parquet")
-        except ImportError as error:
-            raise ConfigError([Fault("export", EXTRA)]) from error
-        types = {_INSTANT: self._arrow.timestamp("us", tz="UTC"), _COUNT: self._arrow.int64()}
-        types |= {_SHARE: self._arrow.float64(), _TEXT: self._arrow.string()}
-        self._schema = self._arrow.schema(
-            [
-                self._arrow.field(name, types[_TYPES.get(name, _TEXT)], nullable=name not in _NEVER_NULL)
-                for name in COLUMNS
-            ]
-        )
+            writer = pq.ParquetWriter(file, schema, compression=compression)
+            try:
+                batch: list[tuple[Any, ...]] | None = first
+                while batch is not None:
+                    pending.append(await asyncio.to_thread(_batch, schema, batch))
+                    held += len(batch)
+                    count += len(batch)
+                    if held >= ROWS_PER_GROUP:
+                        await asyncio.to_thread(_write_group, writer, pending)
+                        pending, held = [], 0
+                    batch = await anext(rows, None)
+                if pending:
+                    await asyncio.to_thread(_write_group, writer, pending)
+            finally:
+                await asyncio.to_thread(writer.close)
+        finally:
+            await asyncio.to_thread(file.close)
+    return count, writer.writer.metadata
 
-    async def write(self, path: Path, rows: AsyncGenerator[list[tuple[Any, ...]], None]) -> int:
-        """Write a file and flush it to disk; returns the number of rows. Without rows no file is written."""
-        count = 0
-        async with aclosing(rows):
-            first = await anext(rows, None)
-            if first is None:
-                return count
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # pyarrow would encode the path as UTF-8, whatever the locale is.
-            with path.open("wb") as file:
-                with self._files.ParquetWriter(file, self._schema, compression="snappy") as writer:
-                    writer.write_batch(self._batch(first))
-                    count += len(first)
-                    async for batch in rows:
-                        writer.write_batch(self._batch(batch))
-                        count += len(batch)
-                file.flush()
-                os.fsync(file.fileno())
-        return count
 
-    def _batch(self, rows: Sequence[tuple[Any, ...]]) -> object:
-        columns = zip(*rows, strict=True)
-        arrays = [
-            self._arrow.array(column, type=field.type) for column, field in zip(columns, self._schema, strict=True)
-        ]
-        return self._arrow.record_batch(arrays, schema=self._schema)
+def _batch(schema: pa.Schema, rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
+    arrays = [
+        pa.array(_values(column, field.type), type=field.type)
+        for column, field in zip(zip(*rows, strict=True), schema, strict=True)
+    ]
+    return pa.record_batch(arrays, schema=schema)
+
+
+def _values(column: Sequence[Any], kind: pa.DataType) -> Sequence[Any]:
+    if pa.types.is_map(kind):
+        return [None if value is None else list(value.items()) for value in column]
+    return column
+
+
+def _write_group(writer: pq.ParquetWriter, batches: list[pa.RecordBatch]) -> None:
+    writer.write_table(pa.Table.from_batches(batches), row_group_size=ROWS_PER_GROUP + len(batches[0]))

@@ -10,18 +10,22 @@ from service.postgres.pool import Database
 from service.postgres.revision import RENAME_TIMEOUT, STAMP, lock_own_org
 
 _NAME_FLOWS = """
-    INSERT INTO flow_outcomes.flow AS fl (org, flow_id, name, flow_type, division_id, division_name, deleted)
-    SELECT %(org)s, listed.id, listed.name, listed.kind, listed.division_id, listed.division_name, listed.deleted
+    INSERT INTO flow_outcomes.flow AS fl
+        (org, flow_id, name, flow_type, division_id, division_name, deleted, revision)
+    SELECT %(org)s, listed.id, listed.name, listed.kind, listed.division_id, listed.division_name, listed.deleted,
+           %(revision)s
     FROM unnest(%(ids)s::text[], %(names)s::text[], %(kinds)s::text[], %(division_ids)s::text[],
                 %(division_names)s::text[], %(deleted)s::boolean[])
         AS listed (id, name, kind, division_id, division_name, deleted)
     ORDER BY listed.id
     ON CONFLICT (org, flow_id) DO UPDATE
         SET name = EXCLUDED.name, flow_type = EXCLUDED.flow_type, division_id = EXCLUDED.division_id,
-            division_name = EXCLUDED.division_name, deleted = EXCLUDED.deleted
+            division_name = EXCLUDED.division_name, deleted = EXCLUDED.deleted,
+            revision = CASE WHEN fl.name IS DISTINCT FROM EXCLUDED.name THEN EXCLUDED.revision ELSE fl.revision END
         WHERE (fl.name, fl.flow_type, fl.division_id, fl.division_name, fl.deleted)
             IS DISTINCT FROM (EXCLUDED.name, EXCLUDED.flow_type, EXCLUDED.division_id, EXCLUDED.division_name,
                               EXCLUDED.deleted)
+    RETURNING fl.revision = %(revision)s AS named
 """
 
 # Titles of outcomes without a figure are stored too: such an outcome has its name from its first figure on.
@@ -67,18 +71,23 @@ FlowDetails = tuple[str, str | None, str | None, str | None, bool]
 async def name_flows(database: Database, lease: Lease, flows: Sequence[tuple[str, FlowDetails]]) -> int:
     """Store the names and details of flows by id, and return how many are new or have changed.
 
+    A new name is a revision: the present figures have it, so an export has to write them again.
+
     Raises:
         LeaseLostError: another process has acquired the org.
         DatabaseUnavailableError: the database cannot be reached.
     """
     async with database.transaction() as connection:
-        await lock_own_org(connection, lease.org, lease.epoch)
+        locked = await lock_own_org(connection, lease.org, lease.epoch)
         columns = ("names", "kinds", "division_ids", "division_names", "deleted")
         parameters: dict[str, object] = {"org": lease.org, "ids": [flow_id for flow_id, _ in flows]}
+        parameters |= {"revision": locked.revision + 1, "not_after": None}
         for place, column in enumerate(columns):
             parameters[column] = [details[place] for _, details in flows]
-        cursor = await connection.execute(_NAME_FLOWS, parameters)
-        return cursor.rowcount
+        stored: list[bool] = await connection.fetch_values(_NAME_FLOWS, parameters)
+        if any(stored):
+            await connection.execute(STAMP, parameters)
+    return len(stored)
 
 
 async def name_outcomes(

@@ -16,6 +16,7 @@ from service.postgres import aliases
 from service.postgres.lease import slots
 from service.postgres.windows import request_runs, requested_orgs, requested_runs
 from service.runtime.database import ensure_migrated, open_database
+from service.runtime.export_loop import ExportLoop
 from service.runtime.org_loop import OrgLoop
 from service.runtime.process import GRACE, Process
 from service.runtime.reload import changes, read_when_still
@@ -66,6 +67,7 @@ class Daemon:
         self._runtime: Process | None = None
         self._loops: dict[str, tuple[OrgLoop, asyncio.Task[None]]] = {}
         self._draining: set[asyncio.Task[None]] = set()
+        self._exports: ExportLoop | None = None
 
     async def serve(self) -> None:
         """Startup, main loop, shutdown.
@@ -130,6 +132,8 @@ class Daemon:
             ).running() as runtime:
                 self._runtime = runtime
                 suggestions = SuggestionLog(runtime.database, runtime.clock, self._emit)
+                self._exports = ExportLoop(self._config.export, runtime.database, self._emit)
+                exporting = asyncio.create_task(self._exports.run(), name="exports")
                 try:
                     self._apply_config()
                     self.signals.any.set()  # act on signals that came before there was a database
@@ -139,9 +143,10 @@ class Daemon:
                         self._poll(SUGGESTION_POLL_INTERVAL, lambda: self._poll_suggestions(suggestions)),
                     )
                 finally:
-                    for _, task in self._loops.values():
+                    tasks = [exporting, *(task for _, task in self._loops.values())]
+                    for task in tasks:
                         task.cancel()
-                    await asyncio.gather(*(task for _, task in self._loops.values()), return_exceptions=True)
+                    await asyncio.gather(*tasks, return_exceptions=True)
                     self._runtime = None
 
     @asynccontextmanager
@@ -190,6 +195,8 @@ class Daemon:
 
     async def _drain(self) -> None:
         """Start nothing new and wait for what is in flight, up to ``GRACE`` seconds or a second stop signal."""
+        if self._exports is not None:
+            self._exports.close()
         for loop, _ in self._loops.values():
             loop.close()
         tasks = [task for _, task in self._loops.values()] + list(self._draining)
@@ -228,6 +235,8 @@ class Daemon:
         if runtime is None:
             return
         config = self._config
+        if self._exports is not None:
+            self._exports.configure(config.export)
         for name, (loop, _) in list(self._loops.items()):
             org = config.orgs.get(name)
             if org is not None and all(getattr(org, key) == getattr(loop.org, key) for key in _CLIENT_KEYS):

@@ -11,6 +11,7 @@ from service.status.dry_run import JobPlan, Plan, dry_run
 from service.status.status import (
     NOT_REQUESTED,
     AdHocStatus,
+    ExportStatus,
     Gap,
     JobStatus,
     OrgStatus,
@@ -22,6 +23,7 @@ from service.status.status import (
 __all__ = [
     "NOT_REQUESTED",
     "AdHocStatus",
+    "ExportStatus",
     "Gap",
     "JobPlan",
     "JobStatus",

@@ -14,6 +14,7 @@ from typing import TypedDict
 
 from service.config import Config
 from service.model import Span, instant
+from service.postgres.export import ExportState, read_state
 from service.postgres.pool import Connection
 from service.postgres.queries import status as ledger
 from service.postgres.queries.status import CompleteWithError, JobCounts, JobRange, OrgLeaseState, Unfinished
@@ -89,11 +90,27 @@ class OrgStatus(TypedDict):
     last_errors: list[WindowError]
 
 
+class ExportStatus(TypedDict):
+    """The last export to the warehouse.
+
+    ``exported_at`` is the time of the newest database snapshot that the warehouse holds. ``failed_at`` is None
+    where the last export succeeded. ``owner`` is the process that exports now.
+    """
+
+    warehouse: str
+    export: int | None
+    exported_at: str | None
+    failed_at: str | None
+    last_error: str | None
+    owner: str | None
+
+
 class Status(TypedDict):
-    """The document."""
+    """The document; ``export`` is None where no warehouse is configured."""
 
     at: str
     orgs: dict[str, OrgStatus]
+    export: ExportStatus | None
 
 
 @dataclass
@@ -105,6 +122,7 @@ class _LedgerState:
     ad_hoc: dict[str, dict[str, int]]
     leases: dict[str, OrgLeaseState]
     restated: dict[str, int]
+    export: ExportState | None
     missing: dict[tuple[str, str], list[Span]] = field(default_factory=dict)
     last_errors: dict[str, list[CompleteWithError]] = field(default_factory=dict)
 
@@ -145,6 +163,7 @@ async def _read_ledger(
         ad_hoc=await ledger.ad_hoc_counts(connection, orgs),
         leases=await ledger.leases(connection, orgs),
         restated=await ledger.restated_last_day(connection, orgs),
+        export=None if config.export is None else await read_state(connection),
     )
     for job, calendar in jobs.items():
         counts = state.counts.get((job.org, job.stream), ledger.NO_WINDOWS)
@@ -196,7 +215,22 @@ def _compose(
                 for error in state.last_errors.get(org.name, [])
             ],
         )
-    return Status(at=instant(now), orgs=orgs)
+    return Status(at=instant(now), orgs=orgs, export=_export(config, state.export))
+
+
+def _export(config: Config, state: ExportState | None) -> ExportStatus | None:
+    if config.export is None or state is None:
+        return None
+    if state.target != config.export.target:
+        state = state._replace(number=None, exported_at=None)  # of another warehouse
+    return ExportStatus(
+        warehouse=config.export.warehouse,
+        export=state.number,
+        exported_at=None if state.exported_at is None else instant(state.exported_at),
+        failed_at=None if state.failed_at is None else instant(state.failed_at),
+        last_error=state.last_error,
+        owner=state.owner,
+    )
 
 
 def _job(org: str, calendar: DueCalendar, state: _LedgerState, pending_reason: str) -> JobStatus:

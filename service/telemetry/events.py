@@ -58,6 +58,10 @@ class Event(StrEnum):
     REQUEST_FINISHED = "request_finished", logging.DEBUG
     PAGE_READ = "page_read", logging.DEBUG
 
+    # the warehouse
+    EXPORT_FINISHED = "export_finished"
+    EXPORT_FAILED = "export_failed", logging.ERROR
+
     # the process
     DAEMON_STARTED = "daemon_started"
     DAEMON_STOPPED = "daemon_stopped"

@@ -47,6 +47,7 @@ class Gauges(Collector):
             )
             yield from self._jobs(self._status)
             yield from self._orgs(self._status)
+            yield from self._export(self._status)
 
     def _loads(self) -> Iterator[Metric]:
         in_flight = _gauge("scans_in_flight", "Scans of this process in flight.", "org")
@@ -90,6 +91,21 @@ class Gauges(Collector):
             held.add_metric([name], float(org["owner"] is not None))
             hold.add_metric([name], max(0.0, org["paused_for"] - self._age))
         yield from (held, hold)
+
+    def _export(self, status: Status) -> Iterator[Metric]:
+        export = status["export"]
+        if export is None:
+            return
+        if export["exported_at"] is not None:
+            age = self._now - datetime.fromisoformat(export["exported_at"])
+            yield _gauge(
+                "export_age_seconds",
+                "Time since the database snapshot that the warehouse holds; alert on this.",
+                value=max(0.0, age.total_seconds()),
+            )
+        yield _gauge(
+            "export_failed", "Whether the last export failed.", value=float(export["failed_at"] is not None)
+        )
 
 
 def _gauge(name: str, text: str, *labels: str, value: float | None = None) -> GaugeMetricFamily:

@@ -43,7 +43,7 @@ COMMANDS = [
     ("backfill", *SPAN),
     ("alias", "list", "--org", "acme"),
     ("rejected", "--json"),
-    ("export", "--to", "exported"),
+    ("export", "--parquet", "exported"),
 ]
 PAGES = ("/readyz", "/api/status", "/metrics", "/", "/api/now")
 

@@ -52,7 +52,7 @@ async def test_every_command_in_every_locale(program: Program, environment: Mapp
             ["status"],
             ["status", "--json"],
             ["rejected"],
-            ["export", "--to", str(program.folder / "ausgabe-für")],
+            ["export", "--parquet", str(program.folder / "ausgabe-für")],
         ):
             ended = await program.run(*command, environment=environment)
             assert "Traceback" not in ended.err + ended.out, (command, ended.err)

@@ -13,10 +13,10 @@ import psycopg
 import pytest
 
 from service.clock import SystemClock
-from service.postgres.queries.export import COLUMNS
+from service.postgres.export.relations import FLOW_OUTCOME
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
 from tests.support.daemon import assert_exact
-from tests.support.export_harness import read
+from tests.support.export_harness import ordered, read
 from tests.support.fake_clock import FakeClock
 from tests.support.program import Ended, Program, figures, today
 
@@ -122,7 +122,7 @@ async def test_settings_do_not_change_results(
         assert_success(ended)
         assert json.loads(ended.out)["orgs"]["acme"]["jobs"]["daily"]["gaps"] == []
         folder = tmp_path / "export"
-        assert_success(await program.run("export", "--to", str(folder), environment=settings.environment))
+        assert_success(await program.run("export", "--parquet", str(folder), environment=settings.environment))
         settings.reset()
         program.dsn = empty_database
         assert_exact(program, source)
@@ -145,12 +145,9 @@ def assert_exported_exactly(program: Program, folder: Path) -> None:
     """Assert that the exported rows equal the stored rows, to the last digit."""
     with duckdb.connect() as duck:
         exported = read(duck, f"read_parquet('{folder}/**/*.parquet', hive_partitioning = true)")
-    stored = program.rows(
-        f"SELECT {', '.join(COLUMNS)} FROM flow_outcomes.flow_outcome"
-        ' ORDER BY org, granularity, flow_id, bucket_start, outcome_name COLLATE "C"'
-    )
+    stored = program.rows(f"SELECT {', '.join(FLOW_OUTCOME.column_names)} FROM flow_outcomes.flow_outcome")
     assert stored
-    assert exported == [tuple(row.values()) for row in stored]
+    assert exported == ordered(row.values() for row in stored)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +171,7 @@ async def test_one_setting_alone(
         program.configure(source, jobs=job(3))
         assert_success(await program.run("run", "--once", environment=settings.environment))
         folder = tmp_path / "export"
-        assert_success(await program.run("export", "--to", str(folder), environment=settings.environment))
+        assert_success(await program.run("export", "--parquet", str(folder), environment=settings.environment))
         settings.reset()
         assert_exact(program, source)
         assert_exported_exactly(program, folder)

@@ -57,18 +57,21 @@ TESTS: dict[tuple[str, str, str], list[str]] = {
         "tests/migrations/test_distribution.py::test_every_table_is_in_the_list"
     ],
     ("docs/security.md", "Dependencies", "sh"): ["not run: it needs a server on the network"],
-    ("docs/warehouses.md", "Warehouse export", "sh"): [f"{WAREHOUSES}::test_the_folder"],
-    ("docs/warehouses.md", "Warehouse export", ""): [f"{WAREHOUSES}::test_the_folder"],
-    ("docs/warehouses.md", "The files", "sh"): [
-        f"{WAREHOUSES}::test_the_folder",
-        f"{WAREHOUSES}::test_a_month_goes",
-    ],
-    ("docs/warehouses.md", "The files", "sql"): [f"{WAREHOUSES}::test_a_month_goes"],
-    ("docs/warehouses.md", "Loading", "sh"): ["not run: it needs a bucket"],
-    ("docs/warehouses.md", "Snowflake", "sql"): [f"{WAREHOUSES}::test_loading"],
-    ("docs/warehouses.md", "BigQuery", "sql"): [f"{WAREHOUSES}::test_loading"],
-    ("docs/warehouses.md", "Redshift", "sql"): [f"{WAREHOUSES}::test_loading"],
-    ("docs/warehouses.md", "Without a warehouse", "sql"): [f"{WAREHOUSES}::test_the_folder"],
+    ("docs/warehouses.md", "Warehouse export", "yaml"): [f"{WAREHOUSES}::test_what_python_and_duckdb_read"],
+    ("docs/warehouses.md", "Warehouse export", "sh"): [f"{WAREHOUSES}::test_what_python_and_duckdb_read"],
+    ("docs/warehouses.md", "polars and pyiceberg", "python"): [f"{WAREHOUSES}::test_what_python_and_duckdb_read"],
+    ("docs/warehouses.md", "DuckDB", "sql"): [f"{WAREHOUSES}::test_what_python_and_duckdb_read"],
+    **{
+        ("docs/warehouses.md", heading, language): ["not run: it needs the warehouse"]
+        for heading, language in (
+            ("Spark", "sh"),
+            ("Trino", "ini"),
+            ("Athena and Redshift", "sql"),
+            ("Snowflake", "sql"),
+            ("BigQuery", "sql"),
+            ("Databricks", "sql"),
+        )
+    },
     **{
         ("docs/querying.md", heading, "sql"): [QUERIES] * times
         for heading, times in Counter(block.heading for block in blocks("docs/querying.md")).items()

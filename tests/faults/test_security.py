@@ -70,10 +70,16 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
         assert ended.code == 0, ended
         ended = await program.run("status", "--json")
         assert (ended.code, ended.err) == (0, "")
+        program.configure(simulator, export={"warehouse": f"file://{tmp_path}/warehouse"})
+        for written in (True, False):
+            ended = await program.run("export")
+            assert (ended.code, ended.err) == (0, "")
+            assert ("nothing new" in ended.out) is not written
     rejected(
         roles["daemon"],
         "CREATE TABLE flow_outcomes.mine ()",
         "DROP TABLE flow_outcomes.outcome_alias",
+        "DROP TABLE flow_outcomes.iceberg_tables",
         "ALTER TABLE flow_outcomes.org ADD COLUMN mine int",
         "TRUNCATE flow_outcomes.outcome_alias",
         "CREATE SCHEMA mine",
@@ -89,6 +95,8 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
         "INSERT INTO flow_outcomes.outcome_alias VALUES ('acme', NULL, 'a', 'b')",
         "SELECT * FROM flow_outcomes.rejected_entry",
         "SELECT * FROM flow_outcomes.org_lease",
+        "UPDATE flow_outcomes.iceberg_tables SET metadata_location = ''",
+        "SELECT flow_outcomes.create_iceberg_catalog()",
         "SELECT flow_outcomes.ensure_partitions(now(), now())",
         "SELECT flow_outcomes.analyse_outcomes()",
     )
@@ -108,6 +116,8 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
             "extraction_window",
             "outcome_alias",
             "flow",
+            "iceberg_tables",
+            "iceberg_namespace_properties",
         ):
             connection.execute(f"SELECT * FROM flow_outcomes.{relation}".encode())
         row = connection.execute("SELECT count(*) > 0 FROM flow_outcomes.flow_outcome").fetchone()

@@ -136,7 +136,7 @@ async def test_reading_commands_on_a_standby(servers: StandbyPair, tmp_path: Pat
             ended = await program.run("status", "--json")
             assert (ended.code, ended.err) == (0, "")
             assert json.loads(ended.out)["orgs"]["acme"]["jobs"]["daily"]["gaps"] == []
-        for command in (["rejected"], ["plan"], ["export", "--to", str(tmp_path / "export")]):
+        for command in (["rejected"], ["plan"], ["export", "--parquet", str(tmp_path / "export")]):
             ended = await program.run(*command)
             assert (ended.code, ended.err) == (0, ""), (command, ended)
         assert servers.standby.run("SELECT pg_is_in_recovery()") == [(True,)]

@@ -1,76 +1,114 @@
-"""The Parquet export: exact figures, only what changed, all or nothing."""
+"""The export to Iceberg tables: exact rows, only what changed, each table all or nothing."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import json
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation
 
 from service.cli import main
-from service.errors import ConfigError, DatabaseUnavailableError
-from service.export.exporter import Exported, export
-from service.export.folder import MANIFEST, NEW_FILE, PENDING, ExportError, ExportFolder
-from service.export.parquet import Parquet
+from service.errors import ConfigError, DatabaseUnavailableError, ExportBusyError, ExportError
+from service.export.exporter import export
+from service.export.parquet import ROWS_PER_GROUP, plain_schema
+from service.export.table import EXPORT, REVISIONS, WarehouseTable
 from service.model import FlowBucket, Granularity, OutcomeRow
 from service.postgres import aliases
-from service.postgres.queries import export as reading
-from service.postgres.queries.export import COLUMNS
-from tests.support.export_harness import DAYS, ExportHarness, figures, two_orgs
+from service.postgres.export import RELATIONS, Month, Relation, held_lease
+from service.postgres.export.relations import COVERAGE, FLOW_EXECUTION, FLOW_OUTCOME, RESTATEMENT
+from service.postgres.export.snapshot import Snapshot
+from tests.support.export_harness import (
+    DAYS,
+    ExportHarness,
+    figures,
+    read_with_duckdb,
+    read_with_polars,
+    rename_flow,
+    store_measures,
+    two_orgs,
+)
 
-FILES = {f"org={org}/granularity=daily/month=2024-0{month}" for org in ("acme", "globex") for month in (1, 2)}
-
-Rows = AsyncGenerator[list[tuple[Any, ...]], None]
+NAMES = [relation.name for relation in RELATIONS]
+COUNT, NAME = FLOW_OUTCOME.column_names.index("outcome_count"), FLOW_OUTCOME.column_names.index("outcome_name")
+MONTHS = {f"{org} daily {month}" for org in ("acme", "globex") for month in (648, 649)}  # since January 1970
 
 
 @pytest.fixture
 async def place(database: str, tmp_path: Path) -> AsyncIterator[ExportHarness]:
     """January and February of two orgs."""
-    async with two_orgs(database, tmp_path / "export") as place:
+    async with two_orgs(database, tmp_path / "warehouse") as place:
         yield place
 
 
-async def test_the_files_hold_what_is_stored(place: ExportHarness) -> None:
-    """DuckDB reads back every column of every row, with nulls, zeros, Unicode and instants."""
-    await place.acme.store(DAYS[9:10], DAYS[9:10], figures(DAYS[9:10])[:1])  # an outcome that is missing: nulls
-    done = await place.export(since_last=False)
-    stored = await place.stored()
-    assert place.read() == stored
-    assert {row[COLUMNS.index("outcome_count")] for row in stored} == {0, 7, None}
-    assert done == Exported(1, 4, len(stored), 0, 0)
-    assert set(place.files()) == FILES
+async def restate(place: ExportHarness, day: int = 3, count: int = 8) -> None:
+    """Store another count for one day of acme."""
+    await place.acme.store(DAYS[day : day + 1], DAYS[day : day + 1], figures(DAYS[day : day + 1], count=count))
 
 
-async def test_unchanged_months_are_not_written(place: ExportHarness) -> None:
-    """A second export writes no file; one without --since-last writes them all."""
+async def assert_equal(place: ExportHarness) -> None:
+    """Every table holds the rows of its view."""
+    for relation in RELATIONS:
+        assert place.read(relation) == await place.stored(relation), relation.name
+
+
+@pytest.mark.parametrize("relation", RELATIONS, ids=lambda relation: relation.name)
+async def test_readers_see_the_view(place: ExportHarness, relation: Relation) -> None:
+    """DuckDB, polars and pyiceberg read every column of every row, with nulls, zeros, Unicode and instants."""
+    await place.acme.store(DAYS[9:10], DAYS[9:10], figures(DAYS[9:10], count=5)[:1])  # missing outcomes: nulls
+    await store_measures(place)
     await place.export()
+    stored, table = await place.stored(relation), place.table(relation.name)
+    assert stored
+    assert place.read(relation) == stored
+    assert read_with_duckdb(table, relation) == stored
+    assert read_with_polars(table, relation) == stored
+    if relation is FLOW_OUTCOME:
+        assert {row[COUNT] for row in stored} == {0, 5, 7, 19, None}
+        assert set(place.files()) == MONTHS
+
+
+async def test_nothing_new_commits_nothing(place: ExportHarness) -> None:
+    """A second export writes no file and no metadata; --full writes every month."""
+    await place.export()
+    before = place.on_disk()
+    done = await place.export()
+    assert (done.number, done.tables, done.removed, done.expired) == (1, {}, 0, 0)
+    assert place.on_disk() == before
     files = place.files()
-    assert await place.export() == Exported(2, 0, 0, 0, 4)
-    assert place.files() == files
-    assert (await place.export(since_last=False)).files == 4
+    assert (await place.export(full=True)).number == 2
     assert not set(place.files().values()) & set(files.values())
+    await assert_equal(place)
 
 
 async def test_only_the_months_that_changed(place: ExportHarness) -> None:
     """A late restatement rewrites its own month of its own org; another granularity has its own file."""
     await place.export()
     before = place.files()
-    await place.acme.store(DAYS[3:4], DAYS[3:4], figures(DAYS[3:4], count=8))
+    await restate(place)
     await place.globex.store(DAYS[59:], DAYS[59:], figures(DAYS[59:], "Neu"), granularity=Granularity.HOURLY)
-    assert (await place.export()).files == 2
+    done = await place.export()
     after = place.files()
-    assert {file for file in after if after[file] != before.get(file)} == {
-        "org=acme/granularity=daily/month=2024-01",
-        "org=globex/granularity=hourly/month=2024-02",
+    changed = {"acme daily 648", "globex hourly 649"}
+    assert {month for month in after if after[month] != before.get(month)} == changed
+    assert {name: table.files for name, table in done.tables.items()} == {
+        "flow_outcome": 2,
+        "flow_outcome_detail": 2,
+        "flow_execution": 0,
+        "flow_milestone": 0,
+        "restatement": 1,
+        "coverage": 2,
     }
-    assert place.read() == await place.stored()
+    await assert_equal(place)
 
 
 async def test_an_alias_reaches_every_month_of_its_outcome(place: ExportHarness) -> None:
@@ -81,178 +119,452 @@ async def test_an_alias_reaches_every_month_of_its_outcome(place: ExportHarness)
     await place.export()
     await aliases.add(pool, aliases.Alias("acme", None, "Paid", "Settled"))
     await aliases.apply(pool, "acme")
-    assert (await place.export()).files == 2
-    assert place.read() == await place.stored()
-    assert "Settled" in {row[COLUMNS.index("outcome_name")] for row in place.read()}
+    assert (await place.export()).tables["flow_outcome"].files == 2
+    assert "Settled" in {row[NAME] for row in place.read()}
     await aliases.add(pool, aliases.Alias("acme", "billing", "Once", "Twice"))
     await aliases.apply(pool, "acme")
-    assert (await place.export()).files == 1
+    assert (await place.export()).tables["flow_outcome"].files == 1
     await aliases.remove(pool, "acme", None, "Paid")
     await aliases.apply(pool, "acme")
-    assert (await place.export()).files == 2
-    assert place.read() == await place.stored()
+    assert (await place.export()).tables["flow_outcome"].files == 2
+    await assert_equal(place)
 
 
-async def test_a_month_without_figures(place: ExportHarness) -> None:
-    """The file of a month without figures is removed and marked in the manifest, once."""
-    await place.acme.store(DAYS[59:], DAYS[59:], figures(DAYS[59:]), granularity=Granularity.MONTHLY)
+async def test_a_renamed_flow(place: ExportHarness) -> None:
+    """A flow's new name reaches every month of its figures, in that org alone."""
+    await store_measures(place)
     await place.export()
-    await place.acme.rows("DELETE FROM flow_outcomes.figure WHERE granularity = 'monthly' RETURNING 1")
-    assert (await place.export(since_last=False)).removed == 1
-    assert place.read() == await place.stored()
-    partitions = json.loads((place.folder / MANIFEST).read_text())["partitions"]
-    assert partitions["org=acme/granularity=monthly/month=2024-02/figures.parquet"] == {"rows": 0, "export": 2}
-    assert (await place.export()).removed == 0
+    await rename_flow(place, "Rechnung")
+    done = await place.export()
+    assert {name: table.files for name, table in done.tables.items() if table.files} == {
+        "flow_outcome": 2,
+        "flow_outcome_detail": 2,
+        "flow_execution": 2,
+        "flow_milestone": 2,
+    }
+    assert {row[FLOW_EXECUTION.column_names.index("flow_name")] for row in place.read(FLOW_EXECUTION)} == {
+        "Rechnung"
+    }
+    await assert_equal(place)
+    assert (await place.export()).tables == {}
 
 
-async def test_one_snapshot(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures stored during an export are part of the next one only."""
-    before_it = await place.stored()
-    write, writes = Parquet.write, 0
+async def test_the_columns_are_the_views(place: ExportHarness) -> None:
+    """Each table has the columns of its view, in the view's order."""
+    for relation in RELATIONS:
+        columns = await place.acme.rows(
+            "SELECT column_name FROM information_schema.columns"
+            " WHERE table_schema = 'flow_outcomes' AND table_name = %s ORDER BY ordinal_position",
+            relation.name,
+        )
+        assert [name for (name,) in columns] == list(relation.column_names)
 
-    async def storing(self: Parquet, path: Path, rows: Rows) -> int:
-        nonlocal writes
-        writes += 1
-        if writes == 2:
-            await place.acme.store(DAYS, DAYS, figures(DAYS, count=9))
-            await place.globex.store(DAYS, DAYS, figures(DAYS, count=9))
-        return await write(self, path, rows)
 
-    monkeypatch.setattr(Parquet, "write", storing)
+async def test_every_snapshot_is_complete(place: ExportHarness) -> None:
+    """An export is one snapshot of each table, with a tag, its number and the revision of each org."""
+    views = {}
+    for number in (1, 2, 3):
+        await restate(place, count=10 + number)
+        await place.export()
+        views[number] = {relation: await place.stored(relation) for relation in RELATIONS}
+    for relation in RELATIONS:
+        table = place.table(relation.name)
+        assert [snapshot.summary[EXPORT] for snapshot in table.snapshots() if snapshot.summary] == ["1", "2", "3"]
+        assert Operation.DELETE not in {each.summary.operation for each in table.snapshots() if each.summary}
+        for number, views_then in views.items():
+            ref = table.refs()[f"export-{number}"]
+            assert place.read(relation, ref.snapshot_id) == views_then[relation]
+    positions = {
+        place.table(name).snapshot_by_name("export-3").summary[REVISIONS]  # type: ignore[union-attr, index]
+        for name in NAMES
+    }
+    assert len(positions) == 1
+    assert '"acme": {"revision": 4,' in str(positions.pop())
+
+
+async def test_one_database_snapshot(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures stored during an export are part of the next one only, in every table."""
+    before = {relation: await place.stored(relation) for relation in RELATIONS}
+    new_path, calls = WarehouseTable.new_path, 0
+
+    def storing(self: WarehouseTable, *arguments: Any) -> str:  # noqa: ANN401 - passed on
+        nonlocal calls
+        calls += 1
+        return new_path(self, *arguments)
+
+    taken_at, times = Snapshot.taken_at, 0
+
+    async def then_stored(self: Snapshot) -> datetime:
+        nonlocal times
+        times += 1
+        at = await taken_at(self)  # the first statement takes the snapshot
+        await restate(place, count=9)
+        return at
+
+    monkeypatch.setattr(WarehouseTable, "new_path", storing)
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshot, "taken_at", then_stored)
+        await place.export()
+    assert times == 1
+    assert calls == 12
+    for relation in RELATIONS:
+        assert place.read(relation) == before[relation]
     await place.export()
-    assert place.read() == before_it
-    assert (await place.export()).files == 4
-    assert place.read() == await place.stored()
+    await assert_equal(place)
 
 
 async def test_a_full_disk(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a file cannot be written, all former files stay and no new ones remain."""
+    """If a file cannot be written, readers see the former export, and no new file remains."""
     await place.export()
-    before_it, files = place.read(), place.files()
+    before, rows = place.on_disk(), place.read()
     await place.acme.store(DAYS, DAYS, figures(DAYS, count=9))
-    write, writes = Parquet.write, 0
+    open_new, opened = WarehouseTable.open_new, 0
 
-    async def full(self: Parquet, path: Path, rows: Rows) -> int:
-        nonlocal writes
-        writes += 1
-        if writes == 2:
+    def full(self: WarehouseTable, path: str) -> BinaryIO:
+        nonlocal opened
+        opened += 1
+        if opened == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return await write(self, path, rows)
+        return open_new(self, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Parquet, "write", full)
-        with pytest.raises(ExportError, match="No space left on device"):
+        patch.setattr(WarehouseTable, "open_new", full)
+        with pytest.raises(
+            ExportError, match=r"flow_outcome cannot be written: OSError: .*No space left on device"
+        ):
             await place.export()
-    assert writes == 2
-    assert (place.read(), place.files()) == (before_it, files)
-    assert list(place.folder.rglob(NEW_FILE)) == []
-    assert (await place.export()).files == 2
-    assert place.read() == await place.stored()
+    assert opened == 2
+    assert (place.on_disk(), place.read()) == (before, rows)
+    [state] = await place.acme.rows("SELECT export, last_error FROM flow_outcomes.export_lease")
+    assert state[0] == 1
+    assert "No space left" in state[1]
+    assert (await place.export()).tables["flow_outcome"].files == 2
+    await assert_equal(place)
+    assert await place.acme.rows("SELECT export, last_error FROM flow_outcomes.export_lease") == [(2, None)]
 
 
-def crashing_at(patch: pytest.MonkeyPatch, last: int) -> None:
-    """Interrupt after this many renames and removals, as a crash does, without cleaning up."""
-    taken = 0
-
-    def crashing(name: str) -> Callable[..., object]:
-        original = getattr(Path, name)
-
-        def step(self: Path, *arguments: object, **named: object) -> object:
-            nonlocal taken
-            if taken == last:
-                raise KeyboardInterrupt
-            taken += 1
-            return original(self, *arguments, **named)
-
-        return step
-
-    patch.setattr(ExportFolder, "_remove_uncommitted", lambda _: None)
-    for name in ("replace", "unlink"):
-        patch.setattr(Path, name, crashing(name))
-
-
-async def test_a_crash_at_each_step_of_the_commit(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a crash at any rename or removal the next export finds the former files or completes the new ones."""
-    await place.export()
-    for step in range(6):
-        before_it, number = place.read(), json.loads((place.folder / MANIFEST).read_text())["export"]
-        await place.acme.store(DAYS, DAYS, figures(DAYS, count=10 + step))
-        with monkeypatch.context() as patch:
-            crashing_at(patch, step)
-            with contextlib.nullcontext() if step == 5 else pytest.raises(KeyboardInterrupt):
-                await place.export()
-        assert (place.folder / PENDING).exists() == (1 <= step < 5)
-        if step == 0:
-            assert place.read() == before_it
-        done = await place.export()
-        assert done == Exported(number + (1 if step == 0 else 2), *((2, 240, 0, 2) if step == 0 else (0, 0, 0, 4)))
-        assert place.read() == await place.stored()
-        assert list(place.folder.rglob(".*")) == []
-
-
-async def test_another_database(place: ExportHarness) -> None:
-    """An org whose revision in the folder is not this database's is written completely."""
+async def test_a_restored_database(place: ExportHarness) -> None:
+    """An org whose revision in the table is not this database's is written completely, and no other."""
     await place.export()
     await place.acme.rows("UPDATE flow_outcomes.revision SET stamped_at = now() WHERE org = 'acme' RETURNING 1")
-    assert await place.export() == Exported(2, 2, len(await place.stored()) // 2, 0, 2)
+    before = place.files()
+    assert (await place.export()).tables["flow_outcome"].files == 2
+    after = place.files()
+    assert {month for month in after if after[month] != before[month]} == {"acme daily 648", "acme daily 649"}
 
 
-async def test_a_removed_org(place: ExportHarness) -> None:
-    """An org that the database no longer has is removed from the folder."""
+async def test_a_new_warehouse(place: ExportHarness) -> None:
+    """A warehouse that does not hold the tables gets all of them, whatever another one holds."""
     await place.export()
-    for table in ("org", "figure"):
-        await place.acme.rows(f"DELETE FROM flow_outcomes.{table} WHERE org = 'globex' RETURNING 1")
-    assert await place.export() == Exported(2, 0, 0, 2, 2)
-    assert place.read() == await place.stored()
+    config = place.config.model_copy(update={"warehouse": f"{place.config.warehouse}-2", "namespace": "second"})
+    done = await export(place.acme.dsn, config)
+    assert (done.number, done.tables["flow_outcome"].files) == (1, 4)
+    assert {table.reason for table in done.tables.values()} == {"the table is new", ""}
+
+
+def remove(location: str) -> None:
+    """Remove a file of the warehouse."""
+    Path(location.removeprefix("file://")).unlink()
+
+
+def append(table: Table, org: str, month: date) -> None:
+    """Write a row as another program does."""
+    row: dict[str, Any] = dict.fromkeys(FLOW_OUTCOME.column_names)
+    text = {"flow_id": "x", "granularity": "daily", "outcome_key": "x_y", "outcome_name": "y"}
+    start = datetime(month.year, month.month, 1, tzinfo=UTC)
+    row |= text | {"org": org, "bucket_start": start, "bucket_end": start, "outcome_count": 1}
+    other = WarehouseTable(FLOW_OUTCOME, table)
+    path = other.new_path(99, Month(org, "daily", month), "")
+    rows = pa.Table.from_pylist([row], schema=plain_schema(FLOW_OUTCOME)).cast(other.arrow_schema())
+    Path(path.removeprefix("file://")).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows, path.removeprefix("file://"))
+    table.add_files([path], check_duplicate_files=False)
+
+
+async def test_another_writer(place: ExportHarness) -> None:
+    """What it wrote is noticed: every month held is written, and what is not held stays and is reported."""
+    await place.export()
+    append(place.table(), "acme", date(2024, 1, 1))
+    assert len(place.read()) == len(await place.stored()) + 1
+    done = await place.export()
+    assert done.tables["flow_outcome"][:3:2] == (4, "another program wrote into the table")
+    assert done.tables["restatement"].files == 0
+    await assert_equal(place)
+    append(place.table(), "acme", date(2019, 5, 1))
+    done = await place.export()
+    assert done.left_alone == ["flow_outcome acme daily 2019-05"]
+    assert len(place.read()) == len(await place.stored()) + 1
+    assert (await place.export()).tables == {}
+
+
+async def test_another_writer_during_the_commit(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit is never built on a change that the export has not seen; the next export repairs the table."""
+    await place.export()
+    await restate(place)
+    commit = WarehouseTable.commit
+
+    def beaten(self: WarehouseTable, *arguments: Any) -> None:  # noqa: ANN401 - passed on
+        if self.relation is FLOW_OUTCOME:
+            append(place.table(), "acme", date(2024, 1, 1))
+        commit(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WarehouseTable, "commit", beaten)
+        with pytest.raises(ExportError, match="another writer changed the table"):
+            await place.export()
+    assert (await place.export()).tables["flow_outcome"].files == 4
+    await assert_equal(place)
+
+
+async def test_a_compaction_by_another_program(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot that replaces files and no row is not taken for a change."""
+    await place.export()
+    transaction = place.table().transaction()
+    compaction = transaction.update_snapshot().overwrite()
+    compaction._operation = Operation.REPLACE
+    with monkeypatch.context() as patch:  # pyiceberg itself writes no such snapshot
+        patch.setattr("pyiceberg.table.update.snapshot.update_snapshot_summaries", lambda summary, **_: summary)
+        compaction.commit()
+    transaction.commit_transaction()
+    head = place.table().current_snapshot()
+    assert head is not None
+    assert head.summary is not None
+    assert head.summary.operation is Operation.REPLACE
+    assert (await place.export()).tables == {}
+    await restate(place)
+    assert (await place.export()).tables["flow_outcome"].files == 1
+    await assert_equal(place)
+
+
+@pytest.mark.parametrize("kind", ["data", "manifest", "manifest list", "metadata", "everything"])
+async def test_missing_files(place: ExportHarness, kind: str) -> None:
+    """A file that is gone is noticed, and the table written again."""
+    await place.export()
+    await restate(place)
+    await place.export()
+    table = place.table()
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    gone = {
+        "data": [place.files()["globex daily 649"]],
+        "manifest": [manifest.manifest_path for manifest in snapshot.manifests(table.io)],
+        "manifest list": [snapshot.manifest_list],
+        "metadata": [table.metadata_location],
+        "everything": [f"file://{file}" for file in place.on_disk() if "/flow_outcome/" in file],
+    }[kind]
+    for file in gone:
+        remove(file)
+    done = await place.export()
+    assert done.tables["flow_outcome"].files == (4 if kind in ("data", "everything") else 1)
+    await assert_equal(place)
+    assert read_with_duckdb(place.table()) == await place.stored()
+
+
+async def prune(place: ExportHarness, *, marked: bool = True) -> None:
+    """Remove acme's January as ``prune`` does."""
+    for table, instant in (
+        ("figure", "bucket_start"),
+        ("figure_history", "bucket_start"),
+        ("restated", "bucket_start"),
+        ("extraction_window", "window_start"),
+    ):
+        await place.acme.rows(
+            f"DELETE FROM flow_outcomes.{table} WHERE org = 'acme' AND {instant} < '2024-02-01' RETURNING 1"
+        )
+    if marked:
+        await place.acme.rows(
+            "INSERT INTO flow_outcomes.pruned_month (org, granularity, month)"
+            " VALUES ('acme', 'daily', '2024-01-01') RETURNING 1"
+        )
+
+
+async def test_a_pruned_month_stays(place: ExportHarness) -> None:
+    """No export changes a month that was pruned: a full one, or one after another writer or a lost file."""
+    await restate(place)
+    await place.export()
+    before = {relation: place.read(relation) for relation in RELATIONS}
+    await prune(place)
+    january = place.files()["acme daily 648"]
+    assert (await place.export()).tables == {}
+    done = await place.export(full=True)
+    assert done.left_alone == []
+    append(place.table(), "globex", date(2024, 1, 1))
+    await place.export()
+    remove(place.files()["globex daily 648"])
+    await place.export()
+    assert place.files()["acme daily 648"] == january
+    for relation in RELATIONS:
+        assert place.read(relation) == before[relation]
+    for relation in (FLOW_OUTCOME, RESTATEMENT, COVERAGE):
+        assert len(await place.stored(relation)) < len(before[relation])
+
+
+async def test_a_pruned_month_that_holds_rows_again(place: ExportHarness) -> None:
+    """Rows that are stored into a pruned month do not replace it in the warehouse."""
+    await place.export()
+    before = place.read()
+    await prune(place)
+    await restate(place, count=99)
+    await place.export(full=True)
+    assert place.read() == before
+
+
+async def test_a_lost_file_of_a_pruned_month(place: ExportHarness) -> None:
+    """It is reported by each export, and the other months are written once."""
+    await place.export()
+    await prune(place)
+    remove(place.files()["acme daily 648"])
+    for tables in (set(NAMES), set()):
+        done = await place.export()
+        assert done.missing == ["flow_outcome acme daily 2024-01"]
+        assert done.tables.keys() == tables
+
+
+async def test_months_that_the_database_does_not_hold(place: ExportHarness) -> None:
+    """Without a mark they stay too, and a full export reports them."""
+    await place.export()
+    before = place.read()
+    await prune(place, marked=False)
+    assert (await place.export()).left_alone == []
+    done = await place.export(full=True)
+    assert done.left_alone == [
+        f"{name} acme daily 2024-01" for name in ("flow_outcome", "flow_outcome_detail", "coverage")
+    ]
+    assert place.read() == before
+
+
+async def test_lost_metadata_where_months_are_pruned(place: ExportHarness) -> None:
+    """The newest metadata that is complete is registered again; without any the table is not replaced."""
+    await place.export()
+    await prune(place)
+    await restate(place, day=40)
+    before_it = place.read()
+    await place.export()
+    newest = place.table().metadata_location
+    remove(newest)
+    done = await place.export()
+    assert done.tables["flow_outcome"].files == 1
+    assert len(place.read()) == len(before_it)
+    for file in place.on_disk():
+        if "/flow_outcome/metadata/" in file:
+            remove(file)
+    with pytest.raises(ExportError, match="pruned months are nowhere else"):
+        await place.export()
+
+
+async def test_a_table_of_an_earlier_version(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column that the table lacks is added, and every month is written again."""
+    narrow = RESTATEMENT._replace(columns=RESTATEMENT.columns[:-1])
+    earlier = tuple(narrow if each is RESTATEMENT else each for each in RELATIONS)
+    await restate(place)
+    with monkeypatch.context() as patch:
+        patch.setattr("service.export.exporter.RELATIONS", earlier)
+        await place.export()
+    assert place.table("restatement").schema().column_names == list(narrow.column_names)
+    done = await place.export()
+    assert done.tables["restatement"][:3:2] == (1, "the table lacked a column")
+    await assert_equal(place)
+
+
+async def test_a_table_of_another_layout(place: ExportHarness) -> None:
+    """A table that the program did not make is not written into."""
+    catalog = place.catalog()
+    await place.export()
+    catalog.drop_table("flow_outcomes.coverage")
+    catalog.create_table(
+        "flow_outcomes.coverage", pa.schema([pa.field("org", pa.string())]), f"file://{place.folder}/other"
+    )
+    with pytest.raises(ExportError, match="coverage is not partitioned by org, granularity and month"):
+        await place.export()
 
 
 async def test_one_export_at_a_time(place: ExportHarness) -> None:
-    """A second export into the same folder is rejected and changes nothing."""
-    with ExportFolder(place.folder).opened(), pytest.raises(ExportError, match="another export is running"):
-        await place.export()
+    """A second export is refused while one runs, and names it."""
+    async with held_lease(place.acme.dsn):
+        with pytest.raises(ExportBusyError, match="another process exports: flow-outcomes export"):
+            await place.export()
+    await place.export()
 
 
-async def test_a_folder_with_other_files(place: ExportHarness) -> None:
-    """A folder with other files is rejected."""
-    place.folder.mkdir()
-    (place.folder / "letter.txt").write_text("dear")
-    with pytest.raises(ConfigError, match="holds other files"):
+async def test_a_suspended_exporter(place: ExportHarness) -> None:
+    """The session of an exporter whose lease has expired is terminated, and it commits nothing more."""
+    async with held_lease(place.acme.dsn) as lease:
+        await place.acme.rows(
+            "UPDATE flow_outcomes.export_lease SET expires_at = now() - interval '1 second' RETURNING 1"
+        )
         await place.export()
+        with pytest.raises(Exception, match=r"terminating connection|connection is closed"):
+            await lease._renew("SELECT %(owner)s::text, %(lifetime)s::float8")
 
 
 async def test_memory_stays_flat(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A month is read in batches, which together hold every row."""
-    monkeypatch.setattr(reading, "ROWS_PER_FETCH", 7)
-    parts: list[int] = []
-    batch = Parquet._batch
-
-    def counted(self: Parquet, rows: list[tuple[Any, ...]]) -> object:
-        parts.append(len(rows))
-        return batch(self, rows)
-
-    monkeypatch.setattr(Parquet, "_batch", counted)
-    done = await place.export()
-    assert max(parts) == 7
-    assert sum(parts) == done.rows
-    assert place.read() == await place.stored()
+    """A month is read in batches and written in row groups, which together hold every row."""
+    monkeypatch.setattr("service.postgres.export.snapshot.ROWS_PER_FETCH", 7)
+    monkeypatch.setattr("service.export.parquet.ROWS_PER_GROUP", 20)
+    await place.export()
+    assert ROWS_PER_GROUP > 20
+    file = pq.ParquetFile(place.files()["acme daily 648"].removeprefix("file://"))
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    assert set(sizes[:-1]) == {21}
+    await assert_equal(place)
 
 
-async def test_an_unavailable_database(tmp_path: Path) -> None:
-    """Without a server the export raises the program's own error and writes no manifest."""
+async def test_an_unavailable_database(place: ExportHarness) -> None:
+    """Without a server the export raises the program's own error."""
     with pytest.raises(DatabaseUnavailableError):
-        await export("postgresql://nobody@127.0.0.1:1/nothing", tmp_path / "export", since_last=True)
-    assert not (tmp_path / "export" / MANIFEST).exists()
+        await export("postgresql://nobody@127.0.0.1:1/nothing", place.config)
+    assert not place.folder.exists()
 
 
 async def test_the_command(place: ExportHarness, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command prints what it wrote; without pyarrow it names the package to install and exits 2."""
+    """It prints what it wrote; without the packages it says how to install them, and exits 2."""
     file = tmp_path / "flow-outcomes.yaml"
     org = {"region": "mypurecloud.com", "client_id": "a", "client_secret": "a-secret"}
-    file.write_text(yaml.safe_dump({"database": {"dsn": place.acme.dsn}, "orgs": {"acme": org}}))
-    command = ["export", "--config", str(file), "--to", str(place.folder), "--since-last"]
+    tree: dict[str, Any] = {"database": {"dsn": place.acme.dsn}, "orgs": {"acme": org}}
+    file.write_text(yaml.safe_dump(tree))
+    command = ["export", "--config", str(file)]
+    assert await asyncio.to_thread(main, command) == 2
+    assert capsys.readouterr().err == "export: is required, or --parquet DIR for plain files\n"
+    file.write_text(yaml.safe_dump(tree | {"export": {"warehouse": f"file://{place.folder}"}}))
     assert await asyncio.to_thread(main, command) == 0
-    assert capsys.readouterr().out.endswith("wrote 4 files with 480 rows, 0 removed, 0 unchanged\n")
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"export 1 to file://{place.folder}: wrote 12 months with 1080 rows"
+    assert [line.split(":")[0] for line in out[1:]] == [f"  {name}" for name in NAMES]
+    assert await asyncio.to_thread(main, command) == 0
+    assert capsys.readouterr().out == f"export 1 to file://{place.folder}: nothing new\n"
+    assert await asyncio.to_thread(main, [*command, "--full"]) == 0
+    assert "(requested)" in capsys.readouterr().out
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "pyarrow", None)
+        patch.setitem(sys.modules, "pyiceberg", None)
         assert await asyncio.to_thread(main, command) == 2
-    assert capsys.readouterr().err == "export: needs pyarrow: pip install 'flow-outcomes[export]'\n"
+    assert capsys.readouterr().err == (
+        "export: needs pyiceberg. In a clone: .venv/bin/pip install '.[export]'. For the image: docker build"
+        " --build-arg REQUIREMENTS=requirements-export.txt\n"
+    )
+
+
+async def test_the_catalog_of_another_database(place: ExportHarness, tmp_path: Path) -> None:
+    """``uri`` chooses where a SQL catalog is; the database of the figures then has no catalog."""
+    uri = f"sqlite:///{tmp_path}/catalog.db"
+    config = place.config.model_validate(
+        {"warehouse": place.config.warehouse, "catalog": {"type": "sql", "uri": uri}}
+    )
+    assert (await export(place.acme.dsn, config)).tables["flow_outcome"].files == 4
+    assert await place.acme.rows("SELECT to_regclass('flow_outcomes.iceberg_tables')") == [(None,)]
+
+
+async def test_an_unreachable_catalog(place: ExportHarness) -> None:
+    """The error says what cannot be opened; nothing is written."""
+    config = place.config.model_validate(
+        {"warehouse": place.config.warehouse, "catalog": {"type": "rest", "uri": "http://127.0.0.1:1"}}
+    )
+    with pytest.raises(ExportError, match="the catalog cannot be opened"):
+        await export(place.acme.dsn, config)
+
+
+def test_unknown_extras() -> None:
+    """A missing package is a fault of the configuration, which the command line reports with exit code 2."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "sqlalchemy", None)
+        with pytest.raises(ConfigError, match="needs sqlalchemy"):
+            asyncio.run(export("postgresql://nobody@127.0.0.1:1/nothing", None))  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from service.config import config_from, load_config
+from service.config import Export, config_from, load_config
+from service.config.sections import Section
 from service.config.values import off_peak
 from service.errors import ConfigError
 from tests.support.configs import MINIMAL, SECRET, faults_of, tree, written
@@ -34,8 +35,9 @@ def test_example_has_every_key() -> None:
     config = load_config(EXAMPLE, {})
     sections = [config, config.database, config.http, config.log, config.orgs["acme"], config.jobs["daily"]]
     sections += [config.orgs["acme"].breaker, config.ad_hoc["recount-march"]]
-    for section in sections:
-        for name, info in type(section).model_fields.items():
+    models: list[type[Section]] = [Export, *(type(section) for section in sections)]
+    for model in models:
+        for name, info in model.model_fields.items():
             assert f"{info.alias or name}:" in text
 
 

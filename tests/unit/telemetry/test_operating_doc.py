@@ -70,7 +70,9 @@ def texts(node: ast.expr) -> Iterator[str]:
 
 def families() -> Iterator[Metric]:
     """Every metric of a process that holds an org."""
-    gauges = Gauges(cast("Status", {"orgs": {}}), 0.0, {"acme": Load(0, 0)}, datetime.now(UTC), usable=True)
+    exported = {"exported_at": "2024-01-01T00:00:00Z", "failed_at": None}
+    status = cast("Status", {"orgs": {}, "export": exported})
+    gauges = Gauges(status, 0.0, {"acme": Load(0, 0)}, datetime.now(UTC), usable=True)
     yield from Scrape(Reporter().registry, gauges).collect()
 
 
