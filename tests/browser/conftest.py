@@ -71,7 +71,9 @@ def serving(dsn: str, config: Config, problem: str = "") -> Iterator[Site]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     reporter = Reporter()
-    reporter.emit("rate_limited", org="globex", job="daily", retry_after=50, flows=["a", "b"])
+    reporter.emit(
+        "rate_limited", org="globex", job="daily", retry_after=50, flows=["a", "b"], at="2026-03-01T23:30:00.000Z"
+    )
     web = WebServer(FakeDaemon(config, dsn, {"acme": Load(3, 7)}, reporter, problem))
     address = asyncio.run_coroutine_threadsafe(web.start("127.0.0.1", 0), loop).result(10)
     try:

@@ -145,6 +145,7 @@ def test_the_state_of_an_org(view: Open, site: Site) -> None:
     events = page.inner_text("#timeline")
     assert "the API limits the rate" in events
     assert "['" not in events
+    assert "at Mon 2 Mar" in events  # of a globex in Berlin
     assert "Self Service is now SelfServed in 1 flow" in events
 
 

@@ -13,6 +13,9 @@ const WARNINGS = {
   org_lost: "the org was lost to another process", unexpected_error: "an unexpected error", alias_suggested: "an alias is suggested",
 };
 
+// The instants within a text, in the org's time zone.
+const local = (text, zone) => text.replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, (instant) => format.time(instant, zone));
+
 function buckets(each, zone) {
   const first = format.dateOf(each.first, zone), end = each.granularity ? Date.parse(each.last) : Date.parse(each.last) - 1, last = format.dateOf(end, zone);
   return first === last ? format.day(first) : `${format.day(first)} to ${format.day(last)}`;
@@ -23,7 +26,7 @@ const SENTENCES = {
   renamed: (each) => [name(each.old_name), " is now ", name(each.new_name), ` in ${many(each.flows, "flow")}`],
   complete: (each, zone) => [`${visible(each.job ?? "ad hoc")}: ${many(each.windows, "window")} complete, `, buckets(each, zone)],
   owner: (each) => [`taken over by ${visible(each.owner)}`],
-  warning: (each) => [`${each.job ? `${visible(each.job)}: ` : ""}${WARNINGS[each.event] ?? visible(each.event.replaceAll("_", " "))}${each.times > 1 ? ` (${each.times} times)` : ""}${each.text ? `: ${visible(each.text)}` : ""}`],
+  warning: (each, zone) => [`${each.job ? `${visible(each.job)}: ` : ""}${WARNINGS[each.event] ?? visible(each.event.replaceAll("_", " "))}${each.times > 1 ? ` (${each.times} times)` : ""}${each.text ? `: ${visible(local(each.text, zone))}` : ""}`],
 };
 
 // One line for what happened to several orgs in the same minute.
