@@ -37,7 +37,7 @@ browser: .venv/.browser ## test the page in chromium, which must be installed
 	  echo "make browser needs chromium: on Debian, apt-get install chromium" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
-ci: test ## run what the build runs
+ci: .venv/.browser test ## run what the build runs: make test, with the driver of the browser tests
 
 conformance: .venv/.dev ## test the simulator with the official SDK, and our requests against its models
 	$(PIP) install --no-build-isolation --editable ".[conformance]"

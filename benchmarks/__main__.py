@@ -16,6 +16,7 @@ SHORT: dict[str, list[str]] = {
     "storage": [],
     "alias_hold": [],
     "page": [],
+    "readers": ["--seconds", "20"],
     "idle": ["100", "30"],
     "startup": [],
     "suggestions": ["--seeds", "20"],

@@ -3,9 +3,9 @@
     python -m benchmarks.page [--flows 1000] [--years 3] [--orgs 5] [--figures 1] [--keep FOLDER]
 
 The ledger has every daily and hourly window of every org. The first ``--figures`` orgs have daily figures, five
-outcomes per flow: the page reads those of one flow at a time, by the primary key. One in fifty is restated. Prints
-the time of each request, cold (empty cache) and repeated, and of the first view with the requests as a browser
-sends them.
+outcomes per flow, one in fifty restated with its former version. Prints the time of each request, cold (empty
+cache) and repeated, and of the first view of the overview with the requests as a browser sends them; for
+the latter the CPU time too, which other work on the machine changes less.
 """
 
 # ruff: noqa: T201 - a script that prints its figures
@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import tempfile
 import time
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import aiohttp  # requests the page as a browser does
@@ -29,9 +31,19 @@ from service.postgres.migrate import migrate
 from service.web import WebServer
 from tests.support.fake_daemon import FakeDaemon
 
-ROUNDS = 5
+ROUNDS = 9
 OUTCOMES = 5
-MOST_SHOWN = 3
+FILES = (
+    "base.css",
+    "views.css",
+    "uplot.css",
+    "uplot.js",
+    "main.js",
+    "overview.js",
+    "flow.js",
+    "health.js",
+    "dom.js",
+)
 
 
 def generate(dsn: str, orgs: list[str], flows: int, days: int, with_figures: int) -> None:
@@ -73,6 +85,12 @@ def generate(dsn: str, orgs: list[str], flows: int, days: int, with_figures: int
                 values,
             )
             run(
+                "INSERT INTO flow_outcomes.bucket_coverage SELECT %(org)s, 'daily', s, s + interval '1 day', '*',"
+                " true, 'P31D' FROM generate_series(date_trunc('day', now()) - make_interval(days => %(days)s),"
+                " date_trunc('day', now()) - interval '1 day', interval '1 day') s",
+                values,
+            )
+            run(
                 "INSERT INTO flow_outcomes.restated SELECT %(org)s, greatest(1, %(days)s - d), 'daily',"
                 " 'flow-' || f, date_trunc('day', now()) - make_interval(days => d), 'outcome ' || (f %% 5 + 1),"
                 " 10, 11"
@@ -83,10 +101,23 @@ def generate(dsn: str, orgs: list[str], flows: int, days: int, with_figures: int
                 run(
                     "INSERT INTO flow_outcomes.figure SELECT %(org)s, 'daily', o, s, s + interval '1 day',"
                     " 'reported', 'outcomes', (random() * 500)::bigint, NULL, NULL, NULL,"
-                    " s + interval '26 hours', 1"
+                    " s + interval '26 hours', 1 + date_part('day', s - (date_trunc('day', now())"
+                    " - make_interval(days => %(days)s)))::int"
                     " FROM generate_series(date_trunc('day', now()) - make_interval(days => %(days)s),"
                     " date_trunc('day', now()) - interval '1 day', interval '1 day') s,"
                     " generate_series(1, %(flows)s * %(outcomes)s) o",
+                    values,
+                )
+                run(  # the versions that the restatements replaced
+                    "INSERT INTO flow_outcomes.figure_history (org, granularity, series_no, bucket_start,"
+                    " bucket_end, state, outcome_count, extraction_timestamp, revision, until_revision)"
+                    " SELECT f.org, f.granularity, f.series_no, f.bucket_start, f.bucket_end, f.state, 10,"
+                    " f.extraction_timestamp, f.revision - 1, f.revision FROM flow_outcomes.restated s"
+                    " JOIN flow_outcomes.series o ON o.org = s.org AND o.flow_id = s.flow_id"
+                    " AND o.outcome_name = s.outcome_name"
+                    " JOIN flow_outcomes.figure f ON f.org = o.org AND f.series_no = o.series_no"
+                    " AND f.bucket_start = s.bucket_start AND f.granularity = s.granularity"
+                    " WHERE s.org = %(org)s",
                     values,
                 )
         run("ANALYZE")
@@ -105,18 +136,31 @@ def configuration(dsn: str, orgs: list[str], days: int) -> Config:
     )
 
 
-async def measure(dsn: str, config: Config) -> None:
+async def measure(dsn: str, config: Config, postmaster: int) -> None:
     """Request the first view as the page's script does, and print the times."""
-    orgs = list(config.orgs)
-    paths = ["/", "/api/now", *(f"/api/calendar?org={org}" for org in orgs), "/api/changes"]
-    paths += [f"/api/flows?org={orgs[0]}&q=&limit=200", f"/api/shares?org={orgs[0]}&flow=flow-7"]
-    # with more than three orgs the first view has one calendar
-    shown = [
-        path for path in paths[2:] if "calendar" not in path or path.endswith(orgs[0]) or len(orgs) <= MOST_SHOWN
+    org, flow = next(iter(config.orgs)), "flow-11"
+    span = f"org={org}&flow={flow}&granularity=daily"
+    ago, before = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}" for days in (5, 30))
+    paths = [
+        "/",
+        "/api/now",
+        f"/api/overview?org={org}",
+        f"/api/overview?org={org}&measure=count",
+        f"/api/flow?{span}",
+        f"/api/instants?{span}",
+        f"/api/flow?{span}&at={ago}",
+        f"/api/differences?{span}&at={ago}",
+        f"/api/differences?{span}&at={before}&with={ago}",
+        f"/api/differences?{span}&at={ago}&from={date.today() - timedelta(days=1095)}",  # noqa: DTZ011 - a span
+        "/api/strips",
+        f"/api/calendar?org={org}",
+        "/api/timeline",
     ]
+    files = [f"/static/{name}" for name in FILES]
     cold: dict[str, list[float]] = {path: [] for path in paths}
     warm: dict[str, list[float]] = {path: [] for path in paths}
     first_views: list[float] = []
+    cpu: list[tuple[float, float]] = []
     async with aiohttp.ClientSession() as session:  # noqa: TID251 - the program's own server
 
         async def get(address: str, path: str) -> float:
@@ -136,18 +180,27 @@ async def measure(dsn: str, config: Config) -> None:
             await site.stop()
             site = WebServer(FakeDaemon(config, dsn))
             address = await site.start("127.0.0.1", 0)
-            began = time.perf_counter()
+            began, own, backends = time.perf_counter(), time.process_time(), children_cpu(postmaster)
             await get(address, "/")
-            await get(address, "/api/now")
-            await asyncio.gather(*(get(address, path) for path in shown))
+            wanted = [*files, "/api/now", f"/api/overview?org={org}"]
+            await asyncio.gather(*(get(address, path) for path in wanted))
             first_views.append((time.perf_counter() - began) * 1000)
             await site.stop()
+            cpu.append((time.process_time() - own, children_cpu(postmaster) - backends))
     for path in paths:
         print(
-            f"{path:<52} {statistics.median(cold[path]):8.1f} ms  repeated {statistics.median(warm[path]):6.1f} ms"
+            f"{path:<96} {statistics.median(cold[path]):8.1f} ms  repeated {statistics.median(warm[path]):6.1f} ms"
         )
+    own_cpu, backend_cpu = (statistics.mean(each) * 1000 for each in zip(*cpu, strict=True))
     each = ", ".join(f"{took:.0f}" for took in sorted(first_views))
     print(f"first view, as a browser requests it: median {statistics.median(first_views):.0f} ms of {each}")
+    print(f"of CPU time {own_cpu:.0f} ms here, the client's included, and {backend_cpu:.0f} ms in PostgreSQL")
+
+
+def children_cpu(pid: int) -> float:
+    """Return the CPU seconds of a process's children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -166,7 +219,8 @@ def main() -> None:
             began = time.perf_counter()
             generate(make_conninfo(dsn), orgs, arguments.flows, days, arguments.figures)
             print(f"generated in {time.perf_counter() - began:.0f} s")
-        asyncio.run(measure(dsn, configuration(dsn, orgs, days)))
+        postmaster = int((folder / "data" / "postmaster.pid").read_text(encoding="ascii").split()[0])
+        asyncio.run(measure(dsn, configuration(dsn, orgs, days), postmaster))
 
 
 if __name__ == "__main__":

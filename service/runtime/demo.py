@@ -30,7 +30,7 @@ from service.postgres.queries.summary import Summary, summary
 from service.runtime.daemon import Daemon
 from service.runtime.once import run_once
 from service.simulator import CorrectedCentre, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
-from service.telemetry import Event, Reporter, logs
+from service.telemetry import Event, Reporter, counted, logs
 from service.telemetry.progress_bar import ProgressBar
 
 CONFIG_FILE = "flow-outcomes.yaml"
@@ -52,7 +52,7 @@ JOBS: dict[str, dict[str, object]] = {
 """What needs the flow-aggregates API has jobs of its own."""
 STEP_PAUSE = 6.0
 """Seconds between two changes that the demo makes."""
-CORRECTED, CORRECTION = "Abandoned", 25
+CORRECTED, CORRECTION, CORRECTED_FLOWS = "Abandoned", 25, 3
 OLD_NAME, NEW_NAME = "Self Service Completed", "Solved without an agent"
 
 
@@ -171,7 +171,9 @@ async def _until_stopped(config: Config, folder: Path, centre: CorrectedCentre, 
 
     async def guide() -> None:
         page = f"http://{await progress.address}/"
-        console.print(f"Open {page} in a browser and watch the calendar fill.", markup=False, soft_wrap=True)
+        console.print(
+            f"Open {page} in a browser and watch the days arrive under Health.", markup=False, soft_wrap=True
+        )
         with bar:
             await progress.caught_up.wait()
         dsn = await asyncio.to_thread(embedded_folder.running_dsn, config.database.embedded or Path())
@@ -194,12 +196,14 @@ async def _show_changes(daemon: Daemon, dsn: str, centre: CorrectedCentre, conso
     org = next(iter(ORGS))
     await asyncio.sleep(STEP_PAUSE)
     yesterday = datetime.now(UTC).replace(hour=12, minute=0) - timedelta(days=1)
-    for flow in centre.flows()[:3]:
+    corrected = [flow for flow in centre.flows() if _reports(centre, flow.id, yesterday)][:CORRECTED_FLOWS]
+    for flow in corrected:
         centre.correct(flow.id, yesterday, CORRECTED, CORRECTION)
     daemon.signals.deliver(daemon.signals.run_now)
     console.print(
-        f"The source of {org} just corrected yesterday: {CORRECTION} more {CORRECTED!r} in three flows. The daemon"
-        " extracts the last days again; see the R in the calendar, and 'Recent changes'.",
+        f"The source of {org} just corrected yesterday: {CORRECTION} more {CORRECTED!r} in"
+        f" {counted(len(corrected), 'flow')}. The daemon extracts the last days again; see 'Restated' in the"
+        " overview, and the timeline of the health view.",
         markup=False,
         soft_wrap=True,
     )
@@ -211,10 +215,18 @@ async def _show_changes(daemon: Daemon, dsn: str, centre: CorrectedCentre, conso
     finally:
         await database.close()
     console.print(
-        f"An alias now shows {OLD_NAME!r} as {NEW_NAME!r}, also in stored figures. Watch the chart.",
+        f"An alias now shows {OLD_NAME!r} as {NEW_NAME!r}, also in stored figures: a flow's view compares"
+        " then and now.",
         markup=False,
         soft_wrap=True,
     )
+
+
+def _reports(centre: CorrectedCentre, flow_id: str, at: datetime) -> bool:
+    """Whether the flow reports the outcome that is corrected on the day of ``at``."""
+    start = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    span = (int(each.timestamp() * 1000) for each in (start, start + timedelta(days=1), datetime.now(UTC)))
+    return any(name == CORRECTED and count for _, name, count in centre.count_outcomes(flow_id, *span))
 
 
 def _print_summary(console: Console, stored: list[Summary]) -> None:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from service.clock import SystemClock
 from service.model import instant
 from service.telemetry.events import Event
-from service.telemetry.logs import to_plain
+from service.telemetry.logs import Plain, to_plain
 from service.telemetry.metrics import EventMetrics
 
 _LEVELS: dict[str, int] = {event: event.level for event in Event}
@@ -71,7 +71,9 @@ class Reporter:
 def _warned(event: str, level: int, context: Mapping[str, Any]) -> Warned:
     plain = {key: to_plain(value) for key, value in context.items() if key not in _NOT_IN_WARNINGS}
     org, job = plain.pop("org", None), plain.pop("job", None)
-    text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in plain.items() if value is not None)
+    text = ", ".join(
+        f"{key.replace('_', ' ')} {_in_words(value)}" for key, value in plain.items() if value is not None
+    )
     return Warned(
         at=instant(SystemClock().now()),
         level=logging.getLevelName(level).lower(),
@@ -80,3 +82,8 @@ def _warned(event: str, level: int, context: Mapping[str, Any]) -> Warned:
         job=None if job is None else str(job),
         text=text if len(text) <= _WARNING_TEXT_MAX else f"{text[: _WARNING_TEXT_MAX - 1]}…",
     )
+
+
+def _in_words(value: Plain) -> str:
+    """A value of a warning as a reader expects it: a list without brackets and quotes."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -14,10 +14,16 @@
     response_cache    responses of the endpoints, kept for a moment
     gauges            the status as metrics
     scrape            every metric, in the format that the client accepts
-    page              the page with the status as a table, which its script replaces
+    page              the page's document, with the status as a table for browsers without a script
+    overview          the state of every org: progress, limits in use, queues
+    problems          what is missing, grouped by cause, with the command that would fetch it
+    week              every flow, this week beside the last
+    kept_weeks        the same, while an org's figures have not changed
+    flow              one flow over time, and what differs between two instants
+    figures_csv       figures as a file
     coverage          the calendar: a letter for each day of a job
-    details           one day, a flow over time, recent changes
-    overview          limits in use, queues, progress, warnings
+    day               one day of a job
+    timeline          what happened lately
     assets            the page's own files
 """
 

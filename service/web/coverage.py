@@ -27,7 +27,7 @@ from itertools import pairwise
 from typing import TypedDict
 from zoneinfo import ZoneInfo
 
-from service.config import Job, Org
+from service.config import Config, Job, Org
 from service.model import Span
 from service.plan import calendar as edges
 from service.plan import windows
@@ -41,6 +41,9 @@ from service.postgres.windows import stream_of
 _TICK = timedelta(microseconds=1)
 _WITH_NOTE = {"F", "N", "L", "A", "D", "W"}
 _LONGEST_WINDOW = timedelta(days=31)
+STRIP_DAYS = 90
+STRIPS_PER_BATCH = 25
+"""Orgs in one response."""
 
 
 class JobDays(TypedDict):
@@ -184,6 +187,21 @@ async def calendar(
         today=now.astimezone(org.tz).date().isoformat(),
         jobs=jobs_days,
     )
+
+
+async def strips(connection: Connection, config: Config, batch: int, now: datetime) -> dict[str, object]:
+    """The last 90 days of each job, for a batch of orgs in the order of the configuration.
+
+    Raises:
+        DatabaseUnavailableError, SchemaError: as the connection.
+    """
+    orgs = list(config.orgs.values())
+    shown: list[Calendar] = []
+    for org in orgs[batch * STRIPS_PER_BATCH : (batch + 1) * STRIPS_PER_BATCH]:
+        end = now.astimezone(org.tz).date() + timedelta(days=1)
+        jobs = list(config.jobs_of(org).values())
+        shown.append(await calendar(connection, org, jobs, end - timedelta(days=STRIP_DAYS), end, now))
+    return {"strips": shown, "batches": -(-len(orgs) // STRIPS_PER_BATCH)}
 
 
 def windows_by_day(job: Job, org: Org, within: Span, now: datetime) -> dict[date, DayWindows]:

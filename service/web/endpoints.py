@@ -2,12 +2,18 @@
 
 ::
 
-    /api/now           limits, queues, progress, gaps, warnings
-    /api/calendar      org [from to]                        a letter a day for each job
-    /api/day           org job day                          one day's windows and restatements
-    /api/flows         org [q limit]                        flows by name
-    /api/shares        org flow [granularity from to]       a flow's outcomes over time
-    /api/changes       [org limit]                          the last restatements and renames
+    /api/now           problems, progress, limits, queues
+    /api/overview      org [measure]                                 every flow, this week beside the last
+    /api/flows         org [q limit]                                 flows by name
+    /api/flow          org flow [granularity from to at split]       one flow over time
+    /api/instants      org flow [granularity from to]                when its figures changed
+    /api/differences   org flow [granularity from to at with]        what differs between two instants
+    /api/figures.csv   org [flow granularity from to at formulas]    figures as a file
+    /api/strips        [batch]                                       90 days of each job, of 25 orgs
+    /api/calendar      org [from to]                                 a letter a day for each job
+    /api/day           org job day                                   one day's windows and restatements
+    /api/timeline      [org]                                         what happened lately, suggested aliases
+    /api/suggestions   org [flow]                                    suggested aliases
 """
 
 from __future__ import annotations
@@ -23,17 +29,27 @@ from aiohttp.helpers import ETag
 from service.clock import Clock
 from service.errors import FlowOutcomesError, ServerBusyError
 from service.postgres.pool import Connection
-from service.web import coverage, details
+from service.postgres.queries import flow_figures
+from service.postgres.queries import timeline as timeline_queries
+from service.web import coverage, day, flow, timeline
 from service.web.assets import assets
 from service.web.daemon_view import DaemonView
+from service.web.figures_csv import FiguresCsv
+from service.web.kept_weeks import KeptWeeks
 from service.web.overview import LocalState, RequestRates, overview
 from service.web.parameters import ParameterError, Parameters
 from service.web.response_cache import CachedResponse, ResponseCache, encode
-from service.web.status_cache import STATUS_COST_FACTOR, STATUS_MAX_AGE, StatusCache
+from service.web.status_cache import STATUS_COST_FACTOR, STATUS_MAX_AGE, SharedValue, StatusCache
 
 REVALIDATE = "no-cache"
 COMPRESSED_SIZE_MIN = 1024
 """Bytes from which a response is compressed."""
+OVERVIEW_COST = 40.0
+_COST_FACTORS = {"/api/overview": OVERVIEW_COST, "/api/strips": 20.0, "/api/timeline": 20.0}
+"""A response is kept for this many times as long as it took; 10 for the other paths."""
+NOW_MAX_AGE, NOW_COST_FACTOR = 1.0, 4.0
+RESTATED_MAX_AGE = 5.0
+MAX_SUGGESTIONS = 50
 RETRY_AFTER = "3"
 """Seconds: no client waits longer than ``WAIT_TIMEOUT`` for one of the responses that are being queried."""
 
@@ -57,17 +73,28 @@ class Endpoints:
         self._responses = responses
         self._rates = RequestRates(daemon.registry, clock)
         self._clock = clock
+        self._present = SharedValue(self._compose_now, clock)
+        self._weeks = KeptWeeks()
+        self._preparing: set[asyncio.Task[CachedResponse]] = set()
+        self._files = FiguresCsv(status.require_dsn)
 
     def add_to(self, app: web.Application) -> None:
         """Add every path."""
         app.router.add_get("/static/{name}", _static)
         app.router.add_get("/api/now", self._now)
+        app.router.add_get("/api/figures.csv", self._figures_csv)
+        span = ("org", "flow", "granularity", "from", "to")
         endpoints: dict[str, tuple[Endpoint, tuple[str, ...]]] = {
+            "/api/overview": (self._overview, ("org", "measure")),
+            "/api/flows": (self._flows, ("org", "q", "limit")),
+            "/api/flow": (self._flow, (*span, "at", "split")),
+            "/api/instants": (self._instants, span),
+            "/api/differences": (self._differences, (*span, "at", "with")),
+            "/api/strips": (self._strips, ("batch",)),
             "/api/calendar": (self._calendar, ("org", "from", "to")),
             "/api/day": (self._day, ("org", "job", "day")),
-            "/api/flows": (self._flows, ("org", "q", "limit")),
-            "/api/shares": (self._shares, ("org", "flow", "granularity", "from", "to")),
-            "/api/changes": (self._changes, ("org", "limit")),
+            "/api/timeline": (self._timeline, ("org",)),
+            "/api/suggestions": (self._suggestions, ("org", "flow")),
         }
         for path, (endpoint, known) in endpoints.items():
             app.router.add_get(path, self._handler(endpoint, frozenset(known)))
@@ -82,7 +109,8 @@ class Endpoints:
             except ParameterError as error:
                 return _error(HTTPStatus.BAD_REQUEST, str(error))
             try:
-                response = await self._responses.get(f"{request.path} {sorted(given.items())}", query)
+                key = f"{request.path} {sorted(given.items())}"
+                response = await self._responses.get(key, query, cost_factor=_COST_FACTORS.get(request.path, 10.0))
             except ServerBusyError as error:
                 return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {hdrs.RETRY_AFTER: RETRY_AFTER})
             except FlowOutcomesError as error:
@@ -91,21 +119,86 @@ class Endpoints:
 
         return handle
 
+    def prepare_overview(self, org: str) -> None:
+        """Read an org's overview while its page is on its way: the page's script requests it next."""
+        parameters = Parameters({"org": org}, frozenset(("org",)), self._daemon.config, self._clock)
+        key = f"/api/overview {[('org', org)]}"
+        task = asyncio.create_task(self._responses.get(key, self._overview(parameters), cost_factor=OVERVIEW_COST))
+        self._preparing.add(task)
+        task.add_done_callback(self._prepared)
+
+    def _prepared(self, task: asyncio.Task[CachedResponse]) -> None:
+        self._preparing.discard(task)
+        if not task.cancelled():
+            task.exception()  # the script's own request reports it
+
     async def _now(self, request: web.Request) -> web.Response:
-        config = self._daemon.config
         try:
-            Parameters(dict(request.query), frozenset(), config, self._clock)
-            status = await self._status.status.get(max_age=STATUS_MAX_AGE, cost_factor=STATUS_COST_FACTOR)
-            paces = await self._status.paces.get(max_age=STATUS_MAX_AGE, cost_factor=STATUS_COST_FACTOR)
+            Parameters(dict(request.query), frozenset(), self._daemon.config, self._clock)
+            response = await self._present.get(max_age=NOW_MAX_AGE, cost_factor=NOW_COST_FACTOR)
         except ParameterError as error:
             return _error(HTTPStatus.BAD_REQUEST, str(error))
         except FlowOutcomesError as error:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
-        rates = self._rates.measure(config.orgs)
-        local = LocalState(dict(self._daemon.load()), rates, list(self._daemon.warned))
-        problem = await self._status.readiness_problem()
-        document = overview(status, config, paces, local) | {"problem": problem or None}
-        return _json(request, await asyncio.to_thread(encode, document))
+        return _json(request, response)
+
+    async def _compose_now(self) -> CachedResponse:
+        """The state of every org, encoded once for all clients."""
+        config = self._daemon.config
+        status = await self._status.status.get(max_age=STATUS_MAX_AGE, cost_factor=STATUS_COST_FACTOR)
+        paces, restated, problem = await asyncio.gather(
+            self._status.paces.get(max_age=STATUS_MAX_AGE, cost_factor=STATUS_COST_FACTOR),
+            self._status.restated.get(max_age=RESTATED_MAX_AGE, cost_factor=STATUS_COST_FACTOR),
+            self._status.readiness_problem(),
+        )
+        local = LocalState(dict(self._daemon.load()), self._rates.measure(config.orgs), restated)
+        return await asyncio.to_thread(
+            lambda: encode(overview(status, config, paces, local) | {"problem": problem or None})
+        )
+
+    async def _figures_csv(self, request: web.Request) -> web.StreamResponse:
+        known = frozenset(("org", "flow", "granularity", "from", "to", "at", "formulas"))
+        try:
+            parameters = Parameters(dict(request.query), known, self._daemon.config, self._clock)
+            return await self._files.respond(request, parameters.file_request(parameters.org()))
+        except ParameterError as error:
+            return _error(HTTPStatus.BAD_REQUEST, str(error))
+        except ServerBusyError as error:
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {hdrs.RETRY_AFTER: RETRY_AFTER})
+        except FlowOutcomesError as error:
+            return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+
+    def _overview(self, parameters: Parameters) -> Query:
+        config, org, measure = self._daemon.config, parameters.org(), parameters.measure()
+        return lambda connection: self._weeks.read(connection, config, org, self._clock.now(), measure)
+
+    def _flow(self, parameters: Parameters) -> Query:
+        request = parameters.flow_request(parameters.org())
+        return lambda connection: flow.document(connection, request, self._clock.now())
+
+    def _instants(self, parameters: Parameters) -> Query:
+        request = parameters.flow_request(parameters.org())
+        return lambda connection: flow.instants(connection, request)
+
+    def _differences(self, parameters: Parameters) -> Query:
+        request = parameters.flow_request(parameters.org())
+        return lambda connection: flow.differences(connection, request)
+
+    def _strips(self, parameters: Parameters) -> Query:
+        config, batch = self._daemon.config, parameters.batch()
+        return lambda connection: coverage.strips(connection, config, batch, self._clock.now())
+
+    def _timeline(self, parameters: Parameters) -> Query:
+        config, orgs = self._daemon.config, parameters.orgs()
+        return lambda connection: timeline.document(connection, config, orgs, list(self._daemon.warned))
+
+    def _suggestions(self, parameters: Parameters) -> Query:
+        org, flow_id = parameters.org().name, parameters.flow() if parameters.given("flow") else None
+
+        async def query(connection: Connection) -> Any:  # noqa: ANN401 - a document
+            return {"suggestions": await timeline_queries.suggestions(connection, [org], flow_id, MAX_SUGGESTIONS)}
+
+        return query
 
     def _calendar(self, parameters: Parameters) -> Query:
         org = parameters.org()
@@ -114,22 +207,22 @@ class Endpoints:
         return lambda connection: coverage.calendar(connection, org, jobs, first, end, self._clock.now())
 
     def _day(self, parameters: Parameters) -> Query:
-        org, day = parameters.org(), parameters.day()
+        org, when = parameters.org(), parameters.day()
         job = parameters.job(org)
-        return lambda connection: details.day(connection, org, job, day, self._clock.now())
+        return lambda connection: day.day(connection, org, job, when, self._clock.now())
 
     def _flows(self, parameters: Parameters) -> Query:
         org, search_text, limit = parameters.org(), parameters.search_text(), parameters.limit(100, 500)
-        return lambda connection: details.flows(connection, org.name, search_text, limit)
 
-    def _shares(self, parameters: Parameters) -> Query:
-        org, flow, granularity = parameters.org(), parameters.flow(), parameters.granularity()
-        first, end = parameters.chart(org, granularity)
-        return lambda connection: details.shares(connection, org, flow, granularity, first, end, self._clock.now())
+        async def query(connection: Connection) -> Any:  # noqa: ANN401 - a document
+            found = await flow_figures.flows(connection, org.name, search_text, limit + 1)
+            return {
+                "org": org.name,
+                "flows": [each._asdict() for each in found[:limit]],
+                "more": len(found) > limit,
+            }
 
-    def _changes(self, parameters: Parameters) -> Query:
-        orgs, limit = parameters.orgs(), parameters.limit(20, 100)
-        return lambda connection: details.changes(connection, orgs, limit)
+        return query
 
 
 async def _static(request: web.Request) -> web.Response:

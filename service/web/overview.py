@@ -1,4 +1,4 @@
-"""The overview: limits in use, queues, circuit breakers, progress, gaps and warnings."""
+"""The state of every org: problems, progress, limits in use, queues, circuit breakers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from service.clock import Clock
 from service.config import Config
 from service.postgres.queries.dashboard import Pace
 from service.postgres.windows import AD_HOC, stream_of
-from service.status import NOT_REQUESTED, AdHocStatus, Gap, JobStatus, OrgStatus, Status
-from service.telemetry import Warned
+from service.status import AdHocStatus, JobStatus, OrgStatus, Status
 from service.web.daemon_view import Load
+from service.web.problems import problems
 
-MAX_GAPS = 40
-MAX_WARNINGS = 12
 RATE_PERIOD = 15.0
 """Seconds over which requests a second are averaged."""
 _REQUESTS = "flow_outcomes_request_duration_seconds_count"
@@ -52,11 +50,11 @@ class RequestRates:
 
 
 class LocalState(NamedTuple):
-    """State that only this process has."""
+    """What the status does not have: this process's load and rates, and the figures restated since midnight."""
 
     load: Mapping[str, Load]
     rates: Mapping[str, float | None]
-    warned: Sequence[Warned]
+    restated_today: Mapping[str, int]
 
 
 def overview(status: Status, config: Config, paces: Sequence[Pace], local: LocalState) -> Document:
@@ -70,18 +68,8 @@ def overview(status: Status, config: Config, paces: Sequence[Pace], local: Local
         "at": status["at"],
         "orgs": orgs,
         "missing": sum(work["missing"] for work in works),
-        "gaps": _gaps(status),
-        "warnings": _warnings(local.warned),
+        "problems": problems(status, config),
     }
-
-
-def _warnings(warned: Sequence[Warned]) -> list[Document]:
-    """The last warning of each event, org and job, newest first, with how many were kept."""
-    last: dict[tuple[str, str | None, str | None], Document] = {}
-    for each in reversed(warned):
-        warning = last.setdefault((each.event, each.org, each.job), {**each._asdict(), "times": 0})
-        warning["times"] += 1
-    return list(last.values())[:MAX_WARNINGS]
 
 
 def _org(
@@ -89,11 +77,14 @@ def _org(
 ) -> Document:
     load = local.load.get(name)
     jobs = {
-        job: _progress(each, rates.get((name, stream_of(job, config.jobs[job].measure)))) | _newest(each)
+        job: _progress(each, rates.get((name, stream_of(job, config.jobs[job].measure))))
+        | _newest(each)
+        | _kind(config, job)
         for job, each in org["jobs"].items()
     }
     return {
         "timezone": config.orgs[name].timezone,
+        "api": config.orgs[name].api,
         "owner": org["owner"],
         "held_here": load is not None,
         "breaker": org["breaker"],
@@ -103,7 +94,7 @@ def _org(
         "rate": local.rates.get(name) if load is not None else None,
         "in_flight": load.in_flight if load else None,
         "waiting": load.waiting if load else None,
-        "restated_last_day": org["restated_last_day"],
+        "restated_today": local.restated_today.get(name, 0),
         "jobs": jobs,
         "ad_hoc": _progress(org["ad_hoc"], rates.get((name, AD_HOC))),
     }
@@ -124,40 +115,14 @@ def _progress(work: JobStatus | AdHocStatus, rate: float | None) -> Document:
     }
 
 
+def _kind(config: Config, job: str) -> Document:
+    return {"window": config.jobs[job].window, "granularity": config.jobs[job].granularity}
+
+
 def _newest(job: JobStatus) -> Document:
     return {
         "newest_complete": job["newest_complete"],
+        "first_gap": job["gaps"][0]["window_start"] if job["gaps"] else None,
         "rejected": job["rejected"],
         "complete_with_error": job["complete_with_error"],
     }
-
-
-def _gaps(status: Status) -> list[Document]:
-    """Missing windows and doubted ones with their reasons, worst first."""
-    gaps: list[Document] = []
-    for name, org in status["orgs"].items():
-        for job, work in org["jobs"].items():
-            gaps += _merged(name, job, work["gaps"])
-        gaps += _merged(name, None, org["ad_hoc"]["gaps"])
-        gaps += [{"org": name, **error, "state": "doubted", "windows": 1} for error in org["last_errors"]]
-    gaps.sort(key=lambda gap: (_RANK[gap["state"]], gap["window_start"]))
-    return gaps[:MAX_GAPS]
-
-
-def _merged(org: str, job: str | None, gaps: Sequence[Gap]) -> list[Document]:
-    """Merge adjacent gaps with one state and reason."""
-    merged: list[Document] = []
-    for gap in gaps:
-        reason = gap["reason"].removeprefix(NOT_REQUESTED)
-        state = _STATES[gap["state"]] if reason == gap["reason"] else "not requested"
-        last = merged[-1] if merged else Document(window_end=None)
-        if last["window_end"] == gap["window_start"] and (last["state"], last["reason"]) == (state, reason):
-            last["window_end"] = gap["window_end"]
-            last["windows"] += 1
-        else:
-            merged.append({"org": org, "job": job, **gap, "state": state, "reason": reason, "windows": 1})
-    return merged
-
-
-_STATES = {"failed": "failed", "pending": "late", "running": "running"}
-_RANK = {"failed": 0, "not requested": 1, "late": 2, "doubted": 3, "running": 4}

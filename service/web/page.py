@@ -15,16 +15,18 @@ _STATES = ("complete", "pending", "running", "failed")
 _HEADINGS = ("org", "job", "breaker", *_STATES, "newest complete", "missing windows")
 
 
-def render_page(status: Status | None, problem: str | None) -> str:
+def render_page(status: Status | None, problem: str | None, org: str) -> str:
     """Render the page.
 
     Args:
         status: the last known status, or None.
         problem: why the current status could not be read, or None.
+        org: the org that is shown where the URL names none.
     """
     table = "".join(_table(status)) if status is not None else ""
-    warning = f'<p class="trouble">{_safe(problem)}</p>' if problem else ""
+    warning = f'<p class="bad">{_safe(problem)}</p>' if problem else ""
     head, _, foot = assets()["index.html"].body.decode().partition("<!--status-->")
+    head = head.replace("<body>", f'<body data-org="{_safe(org)}">')
     return f"{head}{warning}{table}{foot}"
 
 
@@ -39,11 +41,11 @@ def _table(status: Status) -> Iterator[str]:
             counts = each["windows"]
             yield f"<tr><td>{_safe(name)}</td><td>{_safe(job)}</td><td>{_safe(org['breaker'])}</td>"
             for count in (counts["complete"], counts["pending"], counts["running"], counts["failed"]):
-                yield f'<td class="number">{count}</td>'
+                yield f"<td>{count}</td>"
             yield f"<td>{_safe(each['newest_complete'] or 'none')}</td><td>"
             for gap in each["gaps"][:MAX_GAPS]:
                 text = f"{gap['window_start']} {gap['state']}: {gap['reason']}"
-                yield f'<div class="trouble">{_safe(text)}</div>'
+                yield f'<div class="bad">{_safe(text)}</div>'
             if len(each["gaps"]) > MAX_GAPS:
                 yield f"<div>and {len(each['gaps']) - MAX_GAPS} more</div>"
             yield "</td></tr>"

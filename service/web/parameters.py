@@ -8,6 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 from service.clock import Clock
 from service.config import Config, Job, Org
 from service.model import Granularity
+from service.web.figures_csv import FileRequest
+from service.web.flow import FlowRequest
+from service.web.week import Measure
 
 CHART_DAYS_MAX = {Granularity.HOURLY: 31, Granularity.DAILY: 1100, Granularity.MONTHLY: 366 * 20}
 CALENDAR_DAYS_MAX = 400
@@ -44,6 +47,10 @@ class Parameters:
         self._given = given
         self._config = config
         self._clock = clock
+
+    def given(self, key: str) -> bool:
+        """Whether a parameter was sent."""
+        return key in self._given
 
     def org(self) -> Org:
         """The org; required."""
@@ -98,6 +105,49 @@ class Parameters:
         if not (found := self._text("flow")):
             raise ParameterError("flow: is required: a flow's id")
         return found
+
+    def flow_request(self, org: Org) -> FlowRequest:
+        """The flow, its buckets, and the instants that are shown."""
+        granularity = self.granularity()
+        first, end = self.chart(org, granularity)
+        at, compared_with, dimension = self.instant("at"), self.instant("with"), self._text("split") or None
+        return FlowRequest(org, self.flow(), granularity, first, end, at, compared_with, dimension)
+
+    def file_request(self, org: Org) -> FileRequest:
+        """The figures of a file: of a flow or, without one, of all flows."""
+        granularity = self.granularity()
+        first, end = self.chart(org, granularity)
+        figures = FlowRequest(org, self._text("flow"), granularity, first, end, self.instant("at"))
+        if (escaping := self._given.get("formulas", "kept")) not in {"kept", "escaped"}:
+            raise ParameterError("formulas: must be kept or escaped")
+        return FileRequest(figures, escaping == "escaped")
+
+    def instant(self, key: str) -> datetime | None:
+        """An instant; None, for now, where it is not given."""
+        given = self._given.get(key)
+        if given is None:
+            return None
+        try:
+            found = datetime.fromisoformat(given)
+        except ValueError:
+            found = None
+        if found is None or found.tzinfo is None or not _FIRST < found.date() < _END:
+            raise ParameterError(f"{key}: must be an instant with its offset, such as 2024-01-31T09:00:00Z")
+        return found.astimezone(UTC)
+
+    def measure(self) -> Measure | None:
+        """What the overview compares; None for the usual measure of the org's API."""
+        try:
+            return Measure(self._given["measure"]) if "measure" in self._given else None
+        except ValueError as error:
+            raise ParameterError(f"measure: must be one of {', '.join(Measure)}") from error
+
+    def batch(self) -> int:
+        """The number of a batch of orgs, from 0."""
+        given = self._given.get("batch", "0")
+        if not (given.isascii() and given.isdecimal() and len(given) <= LIMIT_DIGITS):
+            raise ParameterError("batch: must be a whole number from 0")
+        return int(given)
 
     def search_text(self) -> str:
         """The text to search names for; empty matches all."""

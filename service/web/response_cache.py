@@ -47,12 +47,15 @@ class ResponseCache:
         self._entries: OrderedDict[str, SharedValue[CachedResponse]] = OrderedDict()
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
 
-    async def get(self, key: str, make: Callable[[Connection], Awaitable[Any]]) -> CachedResponse:
+    async def get(
+        self, key: str, make: Callable[[Connection], Awaitable[Any]], *, cost_factor: float = COST_FACTOR
+    ) -> CachedResponse:
         """The response for a request: the kept one if it is young enough, otherwise a new one.
 
         Args:
             key: identifies the request.
             make: queries the document.
+            cost_factor: a response is kept for this many times as long as it took.
 
         Raises:
             DatabaseUnavailableError, SchemaError: the document cannot be queried now, or not in time.
@@ -63,7 +66,7 @@ class ResponseCache:
             self._make_room()
             shared = self._entries[key] = SharedValue(lambda: self._make(make), self._clock)
         self._entries.move_to_end(key)
-        response = await shared.get(max_age=MAX_AGE, cost_factor=COST_FACTOR)
+        response = await shared.get(max_age=MAX_AGE, cost_factor=cost_factor)
         self._evict(MAX_BYTES)
         return response
 
@@ -106,6 +109,8 @@ class ResponseCache:
 
 
 def encode(document: object) -> CachedResponse:
-    """The document as JSON with its digest."""
+    """The document as JSON with its digest; one that is encoded already is returned as it is."""
+    if isinstance(document, CachedResponse):
+        return document
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
     return CachedResponse(body, etag_of(body))

@@ -29,6 +29,8 @@ from service.web.status_cache import STATUS_COST_FACTOR, STATUS_MAX_AGE, StatusC
 METRICS_MAX_AGE, METRICS_COST_FACTOR = 3.0, 20.0
 PAGE_MAX_AGE = 30.0
 """Seconds that the page's table may be old: the script replaces it at once."""
+VIEWS = ("/", "/flow", "/health")
+"""One document, whose script shows what the path names."""
 SHUTDOWN_TIMEOUT = 1.0
 BACKLOG = 128
 ACCEPTED_AT_ONCE = 8
@@ -67,6 +69,7 @@ class WebServer:
         self._hosts = HostCheck(())
         self._encoding = asyncio.Lock()
         self._encoded = (0, b"")
+        self._page: tuple[tuple[int, str, str] | None, bytes] = (None, b"")
 
     async def start(self, host: str, port: int) -> str:
         """Start listening; returns ``host:port`` as bound.
@@ -80,7 +83,8 @@ class WebServer:
         app.router.add_get("/readyz", self._serve_readiness)
         app.router.add_get("/metrics", self._serve_metrics)
         app.router.add_get("/api/status", self._serve_status)
-        app.router.add_get("/", self._serve_page)
+        for path in VIEWS:
+            app.router.add_get(path, self._serve_page)
         self._endpoints.add_to(app)
         limit = ConnectionLimit(connections_max())
         runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT)
@@ -155,14 +159,26 @@ class WebServer:
                 self._encoded = (version, (await asyncio.to_thread(json.dumps, status)).encode())
             return self._encoded[1]
 
-    async def _serve_page(self, _request: web.Request) -> web.Response:
+    async def _serve_page(self, request: web.Request) -> web.Response:
+        orgs, org = self._daemon.config.orgs, request.query.get("org", "")
+        if request.path == VIEWS[0] and orgs and "measure" not in request.query:
+            self._endpoints.prepare_overview(org if org in orgs else next(iter(orgs)))
         try:
-            await self._status.status.get(max_age=PAGE_MAX_AGE, cost_factor=STATUS_COST_FACTOR)
-            problem: str | None = await self._status.readiness_problem()
+            _, problem = await asyncio.gather(
+                self._status.status.get(max_age=PAGE_MAX_AGE, cost_factor=STATUS_COST_FACTOR),
+                self._status.readiness_problem(),
+            )
         except FlowOutcomesError as error:
             problem = str(error)
-        text = await asyncio.to_thread(render_page, self._status.status.last, problem)
-        return web.Response(text=text, content_type="text/html")
+        return web.Response(body=await self._render(problem), content_type="text/html", charset="utf-8")
+
+    async def _render(self, problem: str) -> bytes:
+        """The page, rendered once for each status."""
+        key = self._status.status.version, problem, next(iter(self._daemon.config.orgs), "")
+        if self._page[0] != key:
+            text = await asyncio.to_thread(render_page, self._status.status.last, problem, key[2])
+            self._page = key, text.encode("utf-8", "backslashreplace")
+        return self._page[1]
 
 
 def _set_backlog(descriptor: int) -> None:

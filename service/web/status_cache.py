@@ -11,8 +11,10 @@ from typing import Generic, TypeVar
 
 from service.clock import Clock
 from service.errors import DatabaseUnavailableError, FlowOutcomesError
+from service.plan.calendar import Step, at_or_before
 from service.postgres.probe import open_connection, readiness_problem
 from service.postgres.queries.dashboard import Pace, paces
+from service.postgres.queries.timeline import restated_since
 from service.status import Status, read_status
 from service.web.daemon_view import DaemonView
 
@@ -105,7 +107,7 @@ class SharedValue(Generic[T]):
 
 
 class StatusCache:
-    """The status, the pace of extraction and the readiness.
+    """The status, the pace of extraction, what was restated today, and the readiness.
 
     Args:
         daemon: knows the database and the configuration.
@@ -117,6 +119,7 @@ class StatusCache:
         self._clock = clock
         self.status = SharedValue(self._read_status, clock)
         self.paces = SharedValue(self._read_paces, clock)
+        self.restated = SharedValue(self._read_restated, clock)
         self._readiness = SharedValue(self._read_readiness, clock)
 
     async def readiness_problem(self) -> str:
@@ -130,6 +133,7 @@ class StatusCache:
         """Cancel running queries."""
         await self.status.close()
         await self.paces.close()
+        await self.restated.close()
         await self._readiness.close()
 
     def require_dsn(self) -> str:
@@ -149,6 +153,13 @@ class StatusCache:
     async def _read_paces(self) -> list[Pace]:
         async with open_connection(self.require_dsn(), NAME, timeout=STATUS_TIMEOUT) as connection:
             return await paces(connection, list(self._daemon.config.orgs))
+
+    async def _read_restated(self) -> dict[str, int]:
+        """The figures restated since each org's midnight."""
+        now, orgs = self._clock.now(), self._daemon.config.orgs.values()
+        since = {org.name: at_or_before(now, Step.DAY, org.tz) for org in orgs}
+        async with open_connection(self.require_dsn(), NAME, timeout=STATUS_TIMEOUT) as connection:
+            return await restated_since(connection, since)
 
     async def _read_readiness(self) -> str:
         async with open_connection(self.require_dsn(), NAME, timeout=WAIT_TIMEOUT, read_only=False) as connection:

@@ -22,6 +22,7 @@ from tests.support import sample_database
 from tests.support.fake_daemon import FakeDaemon
 from tests.support.sample_database import FLOW, HOSTILE, day
 
+KINDS = ("restated", "renamed", "complete", "owner", "warning")
 AWAY = "postgresql://outcomes:hush-hush@127.0.0.1:1/none"
 
 
@@ -42,7 +43,7 @@ class Site:
 async def serving(dsn: str) -> AsyncIterator[Site]:
     reporter, config = Reporter(), sample_database.config(dsn)
     for _ in range(3):
-        reporter.emit("rate_limited", org="acme", job="daily", retry_after=1, query_hash="h")
+        reporter.emit("rate_limited", org="acme", job="daily", retry_after=1, flows=["a", "b"], query_hash="h")
     web = WebServer(FakeDaemon(config, dsn, {"acme": Load(3, 7)}, reporter))
     address = await web.start("127.0.0.1", 0)
     try:
@@ -99,23 +100,23 @@ async def test_a_day(site: Site) -> None:
     assert data["windows"] == []
 
 
-async def test_shares_have_gaps(site: Site) -> None:
-    """Shares are null where a figure is null or no bucket is stored; otherwise they add up to one."""
-    _, data, _ = await site.get(f"/api/shares?org=acme&flow={FLOW}&from={day(60)}&to={day(0)}")
+async def test_figures_have_gaps(site: Site) -> None:
+    """Counts are null where a figure is null or no bucket is stored; the shares of a bucket add up to one."""
+    _, data, _ = await site.get(f"/api/flow?org=acme&flow={FLOW}&from={day(60)}&to={day(0)}")
     series = {each["name"]: each for each in data["series"]}
     assert len(series) == data["outcomes"] == 4
-    assert len(data["starts"]) == len(data["labels"]) == 60
+    assert len(data["starts"]) == 60
     assert len(series["Abandoned"]["nulls"]) == 5
-    assert all(series["Abandoned"]["shares"][place] is None for place in series["Abandoned"]["nulls"])
-    gone = data["labels"].index(day(sample_database.FAILED))
-    assert all(each["shares"][gone] is None and gone not in each["nulls"] for each in series.values())
+    assert all(series["Abandoned"]["counted"][place] is None for place in series["Abandoned"]["nulls"])
+    gone = 60 - sample_database.FAILED
+    assert all(each["counted"][gone] is None and gone not in each["nulls"] for each in series.values())
     for place in range(60):
         known = [each["shares"][place] for each in series.values() if each["shares"][place] is not None]
         assert not known or sum(known) == pytest.approx(1, abs=1e-5)
 
 
 async def test_many_outcomes_are_combined(site: Site, database: str) -> None:
-    """A chart has at most twelve series; the last one is the sum of the others."""
+    """A flow has at most twelve series; the last one is the sum of the others."""
     with psycopg.connect(database) as connection:
         connection.execute(
             "INSERT INTO flow_outcomes.series (org, series_no, flow_id, source_key, reported_name, outcome_name,"
@@ -126,36 +127,64 @@ async def test_many_outcomes_are_combined(site: Site, database: str) -> None:
             " date_trunc('day', now()) - interval '1 day', date_trunc('day', now()), 'reported', 1, now(), 1"
             " FROM generate_series(1, 500) n".encode()
         )
-    _, data, _ = await site.get(f"/api/shares?org=acme&flow={FLOW}")
+    _, data, _ = await site.get(f"/api/flow?org=acme&flow={FLOW}")
     assert data["outcomes"] == 504
     assert len(data["series"]) == 12
     assert data["series"][-1]["name"] is None
-    assert max(count or 0 for count in data["series"][-1]["counts"]) == 504 - 11
+    assert max(count or 0 for count in data["series"][-1]["counted"]) == 504 - 11
 
 
 async def test_now(site: Site) -> None:
-    """Gaps have a reason, equal warnings are merged, and the load is this process's."""
+    """Problems are grouped by cause and have a command each; the load is this process's."""
     _, data, _ = await site.get("/api/now")
     assert data["missing"] == 4
-    assert [gap["state"] for gap in data["gaps"]] == ["failed", "not requested", "late", "doubted", "running"]
-    assert [(each["event"], each["times"], each["text"]) for each in data["warnings"]] == [
-        ("rate_limited", 3, "retry after 1")
+    assert [each["state"] for each in data["problems"]] == [
+        "failed",
+        "not requested",
+        "late",
+        "doubted",
+        "running",
     ]
+    (line,) = data["problems"][0]["lines"]
+    failed = day(sample_database.FAILED)
+    assert (line["org"], line["job"], line["first"], line["last"]) == ("acme", "daily", failed, failed)
+    assert line["command"] == (
+        f"flow-outcomes backfill --org acme --from {failed} --to {day(sample_database.FAILED - 1)}"
+        " --granularity daily"
+    )
     acme, globex = data["orgs"]["acme"], data["orgs"]["globex"]
     assert (acme["held_here"], acme["in_flight"], acme["waiting"]) == (True, 3, 7)
     assert (globex["held_here"], globex["breaker"], globex["in_flight"]) == (False, "open", None)
     assert 0 < globex["paused_for"] <= 50
 
 
-async def test_changes(site: Site) -> None:
-    """Restatements and renames, of one org or all."""
-    _, data, _ = await site.get("/api/changes")
-    assert len(data["restated"]) == 2
-    assert [(each["old_name"], each["new_name"], each["flows"]) for each in data["renamed"]] == [
+async def test_timeline(site: Site) -> None:
+    """Restatements by merge, renames, takeovers, and equal warnings once."""
+    _, data, _ = await site.get("/api/timeline")
+    kinds = {kind: [each for each in data["events"] if each["kind"] == kind] for kind in KINDS}
+    assert [(each["figures"], each["granularity"]) for each in kinds["restated"]] == [(2, "daily")]
+    assert [(each["old_name"], each["new_name"], each["flows"]) for each in kinds["renamed"]] == [
         ("Self Service", "SelfServed", 1)
     ]
-    _, data, _ = await site.get("/api/changes?org=globex&limit=1")
-    assert data == {"restated": [], "renamed": []}
+    assert [(each["event"], each["times"], each["text"]) for each in kinds["warning"]] == [
+        ("rate_limited", 3, "retry after 1, flows a, b")
+    ]
+    assert {each["owner"] for each in kinds["owner"]} == {"host:1", "host:2"}
+    assert [each["at"] for each in data["events"]] == sorted((each["at"] for each in data["events"]), reverse=True)
+    _, data, _ = await site.get("/api/timeline?org=globex")
+    assert {each["org"] for each in data["events"]} == {"globex"}
+
+
+async def test_strips(site: Site) -> None:
+    """The last 90 days of each job of each org."""
+    _, data, _ = await site.get("/api/strips")
+    assert data["batches"] == 1
+    assert [each["org"] for each in data["strips"]] == ["acme", "globex"]
+    days = data["strips"][0]["jobs"]["daily"]["days"]
+    assert len(days) == 90
+    assert len(days) - 1 - days.index("F") == sample_database.FAILED
+    _, data, _ = await site.get("/api/strips?batch=1")
+    assert data["strips"] == []
 
 
 async def test_flows_are_searched_as_text(site: Site) -> None:
@@ -179,14 +208,23 @@ async def test_flows_are_searched_as_text(site: Site) -> None:
         ("/api/day?org=acme&job=daily", "day"),
         ("/api/day?org=globex&job=hourly&day=2024-01-01", "job"),
         ("/api/day?org=acme&job=daily&day=9999-12-31", "day"),
-        ("/api/shares?org=acme", "flow"),
-        ("/api/shares?org=acme&flow=a%00b", "flow"),
-        (f"/api/shares?org=acme&flow={'x' * 600}", "flow"),
-        ("/api/shares?org=acme&flow=x&granularity=yearly", "granularity"),
-        ("/api/shares?org=acme&flow=x&granularity=hourly&from=2024-01-01&to=2024-03-01", "31 days"),
+        ("/api/flow?org=acme", "flow"),
+        ("/api/flow?org=acme&flow=a%00b", "flow"),
+        (f"/api/flow?org=acme&flow={'x' * 600}", "flow"),
+        ("/api/flow?org=acme&flow=x&granularity=yearly", "granularity"),
+        ("/api/flow?org=acme&flow=x&granularity=hourly&from=2024-01-01&to=2024-03-01", "31 days"),
+        ("/api/flow?org=acme&flow=x&at=2024-01-01T00:00:00", "at"),
+        ("/api/flow?org=acme&flow=x&at=9999-01-01T00:00:00Z", "at"),
+        ("/api/differences?org=acme&flow=x&with=monday", "with"),
+        ("/api/instants?org=acme", "flow"),
+        ("/api/overview?org=acme&measure=mood", "measure"),
+        ("/api/overview", "org"),
+        ("/api/figures.csv", "org"),
+        ("/api/figures.csv?org=acme&formulas=run", "formulas"),
+        ("/api/figures.csv?org=acme&from=2020-01-01&to=2026-01-01", "days"),
+        ("/api/strips?batch=-1", "batch"),
         ("/api/flows?org=acme&limit=-1", "limit"),
         ("/api/flows?org=acme&limit=999999999999999999999", "limit"),
-        ("/api/changes?limit=0", "limit"),
         ("/api/now?x=1", "x"),
     ],
 )
@@ -199,7 +237,7 @@ async def test_invalid_parameters(site: Site, path: str, word: str) -> None:
 
 async def test_an_unchanged_response_is_not_sent_again(site: Site) -> None:
     """A client with the ETag gets 304 without a body."""
-    for path in ("/api/calendar?org=acme", "/api/changes", "/static/main.js", "/static/page.css"):
+    for path in ("/api/calendar?org=acme", "/api/timeline", "/static/main.js", "/static/base.css"):
         status, _, headers = await site.get(path)
         assert status == 200
         assert headers["Cache-Control"] == "no-cache"
@@ -216,16 +254,17 @@ async def test_the_cache_is_bounded(site: Site) -> None:
     assert len(site.web._responses._entries) == MAX_ENTRIES
 
 
-async def test_the_page_loads_only_its_own_files(site: Site) -> None:
+@pytest.mark.parametrize("view", ["/", "/flow", "/health"])
+async def test_the_page_loads_only_its_own_files(site: Site, view: str) -> None:
     """Every file that the page names is its own, and the policy allows no other."""
-    _, text, headers = await site.get("/")
+    _, text, headers = await site.get(view)
     assert "http://" not in text
     assert "https://" not in text
     assert "style=" not in text
     policy = headers["Content-Security-Policy"]
     assert "unsafe" not in policy
     assert "*" not in policy
-    for name in ("uplot.js", "uplot.css", "page.css", "main.js", "icon.svg"):
+    for name in ("uplot.js", "uplot.css", "base.css", "views.css", "main.js", "icon.svg"):
         assert f'"static/{name}"' in text
         assert (await site.get(f"/static/{name}"))[0] == 200
     for name in ("index.html", "../page.py", "..%2fpage.py", "nothing.js"):
@@ -282,13 +321,19 @@ async def test_a_document_that_nobody_waits_for_makes_room(site: Site, monkeypat
     for back in range(MAX_ENTRIES):
         assert (await site.get(f"/api/day?org=acme&job=daily&day={day(back)}"))[0] == 503
     hung = False
-    assert (await site.get("/api/changes"))[0] == 200
+    assert (await site.get("/api/timeline"))[0] == 200
 
 
 async def test_the_database_is_unavailable() -> None:
     """Endpoints answer 503 with the reason and without secrets; the page is still served."""
     async with serving(AWAY) as site:
-        for path in ("/api/now", "/api/calendar?org=acme", "/api/changes"):
+        for path in (
+            "/api/now",
+            "/api/calendar?org=acme",
+            "/api/timeline",
+            "/api/overview?org=acme",
+            "/api/figures.csv?org=acme",
+        ):
             status, data, _ = await site.get(path)
             assert status == 503
             assert "refused" in data["error"]

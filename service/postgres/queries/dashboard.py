@@ -197,11 +197,6 @@ async def restatements_within(
     return total, await connection.fetch_all(Restatement, _RESTATEMENTS_WITHIN, values)
 
 
-async def last_restatements(connection: Connection, orgs: Collection[str], most: int) -> list[Restatement]:
-    """The last restatements of these orgs, newest first."""
-    return await connection.fetch_all(Restatement, _LAST_RESTATEMENTS, {"orgs": list(orgs), "most": most})
-
-
 async def last_renames(connection: Connection, orgs: Collection[str], most: int) -> list[Rename]:
     """The last renames of these orgs, by an alias or by the API, newest first."""
     return await connection.fetch_all(Rename, _LAST_RENAMES, {"orgs": list(orgs), "most": most})

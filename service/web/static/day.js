@@ -1,80 +1,72 @@
-// One day of a job: its windows and their restatements.
+// One day of a job: its windows and their restatements, beside the click.
 
-import { LETTERS, STATE_NAMES, byId, el, load, many, mark, table, visible, when } from "./dom.js";
+import { byId, copyButton, el, failure, many, name, visible } from "./dom.js";
+import * as format from "./format.js";
+import { load } from "./net.js";
+import { set } from "./state.js";
+import { LETTERS, STATE_NAMES, mark } from "./states.js";
 
-let shown = null; // { org, job, day }
-let origin = null; // gets the focus back
+let drawn = ""; // what the panel shows
 
-export function start() {
-  byId("day-close").addEventListener("click", close);
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && shown) close();
-  });
+export async function refresh(parameters) {
+  const [org, openJob] = (parameters.open ?? "").split("/"), job = openJob ?? parameters.job, { day } = parameters;
+  if (!org || !job || !day) {
+    byId("day")?.remove();
+    drawn = "";
+    return;
+  }
+  const panel = byId("day") ?? placed();
+  try {
+    const document = await load("api/day", { org, job, day });
+    const key = JSON.stringify(document);
+    if (drawn === key && panel.firstChild) return;
+    const fresh = panel.dataset.key !== `${org}/${job}/${day}`;
+    drawn = key;
+    panel.dataset.key = `${org}/${job}/${day}`;
+    panel.replaceChildren(...body(document));
+    if (fresh) byId("day-title").focus({ preventScroll: true });
+  } catch (error) {
+    panel.replaceChildren(head(org, job, day), failure(error));
+  }
 }
 
-export async function open(org, job, day, from) {
-  shown = { org, job, day };
-  origin = from;
-  document.querySelectorAll("td[aria-selected]").forEach((cell) => cell.removeAttribute("aria-selected"));
-  if (from?.tagName === "TD") from.setAttribute("aria-selected", "true");
-  byId("day").hidden = false;
-  byId("day-title").textContent = visible(`${org} · ${job} · ${day}`);
-  byId("day-body").replaceChildren(el("p", { class: "quiet" }, "…"));
-  byId("day-title").focus({ preventScroll: true });
-  byId("day").scrollIntoView({ block: "nearest" });
-  try {
-    await refresh(true);
-  } catch (error) {
-    byId("day-body").replaceChildren(el("p", { class: "trouble" }, visible(error.message)));
-  }
-  byId("day").scrollIntoView({ block: "nearest" });
+function placed() {
+  const panel = el("section", { class: "card", id: "day", "aria-labelledby": "day-title" });
+  document.querySelector(".side aside")?.prepend(panel);
+  panel.scrollIntoView({ block: "nearest" });
+  return panel;
 }
 
 function close() {
-  shown = null;
-  byId("day").hidden = true;
-  document.querySelectorAll("td[aria-selected]").forEach((cell) => cell.removeAttribute("aria-selected"));
-  origin?.focus();
+  const key = byId("day")?.dataset.key ?? "", [, job, day] = key.split("/");
+  set({ day: null, job: null });
+  byId(`day-${job}-${day}`)?.focus();
 }
 
-export async function refresh(always = false) {
-  if (!shown) return;
-  const requested = shown;
-  const { document: data, changed } = await load("api/day", requested);
-  if (requested !== shown || !(changed || always)) return;
-  const body = [];
-  body.push(data.windows.length ? windows(data) : el("p", {}, "No windows on this day."));
-  for (const each of data.windows.filter((window) => window.last_error)) {
-    body.push(el("p", { class: "trouble" }, visible(`${when(each.window_start)}: ${each.last_error}`)));
-  }
-  body.push(el("h3", {}, data.restatements ? many(data.restatements, "restatement") : "No restatements"));
-  if (data.restated.length) body.push(restatements(data.restated));
-  byId("day-body").replaceChildren(...body);
+const head = (org, job, day) => el("div", { class: "day-head" }, el("h2", { id: "day-title", tabindex: "-1" }, `${visible(org)} ${visible(job)}, ${format.day(day)}`), el("button", { type: "button", id: "day-close", onclick: close }, "Close"));
+
+function body(document) {
+  const zone = document.timezone, made = [head(document.org, document.job, document.day)];
+  if (document.command) made.push(el("div", { class: "run" }, el("code", {}, document.command), copyButton(document.command)));
+  const restated = document.restatements ? [el("h3", {}, many(document.restatements, "restatement")), ...document.restated.map((each) => restatement(each, zone))] : [el("p", { class: "quiet" }, "No restatements.")];
+  if (!document.windows.length) return [...made, el("p", {}, "No windows on this day.")];
+  return [...made, ...document.windows.map((each) => window_(each, zone, document.windows.length)), ...restated];
 }
 
-function windows(data) {
-  const headings = ["window", "state", { text: "attempts", number: true }, { text: "pages", number: true },
-    { text: "rows", number: true }, { text: "rejected", number: true }, { text: "due", when: true }, { text: "stored", when: true }];
-  const rows = data.windows.map((each) => ({
-    cells: [
-      `${when(each.window_start)} – ${when(each.window_end)}`,
-      el("span", {}, mark(LETTERS[each.state] ?? "C"), ` ${STATE_NAMES[each.state] ?? each.state}`),
-      each.attempts, each.pages, each.rows, each.rejected, when(each.due_at), when(each.completed_at),
-    ],
-  }));
-  return table(headings, rows, "Windows of this day");
+function window_(each, zone, count) {
+  const facts = [];
+  if (each.attempts) facts.push(many(each.attempts, "attempt"));
+  if (each.completed_at) facts.push(many(each.pages, "page"), many(each.rows, "row"));
+  if (each.rejected) facts.push(`${each.rejected} rejected`);
+  const when = each.completed_at ? `stored ${format.time(each.completed_at, zone)}` : `due ${format.time(each.due_at, zone)}`;
+  const span = count > 1 ? `${format.clock(each.window_start, zone)} to ${format.clock(each.window_end, zone)} ` : "";
+  return el("div", { class: "day-window", title: `${each.window_start} to ${each.window_end}` }, el("p", {}, span, mark(LETTERS[each.state] ?? "C"), STATE_NAMES[each.state] ?? each.state, el("span", { class: "quiet" }, ` · ${[when, ...facts].join(", ")}`)),
+    each.last_error ? el("p", { class: each.state === "failed" ? "bad" : "warn" }, visible(each.last_error)) : "");
 }
 
-export function restatements(items, withOrg = false, fresh = () => false) {
-  const headings = [{ text: "restated", when: true }, ...(withOrg ? ["org"] : []), "flow", { text: "bucket", when: true }, "outcome",
-    { text: "from", number: true }, { text: "to", number: true }];
-  const rows = items.map((each) => ({
-    fresh: fresh(each),
-    cells: [
-      when(each.restated_at), ...(withOrg ? [each.org] : []), each.flow_name ?? each.flow_id,
-      `${when(each.bucket_start).replace(" 00:00:00Z", "")} ${each.granularity}`, each.outcome_name,
-      each.old_count ?? "null", each.new_count ?? "null",
-    ],
-  }));
-  return table(headings, rows, "Restatements");
+const counted = (count) => (count === null ? "null" : format.number(count));
+
+function restatement(each, zone) {
+  return el("div", { class: "day-window" }, el("p", {}, name(each.flow_name ?? each.flow_id), ": ", name(each.outcome_name), " ", el("s", {}, counted(each.old_count)), " → ", el("mark", {}, counted(each.new_count))),
+    el("p", { class: "quiet" }, `${each.granularity === "hourly" ? format.time(each.bucket_start, zone) : each.granularity}, restated ${format.time(each.restated_at, zone)}`));
 }

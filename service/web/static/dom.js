@@ -1,13 +1,23 @@
-// Creates elements from text, never from markup, so that no outcome name can inject any.
+// Creates elements from text, never from markup, so that no name can inject any.
+
+const SVG = "http://www.w3.org/2000/svg";
 
 export function el(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
+  return fill(document.createElement(tag), attributes, children);
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === true) element.setAttribute(name, "");
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, String(value));
   }
-  for (const child of children.flat()) {
-    if (child !== null && child !== undefined) element.append(child instanceof Node ? child : String(child));
+  for (const child of children.flat(3)) {
+    if (child !== null && child !== undefined && child !== false) element.append(child instanceof Node ? child : String(child));
   }
   return element;
 }
@@ -19,79 +29,52 @@ export function visible(text) {
   return String(text).replace(/[\p{Cc}\p{Cs}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, (each) => `\\u{${each.codePointAt(0).toString(16)}}`);
 }
 
-export function table(headings, rows, caption) {
-  const head = headings.map((each) => el("th", { scope: "col", class: each.number ? "number" : null }, each.text ?? each));
-  const body = rows.map((row) =>
-    el("tr", { class: row.fresh ? "fresh" : null }, row.cells.map((cell, place) => {
-      const kind = headings[place].number ? "number" : headings[place].when ? "when" : null;
-      return el("td", { class: kind }, cell instanceof Node ? cell : visible(cell ?? "–"));
-    })));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
-}
-
-const known = new Map(); // by URL: the last document and its ETag
-
-// Loads the document at a path; `changed` says whether it differs from the last one.
-export async function load(path, parameters = {}) {
-  const query = new URLSearchParams(parameters).toString();
-  const url = query ? `${path}?${query}` : path;
-  const before = known.get(url);
-  const headers = before ? { "If-None-Match": before.etag } : {};
-  const response = await fetch(url, { headers, cache: "no-store", signal: AbortSignal.timeout(8000) });
-  if (response.status === 304) return { document: before.document, changed: false };
-  const data = await response.json().catch(() => ({ error: `HTTP ${response.status}` }));
-  if (!response.ok) throw new Error(data.error ?? `HTTP ${response.status}`);
-  if (known.size > 40) known.delete(known.keys().next().value);
-  known.set(url, { etag: response.headers.get("ETag"), document: data });
-  return { document: data, changed: true };
-}
-
-// Fills a select and keeps the selection if it is among the choices.
-export function options(select, choices) {
-  const selected = select.value;
-  const same = choices.length === select.options.length &&
-    choices.every(([value, text], place) => select.options[place].value === value && select.options[place].text === visible(text));
-  if (same) return;
-  select.replaceChildren(...choices.map(([value, text]) => el("option", { value }, visible(text))));
-  if (choices.some(([value]) => value === selected)) select.value = selected;
-}
-
-export const STATES = {
-  C: "complete", R: "complete, restated since", D: "complete, unconfirmed", W: "waiting for its delay",
-  A: "active, being extracted", L: "late", N: "not requested", F: "failed",
-};
-export const LETTERS = {
-  complete: "C", doubted: "D", waiting: "W", running: "A", late: "L", "not requested": "N", failed: "F",
-};
-export const STATE_NAMES = { doubted: "complete, unconfirmed", running: "being extracted" };
-
-export const glyph = (letter) => (letter === "C" ? "·" : letter);
-
-export const mark = (letter) => el("span", { class: `mark ${letter}`, title: STATES[letter], "aria-hidden": "true" }, glyph(letter));
-
-export function when(instant) { // 2024-01-31T02:03:04.000Z
-  return instant ? `${instant.slice(0, 10)} ${instant.slice(11, 19)}Z` : "–";
-}
-
-export function localParts(instant, timezone) {
-  const shape = { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-  let parts;
-  try {
-    parts = new Intl.DateTimeFormat("en-CA", { ...shape, timeZone: timezone }).formatToParts(new Date(instant));
-  } catch {
-    parts = new Intl.DateTimeFormat("en-CA", { ...shape, timeZone: "UTC" }).formatToParts(new Date(instant));
-  }
-  const of = Object.fromEntries(parts.map((part) => [part.type, part.value]));
-  return { day: `${of.year}-${of.month}-${of.day}`, time: `${of.hour}:${of.minute}` };
-}
-
-export function duration(seconds) {
-  const whole = Math.max(0, Math.round(seconds));
-  if (whole < 120) return `${whole} s`;
-  if (whole < 7200) return `${Math.round(whole / 60)} min`;
-  if (whole < 48 * 3600) return `${Math.round(whole / 3600)} h`;
-  return `${Math.round(whole / 86400)} days`;
-}
+// A name that may be in any script, apart from the text around it.
+export const name = (text) => el("bdi", {}, visible(text));
 
 export const many = (count, one, more = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : more}`;
+
+// A table that scrolls within its own box; on a narrow screen a line says so.
+export function scrolling(label, table, kind = "") {
+  const box = el("div", { class: `scroll ${kind}`, tabindex: "0", role: "region", "aria-label": label }, table);
+  const hint = el("p", { class: "scroll-hint" }, "Scroll sideways for more columns →");
+  const frame = el("div", { class: "card bare" }, hint, box);
+  const measure = () => frame.classList.toggle("scrolls", box.scrollWidth > box.clientWidth + 1);
+  new ResizeObserver(measure).observe(box);
+  new ResizeObserver(measure).observe(table);
+  return frame;
+}
+
+export async function copy(text, said = "Copied") {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // without https, or not allowed
+    const area = el("textarea", { class: "unseen" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  toast(said);
+}
+
+export function toast(text) {
+  document.querySelector(".toast")?.remove();
+  const shown = el("div", { class: "toast", role: "status" }, text);
+  document.body.append(shown);
+  setTimeout(() => shown.remove(), 2500);
+}
+
+export const copyButton = (text, label = "Copy") => el("button", { type: "button", "aria-label": `${label}: ${text}`, onclick: () => copy(text) }, label);
+
+export function segments(label, choices, chosen, choose) {
+  return el("span", { class: "seg", role: "group", "aria-label": label }, choices.map(([value, text]) =>
+    el("button", { type: "button", "aria-pressed": String(value === chosen), "data-value": value, onclick: () => choose(value) }, text)));
+}
+
+export const loading = () => el("div", { class: "loading", role: "status" }, "Loading…", el("div", { class: "bone" }), el("div", { class: "bone" }), el("div", { class: "bone" }));
+
+export const empty = (title, ...words) => el("div", { class: "card empty" }, el("b", {}, title), words);
+
+export const failure = (error) => el("div", { class: "card empty failure", role: "alert" }, el("b", {}, "This cannot be shown now"), visible(error.message));

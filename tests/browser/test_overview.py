@@ -1,0 +1,205 @@
+"""The overview in a browser: what it shows is what the database holds."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Open, Site, rows, serving, violations
+from tests.support import sample_weeks
+from tests.support.sample_weeks import CORRECTED, FALLEN, HOSTILE, NAMES, midnight
+
+WEEK = (
+    "SELECT sum(outcome_count)::bigint FROM flow_outcomes.flow_outcome WHERE org = 'acme'"
+    " AND flow_id = %s AND bucket_start >= %s AND bucket_start < %s"
+)
+
+
+def test_each_flow_has_its_week(view: Open, weeks: Site) -> None:
+    """Total, change and success rate of each flow are those of the view over the last seven whole days."""
+    page = view(weeks)
+    shown = {row[0]: row[1:] for row in rows(page, "#flows")}
+    assert len(shown) == 12
+    for flow_id, name in NAMES.items():
+        ((total,),) = weeks.rows(WEEK, flow_id, midnight(7), midnight(0))
+        ((before,),) = weeks.rows(WEEK, flow_id, midnight(14), midnight(7))
+        ((rate,),) = weeks.rows(
+            WEEK.replace("sum(outcome_count)::bigint", "100.0 * sum(success_count) / sum(outcome_count)"),
+            flow_id,
+            midnight(7),
+            midnight(0),
+        )
+        cells = next(row for text, row in shown.items() if text.startswith(name))
+        assert cells[0] == f"{total:,}"
+        assert re.sub(r"[▲▼% ]", "", cells[1]) == f"{abs(100 * total / before - 100):.1f}"
+        assert cells[2] == f"{rate:.1f} %"
+
+
+def test_a_fallen_success_rate_comes_first(view: Open, weeks: Site) -> None:
+    """The flow that changed most is the first, with its change in points and a chart that says so."""
+    page = view(weeks)
+    first = rows(page, "#flows")[0]
+    assert first[0] == NAMES[FALLEN]
+    assert first[4].startswith("▼ 11")
+    assert page.locator("#flows tbody tr").first.locator("svg.worse").count() == 1
+    assert f"Figures complete through {_day(page, 1)}" in page.inner_text("#fresh")
+    assert "restated today" in page.inner_text("#fresh")
+    tiles = page.locator(".tile h2").all_inner_texts()
+    assert tiles == ["Operations", "Success rate", "Mean time to success", "Figures restated"]
+
+
+def test_marks(view: Open, weeks: Site) -> None:
+    """A flow that reports nothing is marked as silent, a corrected one with the number of restated figures."""
+    page = view(weeks)
+    shown = {row[0]: row for row in rows(page, "#flows")}
+    silent = next(row for text, row in shown.items() if text.startswith("Night Desk"))
+    assert "silent since" in silent[0]
+    assert shown[NAMES[CORRECTED]][-1] == "2"
+
+
+def test_without_successes(view: Open, database: str) -> None:
+    """On an API without successes the largest outcome's share takes their place, and no tile is empty."""
+    sample_weeks.plant(database, flows=5, split=False)
+    with serving(database, sample_weeks.config(database, flows_aggregates=False)) as site:
+        page = view(site)
+        assert page.locator(".tile h2").all_inner_texts() == [
+            "Operations",
+            "Flows reporting",
+            "Null figures",
+            "Figures restated",
+        ]
+        assert page.locator(".seg button").all_inner_texts() == ["Count", "Share"]
+        ((share,),) = site.rows(
+            "SELECT 100.0 * sum(outcome_count) FILTER (WHERE outcome_name = 'Paid') / sum(outcome_count)"
+            " FROM flow_outcomes.flow_outcome WHERE flow_id = 'flow-1' AND bucket_start >= %s",
+            midnight(7),
+        )
+        cells = next(row for row in rows(page, "#flows") if row[0] == NAMES["flow-1"])
+        assert cells[3].startswith("Paid")
+        assert cells[4] == f"{share:.1f} %"
+        page.context.close()
+
+
+def test_a_database_without_room(view: Open, database: str) -> None:
+    """A database that stores nothing is named at the top of every view."""
+    sample_weeks.plant(database, flows=2)
+    with serving(database, sample_weeks.config(database), "nothing can be stored: disk full") as site:
+        page = view(site)
+        assert "nothing can be stored: disk full" in page.inner_text("#fresh")
+        page.context.close()
+
+
+def test_state_is_in_the_url(view: Open, weeks: Site) -> None:
+    """Sort, search and measure are in the URL; a reload keeps them, Back undoes them."""
+    page = view(weeks)
+    page.click("button:text-is('Count')")
+    page.wait_for_selector("th:has-text('Week before')")
+    page.click("th button:has-text('Total')")
+    page.wait_for_selector("th[aria-sort=descending]")
+    totals = [int(row[1].replace(",", "")) for row in rows(page, "#flows")]
+    assert totals == sorted(totals, reverse=True)
+    assert "sort=-total" in page.url
+    page.fill("#search", "inbound")
+    page.wait_for_function("() => location.search.includes('q=inbound')")
+    visible = page.locator("#flows tbody tr:visible")
+    assert visible.count() == 5
+    page.reload()
+    page.wait_for_selector("th[aria-sort=descending]")
+    assert page.input_value("#search") == "inbound"
+    assert page.locator("#flows tbody tr:visible").count() == 5
+    page.go_back()
+    page.wait_for_selector("th:has-text('Week before')")
+    page.go_back()
+    page.wait_for_selector("th:has-text('Success rate')")
+
+
+def test_nothing_found(view: Open, weeks: Site) -> None:
+    """A search without a result says so, not that no flow is known."""
+    page = view(weeks, "?q=zzz")
+    assert "No flow matches “zzz”" in page.inner_text("main")
+    page.click("button:has-text('Show all flows')")
+    page.wait_for_selector("#flows tbody tr:visible")
+
+
+def test_by_keyboard(view: Open, weeks: Site) -> None:
+    """/ searches, j and k move, Enter opens, g h and g o change the view, ? lists the keys."""
+    page = view(weeks)
+    page.keyboard.press("/")
+    page.keyboard.type("card")
+    page.wait_for_function("() => location.search.includes('q=card')")
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Card Lock')")
+    assert "/flow?" in page.url
+    page.go_back()
+    page.wait_for_selector("#flows")
+    assert page.input_value("#search") == "card"
+    page.keyboard.press("g")
+    page.keyboard.press("h")
+    page.wait_for_selector("h1:has-text('Health')")
+    page.keyboard.press("g")
+    page.keyboard.press("o")
+    page.wait_for_selector("h1:has-text('Week of')")
+    page.keyboard.press("?")
+    assert page.locator("dialog[open]").count() == 1
+
+
+def test_a_hostile_name_is_text(view: Open, weeks: Site) -> None:
+    """A name with markup is shown as text; no element is created from it."""
+    page = view(weeks)
+    assert NAMES[HOSTILE] in page.inner_text("#flows")
+    assert page.locator("main img, main script").count() == 0
+    assert "owned" not in page.title()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_accessible(view: Open, weeks: Site, scheme: str, width: int) -> None:
+    """Axe finds nothing against WCAG 2.2 AA, and nothing is wider than the screen."""
+    page = view(weeks, color_scheme=scheme, viewport={"width": width, "height": 844})
+    assert violations(page) == []
+    assert page.locator("html").evaluate("el => el.scrollWidth") <= width
+
+
+def test_colours(view: Open, weeks: Site) -> None:
+    """The dark scheme has a dark background and light text."""
+    brightness = "el => getComputedStyle(el).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+    ink = brightness.replace("backgroundColor", "color")
+    light, dark = view(weeks).locator("body"), view(weeks, color_scheme="dark").locator("body")
+    assert min(light.evaluate(brightness)) > 200
+    assert max(light.evaluate(ink)) < 100
+    assert max(dark.evaluate(brightness)) < 60
+    assert min(dark.evaluate(ink)) > 180
+
+
+def test_under_a_prefix(view: Open, weeks: Site) -> None:
+    """Every URL that the page requests is relative to its own."""
+    page = view(weeks)
+    seen: list[str] = []
+    page.on("request", lambda request: seen.append(request.url))
+    page.click("#flows tbody a >> nth=0")
+    page.wait_for_selector("#sums")
+    assert seen
+    assert all(url.startswith(weeks.url) for url in seen)
+    links = page.eval_on_selector_all("a[href]", "all => all.map(each => each.getAttribute('href'))")
+    assert not [link for link in links if link.startswith(("/", "http"))]
+
+
+def test_without_a_script(view: Open, site: Site) -> None:
+    """Without a script the status table is shown."""
+    page = view(site, java_script_enabled=False)
+    assert "acme" in page.inner_text("tbody")
+    assert "the page is truncated" in page.inner_text("tbody")
+
+
+def _day(page: Any, back: int) -> str:  # noqa: ANN401 - the driver need not be there
+    date = midnight(back)
+    found: str = page.evaluate(
+        "date => new Date(date + 'T12:00:00Z').toLocaleDateString('en-GB',"
+        " { weekday: 'short', day: 'numeric', month: 'short', timeZone: 'UTC' }).replace(',', '')",
+        f"{date:%Y-%m-%d}",
+    )
+    return found
