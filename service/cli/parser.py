@@ -27,6 +27,7 @@ COMMANDS = (
     "alias",
     "rejected",
     "export",
+    "prune",
     "migrate",
     "simulate",
     "completion",
@@ -293,6 +294,18 @@ def _export(commands: Commands[Any]) -> None:
     )
 
 
+def _prune(commands: Commands[Any]) -> None:
+    text = "remove old months from the database, or show what would be removed"
+    example = "flow-outcomes prune --before 2024-01-01 --keep-monthly --yes"
+    parser = _add(commands, "prune", text, example=example)
+    parser.add_argument(
+        "--before", required=True, metavar="DATE", help="remove the months (UTC) that end on or before this day"
+    )
+    parser.add_argument("--keep-monthly", action="store_true", help="keep the monthly figures")
+    parser.add_argument("--yes", action="store_true", help="remove them; default: only show them")
+    _json(parser)
+
+
 def _migrate(commands: Commands[Any]) -> None:
     text = "bring the database schema up to date"
     _json(_add(commands, "migrate", text, example="flow-outcomes migrate --config flow-outcomes.yaml"))
@@ -332,6 +345,7 @@ _COMMANDS = (
     _alias,
     _rejected,
     _export,
+    _prune,
     _migrate,
     _completion,
 )

@@ -1,0 +1,1 @@
+DROP TABLE flow_outcomes.pruned_month;
