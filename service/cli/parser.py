@@ -27,6 +27,7 @@ COMMANDS = (
     "alias",
     "rejected",
     "export",
+    "fdw",
     "prune",
     "migrate",
     "simulate",
@@ -294,6 +295,21 @@ def _export(commands: Commands[Any]) -> None:
     )
 
 
+def _fdw(commands: Commands[Any]) -> None:
+    text = "print the SQL with which one PostgreSQL reads several installations"
+    example = "flow-outcomes fdw --config north.yaml --config south.yaml > reports.sql"
+    parser = _add(commands, "fdw", text, example=example, config=False)
+    parser.add_argument(
+        "--config",
+        action="append",
+        required=True,
+        dest="configs",
+        type=path,
+        metavar="FILE",
+        help="a configuration, once for each installation",
+    )
+
+
 def _prune(commands: Commands[Any]) -> None:
     text = "remove old months from the database, or show what would be removed"
     example = "flow-outcomes prune --before 2024-01-01 --keep-monthly --yes"
@@ -345,6 +361,7 @@ _COMMANDS = (
     _alias,
     _rejected,
     _export,
+    _fdw,
     _prune,
     _migrate,
     _completion,
