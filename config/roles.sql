@@ -72,6 +72,8 @@ BEGIN
         GRANT SELECT ON flow_outcomes.flow_outcome, flow_outcomes.flow_outcome_detail, flow_outcomes.flow_execution,
             flow_outcomes.flow_milestone, flow_outcomes.restatement, flow_outcomes.coverage, flow_outcomes.outcome_alias,
             flow_outcomes.alias_suggestion, flow_outcomes.extraction_window, flow_outcomes.flow TO flow_outcomes_reader;
+        GRANT SELECT ON flow_outcomes.flow_outcome_version, flow_outcomes.flow_outcome_detail_version,
+            flow_outcomes.flow_execution_version, flow_outcomes.flow_milestone_version TO flow_outcomes_reader;
         GRANT SELECT ON flow_outcomes.org, flow_outcomes.revision, flow_outcomes.figure, flow_outcomes.figure_history,
             flow_outcomes.series, flow_outcomes.series_history TO flow_outcomes_reader;
         GRANT EXECUTE ON FUNCTION flow_outcomes.flow_outcome_as_of(timestamptz),

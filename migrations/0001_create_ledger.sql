@@ -1,5 +1,5 @@
 -- Orgs and their leases, and the ledger of windows.
--- Every key begins with org, the column by which a distributed PostgreSQL would distribute these tables.
+-- Every key begins with org: orgs share nothing, and the rows of one are found together.
 
 CREATE SCHEMA IF NOT EXISTS flow_outcomes;
 

@@ -14,6 +14,7 @@
     │   ├── HoursOverError          the job's off-peak hours are over
     │   ├── NotSettledError         a window has not settled by the clock that decides
     │   ├── TooWideError            the windows are requested again in narrower queries
+    │   ├── PrunedError             a window starts before the org's prune date
     │   └── GivenUpError            the org is skipped for the rest of the run
     └── ExtractionError             a query did not end in a complete scan
         ├── UnauthorizedError       401, after the token was renewed once
@@ -38,6 +39,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple, Self
 
 
@@ -116,6 +118,18 @@ class NotSettledError(StoppedError):
 
 class TooWideError(StoppedError):
     """A query over several windows was too wide; they are requested again in narrower queries."""
+
+
+class PrunedError(StoppedError):
+    """A window starts before the org's prune date; nothing of the scan was stored.
+
+    Attributes:
+        before: the prune date.
+    """
+
+    def __init__(self, message: str, *, before: datetime) -> None:
+        super().__init__(message)
+        self.before = before
 
 
 class GivenUpError(StoppedError):

@@ -10,11 +10,14 @@ import sys
 from dataclasses import dataclass, field
 
 from service.cli import ExitCode, configuration
+from service.clock import SystemClock
 from service.config import AdHoc, Config, Org, values
 from service.errors import ConfigError, DatabaseUnavailableError, Fault, GivenUpError, LeaseLostError
-from service.extraction import ad_hoc_windows
+from service.extraction import ad_hoc_windows, prune_problem
 from service.model import Measure, Window
 from service.postgres.lease import Lease
+from service.postgres.probe import open_connection
+from service.postgres.prune_dates import prune_date
 from service.postgres.windows import Ledger, request_progress, request_windows
 from service.runtime import DATABASE_TIMEOUT, Process, ensure_migrated, open_database
 from service.telemetry import Emit, Reporter, counted, printable
@@ -96,6 +99,7 @@ def _span(config: Config, arguments: argparse.Namespace) -> tuple[Org, AdHoc]:
 async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: ProgressBar) -> _Result:
     async with open_database(config.database, long_lived=True, timeout=DATABASE_TIMEOUT) as dsn:
         await ensure_migrated(dsn, emit, timeout=DATABASE_TIMEOUT)
+        await _check_not_pruned(dsn, org, entry)
         async with Process(dsn, config.database.pool_size, emit).running() as runtime:
             found = ad_hoc_windows(org, entry, runtime.clock.now())
             if not found.windows:
@@ -113,10 +117,24 @@ async def _backfill(config: Config, org: Org, entry: AdHoc, emit: Emit, bar: Pro
             return await _extract_here(runtime, org, entry, acquiring.result())
 
 
+async def _check_not_pruned(dsn: str, org: Org, entry: AdHoc) -> None:
+    """Check that the span does not start before the org's prune date.
+
+    Raises:
+        ConfigError: it does.
+    """
+    async with open_connection(dsn, "flow-outcomes backfill", timeout=DATABASE_TIMEOUT) as connection:
+        pruned_before = await prune_date(connection, org.name)
+    if problem := prune_problem(org, ad_hoc_windows(org, entry, SystemClock().now()), pruned_before):
+        raise ConfigError([Fault("--from", problem)])
+
+
 async def _extract_here(runtime: Process, org: Org, entry: AdHoc, lease: Lease) -> _Result:
     try:
         async with runtime.worker(org, lease, gives_up=True) as worker:
             windows = await worker.enqueue(entry, again=True)
+            if not windows:  # pruned a moment ago: the log has the reason
+                return _Result(0, 0, done=False)
             result = await worker.run_ad_hoc(only=windows)
             stored = (await request_progress(runtime.database, windows)).complete
     except (DatabaseUnavailableError, LeaseLostError, GivenUpError) as error:

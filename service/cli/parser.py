@@ -27,6 +27,8 @@ COMMANDS = (
     "alias",
     "rejected",
     "export",
+    "fdw",
+    "prune",
     "migrate",
     "simulate",
     "completion",
@@ -292,6 +294,33 @@ def _export(commands: Commands[Any]) -> None:
     )
 
 
+def _fdw(commands: Commands[Any]) -> None:
+    text = "print the SQL with which one PostgreSQL reads several installations"
+    example = "flow-outcomes fdw --config north.yaml --config south.yaml > reports.sql"
+    parser = _add(commands, "fdw", text, example=example, config=False)
+    parser.add_argument(
+        "--config",
+        action="append",
+        required=True,
+        dest="configs",
+        type=path,
+        metavar="FILE",
+        help="a configuration, once for each installation",
+    )
+
+
+def _prune(commands: Commands[Any]) -> None:
+    text = "remove old months from the database, or show what would be removed"
+    example = "flow-outcomes prune --before 2024-01-01 --keep-monthly --yes"
+    parser = _add(commands, "prune", text, example=example)
+    parser.add_argument(
+        "--before", required=True, metavar="DATE", help="remove the months (UTC) that end on or before this day"
+    )
+    parser.add_argument("--keep-monthly", action="store_true", help="keep the monthly figures")
+    parser.add_argument("--yes", action="store_true", help="remove them; default: only show them")
+    _json(parser)
+
+
 def _migrate(commands: Commands[Any]) -> None:
     text = "bring the database schema up to date"
     _json(_add(commands, "migrate", text, example="flow-outcomes migrate --config flow-outcomes.yaml"))
@@ -331,6 +360,8 @@ _COMMANDS = (
     _alias,
     _rejected,
     _export,
+    _fdw,
+    _prune,
     _migrate,
     _completion,
 )

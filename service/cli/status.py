@@ -116,6 +116,10 @@ def _gaps(name: str, org: OrgStatus) -> list[Text]:
             lines.append(Text(f"{name} {job}: {span} {run[0]['state']}: {printable(run[0]['reason'])}"))
         if more := sum(len(run) for run in runs[MAX_GAP_LINES:]):
             lines.append(Text(f"{name} {job}: {counted(more, 'more window')}"))
+    lines.extend(
+        Text(f"{name} ad hoc {entry['name']}: refused: {printable(entry['reason'])}", "bold red")
+        for entry in org["ad_hoc"]["refused"]
+    )
     return lines
 
 

@@ -17,7 +17,7 @@
     retention_sync  how long the org keeps its data
 """
 
-from service.extraction.ad_hoc import ad_hoc_windows
+from service.extraction.ad_hoc import ad_hoc_windows, prune_problem
 from service.extraction.cycle import (
     AD_HOC_POLICY,
     EVERYTHING,
@@ -46,5 +46,6 @@ __all__ = [
     "due_window",
     "known_windows",
     "next_pass",
+    "prune_problem",
     "window_states",
 ]

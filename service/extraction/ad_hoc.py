@@ -8,7 +8,7 @@ from typing import NamedTuple
 from service.config import AdHoc, Org
 from service.extraction.cycle import AD_HOC_POLICY
 from service.model import Measure, Span, Window
-from service.plan.buckets import is_edge
+from service.plan.buckets import ceil, is_edge
 from service.plan.granularity import adjust, pieces
 from service.postgres.windows import AD_HOC
 
@@ -38,6 +38,19 @@ def ad_hoc_windows(org: Org, entry: AdHoc, now: datetime) -> AdHocWindows:
     )
     measures = org.measures if entry.measure is None else (Measure(entry.measure),)
     return _windows(org, span, entry.granularity, now, measures)
+
+
+def prune_problem(org: Org, planned: AdHocWindows, pruned_before: datetime | None) -> str | None:
+    """Why these windows are not extracted: they start before the org's prune date; None where they do not."""
+    if pruned_before is None or not planned.windows or planned.windows[0].span.start >= pruned_before:
+        return None
+    first = planned.windows[0]
+    begins = ceil(pruned_before, first.granularity, org.tz).astimezone(org.tz)
+    return (
+        f"{org.name} was pruned before {pruned_before:%Y-%m-%d} UTC, and nothing before that is extracted again;"
+        f" the first {first.granularity} figures that can be extracted begin at {begins:%Y-%m-%d %H:%M}"
+        f" {org.timezone}"
+    )
 
 
 def is_aligned(org: Org, window: Window) -> bool:

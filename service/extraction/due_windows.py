@@ -11,9 +11,13 @@ from service.plan import granularity, selection, windows
 from service.postgres.windows import LedgerWindow, stream_of
 
 
-def due_spans(org: Org, job: Job, now: datetime) -> list[Span]:
-    """The spans of the job's windows that have settled, in order."""
-    return windows.settled_spans(job.window, job.since.resolve(now, org.tz), now, job.delay, org.tz)
+def due_spans(org: Org, job: Job, now: datetime, pruned_before: datetime | None) -> list[Span]:
+    """The spans of the job's windows that have settled, in order, from the org's prune date on."""
+    since = job.since.resolve(now, org.tz)
+    if pruned_before is None:
+        return windows.settled_spans(job.window, since, now, job.delay, org.tz)
+    spans = windows.settled_spans(job.window, max(since, pruned_before), now, job.delay, org.tz)
+    return windows.since_bucket(spans, windows.first_bucket(job.window, job.granularity, pruned_before, org.tz))
 
 
 def due_window(org: Org, job: Job, span: Span) -> Window:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from service.clock import Clock, ClockMonitor
 from service.config import AdHoc, Job, Org
 from service.errors import LeaseLostError
-from service.extraction.ad_hoc import AdHocWindows, ad_hoc_windows, is_aligned, realigned
+from service.extraction.ad_hoc import AdHocWindows, ad_hoc_windows, is_aligned, prune_problem, realigned
 from service.extraction.cycle import AD_HOC_POLICY, Cycle, CycleRequest, CycleResult, Scope
 from service.extraction.deep_lookback import DeepLookback
 from service.extraction.due_windows import due_spans, due_window, known_windows, window_states
@@ -24,6 +24,7 @@ from service.plan import selection
 from service.postgres.lease import Lease
 from service.postgres.merge import MemoryBudget, Partitions
 from service.postgres.pool import Database
+from service.postgres.prune_dates import current_prune_date
 from service.postgres.windows import AD_HOC, DeepPasses, Ledger, LedgerWindow, job_of, request_windows, stream_of
 from service.telemetry import Emit, Event
 
@@ -70,6 +71,7 @@ class OrgWorker:
         self._emit = emit
         self._database = database
         self._ledger = Ledger(database, org.name, lease.epoch)
+        self._refused: dict[str, str] = {}  # content of the ad hoc entries that were reported as refused
         self._names = NameSync(client, lease, database, clock, emit)
         self._retention = RetentionSync(org, client, lease, database, clock)
         self._deep = DeepLookback(DeepPasses(database, org.name, lease.epoch), self._retention, clock)
@@ -156,7 +158,7 @@ class OrgWorker:
 
     async def _end_deep_lookback(self, job: Job, cycle: Cycle) -> None:
         """Complete a pass that is read to its end, and note when the next one is due."""
-        ended = await self._deep.end(self.org, job, due_spans(self.org, job, self._clock.now()))
+        ended = await self._deep.end(self.org, job, await self._due(job))
         included = cycle.request.deep or cycle.request.scope is Scope.LOOKBACK
         if ended or not included:
             cycle.result.deep_at = await self._deep.due_at(job)
@@ -173,7 +175,7 @@ class OrgWorker:
         await self._reopen(AD_HOC, cycle.policy.delay)
         windows = [
             each
-            for each in await self._ledger.windows(AD_HOC)
+            for each in await self._without_pruned(await self._ledger.windows(AD_HOC))
             if (not each.settled(self.org.flows) or each.doubted)
             and (wanted is None or each.window.request in wanted)
             and is_aligned(self.org, each.window)
@@ -189,7 +191,7 @@ class OrgWorker:
             again: whether a span that is already stored is extracted once more; unfinished windows just continue.
 
         Returns:
-            Its windows; empty where nothing is entered.
+            Its windows; empty where nothing is entered, as where they start before the org's prune date.
 
         Raises:
             DatabaseUnavailableError: the database is unavailable.
@@ -198,6 +200,9 @@ class OrgWorker:
             return []
         planned = ad_hoc_windows(self.org, entry, self._clock.now())
         if not planned.windows:
+            return []
+        if problem := prune_problem(self.org, planned, await self._pruned_before()):
+            self._report_refused(entry, planned, problem, again=again)
             return []
         if planned.moved:
             self._report_moved(planned, entry.start, entry.end)
@@ -240,7 +245,8 @@ class OrgWorker:
             LeaseLostError: the ledger accepted no entry, because another process holds the org.
         """
         await self._reopen(stream_of(job.name, job.measure), job.delay)
-        spans = due_spans(self.org, job, self._clock.now())
+        pruned_before = await self._pruned_before()
+        spans = due_spans(self.org, job, self._clock.now(), pruned_before)
         known = await self._known(job)
         new = [due_window(self.org, job, span) for span in spans if span not in known]
         due = set(spans)
@@ -254,6 +260,8 @@ class OrgWorker:
                     self._scanner.report_adjusted(window, "the window is too wide for the requested granularity")
             known = await self._known(job)
             if any(window.span not in known for window in new):
+                if await self._pruned_before() != pruned_before:
+                    return await self._select(job, cycle)
                 raise LeaseLostError(f"another process holds {self.org.name}")
         states = window_states(known, self.org.flows)
         scope = await self._scope(job, cycle.request.scope, states[spans[-1]] if spans else None)
@@ -282,6 +290,20 @@ class OrgWorker:
         ):
             return Scope.LOOKBACK
         return Scope.OPEN
+
+    async def _pruned_before(self) -> datetime | None:
+        return await current_prune_date(self._database, self.org.name)
+
+    async def _due(self, job: Job) -> list[Span]:
+        return due_spans(self.org, job, self._clock.now(), await self._pruned_before())
+
+    async def _without_pruned(self, windows: Sequence[LedgerWindow]) -> list[LedgerWindow]:
+        """Delete the windows that were requested before the org's prune date, and return the others."""
+        before = await self._pruned_before()
+        pruned = [] if before is None else [each.window for each in windows if each.window.span.start < before]
+        for kind in {(window.requested, window.measure) for window in pruned}:
+            await self._ledger.delete([each for each in pruned if (each.requested, each.measure) == kind])
+        return [each for each in windows if each.window not in pruned]
 
     async def _known(self, job: Job) -> dict[Span, LedgerWindow]:
         return known_windows(job, await self._ledger.windows(stream_of(job.name, job.measure)))
@@ -313,6 +335,20 @@ class OrgWorker:
             if planned.windows:
                 await request_windows(self._database, planned.windows, again=False)
                 self._report_moved(planned, each.window.span.start, each.window.span.end)
+
+    def _report_refused(self, entry: AdHoc, planned: AdHocWindows, reason: str, *, again: bool) -> None:
+        """Report that an ad hoc entry is refused: once, and whenever it is requested again."""
+        if not again and self._refused.get(entry.name) == entry.content_hash:
+            return
+        self._refused[entry.name] = entry.content_hash
+        self._emit(
+            Event.AD_HOC_REFUSED,
+            org=self.org.name,
+            entry=entry.name,
+            window_start=planned.windows[0].span.start,
+            window_end=planned.windows[-1].span.end,
+            reason=reason,
+        )
 
     def _report_moved(self, planned: AdHocWindows, requested_from: date, requested_to: date) -> None:
         self._emit(

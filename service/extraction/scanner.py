@@ -21,6 +21,7 @@ from service.errors import (
     InvalidResponseError,
     LeaseLostError,
     NotSettledError,
+    PrunedError,
     QueryTooLargeError,
     RateLimitedError,
     TooWideError,
@@ -222,6 +223,8 @@ class Scanner:
         except NotSettledError as error:
             await self._postpone(replace(scan, windows=scan.windows[error.settled :]), error, cycle)
             await self._run_group(scan.windows[: error.settled], cycle)
+        except PrunedError as error:
+            await self._leave_pruned(scan, error, cycle)
         except ExtractionError as error:
             if len(scan.windows) > 1 and isinstance(error, _OF_ONE_WINDOW):
                 self._emit(Event.SCAN_SPLIT, **scan_context(scan), windows=len(scan.windows), reason=str(error))
@@ -300,6 +303,14 @@ class Scanner:
         result.settles_in = min(result.settles_in, error.seconds)
         await self._ledger.requeue(scan, str(error))
         self._emit(Event.WINDOW_POSTPONED, **scan_context(scan), windows=len(scan.windows), reason=str(error))
+
+    async def _leave_pruned(self, scan: Scan, error: PrunedError, cycle: Cycle) -> None:
+        """Run the windows again that start after a prune date which came while the scan ran.
+
+        A window that contains the prune date is left to the next cycle, which begins it there.
+        """
+        cycle.result.requeued += sum(window.span.start < error.before < window.span.end for window in scan.windows)
+        await self._run_group([window for window in scan.windows if window.span.start >= error.before], cycle)
 
     async def _fail(self, scan: Scan, error: ExtractionError, cycle: Cycle) -> None:
         cycle.result.failed += len(scan.windows)

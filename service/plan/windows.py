@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Protocol
 
 from service.model import Span
-from service.plan import calendar
+from service.plan import buckets, calendar
 from service.plan.calendar import Step, Zone
-from service.plan.granularity import WindowKind
+from service.plan.granularity import WindowKind, for_window
 
 
 class Hours(Protocol):
@@ -31,6 +32,16 @@ def settled_spans(kind: WindowKind, since: datetime, now: datetime, delay: timed
     return [
         Span(*ends) for ends in pairwise(calendar.until(calendar.at_or_before(since, step, tz), settled, step, tz))
     ]
+
+
+def first_bucket(kind: WindowKind, requested: str, pruned_before: datetime, tz: Zone) -> datetime:
+    """The start of the first bucket at or after an org's prune date, in windows of this kind and granularity."""
+    return buckets.ceil(pruned_before, for_window(kind, requested), tz)
+
+
+def since_bucket(spans: Sequence[Span], first: datetime) -> list[Span]:
+    """The spans from a bucket on: one that contains its start begins there."""
+    return [span if span.start >= first else Span(first, span.end) for span in spans if span.end > first]
 
 
 def next_span(kind: WindowKind, since: datetime, now: datetime, delay: timedelta, tz: Zone) -> Span:

@@ -21,15 +21,17 @@ class LockedOrg(NamedTuple):
         epoch: of its current owner.
         revision: the last one.
         locked_at: the database's clock.
+        pruned_before: its prune date; None where nothing was pruned.
     """
 
     epoch: int
     revision: int
     locked_at: datetime
+    pruned_before: datetime | None
 
 
 _LOCK = """
-    SELECT epoch, revision, clock_timestamp() AS locked_at
+    SELECT epoch, revision, clock_timestamp() AS locked_at, pruned_before
     FROM flow_outcomes.org WHERE org = %s FOR NO KEY UPDATE
 """
 

@@ -8,6 +8,7 @@ from itertools import groupby
 from service.config import Config, Org
 from service.errors import DatabaseUnavailableError
 from service.postgres.probe import open_connection
+from service.postgres.prune_dates import prune_dates
 from service.postgres.queries.lost_figures import JobStart, LostMonth, lost_months
 from service.postgres.windows import stream_of
 from service.runtime.preflight import Finding, State
@@ -23,13 +24,15 @@ async def figure_findings(dsn: str, config: Config, now: datetime) -> list[Findi
     Raises:
         SchemaError: the schema cannot be read.
     """
-    jobs = [
-        JobStart(org.name, stream_of(name), job.since.resolve(now, org.tz))
-        for org in config.orgs.values()
-        for name, job in config.jobs_of(org).items()
-    ]
     try:
         async with open_connection(dsn, "flow-outcomes check", timeout=TIMEOUT) as connection:
+            pruned = await prune_dates(connection)
+            jobs = [
+                JobStart(org.name, stream_of(name), max(since, pruned.get(org.name, since)))
+                for org in config.orgs.values()
+                for name, job in config.jobs_of(org).items()
+                for since in [job.since.resolve(now, org.tz)]
+            ]
             lost = await lost_months(connection, jobs)
     except DatabaseUnavailableError as error:
         return [Finding("figures", State.SKIPPED, f"not compared with the ledger: {error}", "run the check again")]

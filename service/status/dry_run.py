@@ -16,6 +16,7 @@ from service.extraction import (
     due_window,
     known_windows,
     next_pass,
+    prune_problem,
     window_states,
 )
 from service.model import Span, Window, instant
@@ -26,6 +27,7 @@ from service.plan.narrowing import known_width
 from service.plan.retention import jobs_before_limit
 from service.postgres.merge import Retention
 from service.postgres.pool import Database
+from service.postgres.prune_dates import current_prune_date
 from service.postgres.retention import stored_retention_days
 from service.postgres.windows import AD_HOC, DeepPasses, Ledger, LedgerWindow, stream_of
 
@@ -95,7 +97,7 @@ async def dry_run(config: Config, database: Database | None, now: datetime) -> P
     for org in config.orgs.values():
         ledger = None if database is None else Ledger(database, org.name, _NO_EPOCH)
         jobs = {job.name: await _job(org, job, ledger, database, now) for job in config.jobs_of(org).values()}
-        ad_hoc = await _ad_hoc(config, org, ledger, now)
+        ad_hoc = await _ad_hoc(config, org, ledger, database, now)
         pages = sum(each["pages"] for each in (*jobs.values(), ad_hoc))
         requests = pages + 1 if pages else 0
         orgs[org.name] = OrgPlan(
@@ -125,7 +127,8 @@ async def _kept(org: Org, database: Database | None) -> timedelta | None:
 async def _job(org: Org, job: Job, ledger: Ledger | None, database: Database | None, now: datetime) -> JobPlan:
     listed = [] if ledger is None else await ledger.windows(stream_of(job.name, job.measure))
     known = known_windows(job, listed)
-    spans = due_spans(org, job, now)
+    pruned_before = None if database is None else await current_prune_date(database, org.name)
+    spans = due_spans(org, job, now, pruned_before)
     states = window_states(known, org.flows)
     deep, deep_at = await _deep_lookback(org, job, spans, database, now)
     deep -= {span for span in deep if states[span].needs_work}
@@ -162,12 +165,19 @@ async def _deep_lookback(
     return deep, at
 
 
-async def _ad_hoc(config: Config, org: Org, ledger: Ledger | None, now: datetime) -> JobPlan:
+async def _ad_hoc(
+    config: Config, org: Org, ledger: Ledger | None, database: Database | None, now: datetime
+) -> JobPlan:
     listed: list[LedgerWindow] = [] if ledger is None else await ledger.windows(AD_HOC)
+    pruned_before = None if database is None else await current_prune_date(database, org.name)
     windows = [each.window for each in listed if not each.settled(org.flows) or each.doubted]
+    if pruned_before is not None:
+        windows = [window for window in windows if window.span.start >= pruned_before]
     for name, entry in config.ad_hoc.items():
         if entry.org == org.name and (ledger is None or not await ledger.has_entry(name, entry.content_hash)):
-            windows += [window for window in ad_hoc_windows(org, entry, now).windows if window not in windows]
+            planned = ad_hoc_windows(org, entry, now)
+            if prune_problem(org, planned, pruned_before) is None:
+                windows += [window for window in planned.windows if window not in windows]
     isolated = [each.window.span for each in listed if each.isolated]
     return await _plan(org, windows, ledger, now, isolated, AD_HOC_POLICY, now, 0, 0)
 

@@ -21,11 +21,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class CalendarKey(NamedTuple):
-    """What a job's windows depend on: orgs on one API and in one time zone have the same."""
+    """What a job's windows depend on: orgs on one API, in one time zone, with one prune date have the same."""
 
     job: str
     timezone: str
     api: str
+    pruned_before: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -60,22 +61,27 @@ class DueCalendar:
         return self.spans[self.due - 1] if self.due else None
 
 
-def due_calendars(config: Config, now: datetime) -> dict[CalendarKey, DueCalendar]:
-    """The windows that every configured job should have by now."""
+def due_calendars(config: Config, now: datetime, pruned: Mapping[str, datetime]) -> dict[CalendarKey, DueCalendar]:
+    """The windows that every configured job should have by now; ``pruned`` has the orgs' prune dates."""
     calendars: dict[CalendarKey, DueCalendar] = {}
     for job in config.jobs.values():
         for org in config.orgs_of(job.name):
-            key = CalendarKey(job.name, org.timezone, org.api)
+            key = CalendarKey(job.name, org.timezone, org.api, pruned.get(org.name))
             if key not in calendars:
-                calendars[key] = _due_calendar(job.of(org), org, now)
+                calendars[key] = _due_calendar(job.of(org), org, now, key.pruned_before)
     return calendars
 
 
-def _due_calendar(job: Job, org: Org, now: datetime) -> DueCalendar:
+def _due_calendar(job: Job, org: Org, now: datetime, pruned_before: datetime | None) -> DueCalendar:
+    since, first = job.since.resolve(now, org.tz), None
+    if pruned_before is not None:
+        since = max(since, pruned_before)
+        first = windows.first_bucket(job.window, job.granularity, pruned_before, org.tz)
     spans, span_set, days = _spans(
         job.window,
-        edges.at_or_before(job.since.resolve(now, org.tz), Step(job.window), org.tz),
+        edges.at_or_before(since, Step(job.window), org.tz),
         edges.at_or_before(now - job.delay, Step(job.window), org.tz),
+        first,
         org.timezone,
     )
     due = bisect_right(spans, now, key=lambda span: windows.due_at(span, job.delay, job.off_peak))
@@ -85,10 +91,12 @@ def _due_calendar(job: Job, org: Org, now: datetime) -> DueCalendar:
 
 @lru_cache(maxsize=16)
 def _spans(
-    kind: WindowKind, since: datetime, settled: datetime, timezone: str
+    kind: WindowKind, since: datetime, settled: datetime, first: datetime | None, timezone: str
 ) -> tuple[Sequence[Span], frozenset[Span], Mapping[date, Sums]]:
-    """The windows between two edges; cached, so that three years of hours are computed once an hour."""
+    """The windows between two edges, from ``first`` on; cached: years of hours are computed once an hour."""
     spans = windows.settled_spans(kind, since, settled, timedelta(0), timezone)
+    if first is not None:
+        spans = windows.since_bucket(spans, first)
     days: dict[date, Sums] = {}
     for span in spans:
         count, starts, ends = days.get(span.start.date(), NO_SUMS)

@@ -13,9 +13,11 @@ from datetime import datetime
 from typing import TypedDict
 
 from service.config import Config
+from service.extraction import ad_hoc_windows, prune_problem
 from service.model import Span, instant
 from service.postgres.export import ExportState, read_state
 from service.postgres.pool import Connection
+from service.postgres.prune_dates import prune_dates
 from service.postgres.queries import status as ledger
 from service.postgres.queries.status import CompleteWithError, JobCounts, JobRange, OrgLeaseState, Unfinished
 from service.postgres.windows import AD_HOC, stream_of
@@ -56,11 +58,19 @@ class JobStatus(TypedDict):
     complete_with_error: int
 
 
+class RefusedEntry(TypedDict):
+    """An ad hoc entry of the configuration that is not extracted."""
+
+    name: str
+    reason: str
+
+
 class AdHocStatus(TypedDict):
-    """The ad hoc windows of one org."""
+    """The ad hoc windows of one org, and the entries that are refused."""
 
     windows: Windows
     gaps: list[Gap]
+    refused: list[RefusedEntry]
 
 
 class WindowError(TypedDict):
@@ -76,7 +86,8 @@ class OrgStatus(TypedDict):
     """One org.
 
     ``owner`` is None where no process holds the org. ``paused_for`` is the rest of a 429's pause in seconds.
-    ``restated_last_day`` counts the figures that were restated within 24 hours.
+    ``restated_last_day`` counts the figures that were restated within 24 hours. ``pruned_before`` is None where no
+    month was removed.
     """
 
     breaker: str
@@ -84,6 +95,7 @@ class OrgStatus(TypedDict):
     owner: str | None
     owner_since: str | None
     paused_for: float
+    pruned_before: str | None
     jobs: dict[str, JobStatus]
     ad_hoc: AdHocStatus
     restated_last_day: int
@@ -123,6 +135,8 @@ class _LedgerState:
     leases: dict[str, OrgLeaseState]
     restated: dict[str, int]
     export: ExportState | None
+    pruned: dict[str, datetime]
+    refused: dict[str, list[RefusedEntry]]
     missing: dict[tuple[str, str], list[Span]] = field(default_factory=dict)
     last_errors: dict[str, list[CompleteWithError]] = field(default_factory=dict)
 
@@ -138,21 +152,26 @@ async def read_status(connection: Connection, config: Config, now: datetime) -> 
     Raises:
         DatabaseUnavailableError, SchemaError: as ``open_connection``.
     """
-    calendars = await asyncio.to_thread(due_calendars, config, now)
     async with ledger.snapshot(connection):
-        state = await _read_ledger(connection, config, calendars)
+        pruned = await prune_dates(connection)
+        calendars = await asyncio.to_thread(due_calendars, config, now, pruned)
+        state = await _read_ledger(connection, config, calendars, pruned, now)
     return await asyncio.to_thread(_compose, config, calendars, state, now)
 
 
 async def _read_ledger(
-    connection: Connection, config: Config, calendars: dict[CalendarKey, DueCalendar]
+    connection: Connection,
+    config: Config,
+    calendars: dict[CalendarKey, DueCalendar],
+    pruned: dict[str, datetime],
+    now: datetime,
 ) -> _LedgerState:
     orgs = list(config.orgs)
     jobs = {
         JobRange(org.name, stream_of(job.name, job.measure), job.granularity, calendar.span): calendar
         for job in config.jobs.values()
         for org in config.orgs_of(job.name)
-        for calendar in [calendars[CalendarKey(job.name, org.timezone, org.api)]]
+        for calendar in [calendars[CalendarKey(job.name, org.timezone, org.api, pruned.get(org.name))]]
     }
     unfinished: dict[tuple[str, str], list[Unfinished]] = defaultdict(list)
     for window in await ledger.unfinished(connection, orgs):
@@ -164,6 +183,8 @@ async def _read_ledger(
         leases=await ledger.leases(connection, orgs),
         restated=await ledger.restated_last_day(connection, orgs),
         export=None if config.export is None else await read_state(connection),
+        pruned=pruned,
+        refused=await _refused(connection, config, pruned, now),
     )
     for job, calendar in jobs.items():
         counts = state.counts.get((job.org, job.stream), ledger.NO_WINDOWS)
@@ -172,6 +193,21 @@ async def _read_ledger(
     if any(counts.complete_with_error for counts in state.counts.values()):
         state.last_errors = await ledger.last_errors(connection, orgs)
     return state
+
+
+async def _refused(
+    connection: Connection, config: Config, pruned: dict[str, datetime], now: datetime
+) -> dict[str, list[RefusedEntry]]:
+    """The ad hoc entries that start before their org's prune date; not those that were extracted before it."""
+    refused: dict[str, list[RefusedEntry]] = defaultdict(list)
+    entries = {name: entry for name, entry in config.ad_hoc.items() if entry.org in pruned}
+    requested = await ledger.requested_entries(connection, list(pruned)) if entries else set()
+    for name, entry in entries.items():
+        org = config.orgs[entry.org]
+        problem = prune_problem(org, ad_hoc_windows(org, entry, now), pruned[org.name])
+        if problem is not None and (org.name, name, entry.content_hash) not in requested:
+            refused[org.name].append(RefusedEntry(name=name, reason=problem))
+    return refused
 
 
 async def _missing(connection: Connection, job: JobRange, counts: JobCounts, calendar: DueCalendar) -> list[Span]:
@@ -198,8 +234,14 @@ def _compose(
             owner=lease.owner,
             owner_since=None if lease.since is None else instant(lease.since),
             paused_for=round(lease.paused_for, 1),
+            pruned_before=instant(state.pruned[org.name]) if org.name in state.pruned else None,
             jobs={
-                job.name: _job(org.name, calendars[CalendarKey(job.name, org.timezone, org.api)], state, reason)
+                job.name: _job(
+                    org.name,
+                    calendars[CalendarKey(job.name, org.timezone, org.api, state.pruned.get(org.name))],
+                    state,
+                    reason,
+                )
                 for job in config.jobs.values()
                 if not job.orgs or org.name in job.orgs
             },
@@ -267,7 +309,7 @@ def _ad_hoc(org: str, state: _LedgerState, pending_reason: str) -> AdHocStatus:
         _gap(window.span, window.state, _reason(window, pending_reason))
         for window in state.unfinished.get((org, AD_HOC), [])
     ]
-    return AdHocStatus(windows=windows, gaps=gaps)
+    return AdHocStatus(windows=windows, gaps=gaps, refused=state.refused.get(org, []))
 
 
 def _no_windows() -> Windows:

@@ -37,6 +37,7 @@ class Event(StrEnum):
     PERCENTAGE_MISMATCH = "percentage_mismatch", logging.WARNING
     SPLIT_CONTRADICTED = "split_contradicted", logging.WARNING
     DURATION_INVALID = "duration_invalid", logging.WARNING
+    AD_HOC_REFUSED = "ad_hoc_refused", logging.ERROR
     ENTRY_REJECTED = "entry_rejected", logging.WARNING
     ALIAS_APPLIED = "alias_applied"
     ALIAS_SUGGESTED = "alias_suggested"

@@ -33,6 +33,7 @@ from service.plan import calendar as edges
 from service.plan import windows
 from service.plan.calendar import Step
 from service.postgres.pool import Connection
+from service.postgres.prune_dates import prune_date
 from service.postgres.queries import dashboard
 from service.postgres.queries.dashboard import DayCount, DayWindow, Stream
 from service.postgres.queries.status import snapshot
@@ -153,8 +154,9 @@ async def calendar(
     streams = [Stream(stream_of(job.name, job.measure), job.granularity) for job in jobs]
     counts: dict[str, dict[date, DayCount]] = {stream.stream: {} for stream in streams}
     listed: dict[str, dict[Span, DayWindow]] = {stream.stream: {} for stream in streams}
-    planned = {job.name: windows_by_day(job, org, within, now) for job in jobs}
     async with snapshot(connection):
+        pruned_before = await prune_date(connection, org.name)
+        planned = {job.name: windows_by_day(job, org, within, now, pruned_before) for job in jobs}
         for each in await dashboard.day_counts(connection, org.name, streams, within, org.timezone):
             counts[each.stream][each.day] = each
         granularities = {
@@ -204,20 +206,29 @@ async def strips(connection: Connection, config: Config, batch: int, now: dateti
     return {"strips": shown, "batches": -(-len(orgs) // STRIPS_PER_BATCH)}
 
 
-def windows_by_day(job: Job, org: Org, within: Span, now: datetime) -> dict[date, DayWindows]:
+def windows_by_day(
+    job: Job, org: Org, within: Span, now: datetime, pruned_before: datetime | None = None
+) -> dict[date, DayWindows]:
     """A job's windows that start within a span, up to the one that contains ``now``, by local date."""
-    step = Step(job.window)
-    since = edges.at_or_before(job.since.resolve(now, org.tz), step, org.tz)
+    step, first = Step(job.window), None
+    begins = job.since.resolve(now, org.tz)
+    if pruned_before is not None:
+        begins = max(begins, pruned_before)
+        first = windows.first_bucket(job.window, job.granularity, pruned_before, org.tz)
+    since = edges.at_or_before(begins, step, org.tz)
     start = max(since, edges.at_or_after(within.start, step, org.tz))
     end = min(edges.after(now, step, org.tz), edges.at_or_after(within.end, step, org.tz))
-    return _windows_by_day(step, start, end, org.timezone) if start < end else {}
+    return _windows_by_day(step, start, end, first, org.timezone) if start < end else {}
 
 
 @lru_cache(maxsize=16)
-def _windows_by_day(step: Step, start: datetime, end: datetime, timezone: str) -> dict[date, DayWindows]:
+def _windows_by_day(
+    step: Step, start: datetime, end: datetime, first: datetime | None, timezone: str
+) -> dict[date, DayWindows]:
     tz = ZoneInfo(timezone)
     days: dict[date, DayWindows] = {}
-    for low, high in pairwise(edges.until(start, end, step, tz)):
+    spans = [Span(*ends) for ends in pairwise(edges.until(start, end, step, tz))]
+    for low, high in spans if first is None else windows.since_bucket(spans, first):
         day = days.setdefault(low.astimezone(tz).date(), DayWindows())
         day.spans.append(Span(low, high))
         day.edges = day.edges[0] + low.timestamp(), day.edges[1] + high.timestamp()

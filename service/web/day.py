@@ -11,6 +11,7 @@ from service.model import Span, instant
 from service.plan import calendar, windows
 from service.plan.calendar import Step
 from service.postgres.pool import Connection
+from service.postgres.prune_dates import prune_date
 from service.postgres.queries import dashboard
 from service.postgres.queries.dashboard import Restatement, Stream, WindowDetail
 from service.postgres.queries.status import snapshot
@@ -33,9 +34,9 @@ async def day(connection: Connection, org: Org, job: Job, when: date, now: datet
     """
     span = local_day(when, org)
     stream = Stream(stream_of(job.name, job.measure), job.granularity)
-    planned = _planned(job, org, span, now)
-    covered = Span(min(span.start, planned[0].start), max(span.end, planned[-1].end)) if planned else span
     async with snapshot(connection):
+        planned = _planned(job, org, span, now, await prune_date(connection, org.name))
+        covered = Span(min(span.start, planned[0].start), max(span.end, planned[-1].end)) if planned else span
         stored = await dashboard.window_details(connection, org.name, stream, span, MAX_WINDOWS)
         granularities = {each.granularity for each in stored}
         count, restated = await dashboard.restatements_within(
@@ -56,15 +57,20 @@ async def day(connection: Connection, org: Org, job: Job, when: date, now: datet
     }
 
 
-def _planned(job: Job, org: Org, span: Span, now: datetime) -> list[Span]:
+def _planned(job: Job, org: Org, span: Span, now: datetime, pruned_before: datetime | None) -> list[Span]:
     step = Step(job.window)
-    since = calendar.at_or_before(job.since.resolve(now, org.tz), step, org.tz)
+    begins = job.since.resolve(now, org.tz)
+    since = calendar.at_or_before(max(begins, pruned_before or begins), step, org.tz)
     start = max(since, calendar.at_or_before(span.start, step, org.tz))
     if start >= span.end or start > now:
         return []
     end = calendar.at_or_after(span.end, step, org.tz)
     starts = calendar.until(start, end, step, org.tz)
-    return [Span(*ends) for ends in pairwise(starts) if ends[0] <= now]
+    spans = [Span(*ends) for ends in pairwise(starts) if ends[0] <= now]
+    if pruned_before is None:
+        return spans
+    first = windows.first_bucket(job.window, job.granularity, pruned_before, org.tz)
+    return [each for each in windows.since_bucket(spans, first) if each.end > span.start]
 
 
 def _window(each: WindowDetail, now: datetime) -> Document:

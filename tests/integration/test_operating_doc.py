@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -22,6 +23,7 @@ from service.postgres.embedded import binaries
 from service.postgres.migrate import known_migrations, migrate, pending_migrations
 from service.postgres.pool import Database
 from service.postgres.probe import inspect, open_connection
+from tests.support import documents
 from tests.support.export_harness import catalog_in
 from tests.support.scan_harness import ScanHarness
 
@@ -114,6 +116,21 @@ async def test_a_role_of_its_own(database: str) -> None:
         finally:
             connection.execute(f"DROP OWNED BY {name}".encode())
             connection.execute(f"DROP ROLE {name}".encode())
+
+
+async def test_old_months_go(desk: ScanHarness, tmp_path: Path) -> None:
+    """The first command changes nothing; the second removes March and keeps April."""
+    config = tmp_path / "flow-outcomes.yaml"
+    org = {"region": "mypurecloud.com", "client_id": "c", "client_secret": "a-secret"}
+    config.write_text(json.dumps({"database": {"dsn": desk.dsn}, "orgs": {"acme": org}}))
+    show, remove = (
+        shell(block.text, FLOW_OUTCOMES_CONFIG=str(config))
+        for block in documents.blocks("docs/operating.md", "Removing old months", "sh")
+    )
+    assert "would remove 31 figures, 0 previous versions and 31 windows before 2024-04-01" in show
+    assert "removed 31 figures" in remove
+    assert await desk.rows(DAYS) == [(9, 90)]
+    assert await desk.rows("SELECT count(*) FROM flow_outcomes.extraction_window") == [(9,)]
 
 
 def test_the_way_back(database: str) -> None:

@@ -1,4 +1,4 @@
-"""The schema: up, down and up again, and by the rules of a distributed PostgreSQL."""
+"""The schema: up, down and up again, and orgs that share nothing."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def test_each_step_back_undoes_its_step(empty_database: str, tmp_path: Path) -> 
         ),
     ],
 )
-def test_the_schema_can_be_distributed(database: str, what: str, query: str) -> None:
-    """The catalogs show no violation of the rules for a PostgreSQL that is distributed by org."""
+def test_orgs_share_nothing(database: str, what: str, query: str) -> None:
+    """Each row belongs to one org, by which every key begins."""
     assert fetch(database, query) == [], what
 
 

@@ -134,6 +134,17 @@ class StandbyPair:
 
 
 @contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder that the servers' user can enter."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def start_pair() -> Iterator[StandbyPair]:
     """Start both servers, empty."""
     folder = Path(tempfile.mkdtemp(prefix="flow-outcomes-pair-"))

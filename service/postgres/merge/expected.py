@@ -83,6 +83,11 @@ FIND_EXPECTED_HERE = """
             FROM flow_outcomes.figure f
             WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.series_no = o.series_no
               AND f.outcome_count IS NOT NULL AND f.bucket_start >= %(seen_from)s AND f.bucket_start < %(end)s
+            UNION ALL
+            SELECT 1
+            FROM flow_outcomes.pruned_series p
+            WHERE p.org = %(org)s AND p.granularity = %(granularity)s AND p.series_no = o.series_no
+              AND p.seen_to >= %(seen_from)s
             LIMIT 1
         ) f
         WHERE o.org = (SELECT %(org)s::text) AND o.measure = %(measure)s::flow_outcomes.measure
@@ -203,7 +208,8 @@ STORE_EXPECTED = f"""
         FROM vacant
         GROUP BY series_no
     ),
-    -- The ends of the buckets with a figure: the last one before the first candidate, and all between candidates.
+    -- The ends of the buckets with a figure: the last one before the first candidate, all between candidates, and
+    -- the last one that was pruned.
     seen AS (
         SELECT reach.series_no, f.bucket_end
         FROM reach
@@ -226,6 +232,14 @@ STORE_EXPECTED = f"""
               AND f.bucket_start >= reach.earliest AND f.bucket_start < reach.latest
             OFFSET 0
         ) f
+        UNION ALL
+        SELECT reach.series_no, p.seen_to
+        FROM reach
+        CROSS JOIN LATERAL (
+            SELECT p.seen_to FROM flow_outcomes.pruned_series p
+            WHERE p.org = %(org)s AND p.granularity = %(granularity)s AND p.series_no = reach.series_no
+            OFFSET 0
+        ) p
     ),
     step AS (
         SELECT series_no, bucket_start, bucket_end, bucket_start AS instant, NULL::timestamptz AS seen_to
@@ -292,7 +306,7 @@ DELETE_UNEXPECTED = f"""
               AND c.measure = %(measure)s::flow_outcomes.measure AND c.group_by = o.group_by
               AND c.absence_conclusive AND (fs.flow_ids IS NULL OR o.flow_id = ANY (fs.flow_ids))
               AND {_GROUPED_LAST}
-              AND EXISTS (
+              AND (EXISTS (
                   SELECT 1 FROM flow_outcomes.figure f
                   WHERE f.org = %(org)s AND f.granularity = %(granularity)s AND f.series_no = k.series_no
                     AND f.outcome_count IS NOT NULL
@@ -301,7 +315,12 @@ DELETE_UNEXPECTED = f"""
                     AND f.bucket_start < k.bucket_start
                     AND f.bucket_end <= k.bucket_start AND f.bucket_end >= k.bucket_start - c.expect_for
                   OFFSET 0
-              )
+              ) OR EXISTS (
+                  SELECT 1 FROM flow_outcomes.pruned_series p
+                  WHERE p.org = %(org)s AND p.granularity = %(granularity)s AND p.series_no = k.series_no
+                    AND p.seen_to <= k.bucket_start AND p.seen_to >= k.bucket_start - c.expect_for
+                  OFFSET 0
+              ))
             OFFSET 0)
     ),
     deleted AS (

@@ -14,7 +14,7 @@ from typing import LiteralString
 import psycopg
 
 from service.clock import TOLERANCE, Clock, trusted_time
-from service.errors import StorageError
+from service.errors import PrunedError, StorageError
 from service.model import Measure, Window, instant
 from service.postgres.lease import Lease
 from service.postgres.merge import expected, figures, scan, window_results
@@ -120,12 +120,14 @@ class Merge:
         Raises:
             LeaseLostError: another process has acquired the org.
             NotSettledError: one of its windows has not settled.
+            PrunedError: one of its windows starts before the org's prune date.
             ConflictError: the scan reports two different figures for one outcome and bucket.
             TooManySeriesError: it is grouped into too many series.
             DatabaseUnavailableError: spilled rows are missing.
         """
         await self._session.connection.execute(_SETTINGS + scan.CREATE_TABLES)
         locked = await lock_own_org(self._session.connection, lease.org, lease.epoch)
+        self._check_not_pruned(locked.pruned_before)
         self._session.parameters["revision"] = locked.revision + 1
         self._set_times(locked.locked_at)
         path = await self._load()
@@ -187,6 +189,15 @@ class Merge:
             ),
         )
         self._database_ahead = database - now > TOLERANCE
+
+    def _check_not_pruned(self, before: datetime | None) -> None:
+        """Check that the scan stores nothing before the org's prune date, which may be newer than the scan.
+
+        Raises:
+            PrunedError: it would.
+        """
+        if before is not None and self._record.scan.span.start < before:
+            raise PrunedError(f"the org was pruned before {before:%Y-%m-%d}", before=before)
 
     def _trusted_now(self) -> datetime:
         """The present by the deciding clock."""
@@ -330,6 +341,7 @@ async def merge(database: Database, lease: Lease, buffer: ScanBuffer, record: Sc
     Raises:
         LeaseLostError: another process has acquired the org; nothing was written.
         NotSettledError: one of its windows has not settled; nothing was written.
+        PrunedError: the org was pruned since the scan began; nothing was written.
         ConflictError: the scan reports two different figures for one outcome and bucket; nothing was written.
         TooManySeriesError: it is grouped into too many series; nothing was written.
         StorageError: PostgreSQL rejected the write; nothing was written.

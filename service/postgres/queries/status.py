@@ -218,6 +218,15 @@ async def last_errors(connection: Connection, orgs: Collection[str]) -> dict[str
     return errors
 
 
+async def requested_entries(connection: Connection, orgs: Collection[str]) -> set[tuple[str, str, str]]:
+    """The ad hoc entries of the configuration that were requested: org, name and content."""
+
+    def row(org: str, name: str, content: str) -> tuple[str, str, str]:
+        return org, name, content
+
+    return {entry async for entry in _rows(connection, row, _REQUESTED_ENTRIES, {"orgs": list(orgs)})}
+
+
 class _Restated(NamedTuple):
     org: str
     figures: int
@@ -302,6 +311,10 @@ _AD_HOC_COUNTS = """
     FROM flow_outcomes.extraction_window w
     WHERE w.org = ANY (%(orgs)s) AND w.work = %(stream)s
     GROUP BY 1, 2
+"""
+
+_REQUESTED_ENTRIES = """
+    SELECT e.org, e.name, e.content FROM flow_outcomes.ad_hoc_entry e WHERE e.org = ANY (%(orgs)s)
 """
 
 # Where no process holds the org, the former owner's breaker counts until it would have closed.

@@ -16,6 +16,7 @@ from service.errors import (
     DatabaseUnavailableError,
     ExtractionError,
     GivenUpError,
+    PrunedError,
     QueryRefusedError,
     QueryTimeoutError,
     RateLimitedError,
@@ -207,3 +208,24 @@ async def test_a_window_that_has_not_settled_is_not_requested() -> None:
     assert (result.postponed, result.failed, result.unfinished) == (2, 2, 4)
     assert result.settles_in == DAY.total_seconds()
     assert "window_postponed" in ledger.events
+
+
+class PrunedMeanwhile(RecordingLedger):
+    """The org is pruned while the first scan runs."""
+
+    async def extract(self, scan: Scan, _cycle: Cycle, _release_fetch_slot: Callable[[], None]) -> Any:  # noqa: ANN401
+        self.extracted.append(scan.span)
+        if len(self.extracted) == 1:
+            raise PrunedError("pruned", before=FIRST + 1.5 * DAY)
+        return SimpleNamespace(doubted=[])
+
+
+async def test_a_scan_over_a_new_prune_date() -> None:
+    """The windows after the date are extracted, the one that contains it waits, the others are not due."""
+    ledger = PrunedMeanwhile(None)
+    ledger.entries = 1.0
+    cycle = ledger.cycle()
+    await ledger.scanner(gives_up=False).run(days(4), cycle)
+    assert ledger.extracted == [Span(FIRST, FIRST + 4 * DAY), Span(FIRST + 2 * DAY, FIRST + 4 * DAY)]
+    assert (cycle.result.complete, cycle.result.requeued, cycle.result.failed) == (2, 1, 0)
+    assert ledger.events == []
