@@ -61,12 +61,12 @@ class DeepLookback:
         Raises:
             DatabaseUnavailableError, LeaseLostError: nothing was begun.
         """
-        state = await self._passes.read(stream_of(job.name))
+        state = await self._passes.read(stream_of(job.name, job.measure))
         at = next_pass(job, state)
         if at is None or (self._clock.now() < at and state.from_scan is None):
             return frozenset()
         await self._retention.refresh()
-        await self._passes.begin(stream_of(job.name))
+        await self._passes.begin(stream_of(job.name, job.measure))
         return frozenset(await self._remaining(org, job, due))
 
     async def end(self, org: Org, job: Job, due: Sequence[Span]) -> bool:
@@ -75,11 +75,14 @@ class DeepLookback:
         Raises:
             DatabaseUnavailableError: the database is unavailable.
         """
-        if job.deep_lookback is None or (await self._passes.read(stream_of(job.name))).from_scan is None:
+        if (
+            job.deep_lookback is None
+            or (await self._passes.read(stream_of(job.name, job.measure))).from_scan is None
+        ):
             return True
         if await self._remaining(org, job, due):
             return False
-        await self._passes.complete(stream_of(job.name), self._clock.now())
+        await self._passes.complete(stream_of(job.name, job.measure), self._clock.now())
         return True
 
     async def due_at(self, job: Job) -> datetime | None:
@@ -90,8 +93,8 @@ class DeepLookback:
         """
         if job.deep_lookback is None:
             return None
-        return next_pass(job, await self._passes.read(stream_of(job.name)))
+        return next_pass(job, await self._passes.read(stream_of(job.name, job.measure)))
 
     async def _remaining(self, org: Org, job: Job, due: Sequence[Span]) -> Collection[Span]:
         spans = deep_spans(org, job, due, self._retention.current(), self._clock.now())
-        return (await self._passes.remaining(stream_of(job.name))).intersection(spans)
+        return (await self._passes.remaining(stream_of(job.name, job.measure))).intersection(spans)

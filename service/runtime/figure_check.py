@@ -19,7 +19,7 @@ TIMEOUT = 60.0
 
 
 async def figure_findings(dsn: str, config: Config, now: datetime) -> list[Finding]:
-    """A finding for each org and granularity that lacks figures of complete windows; nothing where all is well.
+    """A finding for each org and granularity that lacks outcomes of complete windows; nothing where all is well.
 
     Raises:
         SchemaError: the schema cannot be read.
@@ -31,6 +31,7 @@ async def figure_findings(dsn: str, config: Config, now: datetime) -> list[Findi
                 JobStart(org.name, stream_of(name), max(since, pruned.get(org.name, since)))
                 for org in config.orgs.values()
                 for name, job in config.jobs_of(org).items()
+                if job.measure == "outcomes"
                 for since in [job.since.resolve(now, org.tz)]
             ]
             lost = await lost_months(connection, jobs)

@@ -88,6 +88,19 @@ async def test_a_pass_is_due_every_so_often(program: Program, org: dict[str, Any
         assert attempts(program)[12] == 3
 
 
+async def test_a_pass_of_another_measure(program: Program) -> None:
+    """A job of executions has passes of its own, beside one of outcomes with the same span."""
+    org = {"api": "flow-aggregates"}
+    async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, centre=centre())})) as simulator:
+        configure(program, simulator, org, measure="executions")
+        assert (await program.run("run", "--once")).code == 0
+        let_days_pass(program, 7)
+        assert '"deep_lookback": 11' in (await program.run("plan", "--json")).out
+        assert (await program.run("run", "--once")).code == 0
+        assert {attempts(program)[age] for age in range(5, 16)} == {2}
+        assert '"deep_lookback": 0' in (await program.run("plan", "--json")).out
+
+
 async def test_a_pass_ends_when_each_of_its_windows_was_read(program: Program) -> None:
     """What failed is requested again in the next run, and nothing else of the pass."""
     figures = centre()
