@@ -6,6 +6,8 @@
     document      the file as a tree
     environment   variables that override the file
     sections      each section's keys, bounds and defaults
+    fields        the types of the keys
+    secret_file   a secret in a file
     values        durations, dates, hours, URLs
     warehouse     the location of a warehouse, the properties of its catalog
     rules         conditions that involve several keys

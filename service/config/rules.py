@@ -13,7 +13,7 @@ from service.config import values
 from service.config.certificates import read_certificates
 from service.config.document import Tree
 from service.config.dsn import fault_in
-from service.config.sections import read_secret
+from service.config.secret_file import read_secret
 from service.errors import Fault
 
 AGGREGATES = "flow-aggregates"

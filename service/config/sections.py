@@ -7,70 +7,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
-    StringConstraints,
 )
 
 from service.config import regions, values
 from service.config.certificates import read_certificates
 from service.config.dsn import secrets_in
+from service.config.fields import (
+    DAY,
+    HOUR,
+    MINUTE,
+    SECOND,
+    AdHocName,
+    Delay,
+    Dimensions,
+    Duration,
+    FilePath,
+    GranularityOrAuto,
+    HostNames,
+    MeasureName,
+    Name,
+    NonEmpty,
+    Positive,
+    ProxyUrl,
+    Retention,
+    Secret,
+    TextList,
+    Url,
+    WholeNumber,
+)
 from service.config.proxies import Proxy, Route, parse_proxy, route_to, variable_for
+from service.config.secret_file import read_secret
 from service.config.warehouse import catalog_properties, is_secret, namespace_name, warehouse_location
 from service.errors import ConfigError, Fault
 from service.model import Granularity, Measure
-
-SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*\z", max_length=63)]
-AdHocName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*\z", max_length=63)]
-NonEmpty = Annotated[str, BeforeValidator(values.as_text), AfterValidator(values.non_empty)]
-Secret = Annotated[SecretStr, BeforeValidator(values.as_text)]
-WholeNumber = Annotated[int, BeforeValidator(values.from_text)]
-FilePath = Annotated[Path, BeforeValidator(values.path)]
-Url = Annotated[str, BeforeValidator(values.url)]
-
-
-def _check_proxy(value: SecretStr) -> SecretStr:
-    parse_proxy(value.get_secret_value(), "proxy")
-    return value
-
-
-ProxyUrl = Annotated[Secret, AfterValidator(_check_proxy)]
-TextList = Annotated[
-    tuple[NonEmpty, ...],
-    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-    BeforeValidator(values.from_text),
-    AfterValidator(values.distinct),
-]
-HostNames = Annotated[
-    tuple[Annotated[str, BeforeValidator(values.host_name)], ...],
-    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-    BeforeValidator(values.from_text),
-]
-Dimensions = Annotated[TextList, AfterValidator(values.dimensions)]
-MeasureName = Literal["outcomes", "executions", "milestones"]
-GranularityOrAuto = Literal["hourly", "daily", "monthly", "auto"]
-Positive = Annotated[timedelta, BeforeValidator(values.duration(above=True, most=DAY))]
-Delay = Annotated[timedelta, BeforeValidator(values.duration(HOUR, 366 * DAY))]
-Duration = Annotated[timedelta, BeforeValidator(values.duration())]
-Retention = Annotated[timedelta | None, BeforeValidator(values.optional(values.duration(DAY)))]
 
 
 class Section(BaseModel):
@@ -268,31 +252,6 @@ class Org(Named):
         if fault:
             raise ConfigError([Fault(f"orgs.{self.name}.client_secret_file", fault)])
         return Credentials(self.client_id, secret)
-
-
-def read_secret(file: Path | None) -> tuple[str, str]:
-    """The secret in a file, without the blanks around it, and its fault; one of the two is empty.
-
-    The file is UTF-8, or what its byte order mark says: some editors and shells write one, and UTF-16.
-    """
-    if file is None:
-        return "", "is required, or client_secret"
-    try:
-        content = file.read_bytes()
-        encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
-        secret = content.decode(encoding).strip()
-    except UnicodeDecodeError:
-        return "", "the file must be UTF-8 text"
-    except OSError as error:
-        return "", f"the file cannot be read: {error.strerror or type(error).__name__}"
-    fault = ""
-    if not secret:
-        fault = "the file is empty; it must contain the secret"
-    elif not secret.isprintable():
-        fault = "the file must contain only the secret, on one line"
-    elif len(secret) < values.SECRET_MIN:
-        fault = f"the secret in the file must have at least {values.SECRET_MIN} characters"
-    return ("" if fault else secret), fault
 
 
 class DeepLookback(Section):

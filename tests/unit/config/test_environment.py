@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.config import Since, config_from, load_config
-from service.config.sections import read_secret
+from service.config.secret_file import read_secret
 from service.errors import ConfigError
 from tests.support.configs import MINIMAL, SECRET, tree, written
 
