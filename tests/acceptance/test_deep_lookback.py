@@ -30,9 +30,9 @@ def configure(program: Program, simulator: Simulator, org: dict[str, Any] | None
 
 
 def count(program: Program, age: int) -> int | None:
-    [row] = [row for key, row in program.stored("acme", "daily").items() if key[1] == today() - age * DAY]
-    found: int | None = row["outcome_count"]
-    return found
+    """The count of a day; None where it is not stored yet, or null."""
+    found = [row for key, row in program.stored("acme", "daily").items() if key[1] == today() - age * DAY]
+    return found[0]["outcome_count"] if found else None
 
 
 def is_counted(program: Program, number: int) -> bool:

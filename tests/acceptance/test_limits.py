@@ -14,6 +14,7 @@ from tests.support.program import Program, today
 
 FIRST = date(2024, 1, 1)
 OPEN = SimulatedOrg(requests_per_second=None, centre=GeneratedCentre(seed=2, flows=6))
+LOOKBACK_DAYS = 4  # the newest day and three before it
 
 
 @pytest.mark.alone
@@ -218,4 +219,4 @@ async def test_windows_whose_query_timed_out_are_requested_one_by_one(program: P
         simulator.arrivals.clear()
         ended = await program.run("run", "--once")
         queries = [each for each in simulator.arrivals if each.kind == "query"]
-        assert len(queries) == 1, "the lookback is one query again"
+        assert len(queries) == LOOKBACK_DAYS, "the width that worked is kept for seven days"

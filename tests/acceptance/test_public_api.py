@@ -143,7 +143,7 @@ async def test_check_and_plan_warn_of_a_job_that_begins_before_the_limit(program
         configure(program, simulator)
         ended = await program.run("check")
         assert ended.code == 0
-        [line] = [line for line in ended.out.splitlines() if line.startswith("ok   acme retention")]
+        [line] = [line for line in ended.out.splitlines() if line.startswith("WARN acme retention")]
         assert "data is kept for 10 days, says the API; job daily begins at " in line
         assert "set since" in line
         assert "warning" not in (await program.run("plan")).out

@@ -39,7 +39,7 @@ async def _chaos(site: FaultHarness, seed: int, seconds: float) -> Chaos:
 @pytest.mark.acceptance
 async def test_a_little_chaos(site: FaultHarness) -> None:
     """A short run with a fixed seed."""
-    chaos = await _chaos(site, 11, 12)
+    chaos = await _chaos(site, 11, 20)
     assert sum(chaos.fired.values()) > 10, chaos.summary()
     assert any(name.startswith("api ") for name in chaos.fired), chaos.summary()
 
