@@ -8,7 +8,11 @@ DO $do$
 DECLARE
     -- Outcomes: flow_outcome_detail has a row for each combination of dimensions, flow_outcome their sum.
     outcomes text := $query$
-    SELECT org, flow_id, fl.name AS flow_name, granularity, bucket_start, bucket_end,
+    SELECT org, flow_id,
+           -- not a join: the planner read all flows of an org for each figure where it knew nothing of the org
+           (SELECT fl.name FROM flow_outcomes.flow fl
+            WHERE fl.org = totalled.org AND fl.flow_id = totalled.flow_id) AS flow_name,
+           granularity, bucket_start, bucket_end,
            flow_id || '_' || outcome_name AS outcome_key, outcome_name,
            outcome_count, outcome_percentage,
            CASE WHEN total_known AND flow_total > 0
@@ -54,15 +58,16 @@ DECLARE
         ) folded
         WINDOW bucket AS (PARTITION BY org, flow_id, granularity, bucket_start)
     ) totalled
-    LEFT JOIN flow_outcomes.flow fl USING (org, flow_id)
     WHERE outcome_name <> ''
     $query$;
     durations_known text := $query$bool_and(state <> 'rejected') AND min(duration_count) >= 0
                          AND greatest(sum(duration_count), sum(duration_sum_ms)) <= 9223372036854775807$query$;
     -- Executions: a series has nothing to be added to.
     executions text := $query$
-    SELECT figure.org, figure.flow_id, fl.name AS flow_name, figure.granularity, figure.bucket_start,
-           figure.bucket_end,
+    SELECT figure.org, figure.flow_id,
+           (SELECT fl.name FROM flow_outcomes.flow fl
+            WHERE fl.org = figure.org AND fl.flow_id = figure.flow_id) AS flow_name,
+           figure.granularity, figure.bucket_start, figure.bucket_end,
            CASE WHEN figure.source_key <> 'nFlow'
                 THEN substr(figure.source_key, strpos(figure.source_key, ':') + 1) END AS exit_reason,
            figure.dimensions,
@@ -72,16 +77,16 @@ DECLARE
            figure.duration_sum_ms, figure.duration_min_ms, figure.duration_max_ms,
            figure.extraction_timestamp
     FROM (<source>) figure
-    LEFT JOIN flow_outcomes.flow fl ON fl.org = figure.org AND fl.flow_id = figure.flow_id
     WHERE figure.measure = 'executions' AND figure.source_key <> ''
     $query$;
     milestones text := $query$
-    SELECT figure.org, figure.flow_id, fl.name AS flow_name, figure.granularity, figure.bucket_start,
-           figure.bucket_end,
+    SELECT figure.org, figure.flow_id,
+           (SELECT fl.name FROM flow_outcomes.flow fl
+            WHERE fl.org = figure.org AND fl.flow_id = figure.flow_id) AS flow_name,
+           figure.granularity, figure.bucket_start, figure.bucket_end,
            figure.outcome_id AS milestone_id, figure.outcome_name AS milestone_name, figure.dimensions,
            figure.outcome_count AS milestone_count, figure.execution_count, figure.extraction_timestamp
     FROM (<source>) figure
-    LEFT JOIN flow_outcomes.flow fl ON fl.org = figure.org AND fl.flow_id = figure.flow_id
     WHERE figure.measure = 'milestones' AND figure.source_key <> ''
     $query$;
     present text := $source$
