@@ -15,7 +15,7 @@ _EMBEDDED = """\
 _FILE = """\
 # flow-outcomes. Edit region, client_id and client_secret, then:
 #
-#   flow-outcomes check    tells what is wrong and how to fix it
+#   flow-outcomes check    checks the setup and says how to fix what is wrong
 #   flow-outcomes run      starts the daemon; its page is at http://127.0.0.1:8080/
 #
 # `flow-outcomes config show` prints every key with its value, `flow-outcomes config schema` a JSON Schema for
