@@ -126,7 +126,7 @@ class PagingCheck:
 
         Args:
             body: the page.
-            cursor: the cursor of the next page as it stands in the body; None where the pages are numbered.
+            cursor: the cursor of the next page as the body has it; None where the pages are numbered.
             empty: whether the page has no entries.
 
         Raises:
