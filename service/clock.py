@@ -61,11 +61,18 @@ class ClockMonitor:
         self._doubted = False
 
     def observe(self, name: str, at: datetime | None) -> None:
-        """Record the time that another clock shows now; None stops comparing it."""
+        """Record the time that another clock shows now; None stops comparing it.
+
+        A time that was recorded within the last second is not recorded again: a ``Date`` has whole seconds.
+        """
+        now = self._clock.monotonic()
+        former, seen_at = self._observed.get(name, (None, now))
         if at is None:
             self._observed.pop(name, None)
+        elif at == former and now - seen_at < 1.0:
+            return
         else:
-            self._observed[name] = at, self._clock.monotonic()
+            self._observed[name] = at, now
         ahead = {"process": 0.0, **{each: self._ahead(*seen) for each, seen in self._observed.items()}}
         difference = max(ahead.values()) - min(ahead.values())
         doubted = difference > TOLERANCE.total_seconds()

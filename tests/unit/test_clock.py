@@ -78,3 +78,18 @@ def test_clocks_are_doubted_once(fake_clock: FakeClock) -> None:
     assert [event for event, _ in events[-2:]] == ["clocks_compared", "clock_doubted"]
     monitor.observe("acme", None)
     assert events[-1][1]["doubted"] is False
+
+
+def test_a_time_is_compared_once_a_second(fake_clock: FakeClock) -> None:
+    """A server whose ``Date`` stands still is noticed all the same."""
+    events: list[tuple[str, dict[str, Any]]] = []
+    monitor = ClockMonitor(fake_clock, lambda event, **context: events.append((event, context)))
+    frozen = fake_clock.now()
+    for _ in range(10):
+        monitor.observe("acme", frozen)
+        fake_clock.advance(timedelta(milliseconds=100))
+    assert len(events) == 1
+    for _ in range(10):
+        monitor.observe("acme", frozen)
+        fake_clock.advance(timedelta(minutes=1))
+    assert [event for event, _ in events].count("clock_doubted") == 1
