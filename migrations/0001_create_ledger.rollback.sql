@@ -1,5 +1,4 @@
-DROP TABLE flow_outcomes.slot_request;
-DROP TABLE flow_outcomes.run_request;
+DROP TABLE flow_outcomes.owner_request;
 DROP TABLE flow_outcomes.ad_hoc_entry;
 DROP TABLE flow_outcomes.query_width;
 DROP TABLE flow_outcomes.query_cut;

@@ -115,21 +115,15 @@ CREATE TABLE flow_outcomes.ad_hoc_entry (
     PRIMARY KEY (org, name, content)
 );
 
--- Requests to run now what is due, as SIGUSR1 does: any process counts one up, the org's owner runs it.
-CREATE TABLE flow_outcomes.run_request (
-    org         text PRIMARY KEY,
-    requested   bigint NOT NULL DEFAULT 0,   -- how often a run was requested,
-    begun       bigint NOT NULL DEFAULT 0,   -- how many of these the last started run answers,
-    begun_epoch bigint,                      -- under which epoch of the org it was started,
-    finished    bigint NOT NULL DEFAULT 0,   -- and how many the last finished run answered
-    unfinished  bigint NOT NULL DEFAULT 0    -- windows that were due in the last finished run and are not complete
-);
-
--- Requests for one slot of an org's limit, for the token that check requests beside the org's owner. The owner leaves
--- out the slot until it is returned, for some seconds at most.
-CREATE TABLE flow_outcomes.slot_request (
-    org       text PRIMARY KEY,
-    requested bigint NOT NULL DEFAULT 0,   -- how often a slot was requested,
-    granted   bigint NOT NULL DEFAULT 0,   -- the last request that the owner granted,
-    returned  bigint NOT NULL DEFAULT 0    -- and the last one that has ended
+-- What other processes request of an org's owner, by kind: a run of what is due ('run', as SIGUSR1 starts one), or one
+-- slot of the limit that the owner leaves out ('slot', for the token that check requests). Each request is counted.
+CREATE TABLE flow_outcomes.owner_request (
+    org         text NOT NULL,
+    kind        text NOT NULL CHECK (kind IN ('run', 'slot')),
+    requested   bigint NOT NULL DEFAULT 0,   -- how many requests were made,
+    begun       bigint NOT NULL DEFAULT 0,   -- the last one that an owner began to answer,
+    begun_epoch bigint,                      -- under which epoch of the org,
+    finished    bigint NOT NULL DEFAULT 0,   -- and the last one that is answered or withdrawn
+    unfinished  bigint NOT NULL DEFAULT 0,   -- run: windows that were due in the last answered one and are not complete
+    PRIMARY KEY (org, kind)
 );

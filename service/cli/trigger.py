@@ -13,7 +13,8 @@ from typing import NamedTuple
 from service.cli import ExitCode, configuration
 from service.config import Config, Org
 from service.errors import ConfigError, DatabaseUnavailableError, GivenUpError, LeaseLostError
-from service.postgres.windows import request_runs, run_progress
+from service.postgres.lease import owner_requests
+from service.postgres.lease.owner_requests import Kind
 from service.runtime import DATABASE_TIMEOUT, Process, ensure_migrated, open_database, run_everything
 from service.telemetry import Emit, Reporter, counted, printable
 from service.telemetry.progress_bar import ProgressBar
@@ -112,14 +113,15 @@ async def _follow(runtime: Process, org: Org, followed: _Followed, acquiring: as
         the number of windows that are not complete, or None once this process holds the org because the other one
         has ended.
     """
-    run = (await request_runs(runtime.database, [org.name]))[0]
+    database = runtime.database
+    run = (await owner_requests.request(database, Kind.RUN, [org.name]))[0]
     followed.bar.print(f"{org.name} is held by another process, which now runs what is due")
     while not acquiring.done():
         with contextlib.suppress(DatabaseUnavailableError):
-            now = await run_progress(runtime.database, org.name)
-            followed.show(org.name, now.due)
-            if now.finished >= run.number:
-                return now.unfinished
+            answer = await owner_requests.answer(database, run)
+            followed.show(org.name, await owner_requests.windows_due(database, org.name))
+            if answer.finished >= run.number:
+                return answer.unfinished
         await asyncio.wait({acquiring}, timeout=POLL_INTERVAL)
     return None
 

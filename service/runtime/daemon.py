@@ -13,8 +13,9 @@ from service.clock import SystemClock
 from service.config import Config
 from service.errors import ConfigError, DatabaseUnavailableError
 from service.postgres import aliases
-from service.postgres.lease import slots
-from service.postgres.windows import request_runs, requested_orgs, requested_runs
+from service.postgres.lease import owner_requests
+from service.postgres.lease.owner_requests import Kind
+from service.postgres.windows import requested_orgs
 from service.runtime.database import ensure_migrated, open_database
 from service.runtime.export_loop import ExportLoop
 from service.runtime.org_loop import OrgLoop
@@ -187,7 +188,7 @@ class Daemon:
             return
         orgs = list(self._config.orgs)
         try:
-            await request_runs(runtime.database, orgs)
+            await owner_requests.request(runtime.database, Kind.RUN, orgs)
         except DatabaseUnavailableError as error:
             self._emit(Event.RUN_NOT_REQUESTED, orgs=orgs, reason=str(error))
         else:
@@ -277,12 +278,9 @@ class Daemon:
         for org in await requested_orgs(runtime.database):
             if org in self._loops:
                 self._loops[org][0].run_ad_hoc()
-        for run in await requested_runs(runtime.database):
-            if run.org in self._loops:
-                self._loops[run.org][0].start_run(run)
-        for slot in await slots.requested_slots(runtime.database):
-            if slot.org in self._loops:
-                self._loops[slot.org][0].leave_out_slot(slot)
+        for request in await owner_requests.pending(runtime.database):
+            if request.org in self._loops:
+                self._loops[request.org][0].answer(request)
 
     async def _poll_aliases(self, runtime: Process) -> None:
         """Apply edited aliases in the orgs that this process holds."""

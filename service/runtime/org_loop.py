@@ -9,9 +9,8 @@ from datetime import timedelta
 from service.config import AdHoc, Config, Org
 from service.errors import DatabaseUnavailableError, LeaseLostError
 from service.extraction import EVERYTHING, OrgWorker
-from service.postgres.lease import Lease, slots
-from service.postgres.lease.slots import Slot
-from service.postgres.windows import RequestedRun, begin_run, finish_run
+from service.postgres.lease import Lease, owner_requests
+from service.postgres.lease.owner_requests import Kind, OwnerRequest
 from service.runtime.database import DATABASE_RETRY_AFTER
 from service.runtime.job_loop import ERROR_RETRY, Follower, JobLoop, resolve
 from service.runtime.process import Process
@@ -69,18 +68,19 @@ class OrgLoop:
         self._repeat_entries = True
         self._ad_hoc.set()
 
-    def start_run(self, run: RequestedRun) -> None:
-        """Run what ``run_now`` runs, as another process requested, and note its result for that process."""
+    def answer(self, request: OwnerRequest) -> None:
+        """Begin to answer the request of another process."""
         if self.worker is not None and not self._closing.is_set():
-            task = asyncio.create_task(self._requested_run(run, self.worker.lease.epoch))
+            answer = self._run_due if request.kind == Kind.RUN else self._leave_out_slot
+            task = asyncio.create_task(answer(request, self.worker))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _requested_run(self, run: RequestedRun, epoch: int) -> None:
-        """Begin a run, wait for its end, and note it; under a later lease it is begun again."""
-        database = self._runtime.database
+    async def _run_due(self, request: OwnerRequest, worker: OrgWorker) -> None:
+        """Run what ``run_now`` runs, wait for its end, and note it; under a later lease it is begun again."""
+        database, epoch = self._runtime.database, worker.lease.epoch
         with contextlib.suppress(DatabaseUnavailableError):
-            if not await begin_run(database, run, epoch):
+            if not await owner_requests.begin(database, request, epoch):
                 return
             followers = [Follower() for _ in range(len(self._jobs) + 1)]
             for loop, follower in zip(self._jobs.values(), followers[1:], strict=True):
@@ -89,22 +89,16 @@ class OrgLoop:
             self._repeat_entries = True
             self._ad_hoc.set()
             unfinished = sum(await asyncio.gather(*followers))
-            await finish_run(database, run, epoch, unfinished)
+            await owner_requests.finish(database, request, epoch=epoch, unfinished=unfinished)
 
-    def leave_out_slot(self, slot: Slot) -> None:
+    async def _leave_out_slot(self, request: OwnerRequest, worker: OrgWorker) -> None:
         """Leave out one slot of the limit, for the request that another process sends."""
-        if self.worker is not None and not self._closing.is_set():
-            task = asyncio.create_task(self._left_out_slot(slot, self.worker))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _left_out_slot(self, slot: Slot, worker: OrgWorker) -> None:
         database = self._runtime.database
         with contextlib.suppress(DatabaseUnavailableError, TimeoutError):
             async with worker.client.slot_left_out():
-                if await slots.grant_slot(database, slot, worker.lease.epoch):
+                if await owner_requests.begin(database, request, worker.lease.epoch):
                     async with asyncio.timeout(SLOT_TIMEOUT):
-                        while not await slots.is_returned(database, slot):  # noqa: ASYNC110 - another process returns it
+                        while (await owner_requests.answer(database, request)).finished < request.number:  # noqa: ASYNC110 - in another process
                             await asyncio.sleep(SLOT_POLL_INTERVAL)
 
     def clock_stepped(self) -> None:

@@ -29,7 +29,8 @@ from service.errors import (
 from service.genesys import MILESTONE_NAMES, OUTCOME_NAMES, GenesysClient, make_client
 from service.model import Granularity, Measure, Query, Span, instant
 from service.plan import buckets
-from service.postgres.lease import slots
+from service.postgres.lease import owner_requests
+from service.postgres.lease.owner_requests import Kind
 from service.postgres.merge import rehearse
 from service.postgres.probe import Facts, inspect, open_connection
 from service.postgres.queries.status import NO_LEASE, leases
@@ -295,12 +296,13 @@ async def _token_beside_holder(runtime: Process, org: Org, tokens: TokenRecorder
         DatabaseUnavailableError: the database is unavailable.
     """
     subject = f"{org.name} token"
-    slot = await slots.request_slot(runtime.database, org.name)
+    database = runtime.database
+    slot = (await owner_requests.request(database, Kind.SLOT, [org.name]))[0]
     client = make_client(org, tokens.emit, runtime.clock, lambda: None, lambda _seconds: None, lambda _date: None)
     client.query_timeout = min(client.query_timeout, TOKEN_TIMEOUT)
     try:
         async with asyncio.timeout(SLOT_WAIT):
-            while not await slots.is_granted(runtime.database, slot):  # noqa: ASYNC110 - the owner grants it
+            while (await owner_requests.answer(database, slot)).begun < slot.number:  # noqa: ASYNC110 - in another process
                 await asyncio.sleep(SLOT_POLL_INTERVAL)
         await client.request_token()
     except TimeoutError:
@@ -310,7 +312,7 @@ async def _token_beside_holder(runtime: Process, org: Org, tokens: TokenRecorder
         return Finding(subject, State.FAILED, f"{org.token_url}: {error}", _token_fix(org, error))
     finally:
         await client.close()
-        await slots.return_slot(runtime.database, slot)
+        await owner_requests.finish(database, slot)
     return Finding(subject, State.OK, f"issued by {org.token_url}")
 
 

@@ -94,7 +94,7 @@ async def test_the_holder_dies(program: Program) -> None:
         os.kill(daemon.pid, signal.SIGSTOP)  # it holds the org and runs nothing
         trigger = await program.start("trigger")
         async with asyncio.timeout(60):
-            while not program.rows("SELECT 1 FROM flow_outcomes.run_request"):  # noqa: ASYNC110 - no event for it
+            while not program.rows("SELECT 1 FROM flow_outcomes.owner_request"):  # noqa: ASYNC110 - no event for it
                 await asyncio.sleep(0.1)
         os.kill(daemon.pid, signal.SIGKILL)
         ended = await trigger.end()
