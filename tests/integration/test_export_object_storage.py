@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from pyiceberg.catalog import load_catalog
 
 from service.config import Export
 from service.export.exporter import export
 from service.postgres.export import RELATIONS
 from tests.support.export_harness import DAYS, ExportHarness, figures, ordered, two_orgs
+from tests.support.object_storage import running_moto
 
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket ``lake``, with credentials as the SDKs read them."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    server.start()
-    url = f"http://127.0.0.1:{port}"
-    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="lake")
-    yield url
-    server.stop()
+    """A bucket ``lake``."""
+    with running_moto(monkeypatch) as url:
+        yield url
 
 
 @pytest.fixture
