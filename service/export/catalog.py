@@ -29,7 +29,8 @@ from sqlalchemy import NullPool, create_engine
 
 from service.config import Export
 from service.errors import ExportError
-from service.export.table import WarehouseTable, file_system, path_of
+from service.export.storage import file_system, path_of
+from service.export.table import WarehouseTable
 from service.postgres.export import Relation, Type, connect_catalog, create_catalog
 
 NAME = "flow_outcomes"
@@ -65,7 +66,7 @@ def properties_of(config: Export) -> dict[str, str]:
     """The properties of the catalog, and of the storage where its tables are."""
     return {
         "warehouse": config.warehouse,
-        "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
+        "py-io-impl": "service.export.storage.WarehouseFileIO",
         **config.properties(),
     }
 

@@ -21,7 +21,7 @@ from sqlalchemy import NullPool, create_engine, inspect
 from service.config import Export
 from service.export.catalog import NAME, properties_of
 from service.export.exporter import explain
-from service.export.table import file_system, path_of
+from service.export.storage import file_system, path_of
 from service.postgres.export import rehearse_catalog
 from service.postgres.export.relations import FLOW_OUTCOME
 from service.telemetry import redacted
