@@ -15,6 +15,7 @@ from service.config import Config, Job, Org
 from service.errors import ConfigError, DatabaseUnavailableError, SchemaError
 from service.postgres.probe import Facts
 from service.runtime import Process, open_database, preflight
+from service.runtime.export_check import export_findings
 from service.runtime.figure_check import figure_findings
 from service.runtime.preflight import Finding, State, TokenRecorder
 from service.telemetry import counted, printable, redacted
@@ -82,7 +83,7 @@ def _region_findings(config: Config) -> list[Finding]:
 
 
 async def _check(config: Config, report: _Report) -> None:
-    """Check the database, then the orgs."""
+    """Check the database, then the orgs, then the export."""
     try:
         async with open_database(config.database) as dsn:
             facts = await preflight.inspect_database(dsn)
@@ -90,11 +91,14 @@ async def _check(config: Config, report: _Report) -> None:
             if facts.ready:
                 report.add(await figure_findings(dsn, config, SystemClock().now()))
             await _check_orgs(config, dsn, facts, report)
+            report.add(await export_findings(config, dsn if facts.ready else None))
+            return
     except (DatabaseUnavailableError, SchemaError) as error:
         fix = "check database.dsn, that PostgreSQL runs there, and that it accepts this role"
         report.add([Finding("database", State.FAILED, str(error), fix), _ORGS_NOT_CHECKED])
     except ConfigError as error:
         report.add(Finding("database", State.FAILED, f"{fault.key}: {fault.message}") for fault in error.faults)
+    report.add(await export_findings(config, None))
 
 
 async def _check_orgs(config: Config, dsn: str, facts: Facts, report: _Report) -> None:

@@ -328,6 +328,12 @@ class Export(Section):
         return {"type": "sql"} | given
 
     @property
+    def is_catalog_in_database(self) -> bool:
+        """Whether the catalog is kept in the configured database."""
+        properties = self.properties()
+        return properties["type"] == "sql" and not properties.get("uri")
+
+    @property
     def target(self) -> str:
         """Where the tables are."""
         return f"{self.warehouse} {self.namespace}"

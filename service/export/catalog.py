@@ -29,7 +29,8 @@ from sqlalchemy import NullPool, create_engine
 
 from service.config import Export
 from service.errors import ExportError
-from service.export.table import WarehouseTable, file_system, path_of
+from service.export.storage import file_system, path_of
+from service.export.table import WarehouseTable
 from service.postgres.export import Relation, Type, connect_catalog, create_catalog
 
 NAME = "flow_outcomes"
@@ -61,6 +62,15 @@ class _DatabaseCatalog(SqlCatalog):
         self._init_catalog()
 
 
+def properties_of(config: Export) -> dict[str, str]:
+    """The properties of the catalog, and of the storage where its tables are."""
+    return {
+        "warehouse": config.warehouse,
+        "py-io-impl": "service.export.storage.WarehouseFileIO",
+        **config.properties(),
+    }
+
+
 class Warehouse:
     """The configured catalog and namespace.
 
@@ -76,17 +86,13 @@ class Warehouse:
     def __init__(self, config: Export, dsn: str) -> None:
         logging.getLogger("pyiceberg").setLevel(logging.ERROR)
         self._config = config
-        self._properties = {
-            "warehouse": config.warehouse,
-            "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
-            **config.properties(),
-        }
+        self._properties = properties_of(config)
         self._catalog = self._open(dsn)
         self._catalog.create_namespace_if_not_exists(config.namespace)
 
     def _open(self, dsn: str) -> Catalog:
         properties = dict(self._properties)
-        if properties.get("type") == "sql" and "uri" not in properties:
+        if self._config.is_catalog_in_database:
             return _DatabaseCatalog(NAME, dsn, **properties)
         return load_catalog(NAME, **properties)
 

@@ -288,8 +288,13 @@ async def _explained(what: str, result: Awaitable[T]) -> T:
     except FlowOutcomesError:
         raise
     except Exception as error:  # pyiceberg, pyarrow, SQLAlchemy, botocore and requests have errors of their own
-        text = " ".join(str(error).split())
-        raise ExportError(f"{what}: {type(error).__name__}: {text}"[:_LONGEST_REASON]) from error
+        raise ExportError(f"{what}: {explain(error)}") from error
+
+
+def explain(error: Exception) -> str:
+    """The message of an error of a library, on one line; the program's own errors have no type before them."""
+    text = " ".join(str(error).split())
+    return (text if isinstance(error, FlowOutcomesError) else f"{type(error).__name__}: {text}")[:_LONGEST_REASON]
 
 
 _LONGEST_REASON = 1000

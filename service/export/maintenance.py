@@ -14,7 +14,8 @@ from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.update.snapshot import ExpireSnapshots, ManageSnapshots
 
-from service.export.table import WarehouseTable, export_number, file_system, is_export_tag, path_of
+from service.export.storage import file_system, path_of
+from service.export.table import WarehouseTable, export_number, is_export_tag
 
 UNREFERENCED_FOR = timedelta(days=3)
 """The age from which a file that no snapshot needs is removed: another writer may commit a younger one."""

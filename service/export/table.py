@@ -12,10 +12,8 @@ from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
-from pyiceberg.io import FileIO
+from pyarrow.fs import FileInfo, FileSelector, FileType
 from pyiceberg.io.pyarrow import (
-    PyArrowFileIO,
     compute_statistics_plan,
     data_file_statistics_from_parquet_metadata,
     parquet_path_to_id_mapping,
@@ -27,6 +25,7 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.typedef import Record
 
 from service.export.commit import replace_files
+from service.export.storage import file_system, path_of
 from service.model import instant
 from service.postgres.export import Month, OrgRevision, Relation
 
@@ -212,19 +211,6 @@ def export_number(snapshot: Snapshot) -> int:
 def is_export_tag(name: str) -> bool:
     """Whether a reference is the tag of an export."""
     return name.startswith(TAG) and name[len(TAG) :].isdecimal()
-
-
-def path_of(location: str) -> str:
-    """The path in its file system, as a listing has it."""
-    return PyArrowFileIO.parse_location(location)[2]
-
-
-def file_system(io: FileIO, location: str) -> FileSystem | None:
-    """The file system of a location; None where pyiceberg uses another one than pyarrow's."""
-    if not isinstance(io, PyArrowFileIO):
-        return None
-    scheme, host, _ = io.parse_location(location)
-    return io.fs_by_scheme(scheme, host)
 
 
 def _listing(table: Table) -> dict[str, FileInfo] | None:

@@ -2,7 +2,8 @@
 
 The daemon starts ``python -m service.export``, writes the order as one line of JSON to its standard input, and
 reads the result as one line from its standard output. The process ends when its standard input does, so it does
-not outlive the daemon.
+not outlive the daemon. ``check`` tries the catalog and the warehouse in such a process, since a client that hangs
+can only be killed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -36,13 +39,43 @@ async def run_worker(dsn: str, config: Export) -> Exported:
         ExportBusyError: another process exports.
         ExportError: the export failed, or its process did.
     """
-    order = {
-        "dsn": dsn,
+    lines = [line async for line in _lines({"task": "export", "dsn": dsn} | _document_of(config))]
+    return _result(json.loads(lines[0]))
+
+
+async def run_probe(config: Export, dsn: str | None) -> AsyncGenerator[tuple[str, ...], None]:
+    """Try the catalog and the warehouse in a process of its own, which is killed when the generator is closed.
+
+    Args:
+        config: the section ``export``.
+        dsn: the database; None where the catalog is there and cannot be used.
+
+    Yields:
+        The values of each ``Probe``.
+
+    Raises:
+        ExportError: the process failed.
+    """
+    async with aclosing(_lines({"task": "probe", "dsn": dsn} | _document_of(config))) as lines:
+        async for line in lines:
+            yield tuple(json.loads(line))
+
+
+def _document_of(config: Export) -> dict[str, Any]:
+    return {
         "catalog": config.properties(),
         "warehouse": config.warehouse,
         "namespace": config.namespace,
         "keep_snapshots": config.keep_snapshots.total_seconds(),
     }
+
+
+async def _lines(order: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+    """The lines that the process writes.
+
+    Raises:
+        ExportError: it wrote none, or failed after it wrote some.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service.export"),
         stdin=asyncio.subprocess.PIPE,
@@ -50,6 +83,7 @@ async def run_worker(dsn: str, config: Export) -> Exported:
         stderr=asyncio.subprocess.PIPE,
         limit=_LONGEST_LINE,
     )
+    seen = False
     try:
         assert process.stdin is not None  # noqa: S101 - for mypy: all three are pipes
         assert process.stdout is not None  # noqa: S101
@@ -58,15 +92,16 @@ async def run_worker(dsn: str, config: Export) -> Exported:
         errors = asyncio.create_task(_last_line(process.stderr))
         with contextlib.suppress(ConnectionError):
             await process.stdin.drain()
-        line = await process.stdout.readline()
+        while line := await process.stdout.readline():
+            seen = True
+            yield line
         process.stdin.close()
         code, last = await process.wait(), await errors
     finally:
         if process.returncode is None:
             process.kill()
-    if not line:
+    if code or not seen:
         raise ExportError(f"the export's process ended with {code}: {last or 'no message'}")
-    return _result(json.loads(line))
 
 
 async def _last_line(stream: asyncio.StreamReader) -> str:
@@ -88,7 +123,7 @@ def _result(document: dict[str, Any]) -> Exported:
 
 
 def main() -> None:
-    """Run the export that standard input orders."""
+    """Run the export, or try the catalog and the warehouse, as standard input orders."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the daemon too, which ends this process
     os.nice(_NICENESS)
     order = json.loads(sys.stdin.readline())
@@ -99,17 +134,27 @@ def main() -> None:
         namespace=order["namespace"],
         keep_snapshots=timedelta(seconds=order["keep_snapshots"]),
     )
-    for secret in (*config.secrets, *Database.model_validate({"dsn": order["dsn"]}).secrets):
+    secrets = Database.model_validate({"dsn": order["dsn"]}).secrets if order["dsn"] else ()
+    for secret in (*config.secrets, *secrets):
         register_secret(secret)
-    try:
-        document = _document(asyncio.run(export(order["dsn"], config)))
-    except ConfigError as error:
-        document = {"error": "ConfigError", "reason": "; ".join(f"{key}: {text}" for key, text in error.faults)}
-    except FlowOutcomesError as error:
-        document = {"error": type(error).__name__, "reason": str(error)}
-    print(json.dumps(document), flush=True)  # noqa: T201 - the result
+    if order["task"] == "probe":
+        from service.export.probe import probe
+
+        for found in probe(config, order["dsn"]):
+            print(json.dumps(found), flush=True)  # noqa: T201 - a result
+    else:
+        print(json.dumps(_export(order["dsn"], config)), flush=True)  # noqa: T201 - the result
     sys.stdout.flush()
     os._exit(0)  # threads of object storage clients may delay an ordinary exit
+
+
+def _export(dsn: str, config: Export) -> dict[str, Any]:
+    try:
+        return _document(asyncio.run(export(dsn, config)))
+    except ConfigError as error:
+        return {"error": "ConfigError", "reason": "; ".join(f"{key}: {text}" for key, text in error.faults)}
+    except FlowOutcomesError as error:
+        return {"error": type(error).__name__, "reason": str(error)}
 
 
 def _document(done: Exported) -> dict[str, Any]:

@@ -8,6 +8,7 @@
     demo       the whole program with nothing to set up
     preflight  the checks behind ``check``
     preflight_public  those of the public API
+    export_check  those of the export's catalog and warehouse
     figure_check  those of the stored figures
     org_loop   one org in the daemon, with a loop for each job
     job_loop   one job of one org

@@ -69,6 +69,7 @@ def overview(status: Status, config: Config, paces: Sequence[Pace], local: Local
         "orgs": orgs,
         "missing": sum(work["missing"] for work in works),
         "problems": problems(status, config),
+        "export": status["export"],
     }
 
 

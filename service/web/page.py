@@ -23,7 +23,7 @@ def render_page(status: Status | None, problem: str | None, org: str) -> str:
         problem: why the current status could not be read, or None.
         org: the org that is shown where the URL names none.
     """
-    table = "".join(_table(status)) if status is not None else ""
+    table = "".join((*_table(status), *_export(status))) if status is not None else ""
     warning = f'<p class="bad">{_safe(problem)}</p>' if problem else ""
     head, _, foot = assets()["index.html"].body.decode().partition("<!--status-->")
     head = head.replace("<body>", f'<body data-org="{_safe(org)}">')
@@ -50,6 +50,17 @@ def _table(status: Status) -> Iterator[str]:
                 yield f"<div>and {len(each['gaps']) - MAX_GAPS} more</div>"
             yield "</td></tr>"
     yield "</tbody></table></div>"
+
+
+def _export(status: Status) -> Iterator[str]:
+    export = status["export"]
+    if export is None:
+        return
+    of = f"number {export['export']} of {export['exported_at']}" if export["exported_at"] else "none yet"
+    yield f"<p>Export to {_safe(export['warehouse'])}: {_safe(of)}</p>"
+    if export["failed_at"] is not None:
+        text = f"Export failed at {export['failed_at']}: {export['last_error']}"
+        yield f'<p class="bad">{_safe(text)}</p>'
 
 
 def _safe(text: str) -> str:

@@ -149,6 +149,19 @@ def test_the_state_of_an_org(view: Open, site: Site) -> None:
     assert "Self Service is now SelfServed in 1 flow" in events
 
 
+def test_the_export(view: Open, site: Site) -> None:
+    """A line has the newest export's number and age; a failure has its reason, and shows on every view."""
+    page = opened(view, site)
+    text = f"Export to {sample_database.WAREHOUSE}: number 12, "
+    page.wait_for_selector(f"#health-export:has-text('{text}')")
+    assert " min old" in page.inner_text("#health-export")
+    site.rows("UPDATE flow_outcomes.export_lease SET failed_at = now(), last_error = %s", HOSTILE)
+    page.wait_for_selector("#health-export .bad:has-text('s ago: <img src=x')")
+    assert page.inner_text("#health-export").startswith(text)
+    page.wait_for_selector("#fresh a:has-text('export failed')")
+    assert page.locator("main img").count() == 0
+
+
 def test_hostile_names_are_text(view: Open, site: Site) -> None:
     """A name with markup is shown as text in a day's restatements."""
     page = opened(view, site, sample_database.RESTATED)

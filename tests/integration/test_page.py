@@ -158,6 +158,20 @@ async def test_now(site: Site) -> None:
     assert 0 < globex["paused_for"] <= 50
 
 
+async def test_the_export(site: Site, database: str) -> None:
+    """The newest export, and why the last one failed, also without a script."""
+    _, data, _ = await site.get("/api/now")
+    assert (data["export"]["export"], data["export"]["failed_at"]) == (12, None)
+    async with serving(database) as another:  # its status is not cached
+        with psycopg.connect(database) as connection:
+            connection.execute("UPDATE flow_outcomes.export_lease SET failed_at = now(), last_error = '<full>'")
+        _, data, _ = await another.get("/api/now")
+        assert (data["export"]["export"], data["export"]["last_error"]) == (12, "<full>")
+        _, page, _ = await another.get("/")
+        assert f"<p>Export to {sample_database.WAREHOUSE}: number 12 of 2" in page
+        assert ": &lt;full&gt;</p>" in page
+
+
 async def test_timeline(site: Site) -> None:
     """Restatements by merge, renames, takeovers, and equal warnings once."""
     _, data, _ = await site.get("/api/timeline")

@@ -15,6 +15,7 @@ OTHER_FLOW = "1f0c2a52-0000-4000-8000-000000000002"
 SINCE = 120  # days
 TRUNCATED = "the page is truncated: it has no nextPageToken"
 EMPTY = "empty response for a window that has data; accepted if a later cycle confirms it"
+WAREHOUSE = "file:///srv/flow-outcomes"
 NOT_STORED = "completed_at = NULL, pages = 0, rows = 0"
 
 
@@ -49,6 +50,7 @@ def config(dsn: str) -> Config:
                     "off_peak": None,
                 },
             },
+            "export": {"warehouse": WAREHOUSE, "every": None},
         }
     )
 
@@ -98,6 +100,11 @@ def plant(dsn: str) -> None:
             [today - NEVER * DAY],
         )
         _figures(connection, today)
+        connection.execute(
+            "INSERT INTO flow_outcomes.export_lease (org, target, export, exported_at)"
+            " VALUES ('', %s, 12, now() - interval '14 minutes')",
+            [f"{WAREHOUSE} flow_outcomes"],
+        )
 
 
 def _figures(connection: psycopg.Connection[tuple[object, ...]], today: datetime) -> None:

@@ -8,7 +8,7 @@
     catalog     connections for the Iceberg catalog that is kept in this database
 """
 
-from service.postgres.export.catalog import connect_catalog, create_catalog
+from service.postgres.export.catalog import connect_catalog, create_catalog, rehearse_catalog
 from service.postgres.export.lease import ExportLease, ExportState, held_lease, read_state
 from service.postgres.export.relations import RELATIONS, Column, Relation, Type
 from service.postgres.export.snapshot import ROWS_PER_FETCH, Month, OrgRevision, Snapshot, open_snapshot
@@ -29,4 +29,5 @@ __all__ = [
     "held_lease",
     "open_snapshot",
     "read_state",
+    "rehearse_catalog",
 ]

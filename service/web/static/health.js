@@ -18,7 +18,7 @@ let strips = null;
 
 export async function show(main, parameters, now) {
   parts = {};
-  main.replaceChildren(el("h1", {}, "Health"), el("p", { class: "sub", id: "health-sub" }),
+  main.replaceChildren(el("h1", {}, "Health"), el("p", { class: "sub", id: "health-sub" }), el("p", { class: "sub", id: "health-export" }),
     el("div", { class: "side" }, el("div", {}, el("section", { class: "card bare strips", id: "strips", "aria-label": "90 days of each job" }, loading()), el("div", { id: "suggestions" })),
       el("aside", { "aria-label": "Problems and events" }, el("section", { class: "card bare", id: "problems", "aria-label": "Problems" }), el("section", { class: "card bare", id: "timeline", "aria-label": "Timeline" }))));
   return refresh(parameters, now);
@@ -27,6 +27,7 @@ export async function show(main, parameters, now) {
 export async function refresh(parameters, now) {
   last = now;
   summary(now);
+  part("health-export", [now.export, format.span(age(now.at, now.export?.exported_at))], () => exported(now));
   part("problems", now.problems, () => problems(now));
   const [rows, events] = await Promise.allSettled([allStrips(), load("api/timeline")]);
   if (rows.status === "fulfilled") {
@@ -72,6 +73,16 @@ function summary(now) {
   const words = [many(orgs.length, "org"), many(jobs.length, "job"), lacking ? `${many(now.missing, "due window")} missing in ${many(lacking, "job")}` : "all complete"];
   if (left) words.push(`about ${format.span(left)} left at this pace`);
   byId("health-sub").textContent = words.join(" · ");
+}
+
+const age = (at, instant) => (instant ? Math.max(0, (Date.parse(at) - Date.parse(instant)) / 1000) : 0);
+
+// The newest export to the warehouse: its number and age, and why the last one failed.
+function exported({ at, export: state }) {
+  if (!state) return [];
+  const newest = state.exported_at ? `number ${state.export}, ${format.span(age(at, state.exported_at))} old` : "none yet";
+  return [`Export to ${visible(state.warehouse)}: ${newest}`, state.owner ? " · one is running" : "",
+    state.failed_at ? el("span", { class: "bad" }, ` · failed ${format.span(age(at, state.failed_at))} ago: ${visible(state.last_error ?? "")}`) : ""];
 }
 
 function problems(now) {

@@ -63,7 +63,8 @@ function freshness(org) {
   const others = now.problems.filter((each) => each.lines.every((line) => line.org !== org) && each.state !== "running").length;
   if (own) parts.push(health(many(own, "problem"), "bad"));
   if (others) parts.push(health(own ? `${others} in other orgs` : `${many(others, "problem")} in other orgs`));
-  if (!own && !others) parts.push("no problems");
+  if (now.export?.failed_at) parts.push(health("export failed", "bad"));
+  else if (!own && !others) parts.push("no problems");
   return parts.flatMap((part, place) => (place ? [" · ", part] : [part]));
 }
 
