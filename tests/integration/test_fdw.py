@@ -20,18 +20,11 @@ from service.postgres.embedded.binaries import server_user
 from service.postgres.fdw import PASSWORD, RELATIONS, Installation, fdw_sql
 from service.postgres.migrate import migrate
 from service.postgres.pool import Database
-from tests.support.cluster import ClusterServer, temporary_folder
+from tests.support.cluster import ClusterServer, programs_with_fdw, temporary_folder
 from tests.support.scan_harness import ScanHarness, day_span
 
 ORGS = {"north": ["acme", "globex"], "south": ["initech"]}
 TOTAL = "SELECT org, count(*), sum(outcome_count) FROM flow_outcomes.{} GROUP BY org ORDER BY org"
-
-
-def programs() -> Path:
-    """The programs of a PostgreSQL that has postgres_fdw."""
-    for library in sorted(Path("/usr/lib/postgresql").glob("*/lib/postgres_fdw.so"), reverse=True):
-        return library.parents[1] / "bin"
-    pytest.skip("no PostgreSQL with postgres_fdw is installed")
 
 
 class Site:
@@ -73,7 +66,7 @@ def site_of(home: Path) -> Iterator[Site]:
     user = server_user(home)
     folder = home / "data"
     user.make(folder)
-    server = ClusterServer(programs(), user, folder / "cluster")
+    server = ClusterServer(programs_with_fdw(), user, folder / "cluster")
     server.create()
     server.start()
     try:
@@ -93,7 +86,7 @@ def site_of(home: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    programs()
+    programs_with_fdw()
     with temporary_folder("flow-outcomes-fdw-") as home, site_of(home) as site:
         yield site
 

@@ -1,4 +1,4 @@
-"""A primary and its standby, each on a fixed port, which can be stopped, promoted and made to follow."""
+"""Servers on fixed ports, which can be stopped and crashed; a primary and its standby."""
 
 from __future__ import annotations
 
@@ -13,16 +13,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from service.postgres.embedded.binaries import User, reachable_by, server_user
+from service.postgres.embedded.server import IMMEDIATE
 
 TIMEOUT = 30.0
 ROLE = "flow_outcomes"
 SETTINGS = ("fsync=off", "full_page_writes=on", "unix_socket_directories=", "listen_addresses=127.0.0.1")
 
 
+def programs_with_fdw() -> Path:
+    """The programs of an installed PostgreSQL that has postgres_fdw, which the embedded one lacks; else skips."""
+    for library in sorted(Path("/usr/lib/postgresql").glob("*/lib/postgres_fdw.so"), reverse=True):
+        return library.parents[1] / "bin"
+    pytest.skip("no PostgreSQL with postgres_fdw is installed")
+
+
 class ClusterServer:
-    """One of the two servers.
+    """A server on a fixed port.
 
     Attributes:
         port: the port on which it listens while it runs.
@@ -73,6 +82,13 @@ class ClusterServer:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(TIMEOUT)
             self._process = None
+
+    def crash(self) -> None:
+        """End the server as a crash would."""
+        assert self._process is not None
+        self._process.send_signal(IMMEDIATE)
+        self._process.wait(TIMEOUT)
+        self._process = None
 
     def promote(self) -> None:
         """Promote the standby to primary."""

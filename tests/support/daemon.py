@@ -141,13 +141,18 @@ class Daemon:
 class Reader:
     """Reads the tables continuously and collects windows that are visible in part.
 
+    Args:
+        dsn: returns the DSN to connect with.
+        pause: seconds between two reads.
+
     Attributes:
         reads: how often the tables were read.
         partial: rows of partially visible windows.
     """
 
-    def __init__(self, dsn: Callable[[], str]) -> None:
+    def __init__(self, dsn: Callable[[], str], *, pause: float = 0.02) -> None:
         self._dsn = dsn
+        self._pause = pause
         self.reads = 0
         self.partial: list[Row] = []
         self._task: asyncio.Task[None] | None = None
@@ -170,7 +175,7 @@ class Reader:
                     while True:
                         self.partial += await (await connection.execute(_PARTIAL_WINDOWS)).fetchall()
                         self.reads += 1
-                        await asyncio.sleep(0.02)
+                        await asyncio.sleep(self._pause)
             except psycopg.Error:
                 await asyncio.sleep(0.1)
 
