@@ -35,7 +35,7 @@ VIEWS = (
     (20.0, ("/api/now", "/api/overview?org=acme")),
     (20.0, ("/api/now", "/api/overview?org=acme")),
     (30.0, ("/api/now", "/api/flow?org=acme&flow={flow}", "/api/instants?org=acme&flow={flow}")),
-    (5.0, ("/api/now", "/api/strips", "/api/timeline")),
+    (5.0, ("/api/now", "/api/strips", "/api/timeline", "/api/suggestions")),
 )
 """Seconds between two polls, and what one requests; a reader has one of them."""
 
