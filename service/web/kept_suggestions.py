@@ -8,7 +8,7 @@ from typing import Any
 
 from service.model import instant
 from service.postgres.pool import Connection
-from service.postgres.queries.suggestions import Suggestion, suggestions, versions
+from service.postgres.queries.suggestions import Suggestion, Version, suggestions, versions
 
 SEARCH_TIME = 0.5
 """Seconds of one request after which no further org is searched; the next request goes on."""
@@ -21,7 +21,7 @@ class KeptSuggestions:
     """The suggested aliases of each org, with the version of its figures and aliases that was searched."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[tuple[int, int], list[Suggestion]]] = {}
+        self._kept: dict[str, tuple[Version, list[Suggestion]]] = {}
 
     async def read(self, connection: Connection, orgs: Sequence[str]) -> Document:
         """The suggested aliases of these orgs, the most certain first, and how many orgs are not searched yet.

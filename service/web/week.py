@@ -71,7 +71,12 @@ class Weeks:
 
 
 async def document(
-    connection: Connection, config: Config, org: Org, now: datetime, measure: Measure | None
+    connection: Connection,
+    config: Config,
+    org: Org,
+    now: datetime,
+    measure: Measure | None,
+    pruned_before: datetime | None = None,
 ) -> Document:
     """Every flow with a figure in the last 28 days, and the sums of all.
 
@@ -81,6 +86,7 @@ async def document(
         org: the org.
         now: decides which days are whole.
         measure: None for the usual one of the org's API.
+        pruned_before: figures before it are being removed.
 
     Raises:
         DatabaseUnavailableError, SchemaError: as the connection.
@@ -103,7 +109,9 @@ async def document(
                 [day - DAYS + 2 * WEEK for day in weeks.before],
             )
         numbers = [number for each in largest.values() for number in each.numbers]
-        flows = await week.flow_days(connection, org.name, weeks.granularity, edges, numbers, split=split)
+        flows = await week.flow_days(
+            connection, org.name, weeks.granularity, edges, numbers, split=split, since=pruned_before
+        )
         restated = await week.restated_flows(connection, org.name, weeks.granularity, within)
         by_day = await week.restated_by_day(connection, org.name, weeks.granularity, edges)
     return await asyncio.to_thread(_compose, org, measure, weeks, flows, largest, restated, by_day)

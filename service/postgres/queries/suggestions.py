@@ -56,18 +56,21 @@ async def suggestions(connection: Connection, org: str, flow_id: str | None) -> 
     )
 
 
-class _Version(NamedTuple):
+class Version(NamedTuple):
+    """What an org's suggestions depend on; ``alias_changes`` counts the edits of its aliases."""
+
     org: str
     revision: int
     alias_changes: int
+    pruned_before: datetime | None
 
 
-async def versions(connection: Connection, orgs: Collection[str]) -> dict[str, tuple[int, int]]:
+async def versions(connection: Connection, orgs: Collection[str]) -> dict[str, Version]:
     """The version of each org's figures and aliases, of the orgs with figures; with it change its suggestions."""
     rows = await connection.fetch_all(
-        _Version,
+        Version,
         """
-        SELECT o.org, o.revision, coalesce(g.changes, 0) AS alias_changes
+        SELECT o.org, o.revision, coalesce(g.changes, 0) AS alias_changes, o.pruned_before
         FROM flow_outcomes.org o
         LEFT JOIN flow_outcomes.alias_guard g ON g.org = o.org
         WHERE o.org = ANY (%(orgs)s)
@@ -75,4 +78,4 @@ async def versions(connection: Connection, orgs: Collection[str]) -> dict[str, t
         """,
         {"orgs": list(orgs)},
     )
-    return {row.org: (row.revision, row.alias_changes) for row in rows}
+    return {row.org: row for row in rows}

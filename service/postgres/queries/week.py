@@ -130,6 +130,7 @@ async def flow_days(
     largest: Collection[int],
     *,
     split: bool,
+    since: datetime | None = None,
 ) -> list[FlowDays]:
     """The sums of each flow with a figure, by day; day n begins at the nth of ``edges``.
 
@@ -140,12 +141,13 @@ async def flow_days(
         edges: the starts of the days and the end of the last one.
         largest: the numbers of the outcomes that are the largest of their flow; empty leaves their sums out.
         split: whether to add successes and durations, where the API gives them.
+        since: figures before it are left out.
     """
     values = {
         "org": org,
         "granularity": granularity,
         "edges": list(edges),
-        "start": edges[0],
+        "start": max(edges[0], since or edges[0]),
         "end": edges[-1],
         "largest": list(largest),
         "split": split,
