@@ -155,6 +155,8 @@ async def measure(dsn: str, config: Config, postmaster: int) -> None:
         "/api/strips",
         f"/api/calendar?org={org}",
         "/api/timeline",
+        "/api/suggestions",
+        f"/api/suggestions?org={org}&flow={flow}",
     ]
     files = [f"/static/{name}" for name in FILES]
     cold: dict[str, list[float]] = {path: [] for path in paths}
@@ -186,6 +188,7 @@ async def measure(dsn: str, config: Config, postmaster: int) -> None:
             await asyncio.gather(*(get(address, path) for path in wanted))
             first_views.append((time.perf_counter() - began) * 1000)
             await site.stop()
+            await asyncio.sleep(0.3)  # until the ended sessions are counted
             cpu.append((time.process_time() - own, children_cpu(postmaster) - backends))
     for path in paths:
         print(

@@ -14,8 +14,9 @@ import random
 import socket
 import statistics
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -35,7 +36,7 @@ VIEWS = (
     (20.0, ("/api/now", "/api/overview?org=acme")),
     (20.0, ("/api/now", "/api/overview?org=acme")),
     (30.0, ("/api/now", "/api/flow?org=acme&flow={flow}", "/api/instants?org=acme&flow={flow}")),
-    (5.0, ("/api/now", "/api/strips", "/api/timeline")),
+    (5.0, ("/api/now", "/api/strips", "/api/timeline", "/api/suggestions")),
 )
 """Seconds between two polls, and what one requests; a reader has one of them."""
 
@@ -45,11 +46,12 @@ class Readers:
 
     Attributes:
         answered: responses with 200 or 304.
-        refused: all others.
+        refused: all others, by path and reason.
     """
 
     def __init__(self, url: str, count: int) -> None:
-        self.answered = self.refused = 0
+        self.answered = 0
+        self.refused: Counter[str] = Counter()
         self._url = url
         self._count = count
         self._loop = asyncio.new_event_loop()
@@ -63,7 +65,17 @@ class Readers:
         self._stop = asyncio.Event()
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:  # noqa: TID251 - the program's own server
+            await self._listening(session)
             await asyncio.gather(*(self._reader(session, number) for number in range(self._count)))
+
+    async def _listening(self, session: aiohttp.ClientSession) -> None:  # noqa: TID251 - as above
+        """Wait until the daemon listens."""
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(aiohttp.ClientError):
+                    async with session.get(f"{self._url}/healthz"):
+                        return
+                await asyncio.sleep(0.1)
 
     async def _reader(self, session: aiohttp.ClientSession, number: int) -> None:  # noqa: TID251 - as above
         interval, paths = VIEWS[number % len(VIEWS)]
@@ -81,15 +93,15 @@ class Readers:
                 headers = {"If-None-Match": known[path]} if path in known else {}
                 try:
                     async with session.get(f"{self._url}{path}", headers=headers) as response:
-                        await response.read()
-                except aiohttp.ClientError:
-                    self.refused += 1
+                        body = await response.read()
+                except aiohttp.ClientError as error:
+                    self.refused[f"{path.partition('?')[0]}: {error}"] += 1
                     continue
                 known[path] = response.headers.get("ETag", "")
                 if response.status in {200, 304}:
                     self.answered += 1
                 else:
-                    self.refused += 1
+                    self.refused[f"{path.partition('?')[0]}: {response.status} {body.decode()}"] += 1
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -135,8 +147,10 @@ def _measure(testbed: Testbed, server: source.Running, readers: int, days: int) 
     (stats,) = server.all_stats().values()
     print_line(
         f"{readers:>4} readers: {days} days in {stats['seconds']:.1f} s, {cpu:.1f} s of the daemon's CPU time,"
-        f" {pages.answered} responses, {pages.refused} refused"
+        f" {pages.answered} responses, {pages.refused.total()} refused"
     )
+    for reason, times in pages.refused.most_common(5):
+        print_line(f"  {times} times {reason}")
     return float(stats["seconds"])
 
 

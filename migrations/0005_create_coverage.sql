@@ -6,6 +6,9 @@ ALTER TABLE flow_outcomes.extraction_window ADD COLUMN complete_since timestampt
 CREATE INDEX extraction_window_scanned ON flow_outcomes.extraction_window (org, scan_number);
 CREATE INDEX extraction_window_doubted ON flow_outcomes.extraction_window (org) WHERE doubted_in IS NOT NULL;
 
+-- For the page, which looks for windows that became complete lately.
+CREATE INDEX extraction_window_completed ON flow_outcomes.extraction_window (org, completed_at);
+
 -- restated_by is the sum of the absolute changes of restated counts; a null counts as zero.
 CREATE VIEW flow_outcomes.coverage AS
     SELECT w.org, w.job, w.window_start, w.window_end, w.granularity, w.state = 'complete' AS complete,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -41,6 +42,8 @@ CONFIG_VARIABLE = "FLOW_OUTCOMES_CONFIG"
 CONFIG_FILE = Path("flow-outcomes.yaml")
 """The configuration's file where neither ``--config`` nor the variable names one."""
 _LIMIT_MAX = 1_000_000
+_DASHES = "\N{NULL}--"
+"""``--`` where it is no separator: no argument of a process has such a character."""
 _PORT_MAX, _PORT_DIGITS = 65_535, 5
 
 Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
@@ -62,6 +65,20 @@ class _Parser(argparse.ArgumentParser):
                 None if kind == "command" else action, f"unknown {kind} {value!r}; {known}"
             )
 
+    def parse_known_args(  # type: ignore[override]  # the signatures of the base class are overloads
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, with ``--`` as the value of an option or an operand too; argparse of Python 3.11 drops it."""
+        given = list(sys.argv[1:] if args is None else args)
+        operands = given.index("--") + 1 if "--" in given else len(given)
+        given[:operands] = [f"{each[:-2]}{_DASHES}" if _is_dashes(each) else each for each in given[:operands]]
+        if not self.commands():
+            given[operands:] = [_DASHES if each == "--" else each for each in given[operands:]]
+        return super().parse_known_args(given, namespace)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401 - as the base class
+        return super()._get_value(action, "--" if arg_string == _DASHES else arg_string)
+
     def commands(self) -> dict[str, _Parser]:
         """The parser's commands by name."""
         actions = (action for action in self._actions if isinstance(action, Commands))
@@ -73,6 +90,12 @@ class _Parser(argparse.ArgumentParser):
             yield from (each for each in action.option_strings if each.startswith("--"))
         for command in self.commands().values():
             yield from command.options()
+
+
+def _is_dashes(option: str) -> bool:
+    """Whether this is an option with the value ``--``."""
+    name, _, value = option.partition("=")
+    return name.startswith("--") and value == "--"
 
 
 class _Version(argparse.Action):
@@ -99,7 +122,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parsed, unknown = parser.parse_known_args(argv)
     if unknown:
         known = suggestion(unknown[0].partition("=")[0], parser.options())
-        parser.error(f"unknown argument {unknown[0]!r}{known and f'; {known}'}")
+        shown = unknown[0].replace(_DASHES, "--")
+        parser.error(f"unknown argument {shown!r}{known and f'; {known}'}")
     if "config" in parsed:
         parsed.config = parsed.config or _find_configuration(parser)
     return parsed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
@@ -30,26 +30,53 @@ async def open_connection(
         DatabaseUnavailableError: the server is unreachable, rejects the connection, or does not answer in time.
         SchemaError: the schema is missing, or this role may not read it.
     """
-    settings = {"statement_timeout": f"{max(1, round(timeout * 1000))}"}
-    if read_only:
-        settings |= session.READ_ONLY
+    settings = read_only_settings(timeout)
+    if not read_only:
+        settings = {name: value for name, value in settings.items() if name not in session.READ_ONLY}
+    async with translate_errors(timeout) as deadline:
+        connection = await connect(dsn, application_name, settings)
+        try:
+            deadline.reschedule(None)
+            with abort_after(connection, timeout):
+                yield connection
+        finally:
+            with contextlib.suppress(psycopg.Error, OSError):
+                await connection.close()
+
+
+def read_only_settings(timeout: float) -> dict[str, str]:
+    """The settings of a session that reads, whose statements take ``timeout`` seconds at most."""
+    return {"statement_timeout": f"{max(1, round(timeout * 1000))}", **session.READ_ONLY}
+
+
+async def connect(dsn: str, application_name: str, settings: Mapping[str, str]) -> Connection:
+    """A connection in autocommit mode with these settings; without ``READ_ONLY`` to a server that accepts writes.
+
+    Raises:
+        ConfigError, psycopg.Error, OSError: it cannot be opened.
+    """
+    writes = not settings.keys() >= session.READ_ONLY.keys()
+    return await Connection.connect(
+        session.conninfo(dsn, application_name, writes=writes),
+        settings=settings,
+        autocommit=True,
+        prepare_threshold=None,
+    )
+
+
+@asynccontextmanager
+async def translate_errors(timeout: float) -> AsyncIterator[asyncio.Timeout]:
+    """Turn errors of the block into the program's; yields the time limit, which the block removes when connected.
+
+    Raises:
+        DatabaseUnavailableError, SchemaError: as ``open_connection``.
+    """
     loop, deadline = asyncio.get_running_loop(), asyncio.timeout(timeout)
     started = loop.time()
     try:
         async with deadline:
-            connection = await Connection.connect(
-                session.conninfo(dsn, application_name, writes=not read_only),
-                settings=settings,
-                autocommit=True,
-                prepare_threshold=None,
-            )
-            try:
-                deadline.reschedule(None)
-                with abort_after(connection, timeout), _translate_schema_errors():
-                    yield connection
-            finally:
-                with contextlib.suppress(psycopg.Error, OSError):
-                    await connection.close()
+            with _translate_schema_errors():
+                yield deadline
     except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:  # a TimeoutError is an OSError
         late = loop.time() - started >= timeout
         reason = f"the database did not answer within {timeout:g} s" if late else explain(error)

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from service.web.compression import pack
+
 _FOLDER = Path(__file__).with_name("static")
 _TYPES = {
     ".css": "text/css",
@@ -18,9 +20,10 @@ _TYPES = {
 
 
 class Asset(NamedTuple):
-    """A file's content, its MIME type and its digest."""
+    """A file's content, the same as gzip, its MIME type and its digest."""
 
     body: bytes
+    packed: bytes
     content_type: str
     etag: str
 
@@ -29,7 +32,7 @@ class Asset(NamedTuple):
 def assets() -> dict[str, Asset]:
     """Every file by its name."""
     return {
-        file.name: Asset(body, _TYPES[file.suffix], etag_of(body))
+        file.name: Asset(body, pack(body), _TYPES[file.suffix], etag_of(body))
         for file in sorted(_FOLDER.iterdir())
         if file.suffix in _TYPES
         for body in (file.read_bytes(),)

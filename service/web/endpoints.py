@@ -12,8 +12,8 @@
     /api/strips        [batch]                                       90 days of each job, of 25 orgs
     /api/calendar      org [from to]                                 a letter a day for each job
     /api/day           org job day                                   one day's windows and restatements
-    /api/timeline      [org]                                         what happened lately, suggested aliases
-    /api/suggestions   org [flow]                                    suggested aliases
+    /api/timeline      [org]                                         what happened lately
+    /api/suggestions   [org] [flow]                                  suggested aliases
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from aiohttp.helpers import ETag
 from service.clock import Clock
 from service.errors import FlowOutcomesError, ServerBusyError
 from service.postgres.pool import Connection
-from service.postgres.queries import flow_figures
-from service.postgres.queries import timeline as timeline_queries
+from service.postgres.queries import flow_figures, suggestions
 from service.web import coverage, day, flow, timeline
-from service.web.assets import assets
+from service.web.assets import Asset, assets
+from service.web.compression import accepts_gzip
 from service.web.daemon_view import DaemonView
 from service.web.figures_csv import FiguresCsv
+from service.web.kept_suggestions import KeptSuggestions, listed
 from service.web.kept_weeks import KeptWeeks
 from service.web.overview import LocalState, RequestRates, overview
 from service.web.parameters import ParameterError, Parameters
@@ -42,14 +43,16 @@ from service.web.response_cache import CachedResponse, ResponseCache, encode
 from service.web.status_cache import STATUS_COST_FACTOR, STATUS_MAX_AGE, SharedValue, StatusCache
 
 REVALIDATE = "no-cache"
-COMPRESSED_SIZE_MIN = 1024
-"""Bytes from which a response is compressed."""
 OVERVIEW_COST = 40.0
-_COST_FACTORS = {"/api/overview": OVERVIEW_COST, "/api/strips": 20.0, "/api/timeline": 20.0}
+_COST_FACTORS = {
+    "/api/overview": OVERVIEW_COST,
+    "/api/strips": 20.0,
+    "/api/timeline": 20.0,
+    "/api/suggestions": 20.0,
+}
 """A response is kept for this many times as long as it took; 10 for the other paths."""
 NOW_MAX_AGE, NOW_COST_FACTOR = 1.0, 4.0
 RESTATED_MAX_AGE = 5.0
-MAX_SUGGESTIONS = 50
 RETRY_AFTER = "3"
 """Seconds: no client waits longer than ``WAIT_TIMEOUT`` for one of the responses that are being queried."""
 
@@ -75,6 +78,7 @@ class Endpoints:
         self._clock = clock
         self._present = SharedValue(self._compose_now, clock)
         self._weeks = KeptWeeks()
+        self._suggested = KeptSuggestions()
         self._preparing: set[asyncio.Task[CachedResponse]] = set()
         self._files = FiguresCsv(status.require_dsn)
 
@@ -146,11 +150,10 @@ class Endpoints:
         """The state of every org, encoded once for all clients."""
         config = self._daemon.config
         status = await self._status.status.get(max_age=STATUS_MAX_AGE, cost_factor=STATUS_COST_FACTOR)
-        paces, restated, problem = await asyncio.gather(
-            self._status.paces.get(max_age=STATUS_MAX_AGE, cost_factor=STATUS_COST_FACTOR),
-            self._status.restated.get(max_age=RESTATED_MAX_AGE, cost_factor=STATUS_COST_FACTOR),
-            self._status.readiness_problem(),
-        )
+        # one after the other: on one connection
+        paces = await self._status.paces.get(max_age=STATUS_MAX_AGE, cost_factor=STATUS_COST_FACTOR)
+        restated = await self._status.restated.get(max_age=RESTATED_MAX_AGE, cost_factor=STATUS_COST_FACTOR)
+        problem = await self._status.readiness_problem()
         local = LocalState(dict(self._daemon.load()), self._rates.measure(config.orgs), restated)
         return await asyncio.to_thread(
             lambda: encode(overview(status, config, paces, local) | {"problem": problem or None})
@@ -193,10 +196,13 @@ class Endpoints:
         return lambda connection: timeline.document(connection, config, orgs, list(self._daemon.warned))
 
     def _suggestions(self, parameters: Parameters) -> Query:
-        org, flow_id = parameters.org().name, parameters.flow() if parameters.given("flow") else None
+        orgs, flow_id = parameters.orgs(), parameters.flow() if parameters.given("flow") else None
+        if flow_id is None:
+            return lambda connection: self._suggested.read(connection, orgs)
+        org = parameters.org().name
 
         async def query(connection: Connection) -> Any:  # noqa: ANN401 - a document
-            return {"suggestions": await timeline_queries.suggestions(connection, [org], flow_id, MAX_SUGGESTIONS)}
+            return {"suggestions": listed(await suggestions.suggestions(connection, org, flow_id))}
 
         return query
 
@@ -229,24 +235,27 @@ async def _static(request: web.Request) -> web.Response:
     asset = assets().get(request.match_info["name"])
     if asset is None or asset.content_type == "text/html":
         raise web.HTTPNotFound
-    return _respond(request, asset.body, asset.etag, asset.content_type)
+    return _respond(request, asset, asset.content_type)
 
 
 def _json(request: web.Request, response: CachedResponse) -> web.Response:
-    return _respond(request, response.body, response.etag, "application/json")
+    return _respond(request, response, "application/json")
 
 
-def _respond(request: web.Request, body: bytes, etag: str, content_type: str) -> web.Response:
+def _respond(request: web.Request, content: Asset | CachedResponse, content_type: str) -> web.Response:
     """The body, or 304 where the client has it."""
     known = request.if_none_match or ()
-    if any(each.value in (etag, "*") for each in known):
+    if any(each.value in (content.etag, "*") for each in known):
         response = web.Response(status=HTTPStatus.NOT_MODIFIED)
     else:
+        packed = content.packed and accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, ""))
+        body = content.packed if packed else content.body
         response = web.Response(body=body, content_type=content_type, charset="utf-8")
-        if len(body) >= COMPRESSED_SIZE_MIN:
-            response.enable_compression()
-    response.etag = ETag(etag, is_weak=True)  # one document, compressed or not
+        if packed:
+            response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+    response.etag = ETag(content.etag, is_weak=True)  # one document, compressed or not
     response.headers[hdrs.CACHE_CONTROL] = REVALIDATE
+    response.headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
     return response
 
 

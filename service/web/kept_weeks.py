@@ -1,4 +1,4 @@
-"""The overviews of orgs whose figures have not changed: they are read again only after a merge or at midnight."""
+"""The overviews of orgs whose figures have not changed: read again after a merge or a prune, and at midnight."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import date, datetime
 
 from service.config import Config, Org
 from service.postgres.pool import Connection
+from service.postgres.prune_dates import prune_date
 from service.postgres.queries.week import org_revision
 from service.web import week
 from service.web.response_cache import CachedResponse, encode
@@ -16,7 +17,7 @@ from service.web.week import Measure
 MAX_KEPT = 8
 """Overviews; one of 1,000 flows has 300 KB."""
 
-_Version = tuple[int | None, date, Config]
+_Version = tuple[int | None, datetime | None, date, Config]
 
 
 class KeptWeeks:
@@ -33,11 +34,12 @@ class KeptWeeks:
         Raises:
             DatabaseUnavailableError, SchemaError: as the connection.
         """
-        version = await org_revision(connection, org.name), now.astimezone(org.tz).date(), config
+        pruned_before = await prune_date(connection, org.name)
+        version = await org_revision(connection, org.name), pruned_before, now.astimezone(org.tz).date(), config
         key = org.name, measure
         kept = self._kept.get(key)
         if kept is None or kept[0] != version:
-            found = await week.document(connection, config, org, now, measure)
+            found = await week.document(connection, config, org, now, measure, pruned_before)
             kept = self._kept[key] = version, await asyncio.to_thread(encode, found)
         self._kept.move_to_end(key)
         while len(self._kept) > MAX_KEPT:

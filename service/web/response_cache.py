@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from service.clock import Clock
 from service.errors import ServerBusyError
+from service.postgres.kept_connections import KeptConnections
 from service.postgres.pool import Connection
-from service.postgres.probe import open_connection
 from service.web.assets import etag_of
+from service.web.compression import pack
 from service.web.status_cache import SharedValue
 
 MAX_CONNECTIONS = 3
@@ -27,10 +28,16 @@ MAX_AGE, COST_FACTOR = 1.5, 10.0
 
 
 class CachedResponse(NamedTuple):
-    """A document as it is sent."""
+    """A document as it is sent; ``packed`` is the body as gzip, empty where that is not worth it."""
 
     body: bytes
+    packed: bytes
     etag: str
+
+    @property
+    def size(self) -> int:
+        """Bytes that it occupies."""
+        return len(self.body) + len(self.packed)
 
 
 class ResponseCache:
@@ -42,7 +49,7 @@ class ResponseCache:
     """
 
     def __init__(self, dsn: Callable[[], str], clock: Clock) -> None:
-        self._dsn = dsn
+        self._connections = KeptConnections(dsn, "flow-outcomes page", MAX_CONNECTIONS)
         self._clock = clock
         self._entries: OrderedDict[str, SharedValue[CachedResponse]] = OrderedDict()
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -82,10 +89,10 @@ class ResponseCache:
 
     def _evict(self, maximum: int) -> None:
         """Drop the least recently requested responses until the rest fits into this many bytes."""
-        size = sum(len(each.last.body) for each in self._entries.values() if each.last)
+        size = sum(each.last.size for each in self._entries.values() if each.last)
         for each in self._entries.values():
             if size > maximum and each.last:
-                size -= len(each.last.body)
+                size -= each.last.size
                 each.last = None
 
     async def close(self) -> None:
@@ -93,6 +100,7 @@ class ResponseCache:
         for shared in self._entries.values():
             await shared.close()
         self._entries.clear()
+        await self._connections.close()
 
     async def _make(self, make: Callable[[Connection], Awaitable[Any]]) -> CachedResponse:
         async with self._connection() as connection:
@@ -101,16 +109,13 @@ class ResponseCache:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        async with (
-            self._slots,
-            open_connection(self._dsn(), "flow-outcomes page", timeout=QUERY_TIMEOUT) as connection,
-        ):
+        async with self._slots, self._connections.connection(timeout=QUERY_TIMEOUT) as connection:
             yield connection
 
 
 def encode(document: object) -> CachedResponse:
-    """The document as JSON with its digest; one that is encoded already is returned as it is."""
+    """The document as JSON, compressed too, with its digest; one that is encoded already is returned as it is."""
     if isinstance(document, CachedResponse):
         return document
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-    return CachedResponse(body, etag_of(body))
+    return CachedResponse(body, pack(body), etag_of(body))

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from service.clock import Clock
 from service.errors import DatabaseUnavailableError, FlowOutcomesError
 from service.plan.calendar import Step, at_or_before
+from service.postgres.kept_connections import KeptConnections
 from service.postgres.probe import open_connection, readiness_problem
 from service.postgres.queries.dashboard import Pace, paces
 from service.postgres.queries.timeline import restated_since
@@ -117,6 +118,7 @@ class StatusCache:
     def __init__(self, daemon: DaemonView, clock: Clock) -> None:
         self._daemon = daemon
         self._clock = clock
+        self._connections = KeptConnections(self.require_dsn, NAME, 1)
         self.status = SharedValue(self._read_status, clock)
         self.paces = SharedValue(self._read_paces, clock)
         self.restated = SharedValue(self._read_restated, clock)
@@ -135,6 +137,7 @@ class StatusCache:
         await self.paces.close()
         await self.restated.close()
         await self._readiness.close()
+        await self._connections.close()
 
     def require_dsn(self) -> str:
         """The database's DSN.
@@ -147,18 +150,18 @@ class StatusCache:
         return self._daemon.dsn
 
     async def _read_status(self) -> Status:
-        async with open_connection(self.require_dsn(), NAME, timeout=STATUS_TIMEOUT) as connection:
+        async with self._connections.connection(timeout=STATUS_TIMEOUT) as connection:
             return await read_status(connection, self._daemon.config, self._clock.now())
 
     async def _read_paces(self) -> list[Pace]:
-        async with open_connection(self.require_dsn(), NAME, timeout=STATUS_TIMEOUT) as connection:
+        async with self._connections.connection(timeout=STATUS_TIMEOUT) as connection:
             return await paces(connection, list(self._daemon.config.orgs))
 
     async def _read_restated(self) -> dict[str, int]:
         """The figures restated since each org's midnight."""
         now, orgs = self._clock.now(), self._daemon.config.orgs.values()
         since = {org.name: at_or_before(now, Step.DAY, org.tz) for org in orgs}
-        async with open_connection(self.require_dsn(), NAME, timeout=STATUS_TIMEOUT) as connection:
+        async with self._connections.connection(timeout=STATUS_TIMEOUT) as connection:
             return await restated_since(connection, since)
 
     async def _read_readiness(self) -> str:

@@ -13,7 +13,6 @@ from service.telemetry import Warned
 
 MAX_EVENTS = 60
 _MAX_OF_KIND = 30
-_MAX_SUGGESTIONS = 50
 
 Document = dict[str, Any]
 
@@ -30,7 +29,6 @@ async def document(
     renamed = await dashboard.last_renames(connection, orgs, _MAX_OF_KIND)
     completed = await timeline.completed_windows(connection, orgs, _MAX_OF_KIND)
     owners = await timeline.owners(connection, orgs)
-    suggested = await timeline.suggestions(connection, orgs, None, _MAX_SUGGESTIONS)
     events: list[Document] = [
         *({"kind": "restated", **_instants(each._asdict())} for each in restated),
         *({"kind": "renamed", **_instants(each._asdict() | {"at": each.renamed_at})} for each in renamed),
@@ -41,7 +39,6 @@ async def document(
     events.sort(key=lambda each: each["at"], reverse=True)
     return {
         "events": events[:MAX_EVENTS],
-        "suggestions": suggested,
         "timezones": {name: org.timezone for name, org in config.orgs.items() if name in orgs},
     }
 

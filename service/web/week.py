@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from service.config import Config, Org
@@ -24,6 +25,8 @@ WEEK = 7
 _DIGITS = 4  # of a share in a sparkline
 _LOOKED_BACK = 60  # days in which the last whole day is sought
 _DAY_HOURS = 23  # the covered hours from which a day counts as whole: that of the change to summer time
+
+_NONE = (None,) * DAYS
 
 Document = dict[str, Any]
 
@@ -53,12 +56,12 @@ class Weeks:
     dates: list[date]
     covered: list[bool]
 
-    @property
+    @cached_property
     def this(self) -> list[int]:
         """The numbers of this week's days, from 1, that have a counterpart a week before."""
         return [day for day in range(DAYS - WEEK + 1, DAYS + 1) if self._paired(day)]
 
-    @property
+    @cached_property
     def before(self) -> list[int]:
         """Their counterparts."""
         return [day - WEEK for day in self.this]
@@ -68,7 +71,12 @@ class Weeks:
 
 
 async def document(
-    connection: Connection, config: Config, org: Org, now: datetime, measure: Measure | None
+    connection: Connection,
+    config: Config,
+    org: Org,
+    now: datetime,
+    measure: Measure | None,
+    pruned_before: datetime | None = None,
 ) -> Document:
     """Every flow with a figure in the last 28 days, and the sums of all.
 
@@ -78,6 +86,7 @@ async def document(
         org: the org.
         now: decides which days are whole.
         measure: None for the usual one of the org's API.
+        pruned_before: figures before it are being removed.
 
     Raises:
         DatabaseUnavailableError, SchemaError: as the connection.
@@ -100,7 +109,9 @@ async def document(
                 [day - DAYS + 2 * WEEK for day in weeks.before],
             )
         numbers = [number for each in largest.values() for number in each.numbers]
-        flows = await week.flow_days(connection, org.name, weeks.granularity, edges, numbers, split=split)
+        flows = await week.flow_days(
+            connection, org.name, weeks.granularity, edges, numbers, split=split, since=pruned_before
+        )
         restated = await week.restated_flows(connection, org.name, weeks.granularity, within)
         by_day = await week.restated_by_day(connection, org.name, weeks.granularity, edges)
     return await asyncio.to_thread(_compose, org, measure, weeks, flows, largest, restated, by_day)
@@ -179,9 +190,11 @@ def _added(flows: Sequence[FlowDays], name: str) -> list[int | None]:
     return days
 
 
-def _spread(each: FlowDays, values: Sequence[int | None] | None) -> list[int | None]:
+def _spread(each: FlowDays, values: Sequence[int | None] | None) -> Sequence[int | None]:
+    if values is None:
+        return _NONE
     days: list[int | None] = [None] * DAYS
-    for day, value in zip(each.days, values or (), strict=False):
+    for day, value in zip(each.days, values, strict=True):
         days[day - 1] = value
     return days
 
@@ -193,9 +206,8 @@ def _flow(
         name: _spread(each, getattr(each, name))
         for name in ("totals", "largest", "split", "successes", "duration_counts", "duration_sums")
     }
-    nulls = _spread(each, each.nulls)
     row = {"id": each.flow_id, "name": each.name, **_measures(sums, weeks), "restated": restated}
-    row["nulls"] = sum(count or 0 for count in nulls[-WEEK:])
+    row["nulls"] = each.nulls
     for name, shown in (("days", Measure.COUNT), ("rate_days", Measure.RATE), ("duration_days", Measure.DURATION)):
         if measure is not shown:
             row.pop(name, None)  # one sparkline is drawn
@@ -207,17 +219,15 @@ def _flow(
             [name, _ratio(now, total), _ratio(then, before)]
             for name, now, then in zip(largest.names, largest.this, largest.before, strict=True)
         ]
-    if any(value is not None for value in sums["largest"]):
-        row["share_days"] = [
-            _ratio(part, total, _DIGITS) for part, total in zip(sums["largest"], sums["totals"], strict=True)
-        ]
+    if sums["largest"] is not _NONE and any(value is not None for value in sums["largest"]):
+        row["share_days"] = _ratios(sums["largest"], sums["totals"], _DIGITS)
     known = [place for place, total in enumerate(sums["totals"]) if total is not None]
-    if known and known[-1] < DAYS - 1 and nulls[-1]:
+    if known and known[-1] < DAYS - 1 and each.ends_null:
         row["silent_since"] = weeks.dates[known[-1] + 1].isoformat()
     return row
 
 
-def _measures(sums: dict[str, list[int | None]], weeks: Weeks) -> Document:
+def _measures(sums: Mapping[str, Sequence[int | None]], weeks: Weeks) -> Document:
     """The total of the week, the two totals that are compared, and each further measure that there is."""
     week_days = list(range(DAYS - WEEK + 1, DAYS + 1))
     found: Document = {
@@ -230,9 +240,9 @@ def _measures(sums: dict[str, list[int | None]], weeks: Weeks) -> Document:
         ("rate", "successes", "split", 6),
         ("duration", "duration_sums", "duration_counts", 0),
     ):
-        days = [
-            _ratio(one, other, min(digits, _DIGITS)) for one, other in zip(sums[part], sums[base], strict=True)
-        ]
+        if sums[part] is _NONE or sums[base] is _NONE:
+            continue
+        days = _ratios(sums[part], sums[base], min(digits, _DIGITS))
         if any(day is not None for day in days):
             found[name] = _ratio(_sum(sums[part], week_days), _sum(sums[base], week_days), digits)
             found[f"{name}_now"] = _ratio(_sum(sums[part], weeks.this), _sum(sums[base], weeks.this), digits)
@@ -246,6 +256,14 @@ def _measures(sums: dict[str, list[int | None]], weeks: Weeks) -> Document:
 def _sum(values: Sequence[int | None], days: Sequence[int]) -> int | None:
     known = [value for day in days if (value := values[day - 1]) is not None]
     return sum(known) if known else None
+
+
+def _ratios(parts: Sequence[int | None], totals: Sequence[int | None], digits: int) -> list[float | None]:
+    """``_ratio`` of each day, without a call for each: there are thirty thousand."""
+    return [
+        None if part is None or not total else round(part / total, digits)
+        for part, total in zip(parts, totals, strict=True)
+    ]
 
 
 def _ratio(part: int | None, total: int | None, digits: int = 6) -> float | None:

@@ -189,7 +189,7 @@ async def test_cached_responses_are_bounded(fake_clock: FakeClock, monkeypatch: 
     class Large(ResponseCache):
         async def _make(self, make: object) -> CachedResponse:
             made.append(str(make))
-            return CachedResponse(b"x" * 100, "")
+            return CachedResponse(b"x" * 100, b"", "")
 
     kept = Large(str, fake_clock)
     for question in ("a", "b", "c", "b", "c", "a"):

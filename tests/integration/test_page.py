@@ -303,7 +303,7 @@ async def test_more_different_requests_than_can_be_kept(site: Site, monkeypatch:
         nonlocal waiting
         waiting += 1
         await go.wait()
-        return CachedResponse(b"{}", "x")
+        return CachedResponse(b"{}", b"", "x")
 
     monkeypatch.setattr(ResponseCache, "_make", make)
     monkeypatch.setattr(status_cache, "WAIT_TIMEOUT", 30.0)
@@ -327,7 +327,7 @@ async def test_a_document_that_nobody_waits_for_makes_room(site: Site, monkeypat
     async def make(_cache: ResponseCache, _make: object) -> CachedResponse:
         if hung:
             await asyncio.Event().wait()
-        return CachedResponse(b"{}", "x")
+        return CachedResponse(b"{}", b"", "x")
 
     hung = True
     monkeypatch.setattr(ResponseCache, "_make", make)

@@ -112,6 +112,31 @@ async def test_a_rejected_figure_hides_its_name(site: Site) -> None:
     assert flow["nulls"] == 1
 
 
+async def test_pruned_flows_are_not_listed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow whose figures are all before the prune date goes at once, and before the figures themselves do."""
+    monkeypatch.setattr("service.web.response_cache.MAX_AGE", 0)
+    monkeypatch.setattr("service.web.endpoints._COST_FACTORS", {"/api/overview": 0})
+    site.rows(
+        "INSERT INTO flow_outcomes.series (org, series_no, flow_id, source_key, reported_name, outcome_name,"
+        " revision) VALUES ('acme', 900, 'flow-old', 'Paid', 'Paid', 'Paid', 1)"
+    )
+    site.rows(
+        "INSERT INTO flow_outcomes.figure (org, granularity, series_no, bucket_start, bucket_end, state,"
+        " outcome_count, extraction_timestamp, revision)"
+        " VALUES ('acme', 'daily', 900, %s, %s, 'reported', 10, now(), 1)",
+        midnight(20),
+        midnight(19),
+    )
+
+    async def flows() -> set[str]:
+        return {each["id"] for each in (await site.get("/api/overview?org=acme"))["flows"]}
+
+    before = await flows()
+    assert "flow-old" in before
+    site.rows("UPDATE flow_outcomes.org SET pruned_before = %s WHERE org = 'acme'", midnight(15))
+    assert await flows() == before - {"flow-old"}
+
+
 async def test_an_invalid_duration_is_unknown(site: Site) -> None:
     """A duration that was reported and is invalid is in no sum, as in the view."""
     site.rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
@@ -53,3 +54,28 @@ async def suggestions(connection: Connection, org: str, flow_id: str | None) -> 
         """,
         {"org": org, "flow_id": flow_id},
     )
+
+
+class Version(NamedTuple):
+    """What an org's suggestions depend on; ``alias_changes`` counts the edits of its aliases."""
+
+    org: str
+    revision: int
+    alias_changes: int
+    pruned_before: datetime | None
+
+
+async def versions(connection: Connection, orgs: Collection[str]) -> dict[str, Version]:
+    """The version of each org's figures and aliases, of the orgs with figures; with it change its suggestions."""
+    rows = await connection.fetch_all(
+        Version,
+        """
+        SELECT o.org, o.revision, coalesce(g.changes, 0) AS alias_changes, o.pruned_before
+        FROM flow_outcomes.org o
+        LEFT JOIN flow_outcomes.alias_guard g ON g.org = o.org
+        WHERE o.org = ANY (%(orgs)s)
+        ORDER BY o.org
+        """,
+        {"orgs": list(orgs)},
+    )
+    return {row.org: row for row in rows}

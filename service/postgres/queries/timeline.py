@@ -1,10 +1,10 @@
-"""What happened lately, and suggested aliases: the lists of the page's view of the health."""
+"""What happened lately: a list of the page's view of the health."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from service.postgres.pool import Connection
 
@@ -65,15 +65,6 @@ async def restated_since(connection: Connection, since: Mapping[str, datetime]) 
     return {row.org: row.figures for row in await connection.fetch_all(_Restated, _RESTATED_SINCE, values)}
 
 
-async def suggestions(
-    connection: Connection, orgs: Collection[str], flow_id: str | None, most: int
-) -> list[dict[str, Any]]:
-    """Suggested aliases, the most certain first; empty where the schema has no suggestions."""
-    if await connection.fetch_value("SELECT to_regclass('flow_outcomes.alias_suggestion')") is None:
-        return []
-    return await connection.fetch_values(_SUGGESTIONS, {"orgs": list(orgs), "flow": flow_id, "most": most})
-
-
 _RESTATED_SCANS = """
     SELECT r.org, r.stamped_at AS at, figures.granularity, figures.number AS figures, figures.first, figures.last
     FROM unnest(%(orgs)s::text[]) AS given (org)
@@ -122,11 +113,4 @@ _RESTATED_SINCE = """
     ) AS of_revision
     WHERE of_revision.figures > 0
     GROUP BY r.org
-"""
-
-_SUGGESTIONS = """
-    SELECT to_jsonb(s) FROM flow_outcomes.alias_suggestion s
-    WHERE s.org = ANY (%(orgs)s) AND (%(flow)s::text IS NULL OR s.flow_id = %(flow)s)
-    ORDER BY s.confidence DESC, s.org, s.flow_id, s.old_name, s.new_name
-    LIMIT %(most)s
 """

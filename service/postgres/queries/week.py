@@ -30,7 +30,8 @@ class FlowDays(NamedTuple):
         split: the sum of the counts that are split into successes and failures.
         successes: the sum of their successes.
         duration_counts, duration_sums: the number of timed successes, and the sum of their milliseconds.
-        nulls: the number of figures without a count.
+        nulls: the number of figures without a count in the last week.
+        ends_null: whether the last day has such a figure.
         inexact: the number of figures that do not simply add up with others of their name.
     """
 
@@ -44,7 +45,8 @@ class FlowDays(NamedTuple):
     successes: list[int | None] | None
     duration_counts: list[int | None] | None
     duration_sums: list[int | None] | None
-    nulls: list[int]
+    nulls: int
+    ends_null: bool
     inexact: int
 
 
@@ -128,6 +130,7 @@ async def flow_days(
     largest: Collection[int],
     *,
     split: bool,
+    since: datetime | None = None,
 ) -> list[FlowDays]:
     """The sums of each flow with a figure, by day; day n begins at the nth of ``edges``.
 
@@ -138,15 +141,17 @@ async def flow_days(
         edges: the starts of the days and the end of the last one.
         largest: the numbers of the outcomes that are the largest of their flow; empty leaves their sums out.
         split: whether to add successes and durations, where the API gives them.
+        since: figures before it are left out.
     """
     values = {
         "org": org,
         "granularity": granularity,
         "edges": list(edges),
-        "start": edges[0],
+        "start": max(edges[0], since or edges[0]),
         "end": edges[-1],
         "largest": list(largest),
         "split": split,
+        "last": len(edges) - 1,
     }
     await connection.execute(f"SET LOCAL work_mem = '{_WORK_MEM}'")
     rows = await connection.fetch_all(FlowDays, _flow_days(_FIGURES, values, split=split), values)
@@ -256,13 +261,16 @@ _FLOW_DAYS = """
         JOIN named USING (series_no)
         GROUP BY named.flow_no, f.day
     ), by_flow AS (
-        SELECT by_day.flow_no, array_agg(by_day.day) AS days, <lists>, array_agg(by_day.nulls) AS nulls,
+        SELECT by_day.flow_no, array_agg(by_day.day) AS days, <lists>,
+               coalesce(sum(by_day.nulls) FILTER (WHERE by_day.day > %(last)s - 7), 0)::bigint AS nulls,
+               coalesce(bool_or(by_day.nulls > 0) FILTER (WHERE by_day.day = %(last)s), false) AS ends_null,
                sum(by_day.inexact)::bigint AS inexact
         FROM by_day
         GROUP BY by_day.flow_no
     )
     SELECT flows.flow_id, flow.name, flow.deleted, by_flow.days, by_flow.totals, by_flow.largest, by_flow.split,
-           by_flow.successes, by_flow.duration_counts, by_flow.duration_sums, by_flow.nulls, by_flow.inexact
+           by_flow.successes, by_flow.duration_counts, by_flow.duration_sums, by_flow.nulls, by_flow.ends_null,
+           by_flow.inexact
     FROM by_flow
     JOIN (SELECT DISTINCT flow_no, flow_id FROM named) flows USING (flow_no)
     LEFT JOIN flow_outcomes.flow ON flow.org = %(org)s AND flow.flow_id = flows.flow_id

@@ -5,6 +5,7 @@ import { area } from "./charts.js";
 import { byId, copy, copyButton, el, empty, failure, loading, many, name, scrolling, segments, visible } from "./dom.js";
 import * as format from "./format.js";
 import { kept, load, url } from "./net.js";
+import { addAlias } from "./shell.js";
 import { query } from "./sql.js";
 import { go, link, set } from "./state.js";
 import * as stack from "./stack.js";
@@ -107,8 +108,7 @@ function tools(is, parameters) {
 }
 
 export function suggestion(each) {
-  const quoted = (text) => (/^[\w.-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-  const command = each.command ?? `flow-outcomes alias add --org ${each.org} --flow ${quoted(each.flow_id)} ${quoted(each.old_name)} ${quoted(each.new_name)}`;
+  const command = addAlias(each);
   const sure = typeof each.confidence === "number" ? ` Confidence ${format.percent(each.confidence, 0)}.` : "";
   return el("section", { class: "note", "aria-label": "Suggested alias" }, el("div", {}, el("b", {}, name(each.old_name)), " ended and ", el("b", {}, name(each.new_name)), ` began. The same outcome?${sure}`, el("br"), el("code", {}, visible(command))), copyButton(command));
 }

@@ -29,16 +29,14 @@ export async function refresh(parameters, now) {
   summary(now);
   part("health-export", [now.export, format.span(age(now.at, now.export?.exported_at))], () => exported(now));
   part("problems", now.problems, () => problems(now));
-  const [rows, events] = await Promise.allSettled([allStrips(), load("api/timeline")]);
+  const [rows, events, suggested] = await Promise.allSettled([allStrips(), load("api/timeline"), load("api/suggestions")]);
   if (rows.status === "fulfilled") {
     strips = rows.value;
     part("strips", [strips, parameters.open ?? "", states(now)], () => stripRows(strips, now, parameters));
     await opened(parameters, now);
   } else if (!parts.strips) byId("strips")?.replaceChildren(failure(rows.reason));
-  if (events.status === "fulfilled") {
-    part("timeline", events.value.events, () => timeline.list(events.value));
-    part("suggestions", events.value.suggestions, () => events.value.suggestions.map((each) => suggestion(each)));
-  }
+  if (events.status === "fulfilled") part("timeline", events.value.events, () => timeline.list(events.value));
+  if (suggested.status === "fulfilled") part("suggestions", suggested.value.suggestions, () => suggested.value.suggestions.map((each) => suggestion(each)));
   await dayView.refresh(parameters);
   if (rows.status === "rejected") throw rows.reason;
 }

@@ -85,3 +85,27 @@ def test_every_command_is_declared() -> None:
     """The list of commands and the parser's are the same."""
     declared = parser.build_parser(declare_simulator=False)
     assert set(parser.COMMANDS) == set(declared.commands())
+
+
+@pytest.mark.parametrize(
+    ("operands", "names"),
+    [
+        (["--", "--", "--"], ("--", "--")),
+        (["--", "-a", "--"], ("-a", "--")),
+        (["--", "--", "-b"], ("--", "-b")),
+        (["--", "--help", "--org=x"], ("--help", "--org=x")),
+        (["A", "--", "--"], ("A", "--")),
+    ],
+)
+def test_names_that_look_like_options(operands: list[str], names: tuple[str, str]) -> None:
+    """After ``--`` every argument is a name, ``--`` too."""
+    parsed = parse(["alias", "add", "--config=x", "--org=acme", "--flow=--", *operands])
+    assert (parsed.flow, parsed.old, parsed.new) == ("--", *names)
+
+
+def test_one_name_too_many(capsys: pytest.CaptureFixture[str]) -> None:
+    """A usage error names the argument as it was given."""
+    with pytest.raises(SystemExit) as ended:
+        parse(["alias", "add", "--config=x", "--org=acme", "--", "A", "B", "--"])
+    assert ended.value.code == 2
+    assert "unknown argument '--'" in capsys.readouterr().err
