@@ -80,9 +80,9 @@ bench: .venv/.dev .venv/.peers ## compare with the alternatives; ARGS="end_to_en
 lock: ## resolve the dependencies again, with hashes; UPGRADE= keeps the versions that still fit
 	@command -v $(UV) > /dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv" >&2; exit 1; }
 	$(LOCK) $(UPGRADE) --extra build --extra dev pyproject.toml --output-file requirements-dev.txt
-	$(LOCK) --constraints requirements-dev.txt pyproject.toml --output-file requirements.txt
+	$(LOCK) --constraints requirements-dev.txt --extra otel pyproject.toml --output-file requirements.txt
 	$(LOCK) --constraints requirements-dev.txt --extra browser pyproject.toml --output-file requirements-browser.txt
-	$(LOCK) --constraints requirements-dev.txt --extra export pyproject.toml --output-file requirements-export.txt
+	$(LOCK) --constraints requirements-dev.txt --extra export --extra otel pyproject.toml --output-file requirements-export.txt
 	echo hatchling | $(LOCK) --constraints requirements-dev.txt - --output-file requirements-build.txt
 
 clean: ## remove what make created, including the demo's data

@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         try:
             code = _run(argv, output_error)
+            _close_traces()
             if code == ExitCode.INTERRUPTED and terminated is not None and terminated():
                 code = ExitCode.TERMINATED
         except SystemExit as end:
@@ -102,6 +103,12 @@ def _excluded_from_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _close_traces() -> None:
+    """Export the last spans; the module is not imported for this."""
+    if traces := sys.modules.get("service.telemetry.traces"):
+        traces.close()
 
 
 def _print_error(text: str) -> None:

@@ -30,7 +30,7 @@ POLL_INTERVAL = 1.0  # seconds
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    config = configuration.load(arguments)
+    config = configuration.load(arguments, traced=True)
     org, entry = _span(config, arguments)
     reporter = Reporter()
     with ProgressBar(sys.stderr, shown=not arguments.no_progress) as bar:

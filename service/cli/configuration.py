@@ -10,11 +10,13 @@ from typing import Literal
 from service.cli.parser import suggestion
 from service.config import Config, load_config
 from service.errors import Fault
-from service.telemetry import logs
+from service.telemetry import logs, traces
 
 
-def load(arguments: argparse.Namespace, *, logs_to: Literal["stdout", "stderr"] = "stderr") -> Config:
-    """Read the configuration's file, and configure logging as it and the arguments say.
+def load(
+    arguments: argparse.Namespace, *, logs_to: Literal["stdout", "stderr"] = "stderr", traced: bool = False
+) -> Config:
+    """Read the configuration's file, and configure logging as it and the arguments say, and traces if ``traced``.
 
     A command logs to standard error: standard output is for its result.
 
@@ -24,6 +26,8 @@ def load(arguments: argparse.Namespace, *, logs_to: Literal["stdout", "stderr"] 
     config = read(arguments)
     stream = sys.stdout if logs_to == "stdout" else sys.stderr
     logs.configure(config.log.level, config.log.format, stream)
+    if traced:
+        traces.configure()
     return config
 
 

@@ -19,7 +19,7 @@ from service.telemetry import counted, printable
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    config = configuration.load(arguments)
+    config = configuration.load(arguments, traced=True)
     if arguments.parquet is not None:
         asyncio.run(_write_folder(config, arguments.parquet))
     else:

@@ -13,7 +13,7 @@ from service.telemetry import Reporter
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    config = configuration.load(arguments, logs_to="stdout")
+    config = configuration.load(arguments, logs_to="stdout", traced=True)
     if arguments.once:
         return asyncio.run(run_once(config, Reporter().emit))
     from service.runtime import Daemon

@@ -26,7 +26,7 @@ POLL_INTERVAL = 1.0  # seconds
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    config = configuration.load(arguments)
+    config = configuration.load(arguments, traced=True)
     if arguments.org is not None and arguments.org not in config.orgs:
         raise ConfigError([configuration.unknown_org(config, arguments.org)])
     orgs = [config.orgs[arguments.org]] if arguments.org else list(config.orgs.values())

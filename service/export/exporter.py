@@ -22,7 +22,7 @@ from service.postgres.export import (
     held_lease,
     open_snapshot,
 )
-from service.telemetry import redacted
+from service.telemetry import redacted, traces
 
 if TYPE_CHECKING:
     from service.export.catalog import Warehouse
@@ -114,6 +114,13 @@ async def export(dsn: str, config: Export, *, full: bool = False) -> Exported:
         SchemaError: the schema does not exist, or this role may not use it.
     """
     extra.require(extra.ICEBERG)
+    with traces.span("export", warehouse=config.warehouse) as exporting:
+        done = await _export(dsn, config, full=full)
+        exporting.set(export=done.number, months=done.files, rows=done.rows)
+        return done
+
+
+async def _export(dsn: str, config: Export, *, full: bool) -> Exported:
     async with held_lease(dsn) as lease:
         try:
             done = await _Exporter(dsn, config, lease, full=full).run()

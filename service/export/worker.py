@@ -24,7 +24,7 @@ from typing import Any
 from service.config import Database, Export
 from service.errors import ConfigError, ExportBusyError, ExportError, FlowOutcomesError
 from service.export.exporter import Exported, TableExport, export
-from service.telemetry import register_secret
+from service.telemetry import register_secret, traces
 
 _NICENESS = 10  # extraction goes first
 _LONGEST_LINE = 16 * 1024 * 1024  # bytes
@@ -32,15 +32,18 @@ _LONGEST_REASON = 1000  # characters
 
 
 async def run_worker(dsn: str, config: Export) -> Exported:
-    """Run one export in a process of its own; a cancelled wait kills it.
+    """Run one export in a process of its own, as one span of this process; a cancelled wait kills it.
 
     Raises:
         ConfigError: a package of the extra ``export`` is missing.
         ExportBusyError: another process exports.
         ExportError: the export failed, or its process did.
     """
-    lines = [line async for line in _lines({"task": "export", "dsn": dsn} | _document_of(config))]
-    return _result(json.loads(lines[0]))
+    with traces.span("export", warehouse=config.warehouse) as exporting:
+        lines = [line async for line in _lines({"task": "export", "dsn": dsn} | _document_of(config))]
+        done = _result(json.loads(lines[0]))
+        exporting.set(export=done.number, months=done.files, rows=done.rows)
+        return done
 
 
 async def run_probe(config: Export, dsn: str | None) -> AsyncGenerator[tuple[str, ...], None]:

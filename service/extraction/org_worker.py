@@ -26,7 +26,7 @@ from service.postgres.merge import MemoryBudget, Partitions
 from service.postgres.pool import Database
 from service.postgres.prune_dates import current_prune_date
 from service.postgres.windows import AD_HOC, DeepPasses, Ledger, LedgerWindow, job_of, request_windows, stream_of
-from service.telemetry import Emit, Event
+from service.telemetry import Emit, Event, traces
 
 
 class WorkerLoad(NamedTuple):
@@ -217,6 +217,23 @@ class OrgWorker:
         return list(planned.windows)
 
     async def _run(self, windows: Sequence[LedgerWindow], job: Job | None, cycle: Cycle) -> CycleResult:
+        spans = [each.window.span for each in windows]
+        with traces.span(
+            "cycle",
+            org=self.org.name,
+            job=job and job.name,
+            cycle=cycle.id,
+            windows=len(windows),
+            window_start=min(each.start for each in spans),
+            window_end=max(each.end for each in spans),
+        ) as running:
+            try:
+                return await self._run_windows(windows, job, cycle)
+            finally:
+                result = cycle.result
+                running.set(complete=result.complete, failed=result.failed, requeued=result.requeued)
+
+    async def _run_windows(self, windows: Sequence[LedgerWindow], job: Job | None, cycle: Cycle) -> CycleResult:
         context = {"org": self.org.name, "job": job and job.name, "cycle": cycle.id}
         result = cycle.result
         self._emit(Event.CYCLE_STARTED, **context, windows=len(windows))

@@ -17,7 +17,7 @@ from service.extraction.cycle import Cycle
 from service.extraction.normalise import BucketGrid, normalise
 from service.extraction.splitter import Part, Splitter
 from service.genesys import GenesysClient
-from service.model import Measure, NormalisedPage, Query, Scan, Span, Window
+from service.model import Measure, NormalisedPage, Page, Query, Scan, Span, Window
 from service.plan.buckets import buckets, is_edge
 from service.plan.narrowing import Cause, cause_of
 from service.plan.splitting import width
@@ -35,7 +35,7 @@ from service.postgres.merge import (
 from service.postgres.pool import Database
 from service.postgres.storage import check_room
 from service.postgres.windows import Ledger
-from service.telemetry import Emit, Event
+from service.telemetry import Emit, Event, traces
 
 RESTARTS = 2
 """How often a scan restarts from page one after its cursor expired."""
@@ -113,8 +113,16 @@ class Pipeline:
             DatabaseUnavailableError: nothing of it is stored.
             LeaseLostError: another process holds the org.
         """
-        await check_room(self._database)
         query_hash = self._client.dialect.query_hash(scan.queries[0])
+        with traces.span(
+            "scan", **scan_context(scan), cycle=cycle.id, query_hash=query_hash, windows=len(scan.windows)
+        ):
+            return await self._extract(scan, cycle, query_hash, release_fetch_slot)
+
+    async def _extract(
+        self, scan: Scan, cycle: Cycle, query_hash: str, release_fetch_slot: Callable[[], None]
+    ) -> Merged:
+        await check_room(self._database)
         await self._ledger.begin(scan, query_hash)
         for number in range(RESTARTS + 1):
             attempt = self._attempt(scan, cycle)
@@ -123,8 +131,7 @@ class Pipeline:
                     await self._fetch(query, attempt)
                 release_fetch_slot()
                 record = self._record(attempt, query_hash)
-                async with self._merging:
-                    merged = await merge(self._database, self._lease, attempt.buffer, record)
+                merged = await self._merge(attempt, record)
             except CursorExpiredError as error:
                 await attempt.buffer.discard()
                 if number == RESTARTS:
@@ -141,6 +148,18 @@ class Pipeline:
                 self._report(attempt, record, merged)
                 return merged
         raise AssertionError("the last attempt returns or raises")
+
+    async def _merge(self, attempt: _Attempt, record: ScanRecord) -> Merged:
+        async with self._merging:
+            with traces.span(
+                "merge", **scan_context(attempt.scan), pages=attempt.pages, entries=attempt.entries
+            ) as merging:
+                try:
+                    merged = await merge(self._database, self._lease, attempt.buffer, record)
+                except ExtractionError as error:
+                    raise self._client.redact_error(error) from None
+                merging.set(rows=sum(merged.rows.values()))
+                return merged
 
     def _attempt(self, scan: Scan, cycle: Cycle) -> _Attempt:
         return _Attempt(
@@ -225,12 +244,22 @@ class Pipeline:
             ignore_gateway=not policy.counts_for_breaker(*of_query),
         )
         async with aclosing(scan) as pages:
-            async for page in pages:
+            while (page := await self._next_page(pages, attempt)) is not None:
                 attempt.pages += 1
                 attempt.date, attempt.date_monotonic = page.date, self._clock.monotonic()
                 attempt.entries += len(page.entries)
                 self._emit(Event.PAGE_READ, org=query.org, page=attempt.pages, entries=len(page.entries))
                 yield normalise(page.entries, grid)
+
+    async def _next_page(self, pages: AsyncGenerator[Page, None], attempt: _Attempt) -> Page | None:
+        """The query's next page; None after its last."""
+        with traces.span("page", **scan_context(attempt.scan), page=attempt.pages + 1) as reading:
+            page = await anext(pages, None)
+            if page is None:
+                reading.discard()
+            else:
+                reading.set(entries=len(page.entries))
+            return page
 
     def _check_query_allowed(self, scan: Scan, cycle: Cycle) -> None:
         """Check again just before each query: the scan may have run for long, or waited for a 429.

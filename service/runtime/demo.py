@@ -30,7 +30,7 @@ from service.postgres.queries.summary import Summary, summary
 from service.runtime.daemon import Daemon
 from service.runtime.once import run_once
 from service.simulator import CorrectedCentre, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
-from service.telemetry import Event, Reporter, counted, logs
+from service.telemetry import Event, Reporter, counted, logs, traces
 from service.telemetry.progress_bar import ProgressBar
 
 CONFIG_FILE = "flow-outcomes.yaml"
@@ -95,6 +95,7 @@ async def demo(*, port: int | None, once: bool) -> int:
         async with _simulator(centre) as simulator:
             config = _configuration(folder, simulator.base_url, port)
             logs.configure(config.log.level, config.log.format, sys.stderr)
+            traces.configure()
             console.print(f"PostgreSQL in {folder}, a simulated Genesys Cloud on {simulator.base_url}, two orgs:")
             console.print(", ".join(f"{name} on {api}" for name, (api, _) in ORGS.items()))
             if once:

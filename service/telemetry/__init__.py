@@ -8,6 +8,8 @@
     log_sink       where log lines go; a thread writes them
     logs           the form of a log line; bounds and redaction
     progress_bar   the progress of a command
+    traces         spans for OpenTelemetry
+    otel           its SDK; imported only where the environment says so
     breaker_state  an org's breaker, stored where other processes can read it
     text           text for people
 """

@@ -71,6 +71,8 @@ class Event(StrEnum):
     CLOCK_DOUBTED = "clock_doubted", logging.WARNING
     CLOCK_STEPPED = "clock_stepped", logging.WARNING
     CLOCKS_COMPARED = "clocks_compared", logging.DEBUG
+    TRACES_UNAVAILABLE = "traces_unavailable", logging.WARNING
+    TRACES_NOT_EXPORTED = "traces_not_exported", logging.WARNING
     LOG_LINES_DROPPED = "log_lines_dropped", logging.WARNING  # reported by the log itself
     RUN_REQUESTED = "run_requested"
     RUN_NOT_REQUESTED = "run_not_requested", logging.ERROR

@@ -97,6 +97,12 @@ def drain() -> None:
         _sink.drain(DRAIN_TIMEOUT)
 
 
+def write_line(line: str) -> None:
+    """Write a line that is not an event; nothing before the log is configured."""
+    if _sink is not None:
+        _sink.write(redacted(line))
+
+
 def _render(render: Sequence[Processor], event: Event, count: int) -> str:
     """A line of the log about itself."""
     line: Any = {"event": event, "level": logging.getLevelName(event.level).lower(), "lines": count}

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
+from tests.support.collector import collecting
 from tests.support.program import SECRET, Program
 
 FAULTS = {
@@ -106,9 +107,9 @@ class Echo:
 
 
 async def test_no_secret_is_repeated_from_a_page(program: Program) -> None:
-    """Neither in the reason of a failure nor in a rejected entry."""
+    """Neither in the reason of a failure, nor in a rejected entry, nor in a span."""
     echo = Echo()
-    async with echo.server:
+    async with echo.server, collecting() as collector:
         url = str(echo.server.make_url("")).rstrip("/")
         org = {"base_url": url, "login_url": url, "client_id": "acme", "client_secret": SECRET}
         span = {"org": "acme", "granularity": "daily"}
@@ -121,8 +122,9 @@ async def test_no_secret_is_repeated_from_a_page(program: Program) -> None:
             },
         }
         program.config.write_text(yaml.safe_dump(tree))
-        ended = await program.run("run", "--once")
+        ended = await program.run("run", "--once", environment={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})
     assert len(echo.secrets) == 3
+    assert {span.name for span in collector.spans if "[redacted]" in span.error} == {"scan", "merge"}
     conflicting, rejected = program.windows()
     assert (conflicting["state"], "[redacted]" in conflicting["last_error"]) == ("failed", True)
     assert (rejected["state"], rejected["rejected"]) == ("complete", 1)
@@ -131,3 +133,4 @@ async def test_no_secret_is_repeated_from_a_page(program: Program) -> None:
     assert len(ended.find_events("entry_rejected", org="acme", query_hash=rejected["query_hash"])) == 1
     for secret in echo.secrets:
         assert secret not in ended.out + str(conflicting) + str(entry)
+        assert not any(secret.encode() in body for body in collector.bodies)

@@ -45,6 +45,7 @@ TESTS: dict[tuple[str, str, str], list[str]] = {
     ("docs/flow-aggregates.md", "The flow-aggregates API", "yaml"): [
         "tests/deployment/test_documents.py::test_the_other_api"
     ],
+    ("docs/operating.md", "Traces", "sh"): ["tests/acceptance/test_traces.py::test_the_console"],
     ("docs/operating.md", "Rotating a secret", "yaml"): [
         "tests/deployment/test_documents.py::test_a_password_in_both_forms"
     ],

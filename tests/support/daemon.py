@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -40,9 +40,11 @@ class Daemon:
         self._events: list[Row] = []
 
     @classmethod
-    async def start(cls, program: Program, *, ready: bool = True) -> Daemon:
+    async def start(
+        cls, program: Program, *, ready: bool = True, environment: Mapping[str, str] | None = None
+    ) -> Daemon:
         """Start a daemon; with ``ready``, wait until it handles signals."""
-        daemon = cls(program, await program.start("run"))
+        daemon = cls(program, await program.start("run", environment=environment))
         if ready:
             await daemon.wait_for_event("daemon_started")
         return daemon
