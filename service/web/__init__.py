@@ -24,7 +24,9 @@
     coverage          the calendar: a letter for each day of a job
     day               one day of a job
     timeline          what happened lately
+    kept_suggestions  suggested aliases, while an org's figures and aliases have not changed
     assets            the page's own files
+    compression       bodies as gzip, compressed once for all clients
 """
 
 from service.web.connection_limit import raise_descriptor_limit

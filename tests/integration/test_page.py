@@ -3,66 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import AbstractAsyncContextManager
 
-import aiohttp
 import psycopg
 import pytest
 
 from service.telemetry import Reporter
-from service.web import Load, WebServer, status_cache
+from service.web import Load, status_cache
 from service.web.assets import assets
 from service.web.response_cache import MAX_ENTRIES, CachedResponse, ResponseCache
 from tests.support import sample_database
-from tests.support.fake_daemon import FakeDaemon
+from tests.support.page_harness import Site, serving
 from tests.support.sample_database import FLOW, HOSTILE, day
 
 KINDS = ("restated", "renamed", "complete", "owner", "warning")
 AWAY = "postgresql://outcomes:hush-hush@127.0.0.1:1/none"
 
 
-@dataclass
-class Site:
-    address: str
-    session: aiohttp.ClientSession
-    web: WebServer
-
-    async def get(self, path: str, **headers: str) -> tuple[int, Any, Any]:
-        async with self.session.get(f"http://{self.address}{path}", headers=headers) as response:
-            text = await response.text()
-            is_json = response.content_type == "application/json" and text
-            return response.status, json.loads(text) if is_json else text, response.headers
-
-
-@asynccontextmanager
-async def serving(dsn: str) -> AsyncIterator[Site]:
-    reporter, config = Reporter(), sample_database.config(dsn)
+def served(dsn: str) -> AbstractAsyncContextManager[Site]:
+    """A server of the sample's orgs, one of which is held here, with three equal warnings."""
+    reporter = Reporter()
     for _ in range(3):
         reporter.emit("rate_limited", org="acme", job="daily", retry_after=1, flows=["a", "b"], query_hash="h")
-    web = WebServer(FakeDaemon(config, dsn, {"acme": Load(3, 7)}, reporter))
-    address = await web.start("127.0.0.1", 0)
-    try:
-        async with aiohttp.ClientSession() as session:
-            yield Site(address, session, web)
-    finally:
-        await web.stop()
+    return serving(dsn, sample_database.config(dsn), {"acme": Load(3, 7)}, reporter)
 
 
 @pytest.fixture
 async def site(database: str) -> AsyncIterator[Site]:
     sample_database.plant(database)
-    async with serving(database) as site:
+    async with served(database) as site:
         yield site
 
 
 async def test_each_day_has_its_letter(site: Site) -> None:
     """The planted problems are on their days, all other days are complete, and today waits."""
-    _, data, _ = await site.get("/api/calendar?org=acme")
+    _, data, _ = await site.response("/api/calendar?org=acme")
     days = data["jobs"]["daily"]["days"]
     found = {letter: len(days) - 1 - days.index(letter) for letter in "FLNRDAW"}
     assert found == {
@@ -80,29 +57,29 @@ async def test_each_day_has_its_letter(site: Site) -> None:
 
 async def test_days_begin_at_the_org_s_midnight(site: Site) -> None:
     """An org in another time zone has no false gap when its clocks change."""
-    _, data, _ = await site.get("/api/calendar?org=globex")
+    _, data, _ = await site.response("/api/calendar?org=globex")
     assert set(data["jobs"]["daily"]["days"].strip(".")) == {"C", "W"}
 
 
 async def test_a_day(site: Site) -> None:
     """A day lists windows that the ledger does not have, and restatements with their old and new figures."""
-    _, data, _ = await site.get(f"/api/day?org=acme&job=daily&day={day(sample_database.NEVER)}")
+    _, data, _ = await site.response(f"/api/day?org=acme&job=daily&day={day(sample_database.NEVER)}")
     assert [(each["state"], each["attempts"]) for each in data["windows"]] == [("not requested", 0)]
-    _, data, _ = await site.get(f"/api/day?org=acme&job=daily&day={day(sample_database.RESTATED)}")
+    _, data, _ = await site.response(f"/api/day?org=acme&job=daily&day={day(sample_database.RESTATED)}")
     assert data["restatements"] == 2
     assert {(each["outcome_name"], each["old_count"], each["new_count"]) for each in data["restated"]} == {
         ("Abandoned", 42, 57),
         (HOSTILE, 100, None),
     }
-    _, data, _ = await site.get(f"/api/day?org=acme&job=hourly&day={day(1)}")
+    _, data, _ = await site.response(f"/api/day?org=acme&job=hourly&day={day(1)}")
     assert len(data["windows"]) == 24
-    _, data, _ = await site.get("/api/day?org=acme&job=daily&day=2190-01-01")
+    _, data, _ = await site.response("/api/day?org=acme&job=daily&day=2190-01-01")
     assert data["windows"] == []
 
 
 async def test_figures_have_gaps(site: Site) -> None:
     """Counts are null where a figure is null or no bucket is stored; the shares of a bucket add up to one."""
-    _, data, _ = await site.get(f"/api/flow?org=acme&flow={FLOW}&from={day(60)}&to={day(0)}")
+    _, data, _ = await site.response(f"/api/flow?org=acme&flow={FLOW}&from={day(60)}&to={day(0)}")
     series = {each["name"]: each for each in data["series"]}
     assert len(series) == data["outcomes"] == 4
     assert len(data["starts"]) == 60
@@ -127,7 +104,7 @@ async def test_many_outcomes_are_combined(site: Site, database: str) -> None:
             " date_trunc('day', now()) - interval '1 day', date_trunc('day', now()), 'reported', 1, now(), 1"
             " FROM generate_series(1, 500) n".encode()
         )
-    _, data, _ = await site.get(f"/api/flow?org=acme&flow={FLOW}")
+    _, data, _ = await site.response(f"/api/flow?org=acme&flow={FLOW}")
     assert data["outcomes"] == 504
     assert len(data["series"]) == 12
     assert data["series"][-1]["name"] is None
@@ -136,7 +113,7 @@ async def test_many_outcomes_are_combined(site: Site, database: str) -> None:
 
 async def test_now(site: Site) -> None:
     """Problems are grouped by cause and have a command each; the load is this process's."""
-    _, data, _ = await site.get("/api/now")
+    _, data, _ = await site.response("/api/now")
     assert data["missing"] == 4
     assert [each["state"] for each in data["problems"]] == [
         "failed",
@@ -160,21 +137,21 @@ async def test_now(site: Site) -> None:
 
 async def test_the_export(site: Site, database: str) -> None:
     """The newest export, and why the last one failed, also without a script."""
-    _, data, _ = await site.get("/api/now")
+    _, data, _ = await site.response("/api/now")
     assert (data["export"]["export"], data["export"]["failed_at"]) == (12, None)
-    async with serving(database) as another:  # its status is not cached
+    async with served(database) as another:  # its status is not cached
         with psycopg.connect(database) as connection:
             connection.execute("UPDATE flow_outcomes.export_lease SET failed_at = now(), last_error = '<full>'")
-        _, data, _ = await another.get("/api/now")
+        _, data, _ = await another.response("/api/now")
         assert (data["export"]["export"], data["export"]["last_error"]) == (12, "<full>")
-        _, page, _ = await another.get("/")
+        _, page, _ = await another.response("/")
         assert f"<p>Export to {sample_database.WAREHOUSE}: number 12 of 2" in page
         assert ": &lt;full&gt;</p>" in page
 
 
 async def test_timeline(site: Site) -> None:
     """Restatements by merge, renames, takeovers, and equal warnings once."""
-    _, data, _ = await site.get("/api/timeline")
+    _, data, _ = await site.response("/api/timeline")
     kinds = {kind: [each for each in data["events"] if each["kind"] == kind] for kind in KINDS}
     assert [(each["figures"], each["granularity"]) for each in kinds["restated"]] == [(2, "daily")]
     assert [(each["old_name"], each["new_name"], each["flows"]) for each in kinds["renamed"]] == [
@@ -185,29 +162,29 @@ async def test_timeline(site: Site) -> None:
     ]
     assert {each["owner"] for each in kinds["owner"]} == {"host:1", "host:2"}
     assert [each["at"] for each in data["events"]] == sorted((each["at"] for each in data["events"]), reverse=True)
-    _, data, _ = await site.get("/api/timeline?org=globex")
+    _, data, _ = await site.response("/api/timeline?org=globex")
     assert {each["org"] for each in data["events"]} == {"globex"}
 
 
 async def test_strips(site: Site) -> None:
     """The last 90 days of each job of each org."""
-    _, data, _ = await site.get("/api/strips")
+    _, data, _ = await site.response("/api/strips")
     assert data["batches"] == 1
     assert [each["org"] for each in data["strips"]] == ["acme", "globex"]
     days = data["strips"][0]["jobs"]["daily"]["days"]
     assert len(days) == 90
     assert len(days) - 1 - days.index("F") == sample_database.FAILED
-    _, data, _ = await site.get("/api/strips?batch=1")
+    _, data, _ = await site.response("/api/strips?batch=1")
     assert data["strips"] == []
 
 
 async def test_flows_are_searched_as_text(site: Site) -> None:
     """Pattern characters in a search match themselves; the result is limited and says whether there is more."""
-    _, data, _ = await site.get("/api/flows?org=acme&q=ALES")
+    _, data, _ = await site.response("/api/flows?org=acme&q=ALES")
     assert [flow["name"] for flow in data["flows"]] == ["Sales"]
-    _, data, _ = await site.get("/api/flows?org=acme&q=%25")
+    _, data, _ = await site.response("/api/flows?org=acme&q=%25")
     assert data["flows"] == []
-    _, data, _ = await site.get("/api/flows?org=acme&limit=1")
+    _, data, _ = await site.response("/api/flows?org=acme&limit=1")
     assert (len(data["flows"]), data["more"]) == (1, True)
 
 
@@ -244,7 +221,7 @@ async def test_flows_are_searched_as_text(site: Site) -> None:
 )
 async def test_invalid_parameters(site: Site, path: str, word: str) -> None:
     """400 with a message about what is valid."""
-    status, data, _ = await site.get(path)
+    status, data, _ = await site.response(path)
     assert status == 400
     assert word in data["error"]
 
@@ -252,26 +229,26 @@ async def test_invalid_parameters(site: Site, path: str, word: str) -> None:
 async def test_an_unchanged_response_is_not_sent_again(site: Site) -> None:
     """A client with the ETag gets 304 without a body."""
     for path in ("/api/calendar?org=acme", "/api/timeline", "/static/main.js", "/static/base.css"):
-        status, _, headers = await site.get(path)
+        status, _, headers = await site.response(path)
         assert status == 200
         assert headers["Cache-Control"] == "no-cache"
-        status, body, again = await site.get(path, **{"If-None-Match": headers["ETag"]})
+        status, body, again = await site.response(path, **{"If-None-Match": headers["ETag"]})
         assert (status, body) == (304, "")
         assert again["ETag"] == headers["ETag"]
-        assert (await site.get(path, **{"If-None-Match": 'W/"other"'}))[0] == 200
+        assert (await site.response(path, **{"If-None-Match": 'W/"other"'}))[0] == 200
 
 
 async def test_the_cache_is_bounded(site: Site) -> None:
     """The number of cached responses is bounded."""
     for back in range(MAX_ENTRIES + 5):
-        assert (await site.get(f"/api/day?org=acme&job=daily&day={day(back)}"))[0] == 200
+        assert (await site.response(f"/api/day?org=acme&job=daily&day={day(back)}"))[0] == 200
     assert len(site.web._responses._entries) == MAX_ENTRIES
 
 
 @pytest.mark.parametrize("view", ["/", "/flow", "/health"])
 async def test_the_page_loads_only_its_own_files(site: Site, view: str) -> None:
     """Every file that the page names is its own, and the policy allows no other."""
-    _, text, headers = await site.get(view)
+    _, text, headers = await site.response(view)
     assert "http://" not in text
     assert "https://" not in text
     assert "style=" not in text
@@ -280,14 +257,14 @@ async def test_the_page_loads_only_its_own_files(site: Site, view: str) -> None:
     assert "*" not in policy
     for name in ("uplot.js", "uplot.css", "base.css", "views.css", "main.js", "icon.svg"):
         assert f'"static/{name}"' in text
-        assert (await site.get(f"/static/{name}"))[0] == 200
+        assert (await site.response(f"/static/{name}"))[0] == 200
     for name in ("index.html", "../page.py", "..%2fpage.py", "nothing.js"):
-        assert (await site.get(f"/static/{name}"))[0] == 404
+        assert (await site.response(f"/static/{name}"))[0] == 404
 
 
 async def test_every_url_is_relative(site: Site) -> None:
     """Neither the page nor its scripts and styles name a path from the root, so a proxy can add a prefix."""
-    _, page, _ = await site.get("/")
+    _, page, _ = await site.response("/")
     assert "static/main.js" in page
     own = [each for name, each in assets().items() if name.endswith((".js", ".css")) and "uplot" not in name]
     for text in (page, *(each.body.decode() for each in own)):
@@ -308,17 +285,17 @@ async def test_more_different_requests_than_can_be_kept(site: Site, monkeypatch:
     monkeypatch.setattr(ResponseCache, "_make", make)
     monkeypatch.setattr(status_cache, "WAIT_TIMEOUT", 30.0)
     urls = [f"/api/day?org=acme&job=daily&day={day(back)}" for back in range(MAX_ENTRIES + 1)]
-    tasks = [asyncio.create_task(site.get(url)) for url in urls[:-1]]
+    tasks = [asyncio.create_task(site.response(url)) for url in urls[:-1]]
     async with asyncio.timeout(20):
         while waiting < MAX_ENTRIES:  # noqa: ASYNC110 - nothing notifies of it
             await asyncio.sleep(0.01)
-        status, data, headers = await site.get(urls[-1])
+        status, data, headers = await site.response(urls[-1])
         assert (status, headers["Retry-After"]) == (503, "3")
         assert "try again" in data["error"]
-        same = asyncio.create_task(site.get(urls[0]))  # the same document as another client's
+        same = asyncio.create_task(site.response(urls[0]))  # the same document as another client's
         go.set()
         assert [status for status, _, _ in await asyncio.gather(same, *tasks)] == [200] * (MAX_ENTRIES + 1)
-        assert (await site.get(urls[-1]))[0] == 200
+        assert (await site.response(urls[-1]))[0] == 200
 
 
 async def test_a_document_that_nobody_waits_for_makes_room(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,14 +310,14 @@ async def test_a_document_that_nobody_waits_for_makes_room(site: Site, monkeypat
     monkeypatch.setattr(ResponseCache, "_make", make)
     monkeypatch.setattr(status_cache, "WAIT_TIMEOUT", 0.01)
     for back in range(MAX_ENTRIES):
-        assert (await site.get(f"/api/day?org=acme&job=daily&day={day(back)}"))[0] == 503
+        assert (await site.response(f"/api/day?org=acme&job=daily&day={day(back)}"))[0] == 503
     hung = False
-    assert (await site.get("/api/timeline"))[0] == 200
+    assert (await site.response("/api/timeline"))[0] == 200
 
 
 async def test_the_database_is_unavailable() -> None:
     """Endpoints answer 503 with the reason and without secrets; the page is still served."""
-    async with serving(AWAY) as site:
+    async with served(AWAY) as site:
         for path in (
             "/api/now",
             "/api/calendar?org=acme",
@@ -348,8 +325,8 @@ async def test_the_database_is_unavailable() -> None:
             "/api/overview?org=acme",
             "/api/figures.csv?org=acme",
         ):
-            status, data, _ = await site.get(path)
+            status, data, _ = await site.response(path)
             assert status == 503
             assert "refused" in data["error"]
             assert "hush" not in data["error"]
-        assert (await site.get("/"))[0] == 200
+        assert (await site.response("/"))[0] == 200

@@ -2,67 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
-import psycopg
 import pytest
 
-from service.web import WebServer
 from service.web import figures_csv as files
 from tests.support import sample_weeks
-from tests.support.fake_daemon import FakeDaemon
+from tests.support.page_harness import Site, serving
 from tests.support.sample_weeks import CORRECTED, NEW_NAME, OLD_NAME, RENAMED, midnight
-
-Row = tuple[Any, ...]
-
-
-class Site:
-    """A server on the planted weeks, and its database."""
-
-    def __init__(self, address: str, session: aiohttp.ClientSession, dsn: str) -> None:
-        self.address = address
-        self.session = session
-        self.dsn = dsn
-
-    async def get(self, path: str) -> Any:  # noqa: ANN401 - a document
-        async with self.session.get(f"http://{self.address}{path}") as response:
-            assert response.status == 200, await response.text()
-            return await response.json()
-
-    async def file(self, path: str) -> list[dict[str, str]]:
-        async with self.session.get(f"http://{self.address}{path}") as response:
-            assert response.status == 200
-            assert response.content_type == "text/csv"
-            return list(csv.DictReader(io.StringIO(await response.text())))
-
-    def rows(self, query: str, *values: object) -> list[Row]:
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            cursor = connection.execute(query.encode(), values)
-            return cursor.fetchall() if cursor.description else []
-
-
-@asynccontextmanager
-async def serving(dsn: str, *, flows_aggregates: bool = True) -> AsyncIterator[Site]:
-    web = WebServer(FakeDaemon(sample_weeks.config(dsn, flows_aggregates=flows_aggregates), dsn))
-    address = await web.start("127.0.0.1", 0)
-    try:
-        async with aiohttp.ClientSession() as session:
-            yield Site(address, session, dsn)
-    finally:
-        await web.stop()
 
 
 @pytest.fixture
 async def site(database: str) -> AsyncIterator[Site]:
     sample_weeks.plant(database, flows=7)
-    async with serving(database) as site:
+    async with serving(database, sample_weeks.config(database)) as site:
         yield site
 
 
@@ -351,15 +307,14 @@ async def test_a_file_of_every_flow(site: Site) -> None:
 async def test_too_many_files(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file beyond those that may be sent at the same time gets 503 at once."""
     monkeypatch.setattr(files, "MAX_CONNECTIONS", 0)
-    async with site.session.get(f"http://{site.address}/api/figures.csv?org=acme") as response:
-        assert response.status == 503
-        assert response.headers["Retry-After"] == "3"
-        assert "try again" in (await response.json())["error"]
+    status, document, headers = await site.response("/api/figures.csv?org=acme")
+    assert (status, headers["Retry-After"]) == (503, "3")
+    assert "try again" in document["error"]
 
 
 async def test_no_daily_figures(database: str) -> None:
     """An org without figures has an overview without days, also where another has some."""
-    async with serving(database) as site:
+    async with serving(database, sample_weeks.config(database)) as site:
         document = await site.get("/api/overview?org=acme")
         assert (document["days"], document["flows"]) == ([], [])
 
