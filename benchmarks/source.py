@@ -27,6 +27,8 @@ from aiohttp import web
 
 STEP = {"hourly": timedelta(hours=1), "daily": timedelta(days=1)}
 OUTCOMES = ("Paid", "TransferredToQueue", "Abandoned", "SelfServiceCompleted", "CallbackScheduled")
+EARLY = 10.0
+"""Seconds from the first request in which requests are counted apart."""
 EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -52,6 +54,7 @@ class Arrivals:
     peak: int = 0
     first: float = 0.0
     last: float = 0.0
+    early: int = 0
 
     def admit(self) -> bool:
         """Count a request; return whether it is within the limit."""
@@ -66,6 +69,7 @@ class Arrivals:
         self.first = self.first or now
         self.last = now
         self.answered += 1
+        self.early += now < self.first + EARLY
         return True
 
     def summary(self) -> dict[str, Any]:
@@ -75,6 +79,7 @@ class Arrivals:
             "pages": self.pages,
             "throttled": self.throttled,
             "peak": self.peak,
+            "early": self.early,
             "seconds": round(self.last - self.first, 3),
             "first": self.first,
             "last_at": time.time() - (time.monotonic() - self.last),
@@ -84,7 +89,7 @@ class Arrivals:
 class Source:
     """Flows that each report the same outcomes in every bucket."""
 
-    def __init__(self, flows: int, outcomes: int, limit: float | None) -> None:
+    def __init__(self, flows: int, outcomes: int, limit: float | None, latency: float = 0.0) -> None:
         self._heads = [f'{{"group":{{"flow-id":"{flow_id(flow)}"}},"interval":"'.encode() for flow in range(flows)]
         # ten variants per flow make consecutive days different
         self._tails = [
@@ -92,6 +97,7 @@ class Source:
             for flow in range(flows)
         ]
         self._limit = limit
+        self._latency = latency
         self.arrivals: dict[str, Arrivals] = {}
 
     def application(self) -> web.Application:
@@ -119,6 +125,7 @@ class Source:
         if request.headers.get("Authorization") != "Bearer benchmark":
             return web.json_response({"status": 401, "code": "bad.credentials"}, status=401)
         query = json.loads(await request.read())["queryBuilder"]
+        await asyncio.sleep(self._latency)
         begin, step = datetime.fromisoformat(query["dateFrom"]), STEP[query["timeGroup"]]
         buckets = (datetime.fromisoformat(query["dateTo"]) - begin) // step
         at, size, flows = int(query.get("nextPageToken", "c0")[1:]), query["limit"], len(self._heads)
@@ -190,9 +197,12 @@ class Running:
 
 
 @contextmanager
-def running(*, flows: int, outcomes: int = 5, limit: float | None = None) -> Iterator[Running]:
+def running(
+    *, flows: int, outcomes: int = 5, limit: float | None = None, latency: float = 0.0
+) -> Iterator[Running]:
     """Run the server while the context is entered."""
     command = [sys.executable, "-m", "benchmarks.source", "--flows", str(flows), "--outcomes", str(outcomes)]
+    command += ["--latency", str(latency)]
     if limit is not None:
         command += ["--limit", str(limit)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603 - this module
@@ -203,8 +213,8 @@ def running(*, flows: int, outcomes: int = 5, limit: float | None = None) -> Ite
             server.terminate()
 
 
-async def _serve(flows: int, outcomes: int, limit: float | None) -> None:
-    runner = web.AppRunner(Source(flows, outcomes, limit).application(), access_log=None)
+async def _serve(flows: int, outcomes: int, limit: float | None, latency: float) -> None:
+    runner = web.AppRunner(Source(flows, outcomes, limit, latency).application(), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -219,8 +229,9 @@ def main() -> None:
     parser.add_argument("--flows", type=int, default=1000)
     parser.add_argument("--outcomes", type=int, default=5)
     parser.add_argument("--limit", type=float, help="requests in any second; more are answered 429")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds that a page takes")
     arguments = parser.parse_args()
-    asyncio.run(_serve(arguments.flows, arguments.outcomes, arguments.limit))
+    asyncio.run(_serve(arguments.flows, arguments.outcomes, arguments.limit, arguments.latency))
 
 
 if __name__ == "__main__":

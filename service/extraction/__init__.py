@@ -8,6 +8,8 @@
     deep_lookback  the windows further back that are extracted again now and then
     ad_hoc       an ad hoc span as windows
     scanner      windows into scans: grouped, split, coarsened
+    scan_group   scans side by side, and the first error among them
+    size_estimate  how many entries a bucket has, while the first pages are read
     splitter     how large and how wide a query is
     admission    which scan may start
     pipeline     one scan: fetch, normalise, store

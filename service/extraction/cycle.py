@@ -13,7 +13,8 @@ from enum import IntEnum
 from service.clock import Clock
 from service.config import Job, OffPeak
 from service.errors import HoursOverError
-from service.model import Granularity, Scan, Span
+from service.extraction.size_estimate import SizeEstimate
+from service.model import Granularity, Measure, Scan, Span
 from service.plan.grouping import MetricsDelay
 
 
@@ -152,6 +153,11 @@ class Cycle:
         self.stop = asyncio.Event()
         self._clock = clock
         self._recent: frozenset[Span] = frozenset()
+        self._estimates: dict[tuple[Granularity, Measure], SizeEstimate] = {}
+
+    def estimate(self, granularity: Granularity, measure: Measure) -> SizeEstimate:
+        """What this cycle's pages have shown of the entries per bucket."""
+        return self._estimates.setdefault((granularity, measure), SizeEstimate())
 
     def join(self, request: CycleRequest) -> bool:
         """Apply a later request to this cycle; whether this cycle covers it."""

@@ -237,6 +237,7 @@ class Pipeline:
         )
         check = partial(self._check_query_allowed, attempt.scan, attempt.cycle)
         policy, of_query = await self._splitter.policy(query.granularity), (width(query), attempt.cycle.id)
+        count = attempt.cycle.estimate(query.granularity, query.measure).query(width(query))
         scan = self._client.scan(
             query,
             check,
@@ -248,6 +249,7 @@ class Pipeline:
                 attempt.pages += 1
                 attempt.date, attempt.date_monotonic = page.date, self._clock.monotonic()
                 attempt.entries += len(page.entries)
+                count.add(page)
                 self._emit(Event.PAGE_READ, org=query.org, page=attempt.pages, entries=len(page.entries))
                 yield normalise(page.entries, grid)
 

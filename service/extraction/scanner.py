@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import CancelledError
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from service.clock import Clock
@@ -29,11 +29,12 @@ from service.errors import (
 from service.extraction.admission import ScanAdmission
 from service.extraction.cycle import Cycle, CyclePolicy
 from service.extraction.pipeline import Pipeline, check_settled, scan_context
+from service.extraction.scan_group import ScanGroup
+from service.extraction.size_estimate import expected_size
 from service.extraction.splitter import Splitter
 from service.genesys import GenesysClient
 from service.model import Granularity, Measure, Scan, Span, Window
 from service.plan import granularity, grouping
-from service.plan.forecast import DEFAULT_ENTRIES
 from service.plan.grouping import OrgSettings
 from service.plan.narrowing import Cause, cause_of
 from service.postgres.merge import Partitions
@@ -42,9 +43,6 @@ from service.telemetry import Emit, Event
 
 # Errors that one window of a scan may have caused alone.
 _OF_ONE_WINDOW = (InvalidResponseError, GranularityError, QueryTooLargeError)
-
-# Expected ends of a cycle; of several errors, another one is raised first.
-_EXPECTED = (DatabaseUnavailableError, LeaseLostError, GivenUpError)
 
 
 class Scanner:
@@ -106,77 +104,76 @@ class Scanner:
             DatabaseUnavailableError, LeaseLostError, GivenUpError: windows that were not stored stay due.
         """
         isolated = {each.window.span for each in windows if each.isolated}
-        waiting, timezone = [each.window for each in windows], self.org.timezone
-        probed: set[object] = set()
+        waiting = [each.window for each in windows]
         while waiting:
-            if self.org.timezone != timezone:  # changed by a reload: the windows' edges are no longer bucket edges
-                cycle.result.requeued += len(waiting)
-                return
             # One that was refused by itself comes last: it would end the narrowing of the others in this cycle.
             first = next((window for window in waiting if window.span not in isolated), waiting[0])
             alike = [window for window in waiting if _kind(window) == _kind(first)]
             if first.span not in isolated:
                 alike = [window for window in alike if window.span not in isolated]
-            groups = grouping.group_windows(
-                alike,
-                self.settings,
-                entries_per_bucket=await self._entries_per_bucket(first, cycle, probed),
-                delay=cycle.policy.delay,
-                metrics_delay=cycle.policy.metrics_delay,
-                isolated=isolated,
-            )
+            group = ScanGroup()
             try:
-                await self._run_all(groups.scans, cycle)
+                await group.run(self._start_scans(group, alike, isolated, cycle))
             except GivenUpError as error:
                 await self._ledger.note_skipped(waiting, str(error))
                 raise
-            started = {(window.span, *_kind(window)) for group in groups.scans for window in group}
+            started = {(window.span, *_kind(window)) for window in alike}
             waiting = [window for window in waiting if (window.span, *_kind(window)) not in started]
 
-    async def _entries_per_bucket(self, window: Window, cycle: Cycle, probed: set[object]) -> float | None:
-        """The expected number of entries per bucket; None to request one window before all others.
+    async def _start_scans(
+        self, group: ScanGroup, windows: Sequence[Window], isolated: Collection[Span], cycle: Cycle
+    ) -> None:
+        """Start the scans of windows of one kind: as many as may send, until the entries per bucket are known."""
+        rest, timezone, running, is_first = list(windows), self.org.timezone, 0, True
+        estimate = cycle.estimate(windows[0].granularity, windows[0].measure)
 
-        Args:
-            window: the first of those to be requested.
-            cycle: the cycle.
-            probed: the kinds of windows of which one was requested first.
-        """
-        step, kind = window.granularity, _kind(window)
-        entries = await self._ledger.entries_per_bucket(
-            window.stream, step, step.bucket_length.total_seconds(), window.measure
-        )
-        policy = await self._splitter.policy(step)
-        is_probed = kind in probed
-        probed.add(kind)
-        if not is_probed and policy.begins_with_one_window(cycle.id):
-            return None
-        if entries is not None:
-            return max(entries, 1.0)
-        if is_probed and policy.is_exhausted(cycle.id):  # no flood of single windows that are refused alike
-            return DEFAULT_ENTRIES
-        return len(self.org.flows) or None
-
-    async def _run_all(self, groups: Sequence[Sequence[Window]], cycle: Cycle) -> None:
-        """Run groups of adjacent windows side by side; the first unexpected end of one cancels the others.
-
-        No task raises into the group: before Python 3.13 a TaskGroup that has an error of its own to raise drops a
-        cancellation from outside, and an org whose lease is lost would be worked on.
-        """
-        errors: list[Exception] = []
-
-        async def attempt(windows: Sequence[Window]) -> None:
+        async def run(windows: Sequence[Window]) -> None:
+            nonlocal running
             try:
                 await self._run_group(windows, cycle)
-            except Exception as error:  # noqa: BLE001 - raised below
-                errors.append(error)
-                for task in tasks:
-                    if task is not asyncio.current_task():
-                        task.cancel()
+            finally:
+                running -= 1
+                estimate.changed.set()
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(attempt(each)) for each in groups]
-        if errors:
-            raise next((error for error in errors if not isinstance(error, _EXPECTED)), errors[0])
+        while rest:
+            if self.org.timezone != timezone:  # changed by a reload: the windows' edges are no longer bucket edges
+                cycle.result.requeued += len(rest)
+                return
+            estimate.changed.clear()
+            slots = self.org.concurrency - running
+            expected = await expected_size(
+                rest[0],
+                estimate,
+                self._ledger,
+                await self._splitter.policy(rest[0].granularity),
+                self.settings,
+                cycle.id,
+                is_idle=not running,
+                is_first=is_first,
+            )
+            if (expected.is_known or slots > 0) and not (expected.entries is None and running):
+                groups = grouping.group_windows(
+                    rest,
+                    self.settings,
+                    entries_per_bucket=expected.entries,
+                    delay=cycle.policy.delay,
+                    metrics_delay=cycle.policy.metrics_delay,
+                    isolated=isolated,
+                    probes=expected.probes,
+                    most_pages=grouping.MAX_PAGES if expected.is_known else grouping.MIN_PAGES,
+                )
+                scans = groups.scans if expected.is_known or expected.entries is None else groups.scans[:slots]
+                for scan in scans:
+                    running += 1
+                    group.start(run(scan))
+                taken = {window.span for scan in scans for window in scan}
+                rest, is_first = [window for window in rest if window.span not in taken], False
+            if rest:
+                await estimate.changed.wait()
+
+    async def _run_all(self, groups: Sequence[Sequence[Window]], cycle: Cycle) -> None:
+        """Run groups of adjacent windows side by side."""
+        await ScanGroup().run(*(self._run_group(each, cycle) for each in groups))
 
     def _scan(self, windows: Sequence[Window], policy: CyclePolicy) -> Scan:
         queries = grouping.queries(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from math import ceil
 from typing import Literal, NamedTuple
 
@@ -71,6 +72,8 @@ def group_windows(
     metrics_delay: MetricsDelay,
     isolated: Collection[Span] = (),
     widest: int | None = None,
+    probes: int = 1,
+    most_pages: int = MAX_PAGES,
 ) -> WindowGroups:
     """Group windows that follow one another, in the given order, while one query can cover them.
 
@@ -79,6 +82,8 @@ def group_windows(
     waits long, and each scan less saves half a page.
 
     The probe is the first window where the windows are ascending, otherwise the newest, so that it leaves no gap.
+    Further probes are windows that no query can cover together with the one before or after: they cost no request
+    more than grouped ones.
 
     Args:
         windows: windows of one org.
@@ -88,20 +93,40 @@ def group_windows(
         metrics_delay: when the delay is sent; ``always`` makes queries longer.
         isolated: spans of windows to query one by one.
         widest: the most buckets of a scan of several windows; None for no limit.
+        probes: the most windows that are probes.
+        most_pages: the most pages of a scan of several windows.
     """
+    overhang, single = _overhang(delay, metrics_delay), set(isolated)
+
+    def one_scan(first: Window, previous: Window, window: Window) -> bool:
+        """Whether a window can follow a scan from ``first`` to ``previous``."""
+        return (
+            _adjacent(previous, window)
+            and not {previous.span, window.span} & single
+            and one_query(Span(first.span.start, window.span.end), window.granularity, org.timezone, overhang)
+        )
+
     if entries_per_bucket is None:
         if not windows:
             return WindowGroups([], [])
         ascending = all(windows[0].span.start <= window.span.start for window in windows)
         probe = windows[0] if ascending else max(windows, key=lambda window: window.span.start)
-        return WindowGroups([[probe]], [window for window in windows if window is not probe])
-    overhang, single = _overhang(delay, metrics_delay), set(isolated)
+        ordered = sorted(windows, key=lambda window: window.span.start)
+        joined = [one_scan(one, one, other) for one, other in pairwise(ordered)]
+        alone = {
+            id(window)
+            for window, before, after in zip(ordered, [False, *joined], [*joined, False], strict=True)
+            if not before and not after
+        }
+        first = [probe, *(window for window in windows if id(window) in alone and window is not probe)][:probes]
+        chosen = set(map(id, first))
+        return WindowGroups([[each] for each in first], [each for each in windows if id(each) not in chosen])
     page_size = org.planned_page_size
     weights = [pages(window.span, window.granularity, entries_per_bucket, page_size) for window in windows]
     if sum(weights) <= SOON_PAGES:
         weighed = sorted(zip(windows, weights, strict=True), key=lambda each: each[0].span.start)
         windows, weights = [window for window, _ in weighed], [weight for _, weight in weighed]
-    limit = min(max(ceil(sum(weights) / org.concurrency), MIN_PAGES), MAX_PAGES)
+    limit = min(max(ceil(sum(weights) / org.concurrency), MIN_PAGES), most_pages)
     scans: list[list[Window]] = []
     filled = 0.0
     previous: Window | None = None
@@ -109,12 +134,8 @@ def group_windows(
         if (
             previous is not None
             and filled + weight <= max(limit * min(len(scans) / org.concurrency, 1), MIN_PAGES)
-            and _adjacent(previous, window)
             and (widest is None or _nominal_width(scans[-1][0], window) <= widest)
-            and not {previous.span, window.span} & single
-            and one_query(
-                Span(scans[-1][0].span.start, window.span.end), window.granularity, org.timezone, overhang
-            )
+            and one_scan(scans[-1][0], previous, window)
         ):
             scans[-1].append(window)
             filled += weight
