@@ -107,6 +107,7 @@ class GenesysClient:
         self._clock = clock or SystemClock()
         self._redactor = Redactor()
         self.limiter = OrgLimiter(requests_per_second, spent_ago=spent_ago)
+        self._reported_margin = 0.0
         self.server_clock = ServerClock(self._clock)
         self._rate_limit = RateLimitHeaders(lambda: self.limiter, self._on_pause, self._emit, rate_ceiling)
         network = network or Network()
@@ -313,6 +314,8 @@ class GenesysClient:
         permit = await self.limiter.acquire()
         try:
             self._emit(Event.REQUEST_WAITED, seconds=self._clock.monotonic() - began)
+            if self.limiter.margin <= self._reported_margin / 2:
+                self._report_margin()
             self._lease_check()
             check_allowed()
             policy, breaker = request.policy, self.breaker
@@ -326,9 +329,17 @@ class GenesysClient:
             self.limiter.pause(error.retry_after)
             self._on_pause(error.retry_after)
             self._emit(Event.RATE_LIMITED, retry_after=error.retry_after)
+            if not self._rate_limit.is_exhausted and self.limiter.learn(permit, error.retry_after):
+                self._report_margin()
             raise
         finally:
             permit.cancel()
+
+    def _report_margin(self) -> None:
+        margin = self.limiter.margin
+        if margin != self._reported_margin:
+            before, self._reported_margin = self._reported_margin, margin
+            self._emit(Event.RATE_LIMIT_MARGIN_CHANGED, margin=round(margin, 3), before=round(before, 3))
 
     async def _send(self, request: HttpRequest, permit: Permit) -> Response:
         self._emit(Event.REQUEST_SENT)

@@ -25,6 +25,14 @@ of three, 20 ms none.
 """
 MARGIN_PER_RPS = 50e-6
 """Seconds that each request a second adds to the margin."""
+LEARNED_STEP, LEARNED_MAX = 0.05, 0.18
+"""Share of the limit that a 429 adds to the margin, and the most that it reaches: with ``MARGIN_MAX`` a fifth."""
+LEARNED_HALF_LIFE = 1800.0
+"""Seconds in which the learned margin shrinks to half."""
+_LEARNED_MIN = 0.001
+SECOND_PAUSE_MAX = 5.0
+"""Seconds: a longer pause after a 429 shows that not the requests of one second were the cause, but another limit,
+which other clients of the org may have used up."""
 _SPACING = 0.95
 """Share of an even spacing between two requests; the rest compensates for sleeps that end late."""
 BURST = 1 / 40
@@ -68,6 +76,9 @@ class OrgLimiter:
     sleep a second. The record holds when a request was written to its connection, not when it was permitted: TLS
     setup takes longer than any margin.
 
+    Where the API answers 429 although the record shows that the limit was kept, ``learn`` adds to the margin, and
+    it shrinks slowly. It belongs to this limiter and its limit: a new process or a changed limit begins without.
+
     A new limiter assumes that the limit was used up ``spent_ago`` seconds ago. Create it inside the loop that uses
     it.
 
@@ -93,6 +104,8 @@ class OrgLimiter:
         self._changed = asyncio.Event()
         self._paused_until = -math.inf
         self._recent: deque[Permit] = deque()
+        self._rate = math.nan
+        self._learned, self._learned_at = 0.0, -math.inf
         self.requests_per_second = requests_per_second
         if spent_ago < self._period:
             for _ in range(self._count):
@@ -107,11 +120,39 @@ class OrgLimiter:
 
     @requests_per_second.setter
     def requests_per_second(self, rate: float) -> None:
+        if rate != self._rate:
+            self._learned = 0.0
         self._rate = rate
         self._count = max(1, math.floor(rate))
-        self._period = max(1.0, 1 / rate) * (1 + min(MARGIN + MARGIN_PER_RPS * rate, MARGIN_MAX))
+        self._least_period = max(1.0, 1 / rate) * (1 + min(MARGIN + MARGIN_PER_RPS * rate, MARGIN_MAX))
         burst = max(1.0, self._count * BURST)
         self._pace = AsyncLimiter(burst, burst * max(1.0, 1 / rate) / self._count * _SPACING)
+
+    @property
+    def margin(self) -> float:
+        """The share of the limit that is not used since the API answered 429; 0 where it never did."""
+        if not self._learned:
+            return 0.0
+        margin = self._learned * 0.5 ** ((self.now() - self._learned_at) / LEARNED_HALF_LIFE)
+        return margin if margin >= _LEARNED_MIN else 0.0
+
+    def learn(self, permit: Permit, pause: float) -> bool:
+        """Add to the margin after a 429; whether this request and its pause show that it is too small.
+
+        Of several requests that were sent before the margin grew, one counts.
+
+        Args:
+            permit: of the request that the API rejected.
+            pause: seconds until the API accepts requests again.
+        """
+        if pause > SECOND_PAUSE_MAX or (permit.sent_at is not None and permit.sent_at <= self._learned_at):
+            return False
+        self._learned, self._learned_at = min(self.margin + LEARNED_STEP, LEARNED_MAX), self.now()
+        return True
+
+    @property
+    def _period(self) -> float:
+        return self._least_period / (1 - self.margin)
 
     @property
     def pause_left(self) -> float:
@@ -159,8 +200,8 @@ class OrgLimiter:
 
     def _until_room(self) -> float:
         """Seconds until a request may be sent; infinite while all permits of the period are unsent."""
-        recent, now = self._recent, self.now()
-        period_start = now - self._period
+        recent, now, period = self._recent, self.now(), self._period
+        period_start = now - period
         while recent and (at := recent[0].sent_at) is not None and at <= period_start:
             recent.popleft()
         if len(recent) < self._count:
@@ -173,4 +214,4 @@ class OrgLimiter:
         if surplus < 0:
             return 0.0
         times = sorted(math.inf if each.sent_at is None else each.sent_at for each in recent)
-        return times[surplus] + self._period - now
+        return times[surplus] + period - now

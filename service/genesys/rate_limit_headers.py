@@ -33,6 +33,10 @@ class RateLimitHeaders:
         on_pause: called with the seconds of each pause, so that it survives a restart.
         emit: called with ``rate_limit_changed`` and ``rate_limit_exhausted``.
         ceiling: a configured limit, in requests a second, that ``allowed`` does not raise; None: there is none.
+
+    Attributes:
+        ceiling: as above; it may be changed at any time.
+        is_exhausted: whether the last response showed that the minute's limit is used up.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class RateLimitHeaders:
         self._on_pause = on_pause
         self._emit = emit
         self._in_flight = 0
+        self.is_exhausted = False
 
     @contextmanager
     def count_in_flight(self) -> Iterator[None]:
@@ -70,7 +75,8 @@ class RateLimitHeaders:
             )
             limiter.requests_per_second = rate
         count, reset = _whole_number(headers.get(COUNT), 0), _whole_number(headers.get(RESET), 0, RESET_MAX)
-        if count is None or reset is None or allowed - count >= self._in_flight:
+        self.is_exhausted = count is not None and reset is not None and allowed - count < self._in_flight
+        if count is None or reset is None or not self.is_exhausted:
             return
         wait = float(max(reset, 1))
         if wait > limiter.pause_left:

@@ -50,6 +50,7 @@ class Event(StrEnum):
     RATE_LIMITED = "rate_limited", logging.WARNING
     RATE_LIMIT_CHANGED = "rate_limit_changed"
     RATE_LIMIT_EXHAUSTED = "rate_limit_exhausted"
+    RATE_LIMIT_MARGIN_CHANGED = "rate_limit_margin_changed"
     RETRY_SCHEDULED = "retry_scheduled", logging.WARNING
     CIRCUIT_OPENED = "circuit_opened", logging.ERROR
     CIRCUIT_HALF_OPEN = "circuit_half_open", logging.WARNING

@@ -25,6 +25,9 @@ class EventMetrics:
         self._requests = self._counter("requests", "Responses by HTTP status, or how the request ended.", "status")
         self._retries = self._counter("retries", "Requests sent again after a failure.")
         self._rate_limited = self._counter("rate_limited", "Responses with status 429.")
+        self._margin = self._gauge(
+            "rate_limit_margin", "Share of the limit that is not used since the API answered 429.", "org"
+        )
         self._windows = self._counter("scanned_windows", "Scanned windows by result.", "job", "result")
         self._rows = self._counter("rows", "Figures reported in stored windows.", "job")
         self._rejected = self._counter("rejected_entries", "Rejected outcomes.", "job")
@@ -58,6 +61,8 @@ class EventMetrics:
                 self._retries.labels(org).inc()
             case Event.RATE_LIMITED:
                 self._rate_limited.labels(org).inc()
+            case Event.RATE_LIMIT_MARGIN_CHANGED:
+                self._margin.labels(org).set(context["margin"])
             case Event.WINDOW_COMPLETE:
                 self._windows.labels(org, job, "complete").inc()
                 self._rows.labels(org, job).inc(context["rows"])
@@ -75,8 +80,11 @@ class EventMetrics:
                 self._clock_doubted.set(context["doubted"])
             case Event.ORG_ACQUIRED | Event.CIRCUIT_CLOSED:  # a new owner's breaker is closed
                 self._breaker.labels(org).set(0)
+                if event == Event.ORG_ACQUIRED:
+                    self._margin.labels(org).set(0)
             case Event.ORG_RELEASED | Event.ORG_LOST:  # this process no longer knows the state
                 self._breaker.remove(org)
+                self._margin.remove(org)
             case Event.CIRCUIT_HALF_OPEN:
                 self._breaker.labels(org).set(1)
             case Event.CIRCUIT_OPENED:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
+from tests.support.daemon import Daemon
 from tests.support.program import Program, today
 
 FIRST = date(2024, 1, 1)
@@ -192,6 +193,28 @@ async def test_a_long_pause_is_reported(program: Program) -> None:
     windows = program.windows()
     assert "900 s" in " ".join(str(each["last_error"]) for each in windows)
     assert all(each["window_end"] <= today() and each["state"] != "complete" for each in windows)
+
+
+async def test_a_429_within_the_limit_is_reported(program: Program) -> None:
+    """With the margin that it leaves, in the log and as a metric; one that other clients caused leaves none."""
+    faults = {
+        name: Faults(throttled=Fault(wait, request=2, times=1)) for name, wait in (("ours", "1"), ("others", "8"))
+    }
+    orgs = {name: replace(OPEN, faults=fault) for name, fault in faults.items()}
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(
+            simulator, orgs={name: {} for name in orgs}, jobs={"daily": {"since": "P3D", "off_peak": None}}
+        )
+        daemon = await Daemon.start(program)
+        await daemon.wait_for_event("cycle_finished", times=2)
+        assert all(simulator.orgs[name].fired["throttled"] == 1 for name in orgs)
+        assert {org: daemon.count("rate_limited", org=org) for org in orgs} == {"ours": 1, "others": 1}
+        changed = {org: daemon.count("rate_limit_margin_changed", org=org, margin=0.05) for org in orgs}
+        assert changed == {"ours": 1, "others": 0}
+        metrics = (await daemon.get("/metrics"))[1]
+        assert 'flow_outcomes_rate_limit_margin{org="ours"} 0.05' in metrics
+        assert 'flow_outcomes_rate_limit_margin{org="others"} 0.0' in metrics
+        await daemon.end()
 
 
 async def test_windows_whose_query_timed_out_are_requested_one_by_one(program: Program) -> None:

@@ -21,6 +21,7 @@ from service.errors import (
 )
 from service.genesys import GenesysClient
 from service.genesys.dialect import ApiRequest
+from service.genesys.error_mapping import EndpointPolicy
 from service.genesys.query_builder import PATH, QueryBuilder
 from service.model import Granularity, Query, Span
 from tests.support.http_double import CallbackResult, aioresponses
@@ -195,6 +196,53 @@ def test_a_429_pauses_the_whole_org(with_org: WithOrg) -> None:
         assert asyncio.get_running_loop().time() - began > 120
         assert org.events() == ["token_renewed", "rate_limited"]
         assert org.client.breaker.state == "closed"
+
+    with_org(main)
+
+
+def test_a_429_within_the_limit_adds_to_the_margin(with_org: WithOrg) -> None:
+    """It is reported, and again where it has shrunk to half; the pause stays as it is."""
+
+    async def main(org: Org) -> None:
+        org.login()
+        org.answer(status=429, headers={"Retry-After": "2"})
+        for _ in range(3):
+            org.answer(payload=EMPTY)
+        await org.client.call(REQUEST)
+        assert org.pauses == [2]
+        for seconds in (1000, 1000):
+            await asyncio.sleep(seconds)
+            await org.client.call(REQUEST)
+        margins = [context["margin"] for event, context in org.emitted if event == "rate_limit_margin_changed"]
+        assert margins == [0.05, pytest.approx(0.023, abs=0.001)]
+
+    with_org(main)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry-After": "30"},
+        {
+            "Retry-After": "2",
+            "inin-ratelimit-allowed": "600",
+            "inin-ratelimit-count": "600",
+            "inin-ratelimit-reset": "2",
+        },
+    ],
+    ids=["a long pause", "a minute that is used up"],
+)
+def test_a_429_that_other_clients_caused_adds_nothing(with_org: WithOrg, headers: dict[str, str]) -> None:
+    """The org pauses, and keeps its limit."""
+
+    async def main(org: Org) -> None:
+        org.login()
+        org.answer(status=429, headers=headers)
+        org.answer(payload=EMPTY)
+        await org.client.call(REQUEST._replace(policy=EndpointPolicy(limit_headers=True)))
+        assert "rate_limited" in org.events()
+        assert "rate_limit_margin_changed" not in org.events()
+        assert org.client.limiter.margin == 0
 
     with_org(main)
 

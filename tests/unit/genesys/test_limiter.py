@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import RateLimitedError
-from service.genesys.limiter import OrgLimiter
+from service.genesys.limiter import OrgLimiter, Permit
 
 Run = Callable[..., Any]
 RATES = st.sampled_from([0.2, 0.5, 1, 1.5, 2, 5, 10, 50])
@@ -233,3 +233,86 @@ def test_a_lower_limit_applies_at_once(in_virtual_time: Run) -> None:
     times = in_virtual_time(main())
     assert _most_in_a_period(times[50:], 1.0) <= 2
     assert times[50] - times[48] >= 1
+
+
+async def _sent(limiter: OrgLimiter) -> Permit:
+    permit = await limiter.acquire()
+    permit.sent()
+    return permit
+
+
+@pytest.mark.parametrize("rate", [0.5, 10, 50])
+def test_a_429_adds_to_the_margin(in_virtual_time: Run, rate: float) -> None:
+    """At most to a fifth of the limit, however many come; what is left is used."""
+
+    async def main() -> list[tuple[float, float]]:
+        limiter = OrgLimiter(rate, spent_ago=math.inf)
+        found = []
+        for _ in range(6):
+            limiter.learn(await _sent(limiter), 1)
+            await asyncio.sleep(5 / rate)
+            began, count = limiter.now(), 4 * max(1, math.floor(rate))
+            for _ in range(count):
+                await _sent(limiter)
+            await _sent(limiter)
+            found.append((limiter.margin, count / (limiter.now() - began) / rate))
+        return found
+
+    found = in_virtual_time(main())
+    assert [margin for margin, _ in found[:3]] == pytest.approx([0.05, 0.1, 0.15], rel=0.02)
+    assert all(0.97 * (1 - margin) <= share <= 1 - margin for margin, share in found)
+    assert 0.8 <= found[-1][1] <= 0.82
+
+
+def test_requests_that_were_sent_before_the_margin_grew_show_nothing(in_virtual_time: Run) -> None:
+    """Ten requests in flight that are all rejected count once."""
+
+    async def main() -> list[bool]:
+        limiter = OrgLimiter(10, spent_ago=math.inf)
+        permits = [await _sent(limiter) for _ in range(10)]
+        learned = [limiter.learn(permit, 1) for permit in permits]
+        assert limiter.margin == pytest.approx(0.05)
+        return learned
+
+    assert in_virtual_time(main()) == [True] + 9 * [False]
+
+
+def test_a_long_pause_is_not_caused_by_one_second(in_virtual_time: Run) -> None:
+    """Other clients have used up another limit: the org keeps its own."""
+
+    async def main() -> None:
+        limiter = OrgLimiter(10, spent_ago=math.inf)
+        assert not limiter.learn(await _sent(limiter), 6)
+        assert limiter.margin == 0
+        assert limiter.learn(await _sent(limiter), 5)
+
+    in_virtual_time(main())
+
+
+def test_the_margin_shrinks(in_virtual_time: Run) -> None:
+    """To half in half an hour, and to nothing."""
+
+    async def main() -> list[float]:
+        limiter = OrgLimiter(10, spent_ago=math.inf)
+        limiter.learn(await _sent(limiter), 1)
+        found = []
+        for _ in range(7):
+            await asyncio.sleep(1800)
+            found.append(limiter.margin)
+        return found
+
+    assert in_virtual_time(main()) == pytest.approx([0.025, 0.0125, 0.00625, 0.003125, 0.0015625, 0, 0])
+
+
+def test_another_limit_begins_without_a_margin(in_virtual_time: Run) -> None:
+    """The margin belongs to its limit; a reload that leaves the limit alone keeps it."""
+
+    async def main() -> None:
+        limiter = OrgLimiter(50, spent_ago=math.inf)
+        limiter.learn(await _sent(limiter), 1)
+        limiter.requests_per_second = 50
+        assert limiter.margin == pytest.approx(0.05)
+        limiter.requests_per_second = 40
+        assert limiter.margin == 0
+
+    in_virtual_time(main())
