@@ -21,7 +21,7 @@ def render_page(status: Status | None, problem: str | None, org: str) -> str:
     Args:
         status: the last known status, or None.
         problem: why the current status could not be read, or None.
-        org: the org that is shown where the URL names none.
+        org: the org that is shown: the URL's, or the first where the URL names none or an unknown one.
     """
     table = "".join((*_table(status), *_export(status))) if status is not None else ""
     warning = f'<p class="bad">{_safe(problem)}</p>' if problem else ""

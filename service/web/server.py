@@ -161,8 +161,9 @@ class WebServer:
 
     async def _serve_page(self, request: web.Request) -> web.Response:
         orgs, org = self._daemon.config.orgs, request.query.get("org", "")
+        org = org if org in orgs else next(iter(orgs), "")
         if request.path == VIEWS[0] and orgs and "measure" not in request.query:
-            self._endpoints.prepare_overview(org if org in orgs else next(iter(orgs)))
+            self._endpoints.prepare_overview(org)
         try:
             _, problem = await asyncio.gather(
                 self._status.status.get(max_age=PAGE_MAX_AGE, cost_factor=STATUS_COST_FACTOR),
@@ -170,13 +171,13 @@ class WebServer:
             )
         except FlowOutcomesError as error:
             problem = str(error)
-        return web.Response(body=await self._render(problem), content_type="text/html", charset="utf-8")
+        return web.Response(body=await self._render(problem, org), content_type="text/html", charset="utf-8")
 
-    async def _render(self, problem: str) -> bytes:
-        """The page, rendered once for each status."""
-        key = self._status.status.version, problem, next(iter(self._daemon.config.orgs), "")
+    async def _render(self, problem: str, org: str) -> bytes:
+        """The page of an org, rendered once for each status."""
+        key = self._status.status.version, problem, org
         if self._page[0] != key:
-            text = await asyncio.to_thread(render_page, self._status.status.last, problem, key[2])
+            text = await asyncio.to_thread(render_page, self._status.status.last, problem, org)
             self._page = key, text.encode("utf-8", "backslashreplace")
         return self._page[1]
 

@@ -27,7 +27,8 @@ async def document(
     """
     restated = await timeline.restated_scans(connection, orgs, _MAX_OF_KIND)
     renamed = await dashboard.last_renames(connection, orgs, _MAX_OF_KIND)
-    completed = await timeline.completed_windows(connection, orgs, _MAX_OF_KIND)
+    timezones = {name: org.timezone for name, org in config.orgs.items() if name in orgs}
+    completed = await timeline.completed_windows(connection, timezones, _MAX_OF_KIND)
     owners = await timeline.owners(connection, orgs)
     events: list[Document] = [
         *({"kind": "restated", **_instants(each._asdict())} for each in restated),
@@ -39,7 +40,7 @@ async def document(
     events.sort(key=lambda each: each["at"], reverse=True)
     return {
         "events": events[:MAX_EVENTS],
-        "timezones": {name: org.timezone for name, org in config.orgs.items() if name in orgs},
+        "timezones": timezones,
     }
 
 

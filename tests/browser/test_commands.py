@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from service.cli.parser import parse
-from tests.browser.conftest import Open, Site
+from tests.browser.conftest import Open, Site, serving
+from tests.support import sample_database
+from tests.support.planted_renames import plant, store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -59,3 +62,21 @@ def test_no_character_acts_on_the_terminal(view: Open, site: Site) -> None:
     assert len(harmful) == 3
     for command in commands(view(site, "health"), tuple(harmful)):
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", command), command
+
+
+def test_a_suggestion_and_its_command(view: Open, database: str) -> None:
+    """The flow and the health show the database's suggestions, each with the command that adds the alias."""
+    store(database, {"acme": plant("daily", 7001)})
+    with serving(database, sample_database.config(database)) as site:
+        suggested = site.rows("SELECT flow_id, old_name, new_name FROM flow_outcomes.alias_suggestion")
+        assert suggested
+        flow = suggested[0][0]
+        for path, expected in (
+            ("health", suggested),
+            (f"flow?org=acme&flow={flow}", [each for each in suggested if each[0] == flow]),
+        ):
+            page = view(site, path)
+            page.wait_for_selector("section[aria-label='Suggested alias']")
+            texts = page.locator("section[aria-label='Suggested alias'] code").all_inner_texts()
+            given = [parse(["alias", "add", "--config=x", *shlex.split(text)[3:]]) for text in texts]
+            assert {(each.flow, each.old, each.new) for each in given} == set(expected)

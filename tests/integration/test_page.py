@@ -161,6 +161,9 @@ async def test_timeline(site: Site) -> None:
         ("rate_limited", 3, "retry after 1, flows a, b")
     ]
     assert {each["owner"] for each in kinds["owner"]} == {"host:1", "host:2"}
+    hourly = [each for each in kinds["complete"] if each["job"] == "hourly"]
+    assert len(hourly) in {1, 2}  # today, and yesterday after this hour
+    assert sum(each["windows"] for each in hourly) in {23, 24}
     assert [each["at"] for each in data["events"]] == sorted((each["at"] for each in data["events"]), reverse=True)
     _, data, _ = await site.response("/api/timeline?org=globex")
     assert {each["org"] for each in data["events"]} == {"globex"}

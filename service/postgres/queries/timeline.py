@@ -21,7 +21,7 @@ class RestatedScan(NamedTuple):
 
 
 class CompletedWindows(NamedTuple):
-    """Windows of one job that became complete within one hour; ``at`` is the last one's time."""
+    """Windows of one job that became complete on one local day; ``at`` is the last one's time."""
 
     org: str
     job: str | None
@@ -49,9 +49,12 @@ async def restated_scans(connection: Connection, orgs: Collection[str], most: in
     return await connection.fetch_all(RestatedScan, _RESTATED_SCANS, {"orgs": list(orgs), "most": most})
 
 
-async def completed_windows(connection: Connection, orgs: Collection[str], most: int) -> list[CompletedWindows]:
-    """The windows that first became complete within the last day, by job and hour, newest first."""
-    return await connection.fetch_all(CompletedWindows, _COMPLETED, {"orgs": list(orgs), "most": most})
+async def completed_windows(
+    connection: Connection, timezones: Mapping[str, str], most: int
+) -> list[CompletedWindows]:
+    """The windows that first became complete within the last day, by job and the day of the org, newest first."""
+    values = {"orgs": list(timezones), "timezones": list(timezones.values()), "most": most}
+    return await connection.fetch_all(CompletedWindows, _COMPLETED, values)
 
 
 async def owners(connection: Connection, orgs: Collection[str]) -> list[OwnerChange]:
@@ -87,10 +90,11 @@ _RESTATED_SCANS = """
 _COMPLETED = """
     SELECT w.org, w.job, max(coalesce(w.complete_since, w.completed_at)) AS at, count(*) AS windows,
            min(w.window_start) AS first, max(w.window_end) AS last
-    FROM flow_outcomes.extraction_window w
-    WHERE w.org = ANY (%(orgs)s) AND w.state = 'complete' AND w.completed_at > now() - interval '1 day'
+    FROM unnest(%(orgs)s::text[], %(timezones)s::text[]) AS given (org, timezone)
+    JOIN flow_outcomes.extraction_window w ON w.org = given.org
+    WHERE w.state = 'complete' AND w.completed_at > now() - interval '1 day'
       AND coalesce(w.complete_since, w.completed_at) > now() - interval '1 day'
-    GROUP BY w.org, w.job, date_trunc('hour', coalesce(w.complete_since, w.completed_at))
+    GROUP BY w.org, w.job, (coalesce(w.complete_since, w.completed_at) AT TIME ZONE given.timezone)::date
     ORDER BY at DESC, w.org, w.job
     LIMIT %(most)s
 """

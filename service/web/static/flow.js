@@ -89,7 +89,7 @@ function render(documents, parameters) {
 function heading({ flow, outcomes, dimension, timezone }, parameters) {
   const facts = [outcomes ? many(outcomes, dimension ? DIMENSIONS[dimension] ?? dimension : "outcome") : null, flow.flow_type, flow.division_name, flow.deleted ? "deleted in Genesys Cloud" : null, parameters.org, timezone];
   return [
-    el("p", { class: "sub" }, el("a", { href: link("overview", { org: parameters.org }), "data-go": true }, "Overview"), " / ", el("a", { href: link("flow", { org: parameters.org }), "data-go": true }, "Flows")),
+    el("p", { class: "sub crumbs no-print" }, el("a", { href: link("overview", { org: parameters.org }), "data-go": true }, "Overview"), " / ", el("a", { href: link("flow", { org: parameters.org }), "data-go": true }, "Flows")),
     el("h1", {}, name(flow.name ?? flow.flow_id)),
     el("p", { class: "sub", title: visible(flow.flow_id) }, facts.filter(Boolean).map((fact, place) => [place ? " · " : "", name(fact)])),
   ];

@@ -19,7 +19,7 @@ let timer = 0, failures = 0, polls = 0, turn = 0, prefix = "";
 
 function orgOf(parameters) {
   const orgs = Object.keys(now?.orgs ?? {});
-  if (!now) return parameters.org ?? document.body.dataset.org;
+  if (!now) return document.body.dataset.org;
   return orgs.includes(parameters.org) ? parameters.org : orgs[0];
 }
 
@@ -40,7 +40,8 @@ function header() {
   byId("org-label").hidden = names.length < 2;
   if (names.join() !== [...select.options].map((option) => option.value).join()) select.replaceChildren(...names.map((each) => el("option", { value: each }, visible(each))));
   select.value = org;
-  byId("fresh").replaceChildren(...freshness(org));
+  const unknown = parameters.org && parameters.org !== org ? [el("b", { class: "warn" }, `There is no org “${visible(parameters.org)}”: this is ${org}`), " · "] : [];
+  byId("fresh").replaceChildren(...unknown, ...freshness(org));
 }
 
 // One line: through which day the org's figures are complete, what was restated today, and the number of problems.

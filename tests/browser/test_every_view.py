@@ -1,0 +1,40 @@
+"""What holds for every view: size of targets, paper, a link with an org that is not here."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.conftest import Open, Site
+from tests.support.sample_weeks import CORRECTED, midnight
+
+VIEWS = ("", f"flow?org=acme&flow={CORRECTED}", "flow?org=acme", "health?open=acme/daily")
+SMALL = """() => [...document.querySelectorAll("a, button, input, select, summary, td[tabindex]")]
+    .filter(each => each.offsetParent && !each.closest(".skip"))
+    .map(each => [each.outerHTML.slice(0, 80), each.getBoundingClientRect()])
+    .filter(([, box]) => box.width < 24 || box.height < 24).map(([text]) => text)"""
+CUT = """() => [document.documentElement, ...document.querySelectorAll(".scroll")]
+    .filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.outerHTML.slice(0, 80))"""
+
+
+def test_targets(view: Open, weeks: Site) -> None:
+    """Every control has 24 pixels at least in each direction, also on a phone."""
+    for path in (*VIEWS, f"{VIEWS[1]}&vs=now&at={midnight(3):%Y-%m-%dT00:00:00Z}", "flow?org=acme&flow=none"):
+        page = view(weeks, path, viewport={"width": 390, "height": 844})
+        page.wait_for_selector("main h1")
+        assert page.evaluate(SMALL) == [], path
+
+
+def test_paper(view: Open, weeks: Site) -> None:
+    """Printed on A4, no view is cut off at the right, and nothing says that it scrolls."""
+    for path in VIEWS:
+        page = view(weeks, path, viewport={"width": 718, "height": 1000})  # A4 without its margins
+        page.emulate_media(media="print")
+        assert page.evaluate(CUT) == [], path
+        assert not page.locator(".scroll-hint").first.is_visible(), path
+
+
+@pytest.mark.parametrize("path", ["?org=nobody", "flow?org=nobody", "health?org=nobody"])
+def test_an_org_that_is_not_here(view: Open, weeks: Site, path: str) -> None:
+    """A link from another installation does not pass another org's figures off as that org's."""
+    page = view(weeks, path)
+    assert "There is no org “nobody”: this is acme" in page.inner_text("#fresh")
