@@ -97,19 +97,21 @@ class Warehouse:
         return load_catalog(NAME, **properties)
 
     def table(self, relation: Relation, *, keeps_pruned_months: bool) -> WarehouseTable:
-        """The table of a relation; created where it does not exist, extended where it lacks a column.
+        """The table of a relation; created where the warehouse does not hold it, extended where it lacks a column.
 
         Args:
             relation: what it holds.
             keeps_pruned_months: whether some months may be nowhere else; the table is then not created again where
-                its metadata is missing.
+                its metadata is missing, or where it is in another warehouse.
 
         Raises:
-            ExportError: the table has another layout, or cannot be recovered.
+            ExportError: the table has another layout, cannot be recovered, or is in another warehouse.
         """
         identifier = f"{self._config.namespace}.{relation.name}"
         try:
             table = WarehouseTable(relation, self._catalog.load_table(identifier))
+            if not self._is_in_warehouse(table):
+                return self._create_here(table, identifier, keeps_pruned_months=keeps_pruned_months)
             self._extend(table)
             table.inspect()
         except NoSuchTableError:
@@ -130,6 +132,29 @@ class Warehouse:
         created = WarehouseTable(relation, table)
         created.inspect()
         return created
+
+    def _is_in_warehouse(self, table: WarehouseTable) -> bool:
+        if not self._chooses_locations:
+            return True
+        stored, configured = (
+            location.rstrip("/").replace("abfss://", "abfs://", 1)
+            for location in (table.table.location(), self._location(table.relation))
+        )
+        return stored == configured
+
+    def _create_here(self, table: WarehouseTable, identifier: str, *, keeps_pruned_months: bool) -> WarehouseTable:
+        """Create a table that the catalog has in another warehouse, whose files stay as they are.
+
+        Raises:
+            ExportError: the other warehouse may hold what is nowhere else.
+        """
+        if keeps_pruned_months:
+            raise ExportError(
+                f"the table {identifier} is in {table.table.location()}, and pruned months are nowhere else:"
+                " set export.warehouse as it was, or choose another export.namespace"
+            )
+        self._catalog.drop_table(identifier)
+        return self._create(table.relation, identifier)
 
     @property
     def _chooses_locations(self) -> bool:

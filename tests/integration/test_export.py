@@ -253,13 +253,38 @@ async def test_a_restored_database(place: ExportHarness) -> None:
     assert {month for month in after if after[month] != before[month]} == {"acme daily 648", "acme daily 649"}
 
 
-async def test_a_new_warehouse(place: ExportHarness) -> None:
-    """A warehouse that does not hold the tables gets all of them, whatever another one holds."""
+async def test_a_new_namespace(place: ExportHarness) -> None:
+    """A namespace that does not hold the tables gets all of them, whatever another one holds."""
     await place.export()
     config = place.config.model_copy(update={"warehouse": f"{place.config.warehouse}-2", "namespace": "second"})
     done = await export(place.acme.dsn, config)
     assert (done.number, done.tables["flow_outcome"].files) == (1, 4)
     assert {table.reason for table in done.tables.values()} == {"the table is new", ""}
+
+
+async def test_a_new_warehouse(place: ExportHarness) -> None:
+    """Another warehouse with the same catalog gets all tables; the former one keeps its files."""
+    await place.export()
+    former = place.on_disk()
+    moved = place._replace(folder=place.folder.with_name("another"))
+    done = await moved.export()
+    assert (done.number, done.tables["flow_outcome"][:3:2]) == (1, (4, "the table is new"))
+    assert all(place.table(name).location() == f"file://{moved.folder}/flow_outcomes/{name}" for name in NAMES)
+    await assert_equal(moved)
+    assert (await moved.export()).tables == {}
+    assert place.on_disk() == former
+
+
+async def test_a_new_warehouse_where_months_are_pruned(place: ExportHarness) -> None:
+    """It is refused: the pruned months would be missing from the tables that readers open."""
+    await place.export()
+    before = place.read()
+    await prune(place)
+    moved = place._replace(folder=place.folder.with_name("another"))
+    with pytest.raises(ExportError, match="pruned months are nowhere else"):
+        await moved.export()
+    assert place.read() == before
+    assert not moved.on_disk()
 
 
 def remove(location: str) -> None:
