@@ -14,7 +14,7 @@ UV ?= uv
 UPGRADE ?= --upgrade
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help demo browser test lint ci conformance dbt faults chaos audit dist image sbom soak bench lock clean
+.PHONY: help demo browser test lint ci conformance dbt engines faults chaos audit dist image sbom soak bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -30,7 +30,7 @@ lint: .venv/.dev ## check style, types and import contracts
 
 test: lint ## run lint and every test; ARGS="-k name" for some
 	$(BIN)/python -m pytest -m "alone" $(ARGS) || [ $$? -eq 5 ]
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not (alone or chaos or image or soak) and (short or not faults)" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not (alone or chaos or engines or image or soak) and (short or not faults)" $(ARGS)
 
 browser: .venv/.browser ## test the page in chromium, which must be installed
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
@@ -45,6 +45,9 @@ conformance: .venv/.dev ## test the simulator with the official SDK, and our req
 
 dbt: .venv/.dev .venv/.dbt ## build and test the dbt package against a stored history
 	$(BIN)/python -m pytest tests/deployment/test_dbt.py $(ARGS)
+
+engines: .venv/.dev .venv/.daft .venv/.spark ## read an export with distributed engines; FLOW_OUTCOMES_ENGINE_ROWS=20000000
+	$(BIN)/python -m pytest -rs -s tests/engines $(ARGS)
 
 faults: .venv/.dev ## inject every fault of the database and the processes
 	$(BIN)/python -m pytest -n $(WORKERS) -m faults $(ARGS)
@@ -108,6 +111,12 @@ clean: ## remove what make created, including the demo's data
 .venv/.dbt: .venv/.made pyproject.toml
 	$(BIN)/python -m venv .venv/dbt
 	.venv/dbt/bin/python -m pip --disable-pip-version-check --quiet install ".[dbt]"
+	@touch $@
+
+# Each engine gets its own venv too.
+.venv/.daft .venv/.spark: .venv/.%: .venv/.made pyproject.toml
+	$(BIN)/python -m venv .venv/$*
+	.venv/$*/bin/python -m pip --disable-pip-version-check --quiet install ".[$*]"
 	@touch $@
 
 .venv/.runtime: .venv/.made requirements.txt requirements-build.txt pyproject.toml

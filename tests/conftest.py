@@ -21,7 +21,7 @@ from tests.support.fake_clock import FakeClock
 settings.register_profile("default", deadline=None)  # a loaded machine is slow at times
 settings.load_profile("default")
 
-KINDS = ("unit", "integration", "acceptance", "migrations", "browser", "faults")
+KINDS = ("unit", "integration", "acceptance", "migrations", "browser", "engines", "faults")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from psycopg.conninfo import conninfo_to_dict
 
+from service.postgres.session import CONNECT_TIMEOUT, KEEPALIVES
+
 RELATIONS = (
     "flow_outcome",
     "flow_outcome_detail",
@@ -80,7 +82,9 @@ def fdw_sql(installations: Sequence[Installation]) -> str:
 
 
 def _server(schema: str, installation: Installation) -> str:
-    given = {key: str(value) for key, value in conninfo_to_dict(installation.dsn).items() if value is not None}
+    # postgres_fdw has no limits of its own: a query would wait for a machine that is gone
+    given = {key: str(value) for key, value in {"connect_timeout": CONNECT_TIMEOUT, **KEEPALIVES}.items()}
+    given |= {key: str(value) for key, value in conninfo_to_dict(installation.dsn).items() if value is not None}
     options = [f"{key} {_literal(given[key])}" for key in _SERVER_OPTIONS if key in given]
     options += ["async_capable 'true'", "fetch_size '10000'", "updatable 'false'"]
     user = [f"user {_literal(given['user'])}"] if "user" in given else []

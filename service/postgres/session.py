@@ -23,9 +23,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from service.errors import ConfigError, Fault
 
 _MIN_VERSION = 14  # of PostgreSQL
-_CONNECT_TIMEOUT = 5  # seconds
+CONNECT_TIMEOUT = 5  # seconds
 _CONNECT_TIMEOUT_PER_HOST = 2  # seconds, where the DSN has several hosts; libpq's minimum
 STATEMENT_TIMEOUT = 60  # seconds
+KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+"""A connection to a machine that is gone ends within 25 s."""
 
 SETTINGS = {
     "client_encoding": "UTF8",
@@ -92,11 +94,8 @@ def conninfo(dsn: str, application_name: str, *, writes: bool = True) -> str:
     return make_conninfo(
         dsn,
         application_name=application_name,
-        connect_timeout=_CONNECT_TIMEOUT_PER_HOST if several else _CONNECT_TIMEOUT,
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-        tcp_user_timeout=20_000,
+        connect_timeout=_CONNECT_TIMEOUT_PER_HOST if several else CONNECT_TIMEOUT,
+        **KEEPALIVES,
         client_encoding="UTF8",  # for the server's messages before the first SET
         options=f"{parameters.get('options') or ''} -c {_MARKER}=on".strip(),  # the DSN's options, never PGOPTIONS
     )

@@ -198,7 +198,8 @@ def _assert_old_or_new(shown: Shown, old: Shown, new: Shown) -> None:
     buckets, before, after = map(_by_bucket, (shown, old, new))
     assert buckets.keys() == before.keys() == after.keys()
     for start, bucket in buckets.items():
-        assert bucket in (before[start], after[start]), start
+        unknown = bucket.items() - before[start].items() - after[start].items()
+        assert bucket in (before[start], after[start]), (start, unknown)
 
 
 def _by_bucket(shown: Shown) -> dict[datetime, Shown]:

@@ -60,6 +60,7 @@ TESTS: dict[tuple[str, str, str], list[str]] = {
     ("docs/security.md", "Dependencies", "sh"): ["not run: it needs a server on the network"],
     ("docs/warehouses.md", "Warehouse export", "yaml"): [f"{WAREHOUSES}::test_what_python_and_duckdb_read"],
     ("docs/warehouses.md", "Warehouse export", "sh"): [f"{WAREHOUSES}::test_what_python_and_duckdb_read"],
+    ("docs/scaling.md", "Several machines that read", "python"): ["tests/engines/test_daft.py::test_the_page"],
     ("docs/warehouses.md", "polars and pyiceberg", "python"): [f"{WAREHOUSES}::test_what_python_and_duckdb_read"],
     ("docs/warehouses.md", "DuckDB", "sql"): [f"{WAREHOUSES}::test_what_python_and_duckdb_read"],
     ("docs/warehouses.md", "Spark", "sh"): ["tests/engines/test_spark.py::test_every_table"],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,6 +139,23 @@ def test_figures_as_of_an_instant(site: Site) -> None:
     assert plan.count("Relations: Aggregate on") == 2
 
 
+def test_a_database_that_does_not_answer(site: Site) -> None:
+    """An error within seconds, as from one that is down; the other orgs are read."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, psycopg.connect(site.dsn("reports")) as connection:
+        former, port = site.server.port, silent.getsockname()[1]
+        move = "ALTER SERVER flow_outcomes_2 OPTIONS (SET port '{}', SET connect_timeout '2')"
+        connection.execute(move.format(port).encode())
+        connection.commit()
+        began = time.monotonic()
+        with pytest.raises(psycopg.OperationalError, match="timeout expired"):
+            connection.execute(TOTAL.format("flow_outcome").encode())
+        assert time.monotonic() - began < 20
+        connection.rollback()
+        [(rows,)] = connection.execute("SELECT count(*) FROM flow_outcomes.flow_outcome WHERE org = 'acme'")
+        assert rows == 5
+        connection.execute(move.format(former).encode())
+
+
 def configuration(folder: Path, name: str, orgs: list[str], **database: str) -> str:
     client = {"region": "mypurecloud.com", "client_id": "c", "client_secret": "a-client-secret"}
     file = folder / f"{name}.yaml"
@@ -156,13 +175,15 @@ def test_passwords_are_placeholders(tmp_path: Path) -> None:
     dsn = "postgresql://daemon:a-secret-word@db1,db2:6000/it's?sslmode=require&options=-cwork_mem%3D1MB"
     code, out, err = run(
         configuration(tmp_path, "north", ["acme", "globex"], dsn=dsn),
-        configuration(tmp_path, "south", ["initech"], dsn="host=db3 user=daemon"),
+        configuration(tmp_path, "south", ["initech"], dsn="host=db3 user=daemon tcp_user_timeout=7"),
     )
     assert (code, err) == (0, "")
     assert "a-secret-word" not in out
     assert out.count(f"user 'daemon', password '{PASSWORD}'") == 2
     for option in ("host 'db1,db2'", "dbname 'it''s'", "sslmode 'require'", "host 'db3'", "async_capable 'true'"):
         assert option in out
+    assert out.count("connect_timeout '5'") == 2
+    assert out.count("tcp_user_timeout '7'") == out.count("tcp_user_timeout '20000'") == 1
     assert "work_mem" not in out
     assert "FOR VALUES IN ('acme', 'globex')" in out
 
