@@ -32,6 +32,8 @@ FROM ${BASE}
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin outcomes \
  && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/flow-outcomes
 COPY --from=build /opt/flow-outcomes /opt/flow-outcomes
+# The base has no bytecode of the standard library, and the program cannot write any: without this each start compiles it.
+RUN ["/opt/flow-outcomes/bin/python", "-c", "import importlib, pkgutil, service.cli, service.telemetry.otel; [importlib.import_module(f'service.cli.{each.name}') for each in pkgutil.iter_modules(service.cli.__path__)]"]
 # Listen on all of the container's addresses. Publishing the port decides which host addresses reach it.
 ENV PATH=/opt/flow-outcomes/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -50,6 +52,6 @@ LABEL org.opencontainers.image.title="flow-outcomes" \
 USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
+  CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/healthz' % os.environ.get('FLOW_OUTCOMES_HTTP__PORT', 8080), timeout=4)"]
 ENTRYPOINT ["flow-outcomes"]
 CMD ["run", "--config", "/etc/flow-outcomes/config.yaml"]

@@ -189,8 +189,8 @@ def check_health(image: Image, environment: dict[str, str], port: str) -> None:
     command = Instruction("CMD", check.text.partition("CMD ")[2]).exec_form()
     program = image.root / "opt" / "flow-outcomes" / "bin" / command[0]
     done = subprocess.run(
-        unprivileged(program, *(word.replace(":8080/", f":{port}/") for word in command[1:])),
-        env=environment,
+        unprivileged(program, *command[1:]),
+        env={**environment, "FLOW_OUTCOMES_HTTP__PORT": port},
         check=False,
         capture_output=True,
         timeout=TIMEOUT,
