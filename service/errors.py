@@ -23,7 +23,8 @@
         │   ├── GranularityError    400: the span is too wide for the granularity
         │   ├── QueryTooLargeError  400 or 413: cardinality or size; split the query
         │   ├── QueryRefusedError   400 in unforeseen words; a narrower query may pass
-        │   └── CursorExpiredError  400 or 410: restart the scan from page one
+        │   ├── CursorExpiredError  400 or 410: restart the scan from page one
+        │   └── JobFailedError      a job failed in unforeseen words: both of these
         ├── RateLimitedError        429, and the wait is longer than allowed
         ├── ServerError             5xx or 408, after the retries
         ├── ConnectionFailedError   the connection failed or broke, after the retries
@@ -219,6 +220,10 @@ class QueryRefusedError(RequestRejectedError):
 
 class CursorExpiredError(RequestRejectedError):
     """The cursor, or the job behind it, no longer exists."""
+
+
+class JobFailedError(QueryRefusedError, CursorExpiredError):
+    """A job failed in unforeseen words: its query may be too wide; one over a bucket is submitted again."""
 
 
 class RateLimitedError(ExtractionError):

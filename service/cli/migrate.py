@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 
 from service.cli import configuration
 from service.config import Config
-from service.postgres.migrate import migrate
-from service.runtime import open_database
+from service.runtime import apply_migrations, open_database
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,4 +27,4 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _migrate(config: Config) -> list[str]:
     async with open_database(config.database) as dsn:
-        return await asyncio.to_thread(migrate, dsn)
+        return await apply_migrations(dsn, lambda reason: print(reason, file=sys.stderr))

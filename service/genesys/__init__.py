@@ -16,6 +16,7 @@
     rate_limit_headers  the limit as the API's responses state it
     breaker, retry      what follows a failure
     error_mapping       an error response as one of our errors
+    html_page           a gateway's page as one line
     transport           one request through aiohttp, its response bounded
     network             proxies and certificates; why there is no connection
     server_clock        the API's time, from the dates of its responses

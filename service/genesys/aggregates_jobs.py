@@ -22,6 +22,7 @@ from service.errors import (
     CursorExpiredError,
     ExtractionError,
     InvalidResponseError,
+    JobFailedError,
     LeaseLostError,
     NotConnectedError,
     QueryTimeoutError,
@@ -29,7 +30,7 @@ from service.errors import (
     ServerError,
 )
 from service.genesys.dialect import ApiRequest, Call, PagingCheck, encode
-from service.genesys.error_mapping import EndpointPolicy, names_size
+from service.genesys.error_mapping import EndpointPolicy, may_be_too_wide, names_size
 from service.genesys.flow_aggregates import PERMISSION, POLICY, TOO_LARGE, FlowAggregates, decode
 from service.model import Page, Query
 
@@ -76,7 +77,8 @@ class AggregatesJobs(FlowAggregates):
         """The pages of one job, up to the one without a cursor. The job is deleted in any case.
 
         Raises:
-            CursorExpiredError: the job failed, was cancelled or has expired; the pages so far are void.
+            JobFailedError: the job failed; the query may be too wide.
+            CursorExpiredError: the job was cancelled or has expired; the pages so far are void.
             QueryTooLargeError: the result would be too large.
             QueryTimeoutError: the job was not fulfilled in time.
             InvalidResponseError: an invalid page, or paging without an end.
@@ -188,6 +190,8 @@ def _is_fulfilled(body: bytes) -> bool:
             return False
         case "FAILED" if names_size(reason):
             raise QueryTooLargeError(f"job failed{reason}")
+        case "FAILED" if may_be_too_wide(reason):
+            raise JobFailedError(f"job failed{reason}", code="job.failed")
         case "FAILED" | "CANCELLED" | "EXPIRED":
             raise CursorExpiredError(f"job is {state}{reason}")
         case _:

@@ -24,6 +24,7 @@ from service.errors import (
     ServerError,
     UnauthorizedError,
 )
+from service.genesys import html_page
 from service.genesys.limiter import PAUSE_MAX
 
 RETRY_AFTER_DEFAULT = 5.0
@@ -129,15 +130,20 @@ def error_from_response(
     """The error for a response with a status other than 2xx.
 
     ``body`` is ``{"status", "code", "message", "contextId"}`` in both APIs (official Python SDK 269.0.0:
-    ``ErrorBody``); anything else is taken as text.
+    ``ErrorBody``); anything else is taken as text, of which a page's title is
+    shown.
     """
     fields = _fields(body)
     code = _text(fields.get("code"), redact, _CODE_MAX)
     context_id = _text(fields.get("contextId"), redact, _CODE_MAX)
     # The token server sends error and error_description (RFC 6749, 5.2); a gateway may send anything.
     messages = [fields[key] for key in ("message", "error_description", "description", "error") if fields.get(key)]
-    message = _text(messages[0] if messages else body.decode(errors="replace") if not fields else None, redact)
-    description = ": ".join(each for each in (_title(status), code, message) if each)
+    text = messages[0] if messages else body.decode(errors="replace") if not fields else None
+    message, shown = _text(text, redact), _text(text, redact)
+    if isinstance(text, str) and html_page.is_html(page := text.encode(errors="replace")):
+        message = _text(html_page.words(page), redact)
+        shown = _text(html_page.title(page), redact, html_page.WORDS_MAX)
+    description = ": ".join(each for each in (_title(status), code, shown) if each)
     if context_id:
         description += f" [contextId {context_id}]"
     correlation_id = _text(correlation_header, redact, _CODE_MAX)
@@ -166,7 +172,7 @@ def _classify(status: int, code: str, message: str) -> type[ExtractionError]:
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.GONE) and _cursor.search(code):
         return CursorExpiredError
     if status == HTTPStatus.BAD_REQUEST:
-        refused = RequestRejectedError if _no_matter_of_width.search(f"{code} {message}") else QueryRefusedError
+        refused = QueryRefusedError if may_be_too_wide(f"{code} {message}") else RequestRejectedError
         return _classify_400(code) or _classify_400(message) or refused
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and names_size(code):
         return QueryTooLargeError  # the API's own; that of a gateway has no code
@@ -180,6 +186,11 @@ def _classify_400(text: str) -> type[RequestRejectedError] | None:
     if _granularity.search(text):
         return GranularityError
     return QueryTooLargeError if names_size(text) else None
+
+
+def may_be_too_wide(text: str) -> bool:
+    """Whether an error's text names no credentials, permission or syntax, so that the query may be too wide."""
+    return not _no_matter_of_width.search(text)
 
 
 def names_size(text: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +16,7 @@ from aiohttp.http_exceptions import HttpProcessingError, PayloadEncodingError
 
 from service.clock import Clock
 from service.errors import ConnectionFailedError, InvalidResponseError, QueryTimeoutError
+from service.genesys import html_page
 from service.genesys.dialect import Response
 from service.genesys.error_mapping import (
     CORRELATION_ID,
@@ -39,9 +39,6 @@ CONNECT_TIMEOUT = 30.0
 """Seconds; a host that accepts no connection in this time counts as a broken connection."""
 _RATE_LIMITED_BODY_TIMEOUT = 1.0
 """Seconds to wait for the body of a 429, which only goes into the log."""
-_HTML_SNIFF, _HTML_READ, _WORDS_MAX = 64, 8192, 80
-"""Bytes in which a page's first tag is searched, bytes that are read, and characters that are shown."""
-_INVISIBLE = re.compile(rb"(?is)<(script|style)\b.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)|<[^>]*(>|\Z)")
 _MALFORMED = "response body is malformed: its chunks do not follow HTTP"
 _MALFORMED_CHECK = 0.25
 """Seconds without a byte after which it is examined whether the body was malformed."""
@@ -187,7 +184,7 @@ class Transport:
             encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
             if response.status in _SUCCESS:
                 body = await _read(response, encoding, BODY_MAX)
-                if body[:_HTML_SNIFF].lstrip().startswith(b"<"):
+                if html_page.is_html(body):
                     message = self._describe_html(body, response.content_type)
                     raise InvalidResponseError(message, correlation_id=response.headers.get(CORRELATION_ID))
                 return Response(body, date, response.headers.get(CORRELATION_ID))
@@ -211,8 +208,7 @@ class Transport:
 
     def _describe_html(self, body: bytes, content_type: str) -> str:
         """What came in place of JSON: a gateway's or a login page, by its first words."""
-        text = _INVISIBLE.sub(b" ", body[:_HTML_READ]).decode(errors="replace")
-        words = self._redactor.redact_message(" ".join(html.unescape(text).split()), _WORDS_MAX)
+        words = self._redactor.redact_message(html_page.words(body), html_page.WORDS_MAX)
         return f'an HTML page came instead of JSON ({content_type}, "{words}")'
 
     def _open(self, new_connection: bool) -> aiohttp.ClientSession:

@@ -6,6 +6,7 @@
     session           the settings of every session
     storage           whether the server has room for what is written
     migrate           schema migrations
+    migration_locks   what a migration waits for
     probe             a single connection outside the pool, and checks on it
     kept_connections  connections that only read, kept for the next reader
     aliases           the mapping table

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from service.runtime.daemon import Daemon
-    from service.runtime.database import ensure_migrated, open_database
+    from service.runtime.database import apply_migrations, ensure_migrated, open_database
     from service.runtime.once import DATABASE_TIMEOUT, run_everything, run_once
     from service.runtime.process import Process
 
@@ -35,6 +35,7 @@ __all__ = [
     "DATABASE_TIMEOUT",
     "Daemon",
     "Process",
+    "apply_migrations",
     "ensure_migrated",
     "open_database",
     "run_everything",
@@ -45,6 +46,7 @@ _MODULES = {
     "DATABASE_TIMEOUT": "service.runtime.once",
     "Daemon": "service.runtime.daemon",
     "Process": "service.runtime.process",
+    "apply_migrations": "service.runtime.database",
     "ensure_migrated": "service.runtime.database",
     "open_database": "service.runtime.database",
     "run_everything": "service.runtime.once",

@@ -10,14 +10,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from service.config import Database as DatabaseConfig
-from service.errors import DatabaseUnavailableError
+from service.errors import DatabaseUnavailableError, SchemaError
 from service.postgres.embedded import AlreadyRunningError, Embedded, holds_cluster, running_dsn
 from service.postgres.migrate import migrate
+from service.postgres.migration_locks import blocking_sessions
 from service.postgres.probe import open_connection
 from service.telemetry import Emit, Event
 
 DATABASE_RETRY_AFTER = 2.0  # seconds, where the database is unavailable
 _PROBE_TIMEOUT = 10.0  # seconds
+_BLOCKED_AFTER, _BLOCKED_EVERY = 5.0, 60.0
+"""Seconds until the locks are reported that a migration waits for, and then between two reports."""
 _EMBEDDED_TIMEOUT = 30.0  # seconds to wait for another process that starts or stops an embedded database
 _EMBEDDED_POLL_EVERY = 0.1  # seconds
 
@@ -74,7 +77,7 @@ async def ensure_migrated(dsn: str, emit: Emit, *, timeout: float | None) -> Non
 
     Args:
         dsn: the database.
-        emit: receives ``database_unavailable`` and ``schema_migrated``.
+        emit: receives ``database_unavailable``, ``migration_blocked`` and ``schema_migrated``.
         timeout: seconds to wait for the database; None: no limit.
 
     Raises:
@@ -85,7 +88,8 @@ async def ensure_migrated(dsn: str, emit: Emit, *, timeout: float | None) -> Non
     deadline = None if timeout is None else loop.time() + timeout
     while True:
         try:
-            if applied := await _in_daemon_thread(lambda: migrate(dsn)):
+            applied = await apply_migrations(dsn, lambda reason: emit(Event.MIGRATION_BLOCKED, reason=reason))
+            if applied:
                 emit(Event.SCHEMA_MIGRATED, applied=applied)
             async with open_connection(dsn, "flow-outcomes", timeout=_PROBE_TIMEOUT):
                 return  # the session's settings can be applied, which a migration does not test
@@ -94,6 +98,25 @@ async def ensure_migrated(dsn: str, emit: Emit, *, timeout: float | None) -> Non
             if deadline is not None and loop.time() + DATABASE_RETRY_AFTER >= deadline:
                 raise
             await asyncio.sleep(DATABASE_RETRY_AFTER)
+
+
+async def apply_migrations(dsn: str, report_wait: Callable[[str], None]) -> list[str]:
+    """Apply the pending migrations; report whose locks they wait for, after 5 s and then every minute.
+
+    Raises:
+        ConfigError, DatabaseUnavailableError: as ``migrate``.
+    """
+    migration = asyncio.ensure_future(_in_daemon_thread(lambda: migrate(dsn)))
+    pause = _BLOCKED_AFTER
+    try:
+        while not (await asyncio.wait({migration}, timeout=pause))[0]:
+            pause = _BLOCKED_EVERY
+            with contextlib.suppress(DatabaseUnavailableError, SchemaError):
+                for line in await blocking_sessions(dsn):
+                    report_wait(line)
+        return migration.result()
+    finally:
+        migration.cancel()
 
 
 async def _in_daemon_thread(call: Callable[[], list[str]]) -> list[str]:

@@ -94,6 +94,7 @@ class Faults:
         settings_body: the body of a response about divisions or retention is ``value`` [{}].
         job_lost: a job is started, and the connection is reset instead of responding.
         job_refused: 503 instead of starting a job.
+        job_result_limit: a job of more than ``value`` [1] results fails, in words that name no size.
         job_state: a job's state is ``value`` ["FAILED"].
         rate_headers: ``value`` (a mapping) replaces some of the inin-ratelimit headers.
         date: the Date header of a response is ``value`` seconds ahead, or that text; ["absent"].
@@ -165,6 +166,7 @@ class Faults:
     settings_body: Fault | None = None
     job_lost: Fault | None = None
     job_refused: Fault | None = None
+    job_result_limit: Fault | None = None
     job_state: Fault | None = None
     rate_headers: Fault | None = None
     date: Fault | None = None
@@ -191,6 +193,7 @@ PUBLIC_FAULTS = frozenset(
         "settings_body",
         "job_lost",
         "job_refused",
+        "job_result_limit",
         "job_state",
         "rate_headers",
     }

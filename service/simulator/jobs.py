@@ -124,7 +124,11 @@ def _job(jobs: Jobs, job_id: str) -> Job:
 
 def _state(org: LiveOrg, job: Job, faults: RequestFaults, now: Now) -> Reply:
     job.polls += 1
-    if fault := faults.fire("job_state"):
+    limit = faults.due("job_result_limit")
+    if limit is not None and len(job.results) > int(str(limit.value or 1)):
+        faults.count("job_result_limit")
+        state = "FAILED"
+    elif fault := faults.fire("job_state"):
         state = str(fault.value or "FAILED")
     elif now.monotonic >= job.expires:
         state = "EXPIRED"

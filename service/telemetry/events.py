@@ -77,6 +77,7 @@ class Event(StrEnum):
     LOG_LINES_DROPPED = "log_lines_dropped", logging.WARNING  # reported by the log itself
     RUN_REQUESTED = "run_requested"
     RUN_NOT_REQUESTED = "run_not_requested", logging.ERROR
+    MIGRATION_BLOCKED = "migration_blocked", logging.WARNING
     SCHEMA_MIGRATED = "schema_migrated"
     PARTITION_POSTPONED = "partition_postponed", logging.WARNING
     DATABASE_UNAVAILABLE = "database_unavailable", logging.ERROR

@@ -209,6 +209,31 @@ async def test_windows_that_are_wider_than_what_passes(program: Program, api: st
         assert simulator.fired == fired, "what was learned was forgotten"
 
 
+async def test_jobs_that_fail_in_unforeseen_words(program: Program) -> None:
+    """A job over more than a day fails after it was accepted: its query is narrowed, and the width is kept."""
+    orgs = {
+        "acme": replace(OPEN, centre=centre(), faults=Faults(job_result_limit=Fault(3))),
+        "never": replace(OPEN, centre=centre(), faults=Faults(job_state=Fault("FAILED"))),
+    }
+    async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
+        program.configure(
+            simulator,
+            orgs={name: {"api": "flow-aggregates", "aggregates": "jobs"} for name in orgs},
+            jobs={"daily": {"since": f"P{DAYS}D", "off_peak": None, "lookback": "P3D"}},
+        )
+        assert (await program.run("run", "--once")).code == 1
+        assert_complete(program, simulator, "acme")
+        begun = {name: simulator.public.jobs[name].begun for name in orgs}
+        assert begun["acme"] <= 2 * DAYS
+        refused = simulator.orgs["acme"].fired["job_result_limit"]
+        assert 1 <= refused <= 4, "by halves"
+        assert begun["never"] <= 3 * (DAYS + 1), "no flood"
+        assert {each["state"] for each in program.windows("never")} == {"failed"}
+        assert "the query could not be run" in program.windows("never")[0]["last_error"]
+        assert (await program.run("run", "--once")).code == 1
+        assert simulator.orgs["acme"].fired["job_result_limit"] == refused, "what was learned was forgotten"
+
+
 @pytest.mark.parametrize("api", [*APIS, "jobs"])
 async def test_a_query_without_a_response_is_narrower_in_the_next_run(program: Program, api: str) -> None:
     """Not in the same one; it counts for the breaker."""

@@ -19,6 +19,7 @@ from service.errors import (
     InvalidResponseError,
     LeaseLostError,
     NotConnectedError,
+    QueryRefusedError,
     QueryTimeoutError,
     QueryTooLargeError,
     ServerError,
@@ -49,7 +50,7 @@ class Server:
         self.requested: list[str] = []
         self.sent: list[ApiRequest] = []
         self.states = ["QUEUED", "PENDING", "FULFILLED"]
-        self.message = "because"
+        self.message: str | None = "because"
         self.pages: list[dict[str, Any]] = [{"results": []}]
         self.submit: Callable[[], Awaitable[dict[str, Any]]] = self.accepted
         self.delete: ExtractionError | LeaseLostError | None = None
@@ -131,7 +132,23 @@ def test_the_interval_between_polls_grows(in_virtual_time: Run) -> None:
     assert server.requested[-1] == f"DELETE {JOB}"
 
 
-@pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "EXPIRED"])
+@pytest.mark.parametrize(
+    ("message", "narrowed"),
+    [("the query could not be run", True), (None, True), ("the permission is missing", False)],
+)
+def test_a_job_that_fails_in_unforeseen_words_is_narrowed(
+    in_virtual_time: Run, message: str | None, *, narrowed: bool
+) -> None:
+    """As a query that is refused so; one bucket is submitted again."""
+    server = Server()
+    server.states, server.message = ["FAILED"], message
+    with pytest.raises(CursorExpiredError, match=r"FAILED|job failed") as raised:
+        in_virtual_time(server.scan())
+    assert isinstance(raised.value, QueryRefusedError) == narrowed
+    assert server.requested[-1] == f"DELETE {JOB}"
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "EXPIRED"])
 def test_a_job_that_was_not_fulfilled_restarts_the_scan(in_virtual_time: Run, state: str) -> None:
     """As an expired cursor does; the error has the server's message."""
     server = Server()

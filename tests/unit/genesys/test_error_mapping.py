@@ -36,6 +36,28 @@ def error_for(status: int, code: str = "", message: str = "") -> ExtractionError
 
 
 @pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (
+            b"<html><head><title>502 Bad Gateway</title></head>\r\n<body><h1>x</h1></body></html>",
+            "502 Bad Gateway",
+        ),
+        (b"\xef\xbb\xbf \n<!DOCTYPE html><TITLE lang=en>Out of\n order</TITLE><p>later", "Out of order"),
+        (b"<html><style>p {x}</style><!-- a --><p>Please&nbsp;wait <b>&amp;</b> retry", "Please wait & retry"),
+        (b"<html><title> </title>" + 300 * b"<p>word\n", ("word " * 16)[:79] + "…"),
+        (b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>", "SlowDown"),
+        (b'{"message": "<h1>Bad <i>Gateway</i></h1>"}', "Bad Gateway"),
+        (b"upstream connect error", "upstream connect error"),
+    ],
+)
+def test_a_page_in_an_error_is_one_line(body: bytes, shown: str) -> None:
+    """Its title or its first words, without tags, in a bounded length."""
+    error = error_from_response(502, body, None, NOW, Redactor().redact_message)
+    assert isinstance(error, ServerError)
+    assert str(error) == f"HTTP 502 Bad Gateway: {shown}"
+
+
+@pytest.mark.parametrize(
     ("status", "code", "message", "kind"),
     [
         (400, "granularityTooFine", "Invalid date range for the specified granularity", GranularityError),
