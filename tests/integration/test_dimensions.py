@@ -146,6 +146,15 @@ async def test_flows_that_are_grouped_differently(harness: ScanHarness) -> None:
     ]
 
 
+async def test_a_late_scan_of_another_grouping(harness: ScanHarness) -> None:
+    """It does not hold for a flow whose last scan has a higher number, although that scan changed nothing."""
+    await store(harness, row(7))
+    for number in (20, 30):
+        await store(harness, days=range(1, 2), flows=("f",), stream="ad hoc", number=number)
+    await store(harness, row(1, VOICE, day=1, flow="g"), days=range(1, 2), group_by=MEDIUM, number=25)
+    assert await detail(harness) == [("f", 0, "A", "", 7), ("f", 1, "A", "", None), ("g", 1, "A", "voice", 1)]
+
+
 async def test_an_empty_scan_ends_nothing_before_it_is_confirmed(harness: ScanHarness) -> None:
     """Whatever it is grouped by."""
     await store(harness, row(7))

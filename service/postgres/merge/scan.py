@@ -74,7 +74,8 @@ CREATE_TABLES = f"""
     -- Buckets that a scan with a higher number has covered, and for which flows.
     CREATE TEMP TABLE IF NOT EXISTS superseded (
         bucket_start timestamptz NOT NULL,
-        flow_ids     text[]
+        flow_ids     text[],
+        scan_number  bigint NOT NULL
     ) ON COMMIT DELETE ROWS;
     -- Buckets that an earlier scan has covered, and for which flows.
     CREATE TEMP TABLE IF NOT EXISTS previous_coverage (

@@ -135,7 +135,10 @@ class Merge:
         await self._doubt_empty_windows()
         await self._keep_stored(path)
         if not path.first_scan:
-            self._session.parameters["regroups"] = await self._session.value(expected.FIND_REGROUPED)
+            regroups = await self._session.value(expected.FIND_REGROUPED)
+            self._session.parameters["regroups"] = regroups
+            if regroups and path.superseded:
+                await self._session.execute(window_results.RENUMBER_SUPERSEDING)
         _, newly_covered = await self._session.run_pipelined(expected.ADD_SCOPE, expected.COVER)
         if not path.direct_copy:
             await self._store_figures(path)

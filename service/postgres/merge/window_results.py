@@ -71,8 +71,8 @@ STORE_REJECTED = """
 
 # Streams overlap, and a slow scan may end after one with a higher number, which then is the truth where both read.
 FIND_SUPERSEDED = """
-    INSERT INTO pg_temp.superseded (bucket_start, flow_ids)
-    SELECT b.bucket_start, w.flow_ids
+    INSERT INTO pg_temp.superseded (bucket_start, flow_ids, scan_number)
+    SELECT b.bucket_start, w.flow_ids, w.scan_number
     FROM flow_outcomes.extraction_window w
     JOIN pg_temp.scan_bucket b ON b.bucket_start >= w.window_start AND b.bucket_start < w.window_end
     WHERE w.org = %(org)s AND w.scan_number > %(scan_number)s AND w.granularity = %(granularity)s
@@ -84,6 +84,24 @@ DELETE_SUPERSEDED = """
     USING pg_temp.scan_series so, pg_temp.superseded su
     WHERE so.name_no = sf.name_no AND su.bucket_start = sf.bucket_start
       AND (su.flow_ids IS NULL OR so.flow_id = ANY (su.flow_ids))
+"""
+
+# A scan that changes no coverage keeps the number that it has there. Where this scan groups by other dimensions,
+# the numbers are compared, so those of the scans that supersede it are brought up to date.
+RENUMBER_SUPERSEDING = """
+    UPDATE flow_outcomes.bucket_coverage c SET grouped_by = later.scan_number
+    FROM (
+        SELECT su.bucket_start, fs.scope, max(su.scan_number) AS scan_number
+        FROM pg_temp.superseded su
+        JOIN flow_outcomes.flow_scope fs
+             ON fs.org = %(org)s AND (fs.flow_ids IS NULL AND su.flow_ids IS NULL
+                                      OR fs.flow_ids @> su.flow_ids AND fs.flow_ids <@ su.flow_ids)
+        GROUP BY su.bucket_start, fs.scope
+    ) later
+    WHERE c.org = %(org)s AND c.granularity = %(granularity)s AND c.measure = %(measure)s::flow_outcomes.measure
+      AND c.bucket_start >= %(start)s AND c.bucket_start < %(end)s
+      AND c.bucket_start = later.bucket_start AND c.scope = later.scope
+      AND c.group_by <> %(group_by)s AND c.grouped_by < later.scan_number
 """
 
 MARK_ABSENCE_INCONCLUSIVE = """
