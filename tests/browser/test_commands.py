@@ -77,6 +77,12 @@ def test_a_suggestion_and_its_command(view: Open, database: str) -> None:
         ):
             page = view(site, path)
             page.wait_for_selector("section[aria-label='Suggested alias']")
-            texts = page.locator("section[aria-label='Suggested alias'] code").all_inner_texts()
+            texts = page.locator("section[aria-label='Suggested alias'] code").all_text_contents()
             given = [parse(["alias", "add", "--config=x", *shlex.split(text)[3:]]) for text in texts]
             assert {(each.flow, each.old, each.new) for each in given} == set(expected)
+            if path == "health":
+                assert page.locator("#suggestions > section").count() == min(3, len(expected))
+                assert (
+                    page.locator("#suggestions a").first.get_attribute("href")
+                    == f"flow?org=acme&flow={given[0].flow}"
+                )

@@ -17,6 +17,7 @@ const SPANS = {
 };
 const DIMENSIONS = { flowVersion: "version", flowType: "type", mediaType: "medium", messageType: "message type", divisionId: "division", direction: "direction", startingLanguage: "starting language", endingLanguage: "ending language", entryReason: "entry reason", entryType: "entry type" };
 const USUAL = { hourly: 7, daily: 90, monthly: 1096 };
+const NO_SUGGESTIONS = { suggestions: [] };
 let shown = null; // the documents that are drawn
 
 // What the URL asks for, as the parameters of the server.
@@ -49,7 +50,7 @@ export async function update(parameters) {
   const comparing = Boolean(parameters.vs);
   const requests = [
     load("api/flow", asOf(parameters)), load("api/instants", wanted(parameters)),
-    load("api/suggestions", { org: parameters.org, flow: parameters.flow }),
+    load("api/suggestions", { org: parameters.org, flow: parameters.flow }).catch(() => NO_SUGGESTIONS),
     comparing ? load("api/flow", other(parameters)) : null, comparing ? load("api/differences", difference(parameters)) : null,
   ];
   try {
@@ -107,10 +108,10 @@ function tools(is, parameters) {
     el("label", {}, "Last", el("select", { id: "span", "aria-label": "Span", onchange: (event) => set({ days: event.target.value, from: null, to: null }) }, choices)));
 }
 
-export function suggestion(each) {
+export function suggestion(each, place = "") {
   const command = addAlias(each);
   const sure = typeof each.confidence === "number" ? ` Confidence ${format.percent(each.confidence, 0)}.` : "";
-  return el("section", { class: "note", "aria-label": "Suggested alias" }, el("div", {}, el("b", {}, name(each.old_name)), " ended and ", el("b", {}, name(each.new_name)), ` began. The same outcome?${sure}`, el("br"), el("code", {}, visible(command))), copyButton(command));
+  return el("section", { class: "note", "aria-label": "Suggested alias" }, el("div", {}, place, el("b", {}, name(each.old_name)), " ended and ", el("b", {}, name(each.new_name)), ` began. The same outcome?${sure}`, el("br"), el("code", {}, visible(command))), copyButton(command));
 }
 
 const colour = (series) => (series.colour === null ? "c-rest" : `c${series.colour % 10}`);
