@@ -40,14 +40,14 @@ export async function refresh(parameters, now) {
   if (events.status === "fulfilled") part("timeline", events.value.events, () => timeline.list(events.value));
   await dayView.refresh(parameters);
   const found = await searched;
-  if (found) part("suggestions", found.suggestions, () => suggestions(found.suggestions));
+  if (found) part("suggestions", found.suggestions, () => suggestions(found.suggestions, now));
   if (rows.status === "rejected") throw rows.reason;
 }
 
 // The most certain ones; with campaigns there are many.
-function suggestions(all) {
+function suggestions(all, now) {
   if (!all.length) return [];
-  const notes = all.map((each) => suggestion(each, el("p", { class: "quiet" }, visible(each.org), " · ", el("a", { href: link("flow", { org: each.org, flow: each.flow_id }), "data-go": true }, name(each.flow_name ?? each.flow_id)))));
+  const notes = all.map((each) => suggestion(each, now.orgs[each.org]?.timezone ?? "UTC", el("p", { class: "quiet" }, visible(each.org), " · ", el("a", { href: link("flow", { org: each.org, flow: each.flow_id }), "data-go": true }, name(each.flow_name ?? each.flow_id)))));
   const more = notes.splice(SUGGESTED);
   return [el("h2", {}, many(all.length, "suggested alias", "suggested aliases")), ...notes, more.length ? el("details", {}, el("summary", {}, `Show ${more.length} more`), more) : ""];
 }
