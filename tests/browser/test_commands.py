@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.cli.parser import parse
-from tests.browser.conftest import Open, Site, serving
+from tests.browser.conftest import Open, Site, serving, violations
 from tests.support import sample_database
 from tests.support.planted_renames import plant, store
 
@@ -77,6 +77,19 @@ def test_a_suggestion_and_its_command(view: Open, database: str) -> None:
         ):
             page = view(site, path)
             page.wait_for_selector("section[aria-label='Suggested alias']")
-            texts = page.locator("section[aria-label='Suggested alias'] code").all_inner_texts()
+            texts = page.locator("section[aria-label='Suggested alias'] code").all_text_contents()
             given = [parse(["alias", "add", "--config=x", *shlex.split(text)[3:]]) for text in texts]
             assert {(each.flow, each.old, each.new) for each in given} == set(expected)
+            assert re.search(
+                r"The same outcome\? Confidence \d+ %\.\s+\d+ days until \w{3} \d+ \w+, [\d.,]+ a day;"
+                r" \d+ days from \w{3} \d+ \w+, [\d.,]+ a day\.",
+                page.locator("section[aria-label='Suggested alias']").first.inner_text(),
+            )
+            page.emulate_media(color_scheme="dark")
+            assert violations(page) == []
+            if path == "health":
+                assert page.locator("#suggestions > section").count() == min(3, len(expected))
+                assert (
+                    page.locator("#suggestions a").first.get_attribute("href")
+                    == f"flow?org=acme&flow={given[0].flow}"
+                )

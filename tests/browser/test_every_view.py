@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TYPE_CHECKING
+
 import pytest
 
+from service.errors import DatabaseUnavailableError
+from service.web.response_cache import ResponseCache
 from tests.browser.conftest import Open, Site
 from tests.support.sample_weeks import CORRECTED, midnight
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    from service.web.response_cache import CachedResponse
 
 VIEWS = ("", f"flow?org=acme&flow={CORRECTED}", "flow?org=acme", "health?open=acme/daily")
 SMALL = """() => [...document.querySelectorAll("a, button, input, select, summary, td[tabindex]")]
@@ -38,3 +49,22 @@ def test_an_org_that_is_not_here(view: Open, weeks: Site, path: str) -> None:
     """A link from another installation does not pass another org's figures off as that org's."""
     page = view(weeks, path)
     assert "There is no org “nobody”: this is acme" in page.inner_text("#fresh")
+
+
+def test_a_slow_database_is_no_error(view: Open, weeks: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document that is not read in time is requested again, and the view shows that it loads."""
+    get, failed = ResponseCache.get, Counter[str]()
+
+    async def late(
+        cache: ResponseCache, key: str, make: Callable[..., Awaitable[Any]], *, cost_factor: float = 10
+    ) -> CachedResponse:
+        if key.startswith("/api/flow ") and not failed[key]:
+            failed[key] += 1
+            raise DatabaseUnavailableError("the database did not answer within 2.5 s")
+        return await get(cache, key, make, cost_factor=cost_factor)
+
+    monkeypatch.setattr(ResponseCache, "get", late)
+    page = view(weeks, "flow?org=acme&flow=flow-0")
+    assert failed.total() == 1
+    assert page.locator(".failure").count() == 0
+    assert page.inner_text("h1") == "Billing Self-Service"

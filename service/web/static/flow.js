@@ -17,6 +17,7 @@ const SPANS = {
 };
 const DIMENSIONS = { flowVersion: "version", flowType: "type", mediaType: "medium", messageType: "message type", divisionId: "division", direction: "direction", startingLanguage: "starting language", endingLanguage: "ending language", entryReason: "entry reason", entryType: "entry type" };
 const USUAL = { hourly: 7, daily: 90, monthly: 1096 };
+const NO_SUGGESTIONS = { suggestions: [] };
 let shown = null; // the documents that are drawn
 
 // What the URL asks for, as the parameters of the server.
@@ -49,7 +50,7 @@ export async function update(parameters) {
   const comparing = Boolean(parameters.vs);
   const requests = [
     load("api/flow", asOf(parameters)), load("api/instants", wanted(parameters)),
-    load("api/suggestions", { org: parameters.org, flow: parameters.flow }),
+    load("api/suggestions", { org: parameters.org, flow: parameters.flow }).catch(() => NO_SUGGESTIONS),
     comparing ? load("api/flow", other(parameters)) : null, comparing ? load("api/differences", difference(parameters)) : null,
   ];
   try {
@@ -78,7 +79,7 @@ function render(documents, parameters) {
   const focused = document.activeElement?.id;
   stack.remove();
   root.replaceChildren(
-    ...heading(is, parameters), tools(is, parameters), ...documents.suggestions.map((each) => suggestion(each)),
+    ...heading(is, parameters), tools(is, parameters), ...documents.suggestions.map((each) => suggestion(each, is.timezone)),
     ...[compare.controls(documents, parameters)].flat(),
     ...(is.series.length ? figures(documents, parameters) : [empty("No figures in this span", "Choose another span, or hours, days or months, whichever a job extracts.")]),
     buttons(parameters));
@@ -107,10 +108,17 @@ function tools(is, parameters) {
     el("label", {}, "Last", el("select", { id: "span", "aria-label": "Span", onchange: (event) => set({ days: event.target.value, from: null, to: null }) }, choices)));
 }
 
-export function suggestion(each) {
+// Until when and how often the old name was reported, and since when the new one.
+function evidence(each, zone) {
+  const unit = each.granularity === "monthly" ? "month" : "day", day = (instant) => format.day(format.dateOf(instant, zone));
+  const mean = (value) => `${value.toLocaleString("en", { maximumFractionDigits: 1 })} a ${unit}`;
+  return `${many(each.days_before, unit)} until ${day(each.last_seen)}, ${mean(each.mean_before)}; ${many(each.days_after, unit)} from ${day(each.first_seen)}, ${mean(each.mean_after)}.`;
+}
+
+export function suggestion(each, zone, place = "") {
   const command = addAlias(each);
   const sure = typeof each.confidence === "number" ? ` Confidence ${format.percent(each.confidence, 0)}.` : "";
-  return el("section", { class: "note", "aria-label": "Suggested alias" }, el("div", {}, el("b", {}, name(each.old_name)), " ended and ", el("b", {}, name(each.new_name)), ` began. The same outcome?${sure}`, el("br"), el("code", {}, visible(command))), copyButton(command));
+  return el("section", { class: "note", "aria-label": "Suggested alias" }, el("div", {}, place, el("b", {}, name(each.old_name)), " ended and ", el("b", {}, name(each.new_name)), ` began. The same outcome?${sure}`, el("p", { class: "quiet" }, evidence(each, zone)), el("code", {}, visible(command))), copyButton(command));
 }
 
 const colour = (series) => (series.colour === null ? "c-rest" : `c${series.colour % 10}`);

@@ -12,6 +12,7 @@ import { LETTERS, RANK, STATES, counted, mark, worst } from "./states.js";
 import * as timeline from "./timeline.js";
 
 const TROUBLE = "FNLD";
+const SUGGESTED = 3; // suggested aliases that are listed without a click
 const UNFOLDED = 60; // healthy orgs that are listed without a click
 let parts = {}; // the texts of the parts that are shown, so that an unchanged part keeps its focus
 let strips = null;
@@ -29,16 +30,26 @@ export async function refresh(parameters, now) {
   summary(now);
   part("health-export", [now.export, format.span(age(now.at, now.export?.exported_at))], () => exported(now));
   part("problems", now.problems, () => problems(now));
-  const [rows, events, suggested] = await Promise.allSettled([allStrips(), load("api/timeline"), load("api/suggestions")]);
+  const searched = load("api/suggestions").catch(() => null); // may take longer: nothing waits for it
+  const [rows, events] = await Promise.allSettled([allStrips(), load("api/timeline")]);
   if (rows.status === "fulfilled") {
     strips = rows.value;
     part("strips", [strips, parameters.open ?? "", states(now)], () => stripRows(strips, now, parameters));
     await opened(parameters, now);
   } else if (!parts.strips) byId("strips")?.replaceChildren(failure(rows.reason));
   if (events.status === "fulfilled") part("timeline", events.value.events, () => timeline.list(events.value));
-  if (suggested.status === "fulfilled") part("suggestions", suggested.value.suggestions, () => suggested.value.suggestions.map((each) => suggestion(each)));
   await dayView.refresh(parameters);
+  const found = await searched;
+  if (found) part("suggestions", found.suggestions, () => suggestions(found.suggestions, now));
   if (rows.status === "rejected") throw rows.reason;
+}
+
+// The most certain ones; with campaigns there are many.
+function suggestions(all, now) {
+  if (!all.length) return [];
+  const notes = all.map((each) => suggestion(each, now.orgs[each.org]?.timezone ?? "UTC", el("p", { class: "quiet" }, visible(each.org), " · ", el("a", { href: link("flow", { org: each.org, flow: each.flow_id }), "data-go": true }, name(each.flow_name ?? each.flow_id)))));
+  const more = notes.splice(SUGGESTED);
+  return [el("h2", {}, many(all.length, "suggested alias", "suggested aliases")), ...notes, more.length ? el("details", {}, el("summary", {}, `Show ${more.length} more`), more) : ""];
 }
 
 let last = null;

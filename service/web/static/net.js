@@ -22,11 +22,18 @@ export function load(path, parameters = {}) {
   return loading.get(at);
 }
 
-async function request(at) {
+// A document that the database did not give in time is still being read: it is requested again before that is an error.
+const ATTEMPTS = 3, PAUSE = 1000;
+
+async function request(at, attempt = 1) {
   const before = known.get(at);
   const headers = before ? { "If-None-Match": before.etag } : {};
   const response = await fetch(at, { headers, cache: "no-store", signal: AbortSignal.timeout(10000) });
   if (response.status === 304 && before) return before.document;
+  if (response.status === 503 && attempt < ATTEMPTS && at !== "api/now") {
+    await new Promise((resolve) => setTimeout(resolve, PAUSE));
+    return request(at, attempt + 1);
+  }
   const document = await response.json().catch(() => ({ error: `HTTP ${response.status}` }));
   if (!response.ok) throw new Error(document.error ?? `HTTP ${response.status}`);
   known.delete(at);
