@@ -17,10 +17,17 @@ from typing import NamedTuple
 import pytest
 
 from service.clock import SystemClock
-from service.simulator import CorrectedCentre, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
+from service.simulator import (
+    CorrectedCentre,
+    GeneratedCentre,
+    OutcomeCount,
+    SimulatedOrg,
+    Simulator,
+    SimulatorConfig,
+)
+from service.simulator.instants import to_milliseconds
 from tests.chaos.test_chaos import SEED
 from tests.support.daemon import TIMEOUT, Reader
-from tests.support.fake_clock import FakeClock
 from tests.support.fault_harness import DAYS
 from tests.support.installations import ORGS, InstallationProcesses, ReportsDatabase, two_installations
 from tests.support.program import expected, figures, today
@@ -44,13 +51,21 @@ class Moment(NamedTuple):
     new: Shown
 
 
+class FixedCentre(GeneratedCentre):
+    """Its figures are those of one instant, although the clock runs."""
+
+    def count_outcomes(self, flow_id: str, start: int, end: int, at: int) -> list[OutcomeCount]:
+        """Return the counts as visible at ``NOW``."""
+        return super().count_outcomes(flow_id, start, end, min(at, to_milliseconds(NOW)))
+
+
 def simulated() -> Simulator:
     """Eight orgs whose figures change only where a test corrects them."""
     orgs = {
-        org: replace(SOURCE, centre=CorrectedCentre(GeneratedCentre(number, flows=6)))
+        org: replace(SOURCE, centre=CorrectedCentre(FixedCentre(number, flows=6)))
         for number, org in enumerate(org for orgs in ORGS.values() for org in orgs)
     }
-    return Simulator(SimulatorConfig(orgs=orgs), clock=FakeClock(NOW))
+    return Simulator(SimulatorConfig(orgs=orgs))
 
 
 class InstallationFaults:
