@@ -175,6 +175,15 @@ def test_colours(view: Open, weeks: Site) -> None:
     assert min(dark.evaluate(ink)) > 180
 
 
+def test_no_restatements_are_no_mountain(view: Open, weeks: Site) -> None:
+    """A month without any restated figure is a line at the foot of its chart."""
+    weeks.rows("DELETE FROM flow_outcomes.restated")
+    tile = view(weeks).locator(".tile", has_text="Figures restated")
+    line = tile.locator("path[fill=none]").get_attribute("d") or ""
+    heights = {float(each) for each in re.findall(r"[ML][\d.]+ ([\d.]+)", line)}
+    assert heights == {35.0}  # of 36 pixels
+
+
 def test_under_a_prefix(view: Open, weeks: Site) -> None:
     """Every URL that the page requests is relative to its own."""
     page = view(weeks)

@@ -30,11 +30,11 @@ function line(values, at) {
   return { path, runs };
 }
 
-export function sparkline(values, { width = 150, height = 28, label = "", tone = "", area = false, least = 0 } = {}) {
+export function sparkline(values, { width = 150, height = 28, label = "", tone = "", area = false, least = 0, zero = false } = {}) {
   const chart = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, class: `spark ${tone}`, ...(label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" }) });
   const known = values.map((value, place) => [value, place]).filter(([value]) => value !== null && value !== undefined);
   if (!known.length) return chart;
-  const at = scale(values, width, height, { least }), { path, runs } = line(values, at);
+  const at = scale(values, width, height, { least, zero }), { path, runs } = line(values, at);
   if (area) for (const run of runs) chart.append(under(values, run, at, height));
   chart.append(svg("path", { d: path, fill: "none", stroke: "currentColor", "stroke-width": 1.6, "stroke-linejoin": "round", "stroke-linecap": "round" }));
   const [last, place] = known.at(-1);

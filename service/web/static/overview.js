@@ -85,7 +85,7 @@ function tile(title, value, change, tone, chart) {
 
 function tiles(document) {
   const { totals, restated, flows } = document;
-  const chart = (values, least = 0) => sparkline(values, { width: 84, height: 36, area: true, least });
+  const chart = (values, least = 0, zero = false) => sparkline(values, { width: 84, height: 36, area: true, least, zero });
   const against = (change) => (change.value === null ? "no week before" : `${change.text}${change.value ? "" : " change"}`);
   const count = format.change(totals.now, totals.before, "percent");
   const made = [tile("Operations", format.short(totals.total), against(count), count.tone, chart(totals.days))];
@@ -100,7 +100,7 @@ function tiles(document) {
   const nulls = flows.reduce((sum, flow) => sum + flow.nulls, 0), silent = flows.filter((flow) => flow.silent_since).length;
   if (made.length < 3) made.push(tile("Flows reporting", format.number(flows.length - silent), silent ? `of ${format.number(flows.length)}; ${silent} silent` : "all of them", silent ? "warn" : "flat"));
   if (made.length < 3) made.push(tile("Null figures", format.number(nulls), "expected, not reported", "flat"));
-  made.push(tile("Figures restated", format.number(restated.figures), "among this week's", "flat", chart(restated.days)));
+  made.push(tile("Figures restated", format.number(restated.figures), "among this week's", "flat", chart(restated.days, 0, true)));
   return el("div", { class: "tiles" }, made);
 }
 
