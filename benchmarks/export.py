@@ -1,7 +1,8 @@
-"""Time and peak memory of an export: ``python -m benchmarks.export [--figures 10000000]``.
+"""Time, peak memory and size of an export: ``python -m benchmarks.export [--figures 10000000]``.
 
-The figures are those of ``benchmarks.storage``, in 24 months. The first export writes all of them into a folder,
-the second nothing, the third one month, of which one figure was restated.
+The figures are those of ``benchmarks.storage``, in 24 months. With executions and milestones, a tenth as many,
+restatements and coverage every table has rows. The first export writes all of them into a folder, the next
+one nothing, the third one month, of which one figure was restated. Then the first year is pruned.
 """
 
 from __future__ import annotations
@@ -24,11 +25,45 @@ ORG = """
     ON CONFLICT (org) DO UPDATE SET revision = EXCLUDED.revision
 """
 REVISION = "INSERT INTO flow_outcomes.revision (org, revision, stamped_at) VALUES ('acme', %(revision)s, now())"
-RESTATE = """
-    UPDATE flow_outcomes.figure SET outcome_count = outcome_count + 1, revision = 2
-    WHERE org = 'acme' AND bucket_start = '2024-12-30'
-      AND outcome_no = (SELECT min(outcome_no) FROM flow_outcomes.outcome)
+MEASURES = """
+    WITH added AS (
+        INSERT INTO flow_outcomes.series
+            (org, flow_id, source_key, reported_name, outcome_name, revision, measure)
+        SELECT DISTINCT 'acme', s.flow_id, m.source_key, m.source_key, m.source_key, 1, m.measure
+        FROM flow_outcomes.series s,
+             (VALUES ('nFlow', 'executions'::flow_outcomes.measure), ('Reached', 'milestones'))
+             AS m (source_key, measure)
+        RETURNING series_no, measure
+    )
+    INSERT INTO flow_outcomes.figure
+        (org, granularity, series_no, bucket_start, bucket_end, state, measure, outcome_count, duration_count,
+         duration_sum_ms, duration_min_ms, duration_max_ms, extraction_timestamp, revision)
+    SELECT 'acme', 'daily', added.series_no, day, day + interval '1 day', 'reported', added.measure,
+           (random() * 1000)::bigint, 3, 900, 100, 500, day + interval '26 hours', 1
+    FROM generate_series(timestamptz '2023-01-01', timestamptz '2023-01-01' + (%(days)s - 1) * interval '1 day',
+                         interval '1 day') AS day,
+         added
 """
+WINDOWS = """
+    INSERT INTO flow_outcomes.extraction_window
+        (org, work, job, window_start, window_end, requested_granularity, granularity, state, due_at, completed_at)
+    SELECT 'acme', 'job:daily', 'daily', day, day + interval '1 day', 'daily', 'daily', 'complete',
+           day + interval '25 hours', day + interval '26 hours'
+    FROM generate_series(timestamptz '2023-01-01', timestamptz '2023-01-01' + (%(days)s - 1) * interval '1 day',
+                         interval '1 day') AS day
+"""
+RESTATE = """
+    UPDATE flow_outcomes.figure SET outcome_count = outcome_count + 1, revision = %(revision)s
+    WHERE org = 'acme' AND bucket_start = '2024-12-30'
+      AND series_no = (SELECT min(series_no) FROM flow_outcomes.series)
+"""
+SIZE = """
+    SELECT sum(pg_total_relation_size(c.oid))::bigint
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'flow_outcomes'
+    WHERE c.relkind = 'r'
+"""
+FIRST, SECOND = 2, 3  # revisions; benchmarks.storage takes 2 for its restatements
+RESTATED = 0.05
 
 
 def main() -> None:
@@ -45,12 +80,27 @@ def main() -> None:
             config = _configuration(folder, dsn)
             for what in ("everything", "nothing", "one month"):
                 if what == "one month":
-                    _execute(dsn, (RESTATE, REVISION, ORG), revision=2)
+                    _execute(dsn, (RESTATE, REVISION, ORG), revision=SECOND)
                 run = measure_command([PROGRAM, "export", "--config", config])
-                result = run.out.splitlines()[0].partition(": ")[2]
+                first, *tables = run.out.splitlines()
+                result = first.partition(": ")[2]
                 print_line(f"{what:<12}{run.wall:>8.1f} s {run.cpu:>8.1f} s CPU {run.peak:>6.0f} MB  {result}")
+                if what == "everything":
+                    print_line("\n".join(line.partition(" (")[0] for line in tables))
+                    _print_sizes("", dsn, folder)
+            prune = [PROGRAM, "prune", "--before", "2024-01-01", "--yes", "--config", config]
+            measure_command(prune)
+            _print_sizes(", the first year pruned", dsn, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _print_sizes(what: str, dsn: str, folder: Path) -> None:
+    """Print the size of the figures in the database, and that of the files that the tables have at present."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        row = connection.execute(SIZE.encode()).fetchone()
+    files = [file.stat().st_size for file in folder.glob("warehouse/flow_outcomes/*/data/**/*.parquet")]
+    print_line(f"the database has {(row or (0,))[0] / 1e6:.0f} MB, the warehouse {sum(files) / 1e6:.0f} MB{what}")
 
 
 def _generate(dsn: str, flows: int) -> None:
@@ -61,6 +111,10 @@ def _generate(dsn: str, flows: int) -> None:
             storage.FLOW_ID,
             storage.OUTCOMES.replace("gen_random_uuid_of", "pg_temp.gen_random_uuid_of"),
             storage.FIGURES,
+            MEASURES,
+            storage.HISTORY,
+            storage.RESTATED,
+            WINDOWS,
             REVISION,
             ORG,
             "VACUUM ANALYZE",
@@ -68,11 +122,12 @@ def _generate(dsn: str, flows: int) -> None:
         flows=flows,
         names=storage.NAMES,
         days=storage.DAYS,
-        revision=1,
+        revision=FIRST,
+        restated=RESTATED,
     )
 
 
-def _execute(dsn: str, statements: tuple[str, ...], **parameters: int) -> None:
+def _execute(dsn: str, statements: tuple[str, ...], **parameters: float) -> None:
     with psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC") as connection:
         for statement in statements:
             connection.execute(statement.encode(), parameters if "%(" in statement else None)

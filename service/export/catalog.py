@@ -102,7 +102,7 @@ class Warehouse:
         Args:
             relation: what it holds.
             keeps_pruned_months: whether some months may be nowhere else; the table is then not created again where
-                its metadata is missing, or where it is in another warehouse.
+                its metadata is missing, the catalog has lost it, or it is in another warehouse.
 
         Raises:
             ExportError: the table has another layout, cannot be recovered, or is in another warehouse.
@@ -110,12 +110,14 @@ class Warehouse:
         identifier = f"{self._config.namespace}.{relation.name}"
         try:
             table = WarehouseTable(relation, self._catalog.load_table(identifier))
+            _check_layout(table)
             if not self._is_in_warehouse(table):
                 return self._create_here(table, identifier, keeps_pruned_months=keeps_pruned_months)
             self._extend(table)
             table.inspect()
-        except NoSuchTableError:
-            table = self._create(relation, identifier)
+        except NoSuchTableError:  # the catalog may be a new one, or restored
+            found = self._register(relation, identifier) if keeps_pruned_months else None
+            table = found or self._create(relation, identifier)
         except FileNotFoundError as error:
             table = self._recover(relation, identifier, error, keeps_pruned_months=keeps_pruned_months)
         return table
@@ -146,8 +148,13 @@ class Warehouse:
         """Create a table that the catalog has in another warehouse, whose files stay as they are.
 
         Raises:
-            ExportError: the other warehouse may hold what is nowhere else.
+            ExportError: another program made the table, or it may hold what is nowhere else.
         """
+        if table.table.current_snapshot() is not None and not table.last_export:
+            raise ExportError(
+                f"the table {identifier} is in {table.table.location()}, and no export wrote it:"
+                " drop it, or choose another export.namespace"
+            )
         if keeps_pruned_months:
             raise ExportError(
                 f"the table {identifier} is in {table.table.location()}, and pruned months are nowhere else:"
@@ -166,24 +173,17 @@ class Warehouse:
         return f"{root}/{self._config.namespace.replace('.', '/')}/{relation.name}"
 
     def _extend(self, table: WarehouseTable) -> None:
-        """Add columns that a newer version has; what is stored lacks them, so everything is written again."""
-        relation, present, name = table.relation, table.table.schema(), ".".join(table.table.name())
-        spec = [
-            (present.find_column_name(each.source_id), str(each.transform)) for each in table.table.spec().fields
-        ]
-        if spec != [("org", "identity"), ("granularity", "identity"), (relation.instant, "month")]:
-            raise ExportError(
-                f"the table {name} is not partitioned by org, granularity and month of"
-                f" {relation.instant}: drop it, or choose another namespace"
-            )
-        wanted = schema_of(relation)
-        stored = {each.name: each for each in present.fields}
-        for each in wanted.fields:
-            if each.name in stored and not _same_type(stored[each.name].field_type, each.field_type):
-                raise ExportError(
-                    f"the column {each.name} of the table {name} is {stored[each.name].field_type},"
-                    f" not {each.field_type}: drop the table, or choose another namespace"
-                )
+        """Add columns that a newer version has; what is stored lacks them, so everything is written again.
+
+        A column that is not ours, and that the files to be written lack, must not be required.
+        """
+        present, wanted = table.table.schema(), schema_of(table.relation)
+        stored, ours = {each.name for each in present.fields}, set(table.relation.column_names)
+        foreign = [each.name for each in present.fields if each.required and each.name not in ours]
+        if foreign:
+            with table.table.update_schema() as update:
+                for name in foreign:
+                    update.make_column_optional(name)
         if any(each.name not in stored for each in wanted.fields):
             with table.table.update_schema(allow_incompatible_changes=True) as update:
                 for column in wanted.fields:
@@ -198,13 +198,9 @@ class Warehouse:
 
         A restored database may refer to metadata that was removed since.
         """
-        for location in self._metadata_files(relation):
-            with contextlib.suppress(FileNotFoundError):
-                self._catalog.drop_table(identifier)
-                table = WarehouseTable(relation, self._catalog.register_table(identifier, location))
-                self._extend(table)
-                table.inspect()
-                return table
+        found = self._register(relation, identifier)
+        if found is not None:
+            return found
         if keeps_pruned_months:
             raise ExportError(
                 f"metadata of the table {identifier} is missing, and pruned months are nowhere else: restore the"
@@ -213,6 +209,19 @@ class Warehouse:
         with contextlib.suppress(NoSuchTableError):
             self._catalog.drop_table(identifier)
         return self._create(relation, identifier)
+
+    def _register(self, relation: Relation, identifier: str) -> WarehouseTable | None:
+        """Register the newest metadata under the table's location that is complete; None where there is none."""
+        for location in self._metadata_files(relation):
+            with contextlib.suppress(NoSuchTableError):
+                self._catalog.drop_table(identifier)
+            with contextlib.suppress(FileNotFoundError):
+                table = WarehouseTable(relation, self._catalog.register_table(identifier, location))
+                _check_layout(table)
+                self._extend(table)
+                table.inspect()
+                return table
+        return None
 
     def _metadata_files(self, relation: Relation) -> Iterator[str]:
         """The metadata files under the table's location, newest first."""
@@ -244,6 +253,28 @@ def schema_of(relation: Relation) -> Schema:
         )
         fields.append(NestedField(number, column.name, kind, required=column.required))
     return Schema(*fields)
+
+
+def _check_layout(table: WarehouseTable) -> None:
+    """Check that the table is partitioned as the relation is, and that its columns have the relation's types.
+
+    Raises:
+        ExportError: another program made the table.
+    """
+    relation, present, name = table.relation, table.table.schema(), ".".join(table.table.name())
+    spec = [(present.find_column_name(each.source_id), str(each.transform)) for each in table.table.spec().fields]
+    if spec != [("org", "identity"), ("granularity", "identity"), (relation.instant, "month")]:
+        raise ExportError(
+            f"the table {name} is not partitioned by org, granularity and month of"
+            f" {relation.instant}: drop it, or choose another namespace"
+        )
+    stored = {each.name: each for each in present.fields}
+    for each in schema_of(relation).fields:
+        if each.name in stored and not _same_type(stored[each.name].field_type, each.field_type):
+            raise ExportError(
+                f"the column {each.name} of the table {name} is {stored[each.name].field_type},"
+                f" not {each.field_type}: drop the table, or choose another namespace"
+            )
 
 
 def _partition_spec(relation: Relation, schema: Schema) -> PartitionSpec:

@@ -275,6 +275,20 @@ async def test_a_new_warehouse(place: ExportHarness) -> None:
     assert place.on_disk() == former
 
 
+async def test_a_table_of_another_program_elsewhere(place: ExportHarness) -> None:
+    """A table of the same name and layout that no export wrote is neither written nor dropped."""
+    await place.export()
+    table = place.table()
+    place.catalog().drop_table("flow_outcomes.flow_outcome")
+    other = place.catalog().create_table(
+        "flow_outcomes.flow_outcome", table.schema(), f"file://{place.folder}-of-another", table.spec()
+    )
+    append(other, "acme", date(2024, 1, 1))
+    with pytest.raises(ExportError, match="no export wrote it"):
+        await place.export()
+    assert len(place.read()) == 1
+
+
 async def test_a_new_warehouse_where_months_are_pruned(place: ExportHarness) -> None:
     """It is refused: the pruned months would be missing from the tables that readers open."""
     await place.export()
@@ -475,6 +489,33 @@ async def test_lost_metadata_where_months_are_pruned(place: ExportHarness) -> No
             remove(file)
     with pytest.raises(ExportError, match="pruned months are nowhere else"):
         await place.export()
+
+
+async def test_a_lost_catalog_where_months_are_pruned(place: ExportHarness) -> None:
+    """Tables that the catalog has lost are registered again, with the pruned months, and brought up to date."""
+    await restate(place)
+    await place.export()
+    await prune(place)
+    await restate(place, day=40)
+    before = {relation: place.read(relation) for relation in RELATIONS}
+    for relation in RELATIONS:
+        place.catalog().drop_table(f"flow_outcomes.{relation.name}")
+    done = await place.export()
+    assert done.tables["flow_outcome"][:3:2] == (1, "")
+    for relation in (FLOW_OUTCOME, COVERAGE):
+        rows, stored = place.read(relation), await place.stored(relation)
+        assert len(rows) == len(before[relation]) > len(stored)
+        assert [row for row in stored if row not in rows] == []
+
+
+async def test_a_column_that_another_program_renamed(place: ExportHarness) -> None:
+    """It is added again and written; the renamed one, which is required, is empty."""
+    await place.export()
+    with place.table().update_schema() as update:
+        update.rename_column("outcome_name", "renamed")
+    assert (await place.export()).tables["flow_outcome"].reason == "the table lacked a column"
+    await assert_equal(place)
+    assert place.table().scan().to_arrow().column("renamed").null_count == len(place.read())
 
 
 async def test_a_table_of_an_earlier_version(place: ExportHarness, monkeypatch: pytest.MonkeyPatch) -> None:
