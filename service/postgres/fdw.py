@@ -31,6 +31,7 @@ RELATIONS = (
 AS_OF = ("flow_outcome", "flow_outcome_detail", "flow_execution", "flow_milestone")
 """The relations with a function as of an instant. A foreign table takes no parameter, so the function reads the
 view ``…_version``, which has a row for each version of a figure."""
+_ALL = (*RELATIONS, *(f"{name}_version" for name in AS_OF))
 PASSWORD = "PASSWORD"  # noqa: S105 - a placeholder
 
 # Options of a DSN that are the server's. Others are of the session, of the user mapping, or not allowed here.
@@ -68,15 +69,15 @@ def fdw_sql(installations: Sequence[Installation]) -> str:
     for number, each in enumerate(installations, 1):
         parts.append(_server(f"flow_outcomes_{number}", each))
     first = "flow_outcomes_1"
-    for relation in (*RELATIONS, *(f"{name}_version" for name in AS_OF)):
-        parts.append(f"CREATE TABLE flow_outcomes.{relation} (LIKE {first}.{relation}) PARTITION BY LIST (org);")
-        for number, each in enumerate(installations, 1):
-            orgs = ", ".join(map(_literal, each.orgs))
-            parts.append(
-                f"ALTER TABLE flow_outcomes.{relation} ATTACH PARTITION flow_outcomes_{number}.{relation}"
-                f" FOR VALUES IN ({orgs});"
-            )
-        parts.append("")
+    parts += [
+        f"CREATE TABLE flow_outcomes.{relation} (LIKE {first}.{relation}) PARTITION BY LIST (org);"
+        for relation in _ALL
+    ]
+    for number, each in enumerate(installations, 1):
+        others = [org for other in installations if other is not each for org in other.orgs]
+        parts.append(
+            _ATTACH.format(schema=f"flow_outcomes_{number}", named=_array(each.orgs), others=_array(others))
+        )
     parts.append(_AS_OF_FUNCTIONS)
     return "\n".join([*parts, "COMMIT;"])
 
@@ -89,7 +90,7 @@ def _server(schema: str, installation: Installation) -> str:
     options += ["async_capable 'true'", "fetch_size '10000'", "updatable 'false'"]
     user = [f"user {_literal(given['user'])}"] if "user" in given else []
     separator = ",\n    "
-    relations = ", ".join((*RELATIONS, *(f"{name}_version" for name in AS_OF)))
+    relations = ", ".join(_ALL)
     return f"""\
 -- {_comment(installation.name)}
 CREATE SERVER {schema} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (
@@ -104,6 +105,10 @@ IMPORT FOREIGN SCHEMA flow_outcomes LIMIT TO ({relations}) FROM SERVER {schema} 
 def _literal(text: str) -> str:
     quoted = text.replace("'", "''")
     return f"E'{quoted.replace(chr(92), chr(92) * 2)}'" if "\\" in text else f"'{quoted}'"
+
+
+def _array(texts: Sequence[str]) -> str:
+    return f"ARRAY[{', '.join(map(_literal, texts))}]::text[]"
 
 
 def _comment(text: str) -> str:
@@ -124,6 +129,33 @@ END
 $$;
 SET LOCAL enable_partitionwise_aggregate = on;
 CREATE SCHEMA flow_outcomes;
+"""
+
+# The rows of a foreign table are not compared with the values of its partition. So an org that two databases hold
+# would be there twice, and one that no configuration names only where all orgs are read.
+_ATTACH = f"""\
+DO $do$
+DECLARE
+    relation text;
+    named    text[] := {{named}};
+    others   text[] := {{others}};
+    held     text[] := ARRAY(
+        SELECT org FROM {{schema}}.coverage UNION SELECT org FROM {{schema}}.extraction_window
+        UNION SELECT org FROM {{schema}}.flow UNION SELECT org FROM {{schema}}.outcome_alias);
+    orgs     text := (SELECT string_agg(quote_literal(org), ', ') FROM (
+        SELECT unnest(named) UNION SELECT unnest(held)) every (org));
+BEGIN
+    IF held && others THEN
+        RAISE EXCEPTION 'the database of {{schema}} holds orgs that another configuration names: %',
+            (SELECT string_agg(org, ', ' ORDER BY org) FROM unnest(held) org WHERE org = ANY (others))
+            USING HINT = 'An org has one database: delete its rows in the other one.';
+    END IF;
+    FOREACH relation IN ARRAY ARRAY[{", ".join(f"'{name}'" for name in _ALL)}] LOOP
+        EXECUTE format('ALTER TABLE flow_outcomes.%I ATTACH PARTITION {{schema}}.%I FOR VALUES IN (%s)',
+                       relation, relation, orgs);
+    END LOOP;
+END
+$do$;
 """
 
 # With the columns that the relation has, whatever version the installations have.

@@ -139,6 +139,27 @@ def test_figures_as_of_an_instant(site: Site) -> None:
     assert plan.count("Relations: Aggregate on") == 2
 
 
+def test_orgs_that_no_configuration_names(site: Site) -> None:
+    """One that only a database holds is read with it; one that two databases hold is an error, not read twice."""
+
+    def create(**orgs: list[str]) -> None:
+        site.server.run("CREATE DATABASE again")
+        installations = [Installation(name, site.dsn(name), named) for name, named in orgs.items()]
+        with psycopg.connect(site.dsn("again"), autocommit=True) as connection:
+            connection.execute(fdw_sql(installations).encode())
+
+    try:
+        create(north=["acme"], south=["initech"])
+        count = "SELECT count(*) FROM flow_outcomes.flow_outcome"
+        assert site.query("again", count) == [(15,)]
+        assert site.query("again", f"{count} WHERE org = 'globex'") == [(5,)]
+        site.server.run("DROP DATABASE again")
+        with pytest.raises(psycopg.errors.RaiseException, match=r"flow_outcomes_1 holds .* names: globex"):
+            create(north=["acme"], south=["initech", "globex"])
+    finally:
+        site.server.run("DROP DATABASE IF EXISTS again")
+
+
 def test_a_database_that_does_not_answer(site: Site) -> None:
     """An error within seconds, as from one that is down; the other orgs are read."""
     with socket.create_server(("127.0.0.1", 0)) as silent, psycopg.connect(site.dsn("reports")) as connection:
@@ -185,7 +206,7 @@ def test_passwords_are_placeholders(tmp_path: Path) -> None:
     assert out.count("connect_timeout '5'") == 2
     assert out.count("tcp_user_timeout '7'") == out.count("tcp_user_timeout '20000'") == 1
     assert "work_mem" not in out
-    assert "FOR VALUES IN ('acme', 'globex')" in out
+    assert "named    text[] := ARRAY['acme', 'globex']" in out
 
 
 def test_an_org_in_two_configurations(tmp_path: Path) -> None:
