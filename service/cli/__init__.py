@@ -2,13 +2,14 @@
 
 ::
 
-    parser         every command with its arguments
-    early_signals  signals outside the daemon's main loop
-    text_encoding  arguments and standard streams, whatever the locale
-    configuration  the configuration and logging of a command
-    output         standard output and error that are closed or full
-    tables         tables for people
-    …              a module for each command, with ``run(arguments) -> int``
+    parser           every command with its arguments
+    argument_parser  usage errors in one line, with a suggestion
+    early_signals    signals outside the daemon's main loop
+    text_encoding    arguments and standard streams, whatever the locale
+    configuration    the configuration and logging of a command
+    output           standard output and error that are closed or full
+    tables           tables for people
+    …                a module for each command, with ``run(arguments) -> int``
 
 A command's module is imported when the command line names it, so ``--version``, ``--help`` and usage errors need
 the standard library alone.

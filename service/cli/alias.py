@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli import configuration
-from service.cli.parser import suggestion
+from service.cli.argument_parser import suggestion
 from service.cli.tables import console
 from service.config import Config
 from service.errors import ConfigError, DatabaseUnavailableError, Fault

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Literal
 
-from service.cli.parser import suggestion
+from service.cli.argument_parser import suggestion
 from service.config import Config, load_config
 from service.errors import Fault
 from service.telemetry import logs, traces

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from service.cli.argument_parser import DASHES, ArgumentParser, Commands, suggestion
 from service.cli.text_encoding import path
 
 COMMANDS = (
@@ -42,60 +41,7 @@ CONFIG_VARIABLE = "FLOW_OUTCOMES_CONFIG"
 CONFIG_FILE = Path("flow-outcomes.yaml")
 """The configuration's file where neither ``--config`` nor the variable names one."""
 _LIMIT_MAX = 1_000_000
-_DASHES = "\N{NULL}--"
-"""``--`` where it is no separator: no argument of a process has such a character."""
 _PORT_MAX, _PORT_DIGITS = 65_535, 5
-
-Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports a usage error in one line, with exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-    def _check_value(self, action: argparse.Action, value: object) -> None:
-        """Reject a value that is no choice, and suggest a similar one."""
-        if action.choices is not None and value not in action.choices:
-            choices = [str(choice) for choice in action.choices]
-            known = suggestion(str(value), choices) or f"choose from {', '.join(choices)}"
-            kind = "command" if action.nargs == argparse.PARSER else "value"
-            raise argparse.ArgumentError(
-                None if kind == "command" else action, f"unknown {kind} {value!r}; {known}"
-            )
-
-    def parse_known_args(  # type: ignore[override]  # the signatures of the base class are overloads
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse, with ``--`` as the value of an option or an operand too; argparse of Python 3.11 drops it."""
-        given = list(sys.argv[1:] if args is None else args)
-        operands = given.index("--") + 1 if "--" in given else len(given)
-        given[:operands] = [f"{each[:-2]}{_DASHES}" if _is_dashes(each) else each for each in given[:operands]]
-        if not self.commands():
-            given[operands:] = [_DASHES if each == "--" else each for each in given[operands:]]
-        return super().parse_known_args(given, namespace)
-
-    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401 - as the base class
-        return super()._get_value(action, "--" if arg_string == _DASHES else arg_string)
-
-    def commands(self) -> dict[str, _Parser]:
-        """The parser's commands by name."""
-        actions = (action for action in self._actions if isinstance(action, Commands))
-        return {name: command for action in actions for name, command in (action.choices or {}).items()}
-
-    def options(self) -> Iterator[str]:
-        """The options of the parser and of its commands."""
-        for action in self._actions:
-            yield from (each for each in action.option_strings if each.startswith("--"))
-        for command in self.commands().values():
-            yield from command.options()
-
-
-def _is_dashes(option: str) -> bool:
-    """Whether this is an option with the value ``--``."""
-    name, _, value = option.partition("=")
-    return name.startswith("--") and value == "--"
 
 
 class _Version(argparse.Action):
@@ -122,28 +68,30 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parsed, unknown = parser.parse_known_args(argv)
     if unknown:
         known = suggestion(unknown[0].partition("=")[0], parser.options())
-        shown = unknown[0].replace(_DASHES, "--")
+        shown = unknown[0].replace(DASHES, "--")
         parser.error(f"unknown argument {shown!r}{known and f'; {known}'}")
     if "config" in parsed:
         parsed.config = parsed.config or _find_configuration(parser)
     return parsed
 
 
-def build_parser(*, declare_simulator: bool) -> _Parser:
+def build_parser(*, declare_simulator: bool) -> ArgumentParser:
     """The parser of the command line; the simulator's own arguments are slow to declare."""
-    parser = _Parser(
+    parser = ArgumentParser(
         prog="flow-outcomes",
         description="Brings Genesys Cloud flow-outcome figures into PostgreSQL, complete and exact.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=ArgumentParser
+    )
     for add_command in _COMMANDS:
         add_command(commands)
     _simulate(commands, declare_arguments=declare_simulator)
     return parser
 
 
-def _find_configuration(parser: _Parser) -> Path:
+def _find_configuration(parser: ArgumentParser) -> Path:
     """The configuration's file where ``--config`` is not given."""
     if named := os.environ.get(CONFIG_VARIABLE):
         return path(named)
@@ -153,12 +101,6 @@ def _find_configuration(parser: _Parser) -> Path:
         f"--config is required: {CONFIG_VARIABLE} is not set, and there is no {CONFIG_FILE} in this folder;"
         " 'flow-outcomes init' writes one"
     )
-
-
-def suggestion(text: str, known: Iterable[str]) -> str:
-    """The question whether a similar known word was meant; empty where none is similar."""
-    similar = get_close_matches(text, list(known), n=1)
-    return f"did you mean {similar[0]}?" if similar else ""
 
 
 def _add(

@@ -30,8 +30,8 @@ from opentelemetry.trace import Status, StatusCode
 from service.errors import FlowOutcomesError, StoppedError
 from service.telemetry import logs
 from service.telemetry.events import Event
-from service.telemetry.traces import NAME
 
+NAME = "flow-outcomes"
 CLOSE_TIMEOUT = 1.0
 """Seconds at the end of the process for spans that are not yet exported."""
 REPORT_INTERVAL = 300.0

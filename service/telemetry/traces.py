@@ -14,7 +14,6 @@ import structlog
 from service.telemetry.events import Event
 from service.telemetry.logs import register_secret
 
-NAME = "flow-outcomes"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _HEADERS = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 _EXPORTERS = "OTEL_TRACES_EXPORTER"
