@@ -13,113 +13,124 @@ import pytest
 
 from service.export.maintenance import referenced
 from service.postgres.export import RELATIONS
-from service.postgres.export.relations import COVERAGE, FLOW_OUTCOME, FLOW_OUTCOME_DETAIL, RESTATEMENT
-from tests.support.export_harness import DAYS, ExportHarness, figures, read_with_duckdb, two_orgs
-from tests.support.export_kill import run_export
+from service.postgres.export.relations import FLOW_OUTCOME
+from tests.support.export_harness import (
+    DAYS,
+    ExportHarness,
+    figures,
+    read_with_duckdb,
+    store_measures,
+    two_orgs,
+)
+from tests.support.export_kill import Step, run_export
 
 KEPT = timedelta(milliseconds=1)  # so that every export has snapshots that expire, and files that go
 FOUR_DAYS = 4 * 86_400
-CHANGING = (FLOW_OUTCOME, FLOW_OUTCOME_DETAIL, RESTATEMENT, COVERAGE)
-KINDS = {
-    "creating a data file",
-    "creating a manifest",
-    "creating the manifest list",
-    "creating the metadata",
-    "the commit of a table",
-    "a check of the lease",
-    "the result is recorded",
+MEASURES_CHANGE = """
+    UPDATE flow_outcomes.figure SET outcome_count = %s, revision = (SELECT revision FROM flow_outcomes.org
+                                                                    WHERE org = 'acme')
+    WHERE org = 'acme' AND measure <> 'outcomes' AND bucket_start = %s
+    RETURNING 1
+"""
+OFTEN = {  # how many of these steps are killed at; the number of removals differs from export to export
+    "before a check of the lease": 2 * len(RELATIONS),
+    "after a check of the lease": 2 * len(RELATIONS),
+    **{f"before a removal in {relation.name}": 1 for relation in RELATIONS},
 }
+FILES = ("a data file", "a manifest", "the manifest list", "the metadata", "the commit")
+ONCE = ["the result is recorded", *(f"{what} of {relation.name}" for relation in RELATIONS for what in FILES)]
+STEPS = OFTEN.keys() | {f"{when} {what}" for when in ("before", "after") for what in ONCE}
 
 
 @pytest.fixture
 async def place(database: str, tmp_path: Path) -> AsyncIterator[ExportHarness]:
     """January and February of two orgs, exported."""
     async with two_orgs(database, tmp_path / "warehouse") as place:
+        await store_measures(place)
         await place.export()
         yield place
 
 
 @pytest.mark.short
 async def test_a_kill_at_some_steps(place: ExportHarness) -> None:
-    """At every thirtieth step."""
-    _, steps = await kill(place, every=30)
-    assert steps > 100
+    """At every thirtieth step of an export into all tables."""
+    assert len(await kill(place, every=30)) >= 4
 
 
-async def test_a_kill_at_every_other_step(place: ExportHarness) -> None:
-    """More than fifty kills, at every kind of step."""
-    reached, steps = await kill(place, every=2)
-    assert steps > 100
-    assert reached == KINDS
+async def test_a_kill_at_every_step(place: ExportHarness) -> None:
+    """More than a hundred kills: before and after each file, each commit, checks of the lease, and the result."""
+    kills = await kill(place, every=1)
+    assert len(kills) > 100
+    assert {step.name for step in kills} == STEPS
 
 
 async def test_a_kill_of_the_first_export(place: ExportHarness) -> None:
     """Tables that were created and never written into are completed by the next export."""
-    step, reached = 0, set()
-    while True:
+
+    def drop_tables() -> None:
         catalog = place.catalog()
         for relation in RELATIONS:
             catalog.drop_table(f"flow_outcomes.{relation.name}")
-        code, names = await export_until(place, step)
-        if code == 0:
-            break
-        reached.add(kind_of(names[-1]))
+
+    drop_tables()
+    code, steps = await run(place, None)
+    assert code == 0
+    created = [step for step in steps if "the creation of" in step.name]
+    assert len(created) == 2 * len(RELATIONS)
+    for step in [*created[::3], *steps[::40]]:
+        drop_tables()
+        assert await run(place, step) == (-9, steps[: steps.index(step) + 1])
         await place.export()
-        for relation in CHANGING:
-            assert place.read(relation) == await place.stored(relation), (names[-1], relation.name)
-        step += 12
-    assert "the creation of a table" in reached
+        for relation in RELATIONS:
+            assert place.read(relation) == await place.stored(relation), (step, relation.name)
 
 
-async def kill(place: ExportHarness, *, every: int) -> tuple[set[str], int]:
-    """Kill an export at every such step, each followed by a complete one.
-
-    Returns:
-        The kinds of steps at which one was killed, and the number of steps.
-    """
-    reached: set[str] = set()
-    before = {relation: place.read(relation) for relation in CHANGING}
-    step = 0
-    while True:
-        await change(place, step)
+async def kill(place: ExportHarness, *, every: int) -> list[Step]:
+    """Kill an export at every such step, each followed by a complete one; returns where it was killed."""
+    steps: list[Step] = []
+    for number in (-2, -1, 0):  # the first exports rewrite a manifest that has several months
+        await change(place, number)
         make_old(place)
-        code, names = await export_until(place, step)
-        if code == 0:
-            break
-        reached.add(kind_of(names[-1]))
-        stored = {relation: await place.stored(relation) for relation in CHANGING}
-        for relation in CHANGING:
-            assert place.read(relation) in (before[relation], stored[relation]), (names[-1], relation.name)
+        code, reached = await run(place, None)
+        assert code == 0
+        steps = [step for step in reached if not steps or step in steps]
+    assert {step.name for step in steps} >= STEPS
+    before = {relation: place.read(relation) for relation in RELATIONS}
+    plan = [step for step in steps if step.number <= OFTEN.get(step.name, step.number)][::every]
+    for number, step in enumerate(plan, 1):
+        await change(place, number)
+        make_old(place)
+        code, reached = await run(place, step)
+        assert (code, reached[-1]) == (-9, step)
+        stored = {relation: await place.stored(relation) for relation in RELATIONS}
+        assert all(stored[relation] != before[relation] for relation in RELATIONS)
+        for relation in RELATIONS:
+            assert place.read(relation) in (before[relation], stored[relation]), (step, relation.name)
         rows = read_with_duckdb(place.table())
-        assert rows in (before[FLOW_OUTCOME], stored[FLOW_OUTCOME]), names[-1]
+        assert rows in (before[FLOW_OUTCOME], stored[FLOW_OUTCOME]), step
         await place.export()
-        for relation in CHANGING:
-            assert place.read(relation) == stored[relation], (names[-1], relation.name)
+        for relation in RELATIONS:
+            assert place.read(relation) == stored[relation], (step, relation.name)
         before = stored
-        step += every
     make_old(place)
-    await change(place, step + 1)
+    await change(place, len(plan) + 1)
     await place.export()
     needed = {path for relation in RELATIONS for path in referenced(place.table(relation.name))}
     assert needed <= place.on_disk()
     assert [file for file in place.on_disk() - needed if is_old(file)] == []
-    return reached, len(names)
+    return plan
 
 
-async def export_until(place: ExportHarness, step: int) -> tuple[int | None, list[str]]:
-    """Export, and kill the process at a step; returns the exit code, 0 past the last step, and the steps."""
+async def run(place: ExportHarness, kill_at: Step | None) -> tuple[int | None, list[Step]]:
+    """Export in a process that is killed at a step; returns its exit code and the steps that it reached."""
     config = place.config.model_copy(update={"keep_snapshots": KEPT})
-    code, names = await asyncio.to_thread(run_export, place.acme.dsn, config, step)
-    assert (code, len(names)) == (-9, step + 1) or (code == 0 and step >= len(names))
-    return code, names
-
-
-def kind_of(step: str) -> str:
-    return step.removeprefix("before ").removeprefix("after ")
+    return await asyncio.to_thread(run_export, place.acme.dsn, config, kill_at)
 
 
 async def change(place: ExportHarness, number: int) -> None:
+    """Change a month of every table."""
     await place.acme.store(DAYS[3:4], DAYS[3:4], figures(DAYS[3:4], count=100 + number))
+    assert len(await place.acme.rows(MEASURES_CHANGE, 100 + number, DAYS[0].start)) == 3
 
 
 def is_old(file: str) -> bool:
