@@ -113,7 +113,9 @@ async def document(
             connection, org.name, weeks.granularity, edges, numbers, split=split, since=pruned_before
         )
         restated = await week.restated_flows(connection, org.name, weeks.granularity, within)
-        by_day = await week.restated_by_day(connection, org.name, weeks.granularity, edges)
+        today = now.astimezone(org.tz).date()
+        until_today = [day_start(today - timedelta(days=back), org.tz) for back in range(DAYS - 1, -2, -1)]
+        by_day = await week.restated_by_day(connection, org.name, weeks.granularity, until_today)
     return await asyncio.to_thread(_compose, org, measure, weeks, flows, largest, restated, by_day)
 
 

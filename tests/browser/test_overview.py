@@ -59,6 +59,19 @@ def test_marks(view: Open, weeks: Site) -> None:
     assert shown[NAMES[CORRECTED]][-1] == "2"
 
 
+def test_a_mark_beside_a_long_name(view: Open, weeks: Site) -> None:
+    """A name that does not fit is shortened, its mark is not."""
+    weeks.rows("UPDATE flow_outcomes.flow SET name = %s || flow_id", "57c37aba-77ef-4899-9c21-0" * 4)
+    page = view(weeks)
+    for mark in page.locator("tbody .tag").all():
+        box, cell = mark.bounding_box(), mark.locator("xpath=ancestor::th").bounding_box()
+        assert box is not None
+        assert cell is not None
+        assert box["width"] > 40
+        assert box["x"] + box["width"] <= cell["x"] + cell["width"]
+    assert page.locator("tbody .tag").count()
+
+
 def test_without_successes(view: Open, database: str) -> None:
     """On an API without successes the largest outcome's share takes their place, and no tile is empty."""
     sample_weeks.plant(database, flows=5, split=False)

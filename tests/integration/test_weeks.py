@@ -165,6 +165,17 @@ async def test_a_day_that_is_missing_is_not_compared(site: Site) -> None:
         assert (each["now"], each["before"]) == (now, before)
 
 
+async def test_what_was_restated_today_is_on_the_last_day(site: Site) -> None:
+    """The figures restated on each of the last 28 days, today's included."""
+    site.rows(
+        "UPDATE flow_outcomes.revision r SET stamped_at = now() FROM flow_outcomes.restated s"
+        " WHERE s.org = r.org AND s.revision = r.revision"
+    )
+    [(figures,)] = site.rows("SELECT count(*) FROM flow_outcomes.restated WHERE granularity = 'daily'")
+    assert figures
+    assert (await site.get("/api/overview?org=acme"))["restated"]["days"] == [0] * 27 + [figures]
+
+
 async def test_the_largest_outcomes(site: Site) -> None:
     """The share of each flow's largest outcomes is their count over the flow's, this week and the week before."""
     document = await site.get("/api/overview?org=acme&measure=share")

@@ -88,7 +88,7 @@ function render(documents, parameters) {
 }
 
 function heading({ flow, outcomes, dimension, timezone }, parameters) {
-  const facts = [outcomes ? many(outcomes, dimension ? DIMENSIONS[dimension] ?? dimension : "outcome") : null, flow.flow_type, flow.division_name, flow.deleted ? "deleted in Genesys Cloud" : null, parameters.org, timezone];
+  const facts = [outcomes ? many(outcomes, dimension ? DIMENSIONS[dimension] ?? dimension : "outcome") : null, format.flowType(flow.flow_type), flow.division_name, flow.deleted ? "deleted in Genesys Cloud" : null, parameters.org, timezone];
   return [
     el("p", { class: "sub crumbs no-print" }, el("a", { href: link("overview", { org: parameters.org }), "data-go": true }, "Overview"), " / ", el("a", { href: link("flow", { org: parameters.org }), "data-go": true }, "Flows")),
     el("h1", {}, name(flow.name ?? flow.flow_id)),
@@ -216,7 +216,7 @@ async function choose(main, parameters) {
     if (!flows.length) target.replaceChildren(parameters.q ? empty(`No flow matches “${visible(parameters.q)}”`, "Search by a part of its name or id.") : empty("No flow is known yet", "The names appear with the first extraction."));
     else {
       const rows = flows.map((each) => el("tr", {}, el("th", { scope: "row" }, el("a", { href: link("flow", { org: parameters.org, flow: each.flow_id }), "data-go": true, "data-row": true }, name(each.name ?? each.flow_id))),
-        el("td", { class: "l flat" }, visible([each.flow_type, each.division_name, each.deleted ? "deleted" : null].filter(Boolean).join(" · ")))));
+        el("td", { class: "l flat" }, visible([format.flowType(each.flow_type), each.division_name, each.deleted ? "deleted" : null].filter(Boolean).join(" · ")))));
       target.replaceChildren(scrolling("Flows", el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Flow"), el("th", { scope: "col", class: "l" }, "Kind"))), el("tbody", {}, rows)), "list"),
         ...(more ? [el("p", { class: "sub" }, "Only the first 500 are listed; search for the others.")] : []));
     }

@@ -103,3 +103,6 @@ export function change(now, before, kind, better = 0) {
   const tone = !value || !better || slight ? "flat" : value * better > 0 ? "up" : "down";
   return { text, value, tone };
 }
+
+// "inbound call", of INBOUNDCALL
+export const flowType = (type) => type?.toLowerCase().replace("shortmessage", "message").replace(/^(inbound|outbound|inqueue|secure|survey|voice|common|digital)(?=.)/, "$1 ");

@@ -202,7 +202,7 @@ function table(document, parameters) {
     const to = link("flow", { org: document.org, flow: each.id });
     const anchor = el("a", { href: to, "data-go": true, "data-row": true, title: visible(each.name ?? each.id) }, name(each.name ?? each.id));
     const row = el("tr", { "data-flow": each.id, onclick: (event) => { if (event.target.closest("a, button") || String(getSelection())) return; anchor.click(); } },
-      el("th", { scope: "row" }, anchor, tags(each)),
+      el("th", { scope: "row" }, el("div", { class: "named" }, anchor, tags(each))),
       all.slice(1).map((column) => el("td", { class: kind(column) }, column.cell(each))));
     return { row, text: `${each.name ?? ""} ${each.id}`.toLowerCase() };
   });
