@@ -91,7 +91,7 @@ def configure() -> None:
     try:
         _tracer = import_module("service.telemetry.otel").open_tracer(names)
     except ImportError as error:
-        reason = f"needs the extra otel: pip install 'flow-outcomes[otel]' ({error})"
+        reason = f"needs the extra otel, in a clone: pip install '.[otel]' ({error})"
         structlog.get_logger().warning(Event.TRACES_UNAVAILABLE, reason=reason)
     except Exception as error:  # noqa: BLE001 - the SDK's own errors; extraction does not depend on traces
         structlog.get_logger().warning(Event.TRACES_UNAVAILABLE, reason=f"{type(error).__name__}: {error}")

@@ -205,7 +205,7 @@ async def test_without_the_extra(program: Program, given: dict[str, str]) -> Non
     assert (ended.code, ended.err) == (0, "")
     [warning] = ended.find_events("traces_unavailable")
     assert warning["level"] == "warning"
-    assert "pip install 'flow-outcomes[otel]'" in warning["reason"]
+    assert "pip install '.[otel]'" in warning["reason"]
 
 
 async def test_nothing_is_imported_without_the_variables(program: Program) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,6 +22,7 @@ from tests.support.documents import ROOT, blocks
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 VERSION = PROJECT["version"]
+PYTHONS = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if ":: Python ::" in each]
 WORKFLOW = ROOT / ".github" / "workflows" / "build.yaml"
 BIN = Path(sys.executable).parent
 MIGRATIONS = [each for each in (ROOT / "migrations").glob("*.sql") if ".rollback" not in each.name]
@@ -114,25 +117,44 @@ def test_a_wheel_runs_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.image
-def test_files_that_install(tmp_path: Path) -> None:
-    """Each file installs into an empty environment, with its dependencies, and the demo runs from it."""
-    for number, file in enumerate(build(tmp_path)):
-        venv = tmp_path / f"venv{number}"
-        run([sys.executable, "-m", "venv", str(venv)])
-        run([str(venv / "bin" / "pip"), "install", "--quiet", str(file)])
-        program = str(venv / "bin" / "flow-outcomes")
+@pytest.mark.parametrize("version", PYTHONS)
+def test_files_that_install(tmp_path: Path, version: str) -> None:
+    """Each file installs into an empty environment of each supported Python, with the lock, and the demo runs."""
+    python = find_python(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} with venv: name its path in PYTHON{version.replace('.', '')}")
+    wheel, source = build(tmp_path)
+    venv = tmp_path / "venv"
+    run([python, "-m", "venv", str(venv)])
+    pip = [str(venv / "bin" / "pip"), "install", "--quiet"]
+    program = str(venv / "bin" / "flow-outcomes")
+    locks = [f"--requirement={ROOT / name}" for name in ("requirements.txt", "requirements-build.txt")]
+    run([*pip, "--require-hashes", *locks])
+    for file in (source, wheel):
+        run([*pip, "--no-deps", "--no-index", "--no-build-isolation", "--force-reinstall", str(file)])
         run([program, "--version"])
         run([program, "config", "schema"])
     run([program, "demo", "--once", "--port", "0"])
+
+
+def find_python(version: str) -> str | None:
+    """The path of a Python that can create a venv."""
+    for path in (os.environ.get(f"PYTHON{version.replace('.', '')}"), shutil.which(f"python{version}")):
+        if path is None:
+            continue
+        code = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"
+        found = subprocess.run([path, "-c", code], capture_output=True, text=True, check=False).stdout
+        if found.strip() == version:
+            return path
+    return None
 
 
 def test_the_workflow() -> None:
     """The workflow tests every supported Python, uses what exists, and names no registry."""
     text = WORKFLOW.read_text()
     jobs = yaml.safe_load(text)["jobs"]
-    pythons = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if ":: Python ::" in each]
-    assert jobs["test"]["strategy"]["matrix"]["python"] == pythons
-    assert PROJECT["requires-python"] == f">={pythons[0]}"
+    assert jobs["test"]["strategy"]["matrix"]["python"] == PYTHONS
+    assert PROJECT["requires-python"] == f">={PYTHONS[0]}"
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert targets is not None
     used = {word for line in re.findall(r"\bmake ([a-z ]+)$", text, re.MULTILINE) for word in line.split()}
