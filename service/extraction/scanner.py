@@ -37,6 +37,7 @@ from service.model import Granularity, Measure, Scan, Span, Window
 from service.plan import granularity, grouping
 from service.plan.grouping import OrgSettings
 from service.plan.narrowing import Cause, cause_of
+from service.plan.splitting import in_parts
 from service.postgres.merge import Partitions
 from service.postgres.windows import Ledger, LedgerWindow
 from service.telemetry import Emit, Event
@@ -175,17 +176,23 @@ class Scanner:
         """Run groups of adjacent windows side by side."""
         await ScanGroup().run(*(self._run_group(each, cycle) for each in groups))
 
-    def _scan(self, windows: Sequence[Window], policy: CyclePolicy) -> Scan:
+    def _scan(self, windows: Sequence[Window], cycle: Cycle) -> Scan:
+        """A scan of these windows, in queries whose responses are expected to be small enough."""
+        policy, step, measure = cycle.policy, windows[0].granularity, windows[0].measure
         queries = grouping.queries(
             Span(windows[0].span.start, windows[-1].span.end),
-            windows[0].granularity,
+            step,
             self.settings,
             delay=policy.delay,
             metrics_delay=policy.metrics_delay,
             now=self._clock.now(),
-            measure=windows[0].measure,
-            group_by=self.org.group_by(windows[0].granularity, windows[0].measure),
+            measure=measure,
+            group_by=self.org.group_by(step, measure),
         )
+        entries = cycle.estimate(step, measure).entries
+        most = None if entries is None else self.settings.most_buckets(entries)
+        if most is not None:
+            queries = tuple(part for query in queries for part in in_parts(query, most))
         return Scan(tuple(windows), queries, policy.expect_for, policy.delay)
 
     async def _run_group(self, windows: Sequence[Window], cycle: Cycle) -> None:
@@ -200,7 +207,7 @@ class Scanner:
                     pieces.append(windows[:count])
                 await self._run_all(pieces, cycle)
                 return
-            scan = self._scan(windows[:count], cycle.policy)
+            scan = self._scan(windows[:count], cycle)
             try:
                 await self._run_or_split(scan, cycle)
             except TooWideError as error:
@@ -227,7 +234,7 @@ class Scanner:
                 self._emit(Event.SCAN_SPLIT, **scan_context(scan), windows=len(scan.windows), reason=str(error))
                 await self._ledger.requeue(scan, str(error), isolate=not isinstance(error, GranularityError))
                 for window in scan.windows:
-                    await self._run_or_split(self._scan([window], cycle.policy), cycle)
+                    await self._run_or_split(self._scan([window], cycle), cycle)
                 return
             coarser = self._coarser(scan.windows[0], cycle.policy) if isinstance(error, GranularityError) else None
             if coarser is None:
@@ -235,7 +242,7 @@ class Scanner:
                 return
             self.report_adjusted(coarser, str(error))
             await self._ledger.replace(scan.windows[0], coarser)
-            await self._run_or_split(self._scan([coarser], cycle.policy), cycle)
+            await self._run_or_split(self._scan([coarser], cycle), cycle)
 
     async def _extract(self, scan: Scan, cycle: Cycle) -> None:
         """Extract one scan when it is admitted, and count what became of its windows."""

@@ -21,7 +21,7 @@ class SizeEstimate:
 
     Attributes:
         entries: the highest average that is certain; None before the first page.
-        is_exact: whether a query was read to its end: then ``entries`` is its average, not a lower bound.
+        is_exact: whether ``entries`` is the average of a query that was read to its end, not a lower bound.
         changed: set whenever ``entries`` may have changed.
     """
 
@@ -108,6 +108,8 @@ async def expected_size(
         entries = await ledger.entries_per_bucket(
             window.stream, step, step.bucket_length.total_seconds(), window.measure
         )
+        if entries is not None:
+            estimate.entries, estimate.is_exact = entries, True
     if entries is not None:
         return ExpectedSize(max(entries, 1.0), is_known=True)
     if org.flows:

@@ -80,7 +80,8 @@ def cost(
         return Cost()
     step = windows[0].granularity
     parts = [1 if widest is None else max(1, ceil(span.duration / step.bucket_length / widest)) for span in sent]
-    counts = [pages(span, step, entries_per_bucket, org.page_size) for span in sent]
+    is_paged = org.entries_max is None
+    counts = [pages(span, step, entries_per_bucket, org.page_size) if is_paged else 1 for span in sent]
     needed = sum(part * max(1, ceil(count / part)) for part, count in zip(parts, counts, strict=True))
     return Cost(len(groups.scans), sum(parts), needed)
 

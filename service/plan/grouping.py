@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from math import ceil
+from math import ceil, floor
 from typing import Literal, NamedTuple
 
 from service.model import Granularity, Measure, Query, Span, Window
@@ -48,6 +48,12 @@ class OrgSettings:
         if self.entries_max is None:
             return self.page_size
         return max(1, min(self.page_size, (self.entries_max - 1) // MAX_PAGES))
+
+    def most_buckets(self, entries_per_bucket: float) -> int | None:
+        """The most buckets whose entries fit into one response; None where it has pages."""
+        if self.entries_max is None:
+            return None
+        return max(1, floor((self.entries_max - 1) / max(entries_per_bucket, 1.0)))
 
 
 class WindowGroups(NamedTuple):

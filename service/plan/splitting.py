@@ -41,6 +41,18 @@ def front(query: Query, count: int) -> tuple[Query, Query | None]:
     return _first_half(query, Span(query.span.start, edge)), later
 
 
+def in_parts(query: Query, most: int) -> list[Query]:
+    """The query in the fewest parts of about equal length that cover at most so many buckets each."""
+    parts = []
+    for left in range(ceil(width(query) / most), 1, -1):
+        first, rest = front(query, ceil(width(query) / left))
+        if rest is None:
+            break
+        parts.append(first)
+        query = rest
+    return [*parts, query]
+
+
 def smaller(query: Query, limit: float) -> tuple[Query, ...]:
     """The query, or where it is larger than the limit a first part and the rest, or halves of its flows.
 

@@ -215,7 +215,9 @@ async def _plan(
             metrics_delay=policy.metrics_delay,
             now=now,
             isolated=isolated,
-            widest=known_width(widths.get(step)),
+            widest=min(
+                filter(None, (known_width(widths.get(step)), settings.most_buckets(entries))), default=None
+            ),
         )
     return JobPlan(
         windows=len(windows),

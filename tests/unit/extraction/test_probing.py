@@ -23,6 +23,7 @@ from service.genesys.server_clock import ServerClock
 from service.model import Entry, Granularity, Page, QueryWidth, Scan, Span, Window
 from service.plan.buckets import buckets
 from service.plan.grouping import SOON_PAGES, group_windows
+from service.plan.splitting import width
 from service.postgres.merge.partitions import Partitions
 from service.postgres.windows.ledger import Ledger, LedgerWindow
 from service.postgres.windows.splits import SplitLedger
@@ -56,6 +57,7 @@ class Backlog:
         by_flow: whether pages are ordered by flow.
         requests: the number of pages so far.
         scans: the windows of each scan, in the order in which they started.
+        lengths: the buckets of each of its queries.
         in_flight: the most scans in flight before each page.
         stores: set once a scan may be stored.
     """
@@ -65,6 +67,7 @@ class Backlog:
         self.by_flow = by_flow
         self.requests = 0
         self.scans: list[int] = []
+        self.lengths: list[list[int]] = []
         self.reading = 0
         self.in_flight: list[int] = []
         self.stored: list[float] = []
@@ -96,13 +99,14 @@ class Backlog:
 
     async def extract(self, scan: Scan, cycle: Cycle, release_fetch_slot: Callable[[], None]) -> SimpleNamespace:
         self.scans.append(len(scan.windows))
+        self.lengths.append([width(query) for query in scan.queries])
         count, total = None, 0
         async with self._fetching():
-            for width, page in self.pages(scan):
+            for wide, page in self.pages(scan):
                 self.requests += 1
                 await asyncio.sleep(0)
                 self.in_flight.append(self.reading)
-                count = count or cycle.estimate(scan.granularity, scan.measure).query(width)
+                count = count or cycle.estimate(scan.granularity, scan.measure).query(wide)
                 count.add(page)
                 count = count if page.more else None
                 total += len(page.entries)
@@ -118,9 +122,9 @@ class Backlog:
         yield
         self.reading -= 1
 
-    def scanner(self, page_size: int = 100) -> Scanner:
+    def scanner(self, page_size: int = 100, **org: object) -> Scanner:
         return Scanner(
-            ORG.model_copy(update={"page_size": page_size}),
+            ORG.model_copy(update={"page_size": page_size, **org}),
             cast(GenesysClient, SimpleNamespace(server_clock=ServerClock(self.clock))),
             cast(Ledger, self),
             Splitter(cast(SplitLedger, self), self.clock, lambda *_, **__: None),
@@ -131,10 +135,10 @@ class Backlog:
             gives_up=False,
         )
 
-    async def run(self, given: list[LedgerWindow], page_size: int = 100) -> None:
+    async def run(self, given: list[LedgerWindow], page_size: int = 100, **org: object) -> None:
         cycle = Cycle(POLICY, CycleRequest(), self.clock)
         async with asyncio.timeout(60):
-            await self.scanner(page_size).run(given, cycle)
+            await self.scanner(page_size, **org).run(given, cycle)
         assert cycle.result.complete == len(given)
 
 
@@ -167,6 +171,20 @@ async def test_the_rest_does_not_wait_until_the_probe_is_stored() -> None:
     assert (backlog.scans, backlog.stored) == ([1, 99], [])
     backlog.stores.set()
     await task
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_window_over_the_limit_of_a_response_is_planned_in_parts(*, known: bool) -> None:
+    """As soon as the size is known: by the first window, or by a stored one."""
+    backlog = Backlog(flows=2000)
+    backlog.stores.set()
+    backlog.stored = [2000.0] if known else []
+    await backlog.run(windows(3, 31, DAILY), 100_000, api="flow-aggregates")
+    assert backlog.lengths == [[11, 10, 10] if known else [31], [11, 10, 10], [11, 10, 10]]
+    paged = Backlog(flows=2000)
+    paged.stores.set()
+    await paged.run(windows(3, 31, DAILY), 100_000)
+    assert [len(lengths) for lengths in paged.lengths] == [1] * len(paged.lengths)
 
 
 async def test_after_a_refused_bucket_one_window_is_requested_first() -> None:

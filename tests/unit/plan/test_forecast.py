@@ -55,6 +55,24 @@ def test_one_window_is_at_least_a_page(entries: float, pages: int) -> None:
     assert cost_of(days(1), entries) == Cost(1, 1, pages)
 
 
+def test_a_response_without_pages_is_one_request() -> None:
+    """However many entries it has; a query in parts is one request a part."""
+    org = replace(ORG, entries_max=30_000)
+    assert org.most_buckets(840) == 35
+    windows = [replace(days(1)[0], span=Span(FIRST, FIRST + 60 * DAY))]
+    for widest, queries in ((None, 1), (35, 2), (10, 6)):
+        found = cost(
+            windows,
+            org,
+            entries_per_bucket=840,
+            delay=timedelta(hours=1),
+            metrics_delay="auto",
+            now=NOW,
+            widest=widest,
+        )
+        assert (found.queries, found.pages) == (queries, queries)
+
+
 def test_adjacent_days_are_grouped() -> None:
     """Ten adjacent days of ten flows fit one page; every other day is a request of its own."""
     assert cost_of(days(10), 10) == Cost(1, 1, 1)

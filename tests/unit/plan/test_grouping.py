@@ -13,7 +13,7 @@ from service.model import Granularity, Query, Span, SplitHint, Window
 from service.plan.buckets import ceil, floor, following
 from service.plan.granularity import WindowKind, one_query
 from service.plan.grouping import MetricsDelay, OrgSettings, WindowGroups, group_windows, queries
-from service.plan.splitting import halve, largest, size, split_hint
+from service.plan.splitting import halve, in_parts, largest, size, split_hint
 from service.plan.windows import settled_spans
 
 HOURLY, DAILY, MONTHLY = Granularity
@@ -164,6 +164,20 @@ def test_query_carries_the_settings_of_its_org() -> None:
     start = datetime(2024, 1, 1, tzinfo=ZoneInfo("Asia/Kolkata")).astimezone(UTC)
     (query,) = queries_of(Span(start, start + DAY), org=org)
     assert (query.org, query.timezone, query.flows, query.page_size) == ("umbrella", "Asia/Kolkata", ("a",), 7)
+
+
+@given(st.integers(1, 60), st.integers(1, 70), modes)
+def test_a_query_in_parts(days: int, most: int, metrics_delay: MetricsDelay) -> None:
+    """The fewest parts of at most so many buckets, about equally long, without a gap."""
+    span = Span(START, START + days * DAY)
+    (query,) = queries_of(span, metrics_delay=metrics_delay)
+    parts = in_parts(query, most)
+    lengths = [part.span.duration // DAY for part in parts]
+    assert len(parts) == -(-days // most)
+    assert max(lengths) <= most
+    assert max(lengths) - min(lengths) <= 1
+    assert [part.span.start for part in parts[1:]] == [part.span.end for part in parts[:-1]]
+    assert (parts[0].span.start, parts[-1].span.end) == span
 
 
 def test_halve_by_flows_first() -> None:
