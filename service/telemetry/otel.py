@@ -37,6 +37,7 @@ CLOSE_TIMEOUT = 1.0
 REPORT_INTERVAL = 300.0
 """Seconds between two log lines about the exporter."""
 _REASON_MAX = 300
+_PACKAGES = {"otlp_proto_grpc": "opentelemetry-exporter-otlp-proto-grpc"}
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
 
@@ -178,7 +179,7 @@ def open_tracer(names: Sequence[str]) -> OtelTracer:
     """The tracer with these exporters.
 
     Raises:
-        ModuleNotFoundError: the package of an exporter is not installed.
+        LookupError: the package of an exporter is not installed.
         Exception: what an exporter raises for an invalid variable.
     """
     logger = logging.getLogger("opentelemetry")
@@ -199,7 +200,8 @@ def _exporter(name: str) -> SpanExporter:
     for each in entry_points(group="opentelemetry_traces_exporter", name=entry):
         exporter: SpanExporter = each.load()()
         return exporter
-    raise ModuleNotFoundError(f"no package for the exporter {entry} is installed")
+    package = f"; install {_PACKAGES[entry]}" if entry in _PACKAGES else ""
+    raise LookupError(f"no package with the exporter {entry} is installed{package}")
 
 
 def _resource() -> Resource:

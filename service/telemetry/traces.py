@@ -91,10 +91,15 @@ def configure() -> None:
     try:
         _tracer = import_module("service.telemetry.otel").open_tracer(names)
     except ImportError as error:
-        reason = f"needs the extra otel, in a clone: pip install '.[otel]' ({error})"
-        structlog.get_logger().warning(Event.TRACES_UNAVAILABLE, reason=reason)
+        _report_unavailable(f"needs the extra otel, in a clone: pip install '.[otel]' ({error})")
+    except LookupError as error:
+        _report_unavailable(str(error))
     except Exception as error:  # noqa: BLE001 - the SDK's own errors; extraction does not depend on traces
-        structlog.get_logger().warning(Event.TRACES_UNAVAILABLE, reason=f"{type(error).__name__}: {error}")
+        _report_unavailable(f"{type(error).__name__}: {error}")
+
+
+def _report_unavailable(reason: str) -> None:
+    structlog.get_logger().warning(Event.TRACES_UNAVAILABLE, reason=reason)
 
 
 def close() -> None:

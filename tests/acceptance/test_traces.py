@@ -18,6 +18,7 @@ from tests.support.documents import blocks
 from tests.support.program import SECRET, Program
 
 FOUR_DAYS = {"from": "2024-01-01", "to": "2024-01-05", "granularity": "daily"}
+GRPC = "opentelemetry-exporter-otlp-proto-grpc"
 POISON = "raise ImportError('imported although it must not be')\n"
 
 
@@ -218,14 +219,33 @@ async def test_nothing_is_imported_without_the_variables(program: Program) -> No
     assert ended.find_events("traces_unavailable") == []
 
 
-async def test_an_exporter_that_does_not_exist(program: Program) -> None:
-    """The warning names it, and the run goes on."""
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (
+            {"OTEL_TRACES_EXPORTER": "otlp,carrier_pigeon"},
+            "no package with the exporter carrier_pigeon is installed",
+        ),
+        (
+            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            f"no package with the exporter otlp_proto_grpc is installed; install {GRPC}",
+        ),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_CERTIFICATE": "/nonexistent"}, None),
+    ],
+    ids=["unknown", "grpc", "certificate"],
+)
+async def test_an_exporter_that_cannot_be_used(
+    program: Program, given: dict[str, str], reason: str | None
+) -> None:
+    """The warning names what is missing, and the run goes on."""
     async with simulated() as simulator:
         configure(program, simulator)
-        ended = await program.run("run", "--once", environment={"OTEL_TRACES_EXPORTER": "otlp,carrier_pigeon"})
-    assert ended.code == 0
-    [warning] = ended.find_events("traces_unavailable")
-    assert "carrier_pigeon" in warning["reason"]
+        ended = await program.run("run", "--once", environment=given)
+    assert (ended.code, ended.err) == (0, "")
+    warnings = ended.find_events("traces_unavailable")
+    assert (
+        [line["reason"] for line in warnings] == [reason] if reason else ended.find_events("traces_not_exported")
+    )
 
 
 async def test_the_console(program: Program) -> None:
