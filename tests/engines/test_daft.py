@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import signal
@@ -146,7 +147,7 @@ async def test_every_table(ray: str, place: ExportHarness, tmp_path: Path) -> No
 
 async def test_sums_and_pruning(ray: str, database: str, tmp_path: Path) -> None:
     """Sums of two exports are those of PostgreSQL, and one org's month is read from one file."""
-    flows = max(1, ROWS // (ORGS * NAMES * DAYS_STORED))
+    flows = math.ceil(ROWS / (ORGS * NAMES * DAYS_STORED))
     _store(
         database, ["SELECT flow_outcomes.ensure_partitions('2023-01-01', '2025-01-01')", SERIES, FIGURES], flows
     )

@@ -4,8 +4,7 @@ It runs in an environment of its own, with a Java runtime, Iceberg's runtime, wh
 and PostgreSQL's JDBC driver. On Debian::
 
     apt-get install default-jre-headless libpostgresql-jdbc-java
-    python3 -m venv .venv/spark
-    .venv/spark/bin/pip install 'pyspark==3.5.*' snowpark-connect-deps-iceberg==1.0.2
+    make engines
 """
 
 from __future__ import annotations
