@@ -27,7 +27,7 @@ CUT = """() => [document.documentElement, ...document.querySelectorAll(".scroll"
     .filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.outerHTML.slice(0, 80))"""
 
 
-def test_targets(view: Open, weeks: Site) -> None:
+def test_targets(weeks: Site, view: Open) -> None:
     """Every control has 24 pixels at least in each direction, also on a phone."""
     for path in (*VIEWS, f"{VIEWS[1]}&vs=now&at={midnight(3):%Y-%m-%dT00:00:00Z}", "flow?org=acme&flow=none"):
         page = view(weeks, path, viewport={"width": 390, "height": 844})
@@ -35,7 +35,7 @@ def test_targets(view: Open, weeks: Site) -> None:
         assert page.evaluate(SMALL) == [], path
 
 
-def test_paper(view: Open, weeks: Site) -> None:
+def test_paper(weeks: Site, view: Open) -> None:
     """Printed on A4, no view is cut off at the right, and nothing says that it scrolls."""
     for path in VIEWS:
         page = view(weeks, path, viewport={"width": 718, "height": 1000})  # A4 without its margins
@@ -45,13 +45,13 @@ def test_paper(view: Open, weeks: Site) -> None:
 
 
 @pytest.mark.parametrize("path", ["?org=nobody", "flow?org=nobody", "health?org=nobody"])
-def test_an_org_that_is_not_here(view: Open, weeks: Site, path: str) -> None:
+def test_an_org_that_is_not_here(weeks: Site, view: Open, path: str) -> None:
     """A link from another installation does not pass another org's figures off as that org's."""
     page = view(weeks, path)
     assert "There is no org “nobody”: this is acme" in page.inner_text("#fresh")
 
 
-def test_a_slow_database_is_no_error(view: Open, weeks: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_database_is_no_error(weeks: Site, view: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """A document that is not read in time is requested again, and the view shows that it loads."""
     get, failed = ResponseCache.get, Counter[str]()
 
