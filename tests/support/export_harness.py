@@ -20,7 +20,7 @@ from sqlalchemy import NullPool, create_engine
 from service.config import Export
 from service.export.exporter import Exported, export
 from service.model import FlowBucket, OutcomeRow, Span
-from service.postgres.export import Relation, Type
+from service.postgres.export import RELATIONS, Relation, Type
 from service.postgres.export.relations import FLOW_OUTCOME
 from service.postgres.names import name_flows
 from service.postgres.pool import Database
@@ -195,3 +195,14 @@ async def two_orgs(database: str, folder: Path) -> AsyncIterator[ExportHarness]:
         await harness.store(DAYS, DAYS, figures(DAYS))
     yield ExportHarness(acme, globex, folder)
     await pool.close()
+
+
+async def restate(place: ExportHarness, day: int = 3, count: int = 8) -> None:
+    """Store another count for one day of acme."""
+    await place.acme.store(DAYS[day : day + 1], DAYS[day : day + 1], figures(DAYS[day : day + 1], count=count))
+
+
+async def assert_equal(place: ExportHarness) -> None:
+    """Every table holds the rows of its view."""
+    for relation in RELATIONS:
+        assert place.read(relation) == await place.stored(relation), relation.name
