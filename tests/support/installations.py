@@ -161,6 +161,8 @@ async def two_installations(
                 for installation in both.values():
                     installation.configure(simulator)
                 await asyncio.gather(*(each.start_daemons() for each in both.values()))
+                for daemon in (daemon for each in both.values() for daemon in each.daemons):
+                    await daemon.wait_until_ready()  # the schema is complete
                 await _create_reports(servers["reports"], list(both.values()))
                 async with ReportsDatabase(servers["reports"]) as reports:
                     yield both, reports
