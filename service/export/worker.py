@@ -103,6 +103,7 @@ async def _lines(order: dict[str, Any]) -> AsyncGenerator[bytes, None]:
     finally:
         if process.returncode is None:
             process.kill()
+            await process.wait()
     if code or not seen:
         raise ExportError(f"the export's process ended with {code}: {last or 'no message'}")
 

@@ -156,6 +156,8 @@ async def test_a_catalog_that_does_not_respond(tmp_path: Path) -> None:
         await asyncio.wait_for(connected.wait(), PATIENCE)
         assert not closed.is_set()
         waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
         await asyncio.wait_for(closed.wait(), PATIENCE)
 
 
