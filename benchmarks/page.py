@@ -180,6 +180,7 @@ async def measure(dsn: str, config: Config, postmaster: int) -> None:
                 cold[path].append(await get(address, path))
                 warm[path].append(await get(address, path))
             await site.stop()
+            await asyncio.sleep(0.3)  # until the ended sessions are counted
             site = WebServer(FakeDaemon(config, dsn))
             address = await site.start("127.0.0.1", 0)
             began, own, backends = time.perf_counter(), time.process_time(), children_cpu(postmaster)

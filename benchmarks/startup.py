@@ -5,7 +5,8 @@ command's ``--help`` and a usage error. Prints median wall times and their ratio
 is 0.15 s on an idle machine. Exits 1 if a ratio is above eight.
 
 Then it starts ``run`` on an up-to-date schema. Prints the median and the least time from the start of the process
-to ``daemon_started`` and to the first request, and the CPU time to ``daemon_started``. ``--runs 0`` leaves it out.
+to ``daemon_started`` and to the first request, and the CPU time to ``daemon_started``; and the same of a
+``run --once`` of an org that is up to date, from its start to its end. ``--runs 0`` leaves both out.
 """
 
 # ruff: noqa: T201 - a script that prints its figures
@@ -20,10 +21,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from benchmarks import source
 from benchmarks.idle import cpu_seconds
-from benchmarks.measure import PROGRAM, start_testbed
+from benchmarks.measure import PROGRAM, measure_command, start_testbed
 
 RATIO_MAX = 8.0
 BASELINE = "python -c pass"
@@ -93,12 +96,26 @@ def _start(command: list[str], arrivals: queue.SimpleQueue[float]) -> Start:
             daemon.communicate()
 
 
+def measure_once(rounds: int) -> list[float]:
+    """Run an up-to-date org's lookback of three days several times; seconds from start to end."""
+    with start_testbed() as testbed, source.running(flows=50, limit=10) as server:
+        config = testbed.configuration(testbed.database(), server.url, "P30D")
+        command = [PROGRAM, "run", "--once", "--config", config]
+        measure_command(command)
+        return [measure_command(command).wall for _ in range(rounds)]
+
+
 def print_runs(runs: list[Start]) -> None:
     """Print the median and the least of each figure."""
     for name, values in zip(
         ("run to daemon_started", "its CPU time", "run to its first request"), zip(*runs, strict=True), strict=True
     ):
-        print(f"{name:<25} {statistics.median(values) * 1000:6.0f} ms, at least {min(values) * 1000:.0f} ms")
+        print_times(name, values)
+
+
+def print_times(name: str, seconds: Sequence[float]) -> None:
+    """Print the median and the least."""
+    print(f"{name:<25} {statistics.median(seconds) * 1000:6.0f} ms, at least {min(seconds) * 1000:.0f} ms")
 
 
 def main() -> int:
@@ -117,6 +134,8 @@ def main() -> int:
         print(f"{name:<16} {seconds * 1000:6.0f} ms  {seconds / medians[BASELINE]:4.1f} times {BASELINE}")
     if arguments.runs:
         print_runs(measure_runs(arguments.runs))
+        once = measure_once(arguments.runs)
+        print_times("run --once, up to date", once)
     return int(max(medians.values()) > RATIO_MAX * medians[BASELINE])
 
 
