@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 from prometheus_client import generate_latest
 
+from service.postgres.kept_connections import KeptConnections
 from service.runtime.daemon import Daemon
 from service.simulator import Simulator
 
@@ -112,6 +113,10 @@ async def _drop_caches(daemon: Daemon, simulator: Simulator) -> None:
     for each in gc.get_objects():
         if isinstance(each, functools._lru_cache_wrapper) and each.__module__.startswith("service."):
             each.cache_clear()
+    for each in [each for each in gc.get_objects() if isinstance(each, KeptConnections)]:
+        for kept in each._idle:
+            await kept.connection.close()
+        each._idle.clear()
     await asyncio.sleep(0.3)  # so that the tasks of these connections end
 
 

@@ -24,7 +24,8 @@ let shown = null; // the documents that are drawn
 function wanted(parameters) {
   const granularity = parameters.by in SPANS ? parameters.by : "daily";
   const days = Number(parameters.days) || USUAL[granularity];
-  const end = parameters.to ?? format.shift(new Date().toISOString().slice(0, 10), 1);
+  const zone = kept("api/now")?.orgs[parameters.org]?.timezone ?? "UTC";
+  const end = parameters.to ?? format.shift(format.dateOf(Date.now(), zone), 1);
   const first = parameters.from ?? format.shift(end, -days);
   return { org: parameters.org, flow: parameters.flow, granularity, from: first, to: end };
 }
