@@ -32,7 +32,7 @@ def tokens(simulator: Simulator) -> int:
 @pytest.mark.alone
 async def test_a_token_in_a_slot_of_the_limit(program: Program) -> None:
     """The token is requested while the daemon works a backlog at the limit, which no second exceeds."""
-    org = SimulatedOrg(flows=40, requests_per_second=RATE)
+    org = SimulatedOrg(flows=10, requests_per_second=RATE)
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
         program.configure(
             simulator,

@@ -53,7 +53,7 @@ async def test_chaos(site: FaultHarness) -> None:
 
 @pytest.mark.parametrize(
     "kills",
-    [pytest.param(60, marks=pytest.mark.acceptance), pytest.param(KILLS, marks=pytest.mark.chaos)],
+    [pytest.param(40, marks=pytest.mark.acceptance), pytest.param(KILLS, marks=pytest.mark.chaos)],
 )
 async def test_killed_at_random_instants(site: FaultHarness, kills: int) -> None:
     """No window is lost, doubled or partially visible, whenever programs are killed."""
