@@ -24,8 +24,6 @@ settings.load_profile("default")
 
 REAL_CLOCK = ("acceptance", "chaos", "faults", "soak")
 """Folders of tests that run the program by the machine's clock, and count the days that are due."""
-COUNT_DAYS = ("test_health.py", "test_measures.py", "test_page.py", "test_plan.py", "test_web.py")
-"""Modules of other folders that do so too."""
 KINDS = ("unit", "integration", "acceptance", "migrations", "browser", "engines", "faults")
 
 
@@ -41,8 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests that count days while yesterday has ended and is not due: the delay is an hour at least."""
     folder = item.path.relative_to(Path(__file__).parent).parts[0]
-    counts_days = folder in REAL_CLOCK or item.path.name in COUNT_DAYS
-    if counts_days and datetime.now(UTC).time() < time(1, 2):
+    if folder in REAL_CLOCK and datetime.now(UTC).time() < time(1, 2):
         pytest.skip("yesterday is not due before 01:00 UTC: run it again then")
 
 

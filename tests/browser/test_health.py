@@ -125,7 +125,9 @@ def test_live_without_a_reload(view: Open, site: Site) -> None:
     )
     site.rows("INSERT INTO flow_outcomes.revision VALUES ('acme', 3, now())")
     site.rows(
-        "INSERT INTO flow_outcomes.restated VALUES ('acme', 3, 'daily', %s, now(), 'SelfServed', 7, 1234567)", FLOW
+        "INSERT INTO flow_outcomes.restated SELECT 'acme', 3, 'daily', %s, now(), name, 7, 1234567"
+        " FROM unnest('{SelfServed,Transferred}'::text[]) name",
+        FLOW,
     )
     page.wait_for_selector(f"{cell(sample_database.FAILED)}[data-state=C]")
     page.wait_for_selector("#health-sub:has-text('3 due windows missing')")

@@ -121,7 +121,7 @@ async def test_outcomes_by_dimensions(installation: Installation, settings: dict
             successes = timed.get(((*key[0], "SUCCESS"), key[1]), (None,) * 4)
             assert durations(row) == successes
     assert stored == counted
-    assert len(stored) > len(total) > 40
+    assert len(stored) > len(total) > 30
     seen = {((row["flow_id"], row["outcome_id"]), row["bucket_start"]): (row["outcome_count"],) for row in total}
     assert seen == by_outcome
     sums: Counter[tuple[Any, ...]] = Counter()
@@ -220,7 +220,7 @@ async def test_a_job_whose_measure_changes(installation: Installation) -> None:
     assert installation.view("flow_outcome") == stored
     assert installation.view("flow_milestone")
     windows = Counter(row["measure"] for row in installation.view("extraction_window"))
-    assert windows == {"outcomes": DAYS, "milestones": DAYS}
+    assert windows["outcomes"] == windows["milestones"] >= DAYS - 1  # yesterday is due after 01:00 UTC
 
 
 async def test_ad_hoc_work_runs_for_every_measure(installation: Installation) -> None:

@@ -41,7 +41,7 @@ async def test_each_day_has_its_letter(site: Site) -> None:
     """The planted problems are on their days, all other days are complete, and today waits."""
     _, data, _ = await site.response("/api/calendar?org=acme")
     days = data["jobs"]["daily"]["days"]
-    found = {letter: len(days) - 1 - days.index(letter) for letter in "FLNRDAW"}
+    found = {letter: len(days) - 1 - days.index(letter) for letter in "FLNRDA"}
     assert found == {
         "F": sample_database.FAILED,
         "L": sample_database.LATE,
@@ -49,8 +49,8 @@ async def test_each_day_has_its_letter(site: Site) -> None:
         "R": sample_database.RESTATED,
         "D": sample_database.DOUBTED,
         "A": sample_database.RUNNING,
-        "W": days[::-1].index("W"),
     }
+    assert days.rstrip(".").endswith("W")
     assert days.strip(".").count("C") >= sample_database.SINCE - 7
     assert data["jobs"]["daily"]["notes"][day(sample_database.FAILED)] == "1 failed"
 

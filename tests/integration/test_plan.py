@@ -49,7 +49,7 @@ async def test_the_plan_equals_the_run(
     first = json.loads(await command("plan", "--json"))["orgs"]["acme"]
     daily = first["jobs"]["daily"]
     assert daily["guess"]
-    assert daily["windows"] == daily["new"] + daily["backlog"] >= 6
+    assert daily["windows"] == daily["new"] + daily["backlog"] >= 5
     assert daily["lookback"] == 0
     assert first["ad_hoc"]["windows"] == 1
     assert not simulator.arrivals
@@ -85,5 +85,5 @@ async def test_without_a_database(
         printed = capsys.readouterr()
         plan = json.loads(printed.out)
         assert plan["ledger"] is False
-        assert plan["orgs"]["acme"]["jobs"]["daily"]["windows"] >= 6
+        assert plan["orgs"]["acme"]["jobs"]["daily"]["windows"] >= 5
         assert "as if nothing were stored" in printed.err

@@ -134,8 +134,8 @@ async def test_metrics(site: Site, database: str) -> None:
         )
     found = await site.metrics()
     assert found["flow_outcomes_windows", "acme", "daily", "complete"] == 1
-    assert found["flow_outcomes_windows", "acme", "daily", "pending"] >= 2
-    assert found["flow_outcomes_gaps", "acme", "daily"] >= 2
+    assert found["flow_outcomes_windows", "acme", "daily", "pending"] >= 1
+    assert found["flow_outcomes_gaps", "acme", "daily"] >= 1
     assert 86400 <= found["flow_outcomes_newest_complete_age_seconds", "acme", "daily"] <= 2 * 86400 + 60
     assert found["flow_outcomes_org_held", "acme"] == 1
     assert 50 < found["flow_outcomes_limit_hold_seconds", "acme"] <= 60
