@@ -22,8 +22,6 @@ from tests.support.fake_clock import FakeClock
 settings.register_profile("default", deadline=None)  # a loaded machine is slow at times
 settings.load_profile("default")
 
-REAL_CLOCK = ("acceptance", "chaos", "faults", "soak")
-"""Folders of tests that run the program by the machine's clock, and count the days that are due."""
 KINDS = ("unit", "integration", "acceptance", "migrations", "browser", "engines", "faults")
 
 
@@ -38,8 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests that count days while yesterday has ended and is not due: the delay is an hour at least."""
-    folder = item.path.relative_to(Path(__file__).parent).parts[0]
-    if folder in REAL_CLOCK and datetime.now(UTC).time() < time(1, 2):
+    if item.get_closest_marker("counts_days") and datetime.now(UTC).time() < time(1, 2):
         pytest.skip("yesterday is not due before 01:00 UTC: run it again then")
 
 

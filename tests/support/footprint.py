@@ -17,6 +17,8 @@ from prometheus_client import generate_latest
 from service.postgres.kept_connections import KeptConnections
 from service.runtime.daemon import Daemon
 from service.simulator import Simulator
+from service.web.kept_weeks import KeptWeeks
+from service.web.response_cache import ResponseCache
 
 MIB = 2**20
 
@@ -113,10 +115,16 @@ async def _drop_caches(daemon: Daemon, simulator: Simulator) -> None:
     for each in gc.get_objects():
         if isinstance(each, functools._lru_cache_wrapper) and each.__module__.startswith("service."):
             each.cache_clear()
-    for each in [each for each in gc.get_objects() if isinstance(each, KeptConnections)]:
-        for kept in each._idle:
-            await kept.connection.close()
-        each._idle.clear()
+    for each in gc.get_objects():
+        match each:
+            case KeptConnections():
+                for kept in each._idle:
+                    await kept.connection.close()
+                each._idle.clear()
+            case KeptWeeks():
+                each._kept.clear()
+            case ResponseCache():
+                each._entries.clear()
     await asyncio.sleep(0.3)  # so that the tasks of these connections end
 
 
