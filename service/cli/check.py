@@ -13,11 +13,12 @@ from service.cli import ExitCode, configuration
 from service.clock import SystemClock
 from service.config import Config, Job, Org
 from service.errors import ConfigError, DatabaseUnavailableError, SchemaError
+from service.model import Finding, State
 from service.postgres.probe import Facts
 from service.runtime import Process, open_database, preflight
 from service.runtime.export_check import export_findings
 from service.runtime.figure_check import figure_findings
-from service.runtime.preflight import Finding, State, TokenRecorder
+from service.runtime.preflight import TokenRecorder
 from service.telemetry import counted, printable, redacted
 
 CONCURRENT_ORGS = 16

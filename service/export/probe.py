@@ -10,7 +10,6 @@ import contextlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from pyarrow.fs import FileSelector
 from pyiceberg.catalog import Catalog, load_catalog
@@ -22,11 +21,13 @@ from service.config import Export
 from service.export.catalog import NAME, properties_of
 from service.export.exporter import explain
 from service.export.storage import file_system, path_of
+from service.model import Finding, State
 from service.postgres.export import rehearse_catalog
 from service.postgres.export.relations import FLOW_OUTCOME
 from service.telemetry import redacted
 
-OK, FAILED, SKIPPED = "ok", "failed", "skipped"
+CATALOG, WAREHOUSE = "export catalog", "export warehouse"
+"""The subjects."""
 _CONTENT = b"written by flow-outcomes check\n"
 _CATALOG_FIX = "check export.catalog: its uri or region, the network, and that its credentials are accepted there"
 _WAREHOUSE_FIX = (
@@ -36,23 +37,7 @@ _WAREHOUSE_FIX = (
 _FOLDER_FIX = "check export.warehouse, and that this user may write there"
 
 
-class Probe(NamedTuple):
-    """What was found.
-
-    Attributes:
-        subject: ``catalog`` or ``warehouse``.
-        state: ``ok``, ``failed`` or ``skipped``.
-        detail: what was found.
-        fix: what to do about it; empty where nothing is to be done.
-    """
-
-    subject: str
-    state: str
-    detail: str
-    fix: str = ""
-
-
-def probe(config: Export, dsn: str | None) -> Iterator[Probe]:
+def probe(config: Export, dsn: str | None) -> Iterator[Finding]:
     """Try the catalog, then the warehouse.
 
     Args:
@@ -63,15 +48,15 @@ def probe(config: Export, dsn: str | None) -> Iterator[Probe]:
     try:
         if not config.is_catalog_in_database:
             catalog, detail = _open(config)
-            yield Probe("catalog", OK, detail)
+            yield Finding(CATALOG, State.OK, detail)
         elif dsn is not None:
             rehearse_catalog(dsn)
-            yield Probe("catalog", OK, "in the database, writable")
+            yield Finding(CATALOG, State.OK, "in the database, writable")
     except Exception as error:  # noqa: BLE001 - of any catalog's client
         fix = "" if config.is_catalog_in_database else _CATALOG_FIX
-        yield Probe("catalog", FAILED, redacted(explain(error)), fix)
+        yield Finding(CATALOG, State.FAILED, redacted(explain(error)), fix)
         if _grants_access(config):
-            yield Probe("warehouse", SKIPPED, "the catalog grants access to it", "fix the catalog first")
+            yield Finding(WAREHOUSE, State.SKIPPED, "the catalog grants access to it", "fix the catalog first")
             return
     yield _warehouse(config, catalog)
 
@@ -97,7 +82,7 @@ def _grants_access(config: Export) -> bool:
     return config.properties()["type"] == "rest"
 
 
-def _warehouse(config: Export, catalog: Catalog | None) -> Probe:
+def _warehouse(config: Export, catalog: Catalog | None) -> Finding:
     root = config.warehouse
     try:
         if _grants_access(config):
@@ -111,11 +96,12 @@ def _warehouse(config: Export, catalog: Catalog | None) -> Probe:
         _write(io, root)
     except (NoSuchNamespaceError, NoSuchTableError):
         detail = "the catalog chooses the location of each table, and the first export creates them"
-        return Probe("warehouse", SKIPPED, detail)
+        return Finding(WAREHOUSE, State.SKIPPED, detail)
     except Exception as error:  # noqa: BLE001 - of any storage's client
         detail = f"{root}: {redacted(explain(error))}"
-        return Probe("warehouse", FAILED, detail, _FOLDER_FIX if root.startswith("file:") else _WAREHOUSE_FIX)
-    return Probe("warehouse", OK, f"{root}: a file was written, read, listed and removed")
+        fix = _FOLDER_FIX if root.startswith("file:") else _WAREHOUSE_FIX
+        return Finding(WAREHOUSE, State.FAILED, detail, fix)
+    return Finding(WAREHOUSE, State.OK, f"{root}: a file was written, read, listed and removed")
 
 
 def _write(io: FileIO, root: str) -> None:

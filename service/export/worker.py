@@ -24,6 +24,7 @@ from typing import Any
 from service.config import Database, Export
 from service.errors import ConfigError, ExportBusyError, ExportError, FlowOutcomesError
 from service.export.exporter import Exported, TableExport, export
+from service.model import Finding, State
 from service.telemetry import register_secret, traces
 
 _NICENESS = 10  # extraction goes first
@@ -46,7 +47,7 @@ async def run_worker(dsn: str, config: Export) -> Exported:
         return done
 
 
-async def run_probe(config: Export, dsn: str | None) -> AsyncGenerator[tuple[str, ...], None]:
+async def run_probe(config: Export, dsn: str | None) -> AsyncGenerator[Finding, None]:
     """Try the catalog and the warehouse in a process of its own, which is killed when the generator is closed.
 
     Args:
@@ -54,14 +55,15 @@ async def run_probe(config: Export, dsn: str | None) -> AsyncGenerator[tuple[str
         dsn: the database; None where the catalog is there and cannot be used.
 
     Yields:
-        The values of each ``Probe``.
+        A finding for each of the two, as soon as there is one.
 
     Raises:
         ExportError: the process failed.
     """
     async with aclosing(_lines({"task": "probe", "dsn": dsn} | _document_of(config))) as lines:
         async for line in lines:
-            yield tuple(json.loads(line))
+            subject, state, detail, fix = json.loads(line)
+            yield Finding(subject, State(state), detail, fix)
 
 
 def _document_of(config: Export) -> dict[str, Any]:

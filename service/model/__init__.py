@@ -7,6 +7,7 @@
     queries   what is requested of an API
     figures   what an API reports, as read and as stored
     windows   windows and scans
+    findings  what a check finds
 """
 
 from service.model.figures import (
@@ -22,6 +23,7 @@ from service.model.figures import (
     ValidEntry,
     ValidFigure,
 )
+from service.model.findings import Finding, State
 from service.model.measures import DIMENSIONS, INVALID_DURATION, NO_DIMENSIONS, Duration, DurationStats, Measure
 from service.model.queries import Query, QueryWidth, SplitHint
 from service.model.spans import Granularity, Span, instant
@@ -37,6 +39,7 @@ __all__ = [
     "DurationStats",
     "Entry",
     "Figure",
+    "Finding",
     "FlowBucket",
     "Granularity",
     "Measure",
@@ -49,6 +52,7 @@ __all__ = [
     "Scan",
     "Span",
     "SplitHint",
+    "State",
     "ValidEntry",
     "ValidFigure",
     "Window",

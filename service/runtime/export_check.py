@@ -8,11 +8,11 @@ from contextlib import aclosing
 from service.config import Config, Export
 from service.errors import ConfigError, ExportError
 from service.export import extra, run_probe
-from service.runtime.preflight import Finding, State
+from service.model import Finding, State
 
 TIMEOUT = 60.0
 """Seconds for both; clients of object storage retry an unreachable one for long."""
-_SUBJECTS = ("catalog", "warehouse")
+_SUBJECTS = ("export catalog", "export warehouse")
 _NO_DATABASE = Finding(
     "export catalog", State.SKIPPED, "not checked: it is in the database", "fix the database first"
 )
@@ -40,8 +40,8 @@ async def _probed(export: Export, dsn: str | None, known: set[str]) -> list[Find
     findings: list[Finding] = []
     try:
         async with asyncio.timeout(TIMEOUT), aclosing(run_probe(export, dsn)) as probes:
-            async for subject, state, detail, fix in probes:
-                findings.append(Finding(f"export {subject}", State(state), detail, fix))
+            async for each in probes:
+                findings.append(each)  # noqa: PERF401 - what was found before an error is kept
     except TimeoutError:
         detail, fix = (
             f"no response within {TIMEOUT:.0f} s",
@@ -51,5 +51,5 @@ async def _probed(export: Export, dsn: str | None, known: set[str]) -> list[Find
         detail, fix = str(error), "run the check again"
     else:
         return findings
-    missing = [each for each in _SUBJECTS if f"export {each}" not in known | {each.subject for each in findings}]
-    return [*findings, Finding(f"export {missing[0]}", State.FAILED, detail, fix)]
+    missing = [each for each in _SUBJECTS if each not in known | {each.subject for each in findings}]
+    return [*findings, Finding(missing[0], State.FAILED, detail, fix)]

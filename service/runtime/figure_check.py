@@ -7,11 +7,11 @@ from itertools import groupby
 
 from service.config import Config, Org
 from service.errors import DatabaseUnavailableError
+from service.model import Finding, State
 from service.postgres.probe import open_connection
 from service.postgres.prune_dates import prune_dates
 from service.postgres.queries.lost_figures import JobStart, LostMonth, lost_months
 from service.postgres.windows import stream_of
-from service.runtime.preflight import Finding, State
 from service.telemetry import counted
 
 TIMEOUT = 60.0

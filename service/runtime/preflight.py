@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import NamedTuple
 
 from service.clock import Clock
 from service.config import Job, Org
@@ -27,7 +25,7 @@ from service.errors import (
     UnauthorizedError,
 )
 from service.genesys import MILESTONE_NAMES, OUTCOME_NAMES, GenesysClient, make_client
-from service.model import Granularity, Measure, Query, Span, instant
+from service.model import Finding, Granularity, Measure, Query, Span, State, instant
 from service.plan import buckets
 from service.postgres.lease import owner_requests
 from service.postgres.lease.owner_requests import Kind
@@ -61,36 +59,6 @@ _GRANTS_FIX = (
     "run the GRANTs of docs/operating.md, 'The schema', or config/roles.sql: a merge needs TEMPORARY on the"
     " database, and the schema's tables, functions and types; all of these must belong to one role"
 )
-
-
-class State(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-
-
-class Finding(NamedTuple):
-    """The result of one check.
-
-    Attributes:
-        subject: what was checked.
-        state: how it ended; a check that was not tried is skipped.
-        detail: what was found.
-        fix: what to do about it; empty where nothing is to be done.
-    """
-
-    subject: str
-    state: State
-    detail: str
-    fix: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing failed."""
-        return self.state is not State.FAILED
 
 
 class TokenRecorder:

@@ -13,9 +13,10 @@ import pytest
 from service.cli import main
 from service.config import Org, config_from
 from service.errors import DatabaseUnavailableError
+from service.model import Finding
 from service.postgres.probe import Facts
 from service.runtime import preflight
-from service.runtime.preflight import Finding, TokenRecorder
+from service.runtime.preflight import TokenRecorder
 from service.runtime.process import Process
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
 

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 
 from service.config import Config, Export, config_from
+from service.model import Finding, State
 from service.runtime import export_check
 from service.runtime.export_check import export_findings
-from service.runtime.preflight import Finding, State
 from tests.support.export_harness import ExportHarness, two_orgs
 from tests.support.object_storage import running_moto
 
@@ -164,8 +164,8 @@ async def test_a_catalog_that_does_not_respond(tmp_path: Path) -> None:
 async def test_no_response_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was found until then is reported, and what has no result."""
 
-    async def probes(*_: object) -> AsyncIterator[tuple[str, ...]]:
-        yield ("catalog", "ok", "rest, reachable", "")
+    async def probes(*_: object) -> AsyncIterator[Finding]:
+        yield Finding("export catalog", State.OK, "rest, reachable")
         await asyncio.Event().wait()
 
     monkeypatch.setattr(export_check, "run_probe", probes)

@@ -16,8 +16,9 @@ from service.config import Export
 from service.export import maintenance
 from service.export.catalog import properties_of
 from service.export.exporter import export
-from service.export.probe import OK, probe
+from service.export.probe import probe
 from service.export.storage import WarehouseFileIO, file_system, path_of
+from service.model import State
 from service.postgres.export import RELATIONS
 from tests.support.export_harness import DAYS, ExportHarness, figures, ordered, two_orgs
 from tests.support.object_storage import KEY, Storage, running_azurite, running_fake_gcs, running_moto
@@ -76,7 +77,7 @@ async def test_other_clouds(
         catalog = {"type": "sql"} | storage.properties
         root = f"{storage.location}/flow"
         config = Export(warehouse=root, catalog=catalog, keep_snapshots=timedelta(milliseconds=1))
-        assert [each.state for each in probe(config, place.acme.dsn)] == [OK, OK]
+        assert [each.state for each in probe(config, place.acme.dsn)] == [State.OK, State.OK]
         assert files(storage) == set()
         assert (await export(place.acme.dsn, config)).tables["flow_outcome"].rows == 480
         assert (await export(place.acme.dsn, config)).tables == {}

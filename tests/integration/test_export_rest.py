@@ -11,7 +11,8 @@ from pyiceberg.catalog import load_catalog
 
 from service.config import Export
 from service.export.exporter import export
-from service.export.probe import FAILED, OK, SKIPPED, probe
+from service.export.probe import probe
+from service.model import State
 from service.postgres.export import RELATIONS
 from tests.support.export_harness import DAYS, ExportHarness, figures, ordered, two_orgs
 from tests.support.rest_catalog import TOKEN, running_rest_catalog
@@ -31,9 +32,9 @@ async def test_a_rest_catalog(place: ExportHarness, tmp_path: Path) -> None:
         config = Export.model_validate(
             {"warehouse": "s3://not-used/here", "catalog": catalog, "keep_snapshots": timedelta(milliseconds=1)}
         )
-        assert [each.state for each in probe(config, place.acme.dsn)] == [OK, SKIPPED]
+        assert [each.state for each in probe(config, place.acme.dsn)] == [State.OK, State.SKIPPED]
         assert (await export(place.acme.dsn, config)).tables["flow_outcome"].rows == 480
-        assert [each.state for each in probe(config, place.acme.dsn)] == [OK, OK]
+        assert [each.state for each in probe(config, place.acme.dsn)] == [State.OK, State.OK]
         assert (await export(place.acme.dsn, config)).tables == {}
         await place.acme.store(DAYS[3:4], DAYS[3:4], figures(DAYS[3:4], count=8))
         done = await export(place.acme.dsn, config)
@@ -53,5 +54,5 @@ async def test_a_rest_catalog(place: ExportHarness, tmp_path: Path) -> None:
         assert done.tables["flow_outcome"][:3:2] == (4, "files of the table are missing")
         wrong = config.model_copy(update={"catalog": catalog | {"token": "another"}})
         [refused, skipped] = probe(wrong, place.acme.dsn)
-        assert (refused.state, skipped.state) == (FAILED, SKIPPED)
+        assert (refused.state, skipped.state) == (State.FAILED, State.SKIPPED)
         assert "the token is not accepted" in refused.detail
