@@ -329,7 +329,7 @@ class GenesysClient:
             self.limiter.pause(error.retry_after)
             self._on_pause(error.retry_after)
             self._emit(Event.RATE_LIMITED, retry_after=error.retry_after)
-            if not self._rate_limit.is_exhausted and self.limiter.learn(permit, error.retry_after):
+            if not self._rate_limit.is_exhausted and self.limiter.learn(permit):
                 self._report_margin()
             raise
         finally:

@@ -30,9 +30,6 @@ LEARNED_STEP, LEARNED_MAX = 0.05, 0.18
 LEARNED_HALF_LIFE = 1800.0
 """Seconds in which the learned margin shrinks to half."""
 _LEARNED_MIN = 0.001
-SECOND_PAUSE_MAX = 5.0
-"""Seconds: a longer pause after a 429 shows that not the requests of one second were the cause, but another limit,
-which other clients of the org may have used up."""
 _SPACING = 0.95
 """Share of an even spacing between two requests; the rest compensates for sleeps that end late."""
 BURST = 1 / 40
@@ -136,16 +133,12 @@ class OrgLimiter:
         margin = self._learned * 0.5 ** ((self.now() - self._learned_at) / LEARNED_HALF_LIFE)
         return margin if margin >= _LEARNED_MIN else 0.0
 
-    def learn(self, permit: Permit, pause: float) -> bool:
-        """Add to the margin after a 429; whether this request and its pause show that it is too small.
+    def learn(self, permit: Permit) -> bool:
+        """Add to the margin after a 429 for this permit's request; whether it grew.
 
         Of several requests that were sent before the margin grew, one counts.
-
-        Args:
-            permit: of the request that the API rejected.
-            pause: seconds until the API accepts requests again.
         """
-        if pause > SECOND_PAUSE_MAX or (permit.sent_at is not None and permit.sent_at <= self._learned_at):
+        if permit.sent_at is not None and permit.sent_at <= self._learned_at:
             return False
         self._learned, self._learned_at = min(self.margin + LEARNED_STEP, LEARNED_MAX), self.now()
         return True

@@ -249,7 +249,7 @@ def test_a_429_adds_to_the_margin(in_virtual_time: Run, rate: float) -> None:
         limiter = OrgLimiter(rate, spent_ago=math.inf)
         found = []
         for _ in range(6):
-            limiter.learn(await _sent(limiter), 1)
+            limiter.learn(await _sent(limiter))
             await asyncio.sleep(5 / rate)
             began, count = limiter.now(), 4 * max(1, math.floor(rate))
             for _ in range(count):
@@ -270,23 +270,11 @@ def test_requests_that_were_sent_before_the_margin_grew_show_nothing(in_virtual_
     async def main() -> list[bool]:
         limiter = OrgLimiter(10, spent_ago=math.inf)
         permits = [await _sent(limiter) for _ in range(10)]
-        learned = [limiter.learn(permit, 1) for permit in permits]
+        learned = [limiter.learn(permit) for permit in permits]
         assert limiter.margin == pytest.approx(0.05)
         return learned
 
     assert in_virtual_time(main()) == [True] + 9 * [False]
-
-
-def test_a_long_pause_is_not_caused_by_one_second(in_virtual_time: Run) -> None:
-    """Other clients have used up another limit: the org keeps its own."""
-
-    async def main() -> None:
-        limiter = OrgLimiter(10, spent_ago=math.inf)
-        assert not limiter.learn(await _sent(limiter), 6)
-        assert limiter.margin == 0
-        assert limiter.learn(await _sent(limiter), 5)
-
-    in_virtual_time(main())
 
 
 def test_the_margin_shrinks(in_virtual_time: Run) -> None:
@@ -294,7 +282,7 @@ def test_the_margin_shrinks(in_virtual_time: Run) -> None:
 
     async def main() -> list[float]:
         limiter = OrgLimiter(10, spent_ago=math.inf)
-        limiter.learn(await _sent(limiter), 1)
+        limiter.learn(await _sent(limiter))
         found = []
         for _ in range(7):
             await asyncio.sleep(1800)
@@ -309,7 +297,7 @@ def test_another_limit_begins_without_a_margin(in_virtual_time: Run) -> None:
 
     async def main() -> None:
         limiter = OrgLimiter(50, spent_ago=math.inf)
-        limiter.learn(await _sent(limiter), 1)
+        limiter.learn(await _sent(limiter))
         limiter.requests_per_second = 50
         assert limiter.margin == pytest.approx(0.05)
         limiter.requests_per_second = 40
