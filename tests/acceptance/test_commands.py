@@ -67,7 +67,6 @@ async def test_sigterm_ends_a_command(tmp_path: Path, command: list[str]) -> Non
         await asyncio.sleep(0)  # lets the server close its end
 
 
-@pytest.mark.counts_days
 async def test_an_alias_of_what_nobody_has_seen(program: Program) -> None:
     """``alias add`` warns about a name or a flow that no scan reported, with similar ones; it is added."""
     centre = StaticCentre()

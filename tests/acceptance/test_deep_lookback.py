@@ -60,7 +60,6 @@ async def wait_for(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("org", [{}, {"api": "flow-aggregates"}])
-@pytest.mark.counts_days
 async def test_a_pass_is_due_every_so_often(program: Program, org: dict[str, Any]) -> None:
     """First ``every`` after the job began, then after the last complete pass; ``plan`` shows it."""
     figures = centre()
@@ -102,7 +101,6 @@ async def test_a_pass_of_another_measure(program: Program) -> None:
         assert '"deep_lookback": 0' in (await program.run("plan", "--json")).out
 
 
-@pytest.mark.counts_days
 async def test_a_pass_ends_when_each_of_its_windows_was_read(program: Program) -> None:
     """What failed is requested again in the next run, and nothing else of the pass."""
     figures = centre()
@@ -124,7 +122,6 @@ async def test_a_pass_ends_when_each_of_its_windows_was_read(program: Program) -
         assert {age for age, number in attempts(program).items() if number > before[age]} == set(range(1, 5))
 
 
-@pytest.mark.counts_days
 async def test_a_pass_ends_at_the_limit_of_the_retention(program: Program) -> None:
     """What may be partial is not requested again."""
     async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, centre=centre())})) as simulator:

@@ -174,7 +174,6 @@ async def test_months_go_and_everything_after_them_stays(program: Program) -> No
         assert rows(program) == after
 
 
-@pytest.mark.counts_days
 async def test_beside_a_running_daemon(program: Program) -> None:
     """It learns the date from the database; readers and cycles go on; what is requested before it is refused."""
     entry = {"org": "utc", "from": SINCE.date(), "to": (BEFORE + 3 * DAY).date()}

@@ -62,7 +62,6 @@ def errors(program: Program) -> dict[int, str]:
         ({"retention": "P10D", "aggregates": "jobs"}, {"retention_days": 10, "retention_permitted": False}),
     ],
 )
-@pytest.mark.counts_days
 async def test_what_the_org_no_longer_keeps_changes_no_figure(
     program: Program, org: dict[str, Any], settings: dict[str, Any]
 ) -> None:
@@ -236,7 +235,6 @@ async def test_check_survives_any_answer_about_divisions_and_retention(program: 
 
 @pytest.mark.parametrize("api", ["flow-aggregates", "query-builder"])
 @pytest.mark.parametrize("fault", ["forbidden", "not_json", "null_results"])
-@pytest.mark.counts_days
 async def test_an_error_names_the_response_for_the_support(program: Program, api: str, fault: str) -> None:
     """``ININ-Correlation-Id`` is in the log beside the context id, and in ``last_error``; of a 2xx too."""
     if (api, fault) == ("query-builder", "null_results"):

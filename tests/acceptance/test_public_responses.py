@@ -93,7 +93,6 @@ async def test_a_contradiction_takes_the_split_alone(program: Program, aggregate
     assert len(warned) == len(set(warned))
 
 
-@pytest.mark.counts_days
 async def test_corrections_of_the_last_week_are_found(program: Program) -> None:
     """Without a lookback in the job; on the other API's default they are not."""
     figures = StaticCentre({("f", today() - age * DAY): {"o1": 3} for age in range(1, 13)})
@@ -115,7 +114,6 @@ async def test_corrections_of_the_last_week_are_found(program: Program) -> None:
     assert found == {"public": {5, 8}, "other": set()}
 
 
-@pytest.mark.counts_days
 async def test_the_smaller_of_two_limits_applies(program: Program) -> None:
     """One a second stays one a second where the API allows 300 a minute."""
     org = replace(OPEN, requests_per_minute=300)

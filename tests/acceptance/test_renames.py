@@ -7,8 +7,6 @@ import json
 import signal
 from datetime import timedelta
 
-import pytest
-
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig, StaticCentre
 from tests.support.program import SECRET, TIMEOUT, Program, today
 
@@ -44,7 +42,6 @@ async def test_sigusr1_fetches_new_names(program: Program) -> None:
     assert ended.find_events("outcomes_renamed", org="acme")
 
 
-@pytest.mark.counts_days
 async def test_a_rename_is_suggested_once(program: Program) -> None:
     """On query-builder a rename is logged by the process that extracted it, with --once too, and by no other."""
     figures = {
