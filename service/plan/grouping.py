@@ -84,7 +84,8 @@ def group_windows(
     """Group windows that follow one another, in the given order, while one query can cover them.
 
     The first scans, which run side by side, are shorter, so that they end one after the other: figures are stored
-    sooner, and merges do not queue. Windows of ``SOON_PAGES`` in all are grouped in order of time instead: none
+    sooner, and merges do not queue. The last scans are shorter too: one that runs alone leaves part of the request
+    limit unused. Windows of ``SOON_PAGES`` in all are grouped in order of time instead: none
     waits long, and each scan less saves half a page.
 
     The probe is the first window where the windows are ascending, otherwise the newest, so that it leaves no gap.
@@ -129,17 +130,18 @@ def group_windows(
         return WindowGroups([[each] for each in first], [each for each in windows if id(each) not in chosen])
     page_size = org.planned_page_size
     weights = [pages(window.span, window.granularity, entries_per_bucket, page_size) for window in windows]
-    if sum(weights) <= SOON_PAGES:
+    total = left = sum(weights)
+    if total <= SOON_PAGES:
         weighed = sorted(zip(windows, weights, strict=True), key=lambda each: each[0].span.start)
         windows, weights = [window for window, _ in weighed], [weight for _, weight in weighed]
-    limit = min(max(ceil(sum(weights) / org.concurrency), MIN_PAGES), most_pages)
+    limit = min(max(ceil(total / org.concurrency), MIN_PAGES), most_pages)
     scans: list[list[Window]] = []
-    filled = 0.0
+    filled = most = 0.0
     previous: Window | None = None
     for window, weight in zip(windows, weights, strict=True):
         if (
             previous is not None
-            and filled + weight <= max(limit * min(len(scans) / org.concurrency, 1), MIN_PAGES)
+            and filled + weight <= most
             and (widest is None or _nominal_width(scans[-1][0], window) <= widest)
             and one_scan(scans[-1][0], previous, window)
         ):
@@ -148,6 +150,11 @@ def group_windows(
         else:
             scans.append([window])
             filled = weight
+            most = limit * min(len(scans) / org.concurrency, 1)
+            if total > SOON_PAGES:
+                most = min(most, left / min(org.concurrency, 2))
+            most = max(most, MIN_PAGES)
+        left -= weight
         previous = window
     return WindowGroups(scans, [])
 

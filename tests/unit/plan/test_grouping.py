@@ -92,8 +92,14 @@ def test_a_backlog_is_shared_between_scans(entries: float, limit: int) -> None:
 
 def test_the_first_scans_end_one_after_the_other() -> None:
     """With four side by side each is a quarter of the limit longer than the one before; none is below 20 pages."""
-    assert sizes(grouped(windows(100), 500.0)) == [6, 12, 18, 25, 25, 14]
+    assert sizes(grouped(windows(100), 500.0))[:4] == [6, 12, 18, 25]
     assert sizes(grouped(windows(100), 100.0)) == [20, 20, 20, 25, 15]
+
+
+def test_the_last_scans_are_shorter() -> None:
+    """Each has at most half of what is left, so that none runs long alone; one scan at a time is always alone."""
+    assert sizes(grouped(windows(100), 500.0))[4:] == [19, 10, 5, 4, 1]
+    assert sizes(grouped(windows(100), 500.0, org=replace(ORG, concurrency=1))) == [25, 25, 25, 25]
 
 
 def test_a_large_window_is_a_scan_of_its_own() -> None:
@@ -118,7 +124,7 @@ def test_only_neighbours_are_grouped() -> None:
     assert sizes(grouped(given, isolated=[given[4].span])) == [4, 1, 5]
     assert sizes(grouped(given[:3] + given[5:])) == [3, 5]
     many = windows(100)
-    assert sizes(grouped(many[50:] + many[:50], 101.0)) == [19, 19, 12, 25, 25]
+    assert sizes(grouped(many[50:] + many[:50], 101.0)) == [19, 19, 12, 24, 19, 7]
     assert sizes(grouped(given[:5] + [replace(each, stream="job:y") for each in given[5:]])) == [5, 5]
     assert sizes(grouped(given[:5] + [replace(each, granularity=HOURLY) for each in given[5:]])) == [5, 5]
 
