@@ -161,7 +161,7 @@ class Scanner:
                     metrics_delay=cycle.policy.metrics_delay,
                     isolated=isolated,
                     probes=expected.probes,
-                    most_pages=grouping.MAX_PAGES if expected.is_known else grouping.MIN_PAGES,
+                    is_lower_bound=not expected.is_known,
                 )
                 scans = groups.scans if expected.is_known or expected.entries is None else groups.scans[:slots]
                 for scan in scans:

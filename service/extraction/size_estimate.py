@@ -20,7 +20,7 @@ class SizeEstimate:
     """The entries per bucket of windows of one kind, from the first pages of their queries.
 
     Attributes:
-        entries: the highest average that is certain; None before the first page.
+        entries: the highest average that is certain; None before a query's end or its second page.
         is_exact: whether ``entries`` is the average of a query that was read to its end, not a lower bound.
         changed: set whenever ``entries`` may have changed.
     """
@@ -38,14 +38,15 @@ class SizeEstimate:
 class QueryCount:
     """Counts the entries of one query's pages for an estimate.
 
-    Pages may be ordered by bucket or by flow, so the first ones give a lower bound alone: what was read, over all
-    buckets of the query, and a share of the fullest bucket so far.
+    A first page that is not the last says little: there may be one more, or many. Pages may be ordered by bucket
+    or by flow, so the first ones give a lower bound alone: what was read, over all buckets of the query, and a
+    share of the fullest bucket so far.
     """
 
     def __init__(self, estimate: SizeEstimate, buckets: int) -> None:
         self._estimate = estimate
         self._buckets = buckets
-        self._entries = 0
+        self._entries = self._pages = 0
         self._by_bucket: Counter[str] = Counter()
 
     def add(self, page: Page) -> None:
@@ -54,11 +55,13 @@ class QueryCount:
         if estimate.is_exact:
             return
         self._entries += len(page.entries)
+        self._pages += 1
         if page.more:
             starts = (entry.interval[0] for entry in page.entries)
             self._by_bucket.update(start for start in starts if isinstance(start, str))
             least = max((self._entries + 1) / self._buckets, max(self._by_bucket.values(), default=0) / _PEAK)
-            estimate.entries = max(estimate.entries or 0.0, least)
+            if self._pages > 1:
+                estimate.entries = max(estimate.entries or 0.0, least)
         else:
             estimate.entries, estimate.is_exact = max(estimate.entries or 0.0, self._entries / self._buckets), True
         estimate.changed.set()

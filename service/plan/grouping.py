@@ -79,7 +79,7 @@ def group_windows(
     isolated: Collection[Span] = (),
     widest: int | None = None,
     probes: int = 1,
-    most_pages: int = MAX_PAGES,
+    is_lower_bound: bool = False,
 ) -> WindowGroups:
     """Group windows that follow one another, in the given order, while one query can cover them.
 
@@ -101,7 +101,8 @@ def group_windows(
         isolated: spans of windows to query one by one.
         widest: the most buckets of a scan of several windows; None for no limit.
         probes: the most windows that are probes.
-        most_pages: the most pages of a scan of several windows.
+        is_lower_bound: whether there may be more entries, perhaps many times more: scans then have
+            ``MIN_PAGES`` by it, and two windows at most where all of them have more than ``SOON_PAGES``.
     """
     overhang, single = _overhang(delay, metrics_delay), set(isolated)
 
@@ -134,7 +135,8 @@ def group_windows(
     if total <= SOON_PAGES:
         weighed = sorted(zip(windows, weights, strict=True), key=lambda each: each[0].span.start)
         windows, weights = [window for window, _ in weighed], [weight for _, weight in weighed]
-    limit = min(max(ceil(total / org.concurrency), MIN_PAGES), most_pages)
+    limit = min(max(ceil(total / org.concurrency), MIN_PAGES), MIN_PAGES if is_lower_bound else MAX_PAGES)
+    most_windows = 2 if is_lower_bound and total > SOON_PAGES else len(windows)
     scans: list[list[Window]] = []
     filled = most = 0.0
     previous: Window | None = None
@@ -142,6 +144,7 @@ def group_windows(
         if (
             previous is not None
             and filled + weight <= most
+            and len(scans[-1]) < most_windows
             and (widest is None or _nominal_width(scans[-1][0], window) <= widest)
             and one_scan(scans[-1][0], previous, window)
         ):

@@ -153,13 +153,14 @@ async def test_windows_that_no_query_can_cover_together_are_requested_side_by_si
 
 @pytest.mark.parametrize("by_flow", [False, True])
 @pytest.mark.parametrize(("days", "step", "flows"), [(1, HOURLY, 50), (1, DAILY, 1000), (7, DAILY, 300)])
-async def test_the_first_page_ends_the_probe(days: int, step: Granularity, flows: int, *, by_flow: bool) -> None:
-    """It shows that the windows are long, so that others are requested beside it."""
+async def test_the_second_page_ends_the_probe(days: int, step: Granularity, flows: int, *, by_flow: bool) -> None:
+    """It shows that the backlog is long: others are requested beside it, two windows a scan."""
     backlog = Backlog(flows, by_flow=by_flow)
     backlog.stores.set()
     await backlog.run(windows(120, days, step))
-    assert backlog.in_flight[0] == 1
-    assert set(backlog.in_flight[2:30]) == {ORG.concurrency}
+    assert backlog.in_flight[:2] == [1, 1]
+    assert set(backlog.in_flight[3:25]) == {ORG.concurrency}
+    assert backlog.scans[:4] == [1, 2, 2, 2]
 
 
 async def test_the_rest_does_not_wait_until_the_probe_is_stored() -> None:
@@ -188,13 +189,13 @@ async def test_a_window_over_the_limit_of_a_response_is_planned_in_parts(*, know
 
 
 async def test_after_a_refused_bucket_one_window_is_requested_first() -> None:
-    """Until its first page comes: the others would be refused alike, also where none can be joined."""
+    """Until its second page comes: the others would be refused alike, also where none can be joined."""
     backlog = Backlog(flows=50)
     backlog.learned[HOURLY] = QueryWidth(None, None, backlog.clock.now(), "an earlier cycle")
     backlog.stores.set()
     await backlog.run(windows(8, 7, HOURLY))
-    assert backlog.in_flight[0] == 1
-    assert set(backlog.in_flight[2:100]) == {ORG.concurrency}
+    assert backlog.in_flight[:2] == [1, 1]
+    assert set(backlog.in_flight[3:100]) == {ORG.concurrency}
 
 
 @settings(max_examples=40)
