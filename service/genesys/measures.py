@@ -90,7 +90,7 @@ def _outcome(group: Mapping[str, Any], stats: Stats | None) -> Figure | None:
     if total is _ABSENT and (failed is _ABSENT or _is_zero(failed)):
         return None if duration is None else Figure(None, duration=duration)
     figure = _split(total, failed, value)
-    figure.duration = duration
+    figure.duration = None if total is None else duration
     return figure
 
 
@@ -126,13 +126,18 @@ def _executions(group: Mapping[str, Any], stats: Stats | None) -> dict[str, Figu
     found = {}
     if EXECUTIONS in stats or EXECUTION_TIME in stats:
         count = stats[EXECUTIONS].count if EXECUTIONS in stats else 0
-        found[EXECUTIONS] = Figure(count, duration=stats.get(EXECUTION_TIME))
+        found[EXECUTIONS] = _timed(count, stats.get(EXECUTION_TIME))
     reason = group.get("exitReason")
     for metric in EXITS:
         if metric in stats:
             name = f"{metric}:{reason if isinstance(reason, str) else ''}"
-            found[name] = Figure(stats[metric].count, duration=stats[metric])
+            found[name] = _timed(stats[metric].count, stats[metric])
     return found
+
+
+def _timed(count: object, duration: DurationStats | None) -> Figure:
+    """A count with its durations. A null count is invalid, and not one that another part has: it has none."""
+    return Figure(count, duration=None if count is None else duration)
 
 
 def _milestone(stats: Stats | None) -> Figure | None:

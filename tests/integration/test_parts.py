@@ -138,6 +138,14 @@ async def test_durations_apart_from_their_counts(harness: ScanHarness) -> None:
     assert await stored(harness) == {"o1": (5, 5, 0)}
 
 
+async def test_durations_without_a_count_where_nothing_repeats(harness: ScanHarness) -> None:
+    """They are no figure; the other outcomes are stored, and counted as rows."""
+    alone = row("s", None, None, None, duration=Duration(1, 7, 7, 7))
+    merged = await store(harness, alone, row("s", 1, 1, key="o2"))
+    assert await stored(harness) == {"o2": (1, 1, 0)}
+    assert list(merged.rows.values()) == [1]
+
+
 async def test_a_part_without_min_or_max(harness: ScanHarness) -> None:
     """Those of the sum are unknown; its count and sum are not."""
     await store(

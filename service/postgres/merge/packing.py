@@ -175,6 +175,8 @@ class Packer:
         shared = rows[0].bucket
         flow, bucket = self._note(shared)
         self.has_parts = self.has_parts or bool(shared.part)
+        if any(row.outcome_count is None and not row.rejected for row in rows):
+            self.may_repeat = True  # durations whose count is in another part, if anywhere
         part = pack_text(shared.part)
         for rejected in (False, True):
             same = [row for row in rows if row.rejected is rejected]

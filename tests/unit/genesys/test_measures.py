@@ -83,6 +83,23 @@ def test_an_invalid_execution_is_rejected_alone() -> None:
     assert {row.source_key: row.outcome_count for row in page.rows} == {"nFlow": None, "tFlowExit:A": 2}
 
 
+@pytest.mark.parametrize("uncounted", [{}, {"count": None}, None])
+@pytest.mark.parametrize(
+    ("measure", "metrics", "key"),
+    [
+        (Measure.OUTCOMES, ("nFlowOutcome", "tFlowOutcome"), "o"),
+        (Measure.EXECUTIONS, ("nFlow", "tFlow"), "nFlow"),
+        (Measure.EXECUTIONS, ("tFlowExit",), "tFlowExit:A"),
+    ],
+)
+def test_a_metric_without_a_count(measure: Measure, metrics: tuple[str, ...], key: str, uncounted: object) -> None:
+    """Is rejected, also beside durations: only an absent metric reports nothing."""
+    group = {"flowId": "f", "flowOutcomeId": "o", "flowOutcomeValue": "SUCCESS", "exitReason": "A"}
+    page = read(measure, entry(group, **{**dict.fromkeys(metrics, STATS), metrics[0]: uncounted}))
+    assert [reject.outcome for reject in page.rejects] == [key]
+    assert [(row.source_key, row.outcome_count, row.rejected) for row in page.rows] == [(key, None, True)]
+
+
 @pytest.mark.parametrize(
     ("stats", "executions"),
     [
