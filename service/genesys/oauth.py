@@ -10,10 +10,11 @@ import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from urllib.parse import urlencode
 
 from service.clock import Clock
-from service.errors import InvalidResponseError, RequestRejectedError, UnauthorizedError
+from service.errors import ExtractionError, InvalidResponseError, RequestRejectedError, UnauthorizedError
 from service.genesys.dialect import Response
 from service.genesys.error_mapping import EndpointPolicy
 from service.genesys.redaction import Redactor, basic
@@ -31,6 +32,14 @@ _REJECTED_FOR = 10.0
 
 Credentials = Callable[[], tuple[str, str]]
 """Gives client id and secret; called at every renewal, so that a rotated secret file is read again."""
+
+
+def _classify(status: int, _code: str, _message: str) -> type[ExtractionError] | None:
+    """A 403 of the login server is about the credentials: no permission or scope of a query would change it."""
+    return UnauthorizedError if status == HTTPStatus.FORBIDDEN else None
+
+
+_POLICY = EndpointPolicy(success_counts=False, classify=_classify)
 
 
 class TokenSource:
@@ -124,7 +133,7 @@ class TokenSource:
                 "Content-Type": "application/x-www-form-urlencoded",
             },
             urlencode({"grant_type": "client_credentials"}).encode(),
-            EndpointPolicy(success_counts=False),
+            _POLICY,
         )
         try:
             response = await self._send(request)

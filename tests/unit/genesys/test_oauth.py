@@ -11,6 +11,7 @@ import pytest
 
 from service.errors import InvalidResponseError, RequestRejectedError, ServerError, UnauthorizedError
 from service.genesys.dialect import Response
+from service.genesys.error_mapping import error_from_response
 from service.genesys.oauth import LIFETIME_DEFAULT, TokenSource, lifetime_of
 from service.genesys.redaction import Redactor
 from service.genesys.transport import HttpRequest
@@ -152,6 +153,23 @@ async def test_rejected_credentials_are_not_sent_again_at_once(error: Exception)
     with pytest.raises(UnauthorizedError):
         await login.source.get()
     assert len(login.requests) == 3
+
+
+async def test_a_403_of_the_login_server_is_about_the_credentials() -> None:
+    """It names no permission and no scope, which only a query needs."""
+    login = Login()
+
+    def forbid(number: int) -> bytes:
+        policy = login.requests[number - 1].policy
+        raise error_from_response(
+            403, b'{"error":"x"}', None, login.clock.now(), Redactor().redact_message, policy
+        )
+
+    login.body = forbid
+    with pytest.raises(UnauthorizedError, match="rejected the client credentials") as caught:
+        await login.source.get()
+    assert "scope" not in str(caught.value)
+    assert "permission" not in str(caught.value)
 
 
 async def test_the_next_request_retries_a_failed_renewal() -> None:
