@@ -90,7 +90,7 @@ class AggregatesJobs(FlowAggregates):
             cursor: str | None = None
             while True:
                 response = await call(_results_request(job, cursor))
-                entries, cursor = decode(response.body, query.measure, query.group_by)
+                entries, cursor = decode(response.body, query.measure, query.group_by, response.status)
                 if cursor is not None:
                     paging.add(response.body, json.dumps(cursor).encode(), empty=not entries)
                 yield Page(entries, more=cursor is not None, date=response.date)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -52,11 +53,13 @@ class Response(NamedTuple):
         body: unpacked.
         date: its ``Date``; None where that is absent or invalid.
         correlation_id: its ``ININ-Correlation-Id``; None where that is absent.
+        status: its status.
     """
 
     body: bytes
     date: datetime | None = None
     correlation_id: str | None = None
+    status: int = HTTPStatus.OK
 
 
 Call = Callable[[ApiRequest], Awaitable[Response]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -109,14 +110,17 @@ class FlowAggregates:
             InvalidResponseError: an invalid page.
         """
         response = await call(ApiRequest("POST", PATH, encode(self.body(query)), POLICY, starts_scan=True))
-        entries, cursor = decode(response.body, query.measure, query.group_by)
+        entries, cursor = decode(response.body, query.measure, query.group_by, response.status)
         if cursor is not None:
             raise InvalidResponseError("the response to a synchronous query has a cursor")
         yield Page(entries, more=False, date=response.date)
 
 
 def decode(
-    body: bytes, measure: Measure = Measure.OUTCOMES, group_by: Collection[str] = ()
+    body: bytes,
+    measure: Measure = Measure.OUTCOMES,
+    group_by: Collection[str] = (),
+    status: int = HTTPStatus.OK,
 ) -> tuple[list[Entry], str | None]:
     """The entries of one response, and the cursor of the next; None on the last.
 
@@ -129,23 +133,24 @@ def decode(
         body: the response.
         measure: what was requested.
         group_by: the dimensions by which the query is grouped.
+        status: its status, of 2xx.
 
     Raises:
-        InvalidResponseError: invalid JSON or UTF-8, or ``results`` that are no array.
+        InvalidResponseError: invalid JSON or UTF-8, ``results`` that are no array, a 202 without any.
     """
     text = loose_json.decode_utf8(body)
     groups = _Groups(measure, group_by)
     try:
         page = _decode_results(body)
     except (msgspec.DecodeError, RecursionError):
-        return _decode_loosely(text, groups)
+        return _decode_loosely(text, groups, status)
     return [entry for element in page.results for entry in groups.entries(element)], _checked(page.cursor)
 
 
-def _decode_loosely(text: str, groups: _Groups) -> tuple[list[Entry], str | None]:
+def _decode_loosely(text: str, groups: _Groups, status: int) -> tuple[list[Entry], str | None]:
     document = loose_json.document(text, "results")
     if document.elements is None:
-        _check_empty(document.fields)
+        _check_empty(document.fields, status)
     cursor = document.fields.get("cursor")
     if cursor is not None and not isinstance(cursor, str):
         raise InvalidResponseError("the page's cursor is not text")
@@ -153,13 +158,15 @@ def _decode_loosely(text: str, groups: _Groups) -> tuple[list[Entry], str | None
     return [entry for value, raw in elements for entry in groups.loose_entries(value, raw)], _checked(cursor)
 
 
-def _check_empty(fields: Mapping[str, Any]) -> None:
-    """Check that an object without an array of results is an empty response: results absent or null, no error."""
+def _check_empty(fields: Mapping[str, Any], status: int) -> None:
+    """Check that an object without results is an empty response: status 200, results absent or null, no error."""
     if fields.get("results") is not None:
         raise InvalidResponseError("the page's results are not an array")
     if error := [fields[key] for key in ("status", "code", "message") if fields.get(key) is not None]:
         text = ": ".join(str(each)[:_ERROR_MAX] for each in error)
         raise InvalidResponseError(f"page is an error in place of results: {text}")
+    if status != HTTPStatus.OK:
+        raise InvalidResponseError(f"HTTP {status} without results, which are not there yet")
 
 
 def _checked(cursor: str | None) -> str | None:

@@ -187,7 +187,7 @@ class Transport:
                 if html_page.is_html(body):
                     message = self._describe_html(body, response.content_type)
                     raise InvalidResponseError(message, correlation_id=response.headers.get(CORRELATION_ID))
-                return Response(body, date, response.headers.get(CORRELATION_ID))
+                return Response(body, date, response.headers.get(CORRELATION_ID), response.status)
             rate_limited = response.status == HTTPStatus.TOO_MANY_REQUESTS
             if rate_limited:
                 self._on_rate_limited(retry_after(wait, now))

@@ -276,6 +276,13 @@ class TestResponses:
         """Absent or null, on a page of a job too."""
         assert decode(body) == ([], cursor)
 
+    @pytest.mark.parametrize("body", [b"{}", b'{"results": null}', b'{"state": "PENDING"}'])
+    def test_absent_results_with_another_status_are_no_empty_page(self, body: bytes) -> None:
+        """202 says that they are not there yet; results that are there are read."""
+        with pytest.raises(InvalidResponseError, match="HTTP 202 without results"):
+            decode(body, status=202)
+        assert decode(b'{"results": []}', status=202) == ([], None)
+
     def test_a_datum_without_metrics_leaves_its_neighbours(self) -> None:
         """Only what has metrics gives an entry, and nothing is rejected."""
         assert figures({"group": group(), "data": [{"interval": INTERVAL}, datum(7)]}) == [(7, 7, 0)]
