@@ -67,7 +67,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = build_parser(declare_simulator=argv[:1] == ["simulate"])
     parsed, unknown = parser.parse_known_args(argv)
     if unknown:
-        known = suggestion(unknown[0].partition("=")[0], parser.options())
+        command = parser
+        for each in argv:
+            command = command.commands().get(each, command)
+        known = suggestion(unknown[0].partition("=")[0], command.options())
         shown = unknown[0].replace(DASHES, "--")
         parser.error(f"unknown argument {shown!r}{known and f'; {known}'}")
     if "config" in parsed:

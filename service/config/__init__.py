@@ -5,6 +5,7 @@
     loading       the configuration, or every fault at once
     document      the file as a tree
     environment   variables that override the file
+    file_content  a file's content, limited in size
     sections      each section's keys, bounds and defaults
     fields        the types of the keys
     secret_file   a secret in a file

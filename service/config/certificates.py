@@ -6,6 +6,8 @@ import ssl
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
+from service.config.file_content import read_bytes
+
 _EXPECTED = "must be a PEM file with the certificate of a certificate authority"
 
 
@@ -15,7 +17,7 @@ def read_certificates(file: Path) -> tuple[str, str]:
     Comments in any encoding are ignored.
     """
     try:
-        content = file.read_bytes()
+        content = read_bytes(file)
     except OSError as error:
         return "", f"the file cannot be read: {error.strerror or type(error).__name__}"
     encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "ascii"

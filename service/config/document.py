@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from service.config.file_content import read_bytes
 from service.errors import Fault
 
 Tree = dict[str, Any]
@@ -42,7 +43,7 @@ def read_document(path: Path) -> tuple[Tree, list[Fault]]:
     """The file's tree, empty where it cannot be read, and the file's faults: its syntax and duplicate keys."""
     file = str(path)
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except FileNotFoundError:
         return {}, [Fault(file, "file not found; give the path of the configuration file")]
     except OSError as error:

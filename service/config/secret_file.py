@@ -6,6 +6,7 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 from service.config import values
+from service.config.file_content import read_bytes
 
 
 def read_secret(file: Path | None) -> tuple[str, str]:
@@ -16,7 +17,7 @@ def read_secret(file: Path | None) -> tuple[str, str]:
     if file is None:
         return "", "is required, or client_secret"
     try:
-        content = file.read_bytes()
+        content = read_bytes(file)
         encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
         secret = content.decode(encoding).strip()
     except UnicodeDecodeError:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
@@ -24,6 +25,8 @@ from service.telemetry import REDACTED, redacted
 
 T = TypeVar("T")
 Parameters = Mapping[str, Any] | Sequence[Any]
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 # Seconds. On a dead network a query hangs without a limit of the server's, the socket's and the client's.
 _CHECK_TIMEOUT = 3  # for the check of an idle connection before it is used
@@ -255,8 +258,13 @@ def abort_after(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 def abort(connection: Connection) -> None:
-    """Shut the connection's socket down; a pending wait on it raises OperationalError at once."""
+    """Shut the connection's socket down; a pending wait on it raises OperationalError at once.
+
+    Once it is closed, the server gets a reset: without one a session that is sending rows would wait, for many
+    minutes, until someone reads them.
+    """
     with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         line.shutdown(socket.SHUT_RDWR)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from service.config import Config
+from service.config.file_content import read_bytes
 from service.errors import ConfigError, Fault
 
 STILL_FOR = 0.5
@@ -26,8 +28,9 @@ async def read_when_still(
         stopped: whether to wait no longer.
 
     Raises:
-        ConfigError: the configuration is invalid, or the file keeps changing.
+        ConfigError: the configuration is invalid, the file keeps changing, or it is a pipe or a device.
     """
+    _check_kind(file)
     now = asyncio.get_running_loop().time
     deadline = now() + TIMEOUT
     content, since = _content(file), now()
@@ -47,6 +50,17 @@ async def read_when_still(
     raise ConfigError([Fault(str(file), "was not read again, because the daemon stops")])
 
 
+def _check_kind(file: Path) -> None:
+    """Reject a pipe or a device: reading it may never end."""
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        fault = "is a pipe or a device, which is read at the start only; restart to read it again"
+        raise ConfigError([Fault(str(file), fault)])
+
+
 async def _read(read_config: Callable[[], Awaitable[Config]]) -> Config | ConfigError:
     try:
         return await read_config()
@@ -57,7 +71,7 @@ async def _read(read_config: Callable[[], Awaitable[Config]]) -> Config | Config
 def _content(file: Path) -> bytes | None:
     """The file's content; None while it cannot be read."""
     try:
-        return file.read_bytes()
+        return read_bytes(file)
     except OSError:
         return None
 

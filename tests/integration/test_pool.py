@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 
 from service.errors import DatabaseUnavailableError
-from service.postgres import pool
+from service.postgres import pool, probe
 from service.postgres.pool import Connection, Database
 
 pytestmark = pytest.mark.integration
@@ -64,3 +65,32 @@ async def test_short_statements_do_not_wait_for_merges(database: str) -> None:
         go_on.set()
     assert merging == 5
     await pool_of_four.close()
+
+
+async def test_an_aborted_reader_leaves_no_session(database: str) -> None:
+    """A session that is sending rows ends with the connection, and does not wait until someone reads them."""
+    with psycopg.connect(database, autocommit=True) as other:
+
+        def sessions() -> list[tuple[str | None]]:
+            return other.execute(
+                "SELECT wait_event FROM pg_stat_activity WHERE application_name = 'abandoned'"
+            ).fetchall()
+
+        with pytest.raises(DatabaseUnavailableError):  # noqa: PT012 - the time limit ends the block
+            async with (
+                probe.open_connection(database, "abandoned", timeout=0.5) as connection,
+                connection.cursor() as cursor,
+                cursor.copy("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 200000)) TO STDOUT") as rows,
+            ):
+                await rows.read()
+                await _wait_for(lambda: sessions() == [("ClientWrite",)])
+                await asyncio.sleep(0.6)
+                async for _ in rows:
+                    pass
+        await _wait_for(lambda: not sessions())
+
+
+async def _wait_for(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - no event comes from the server
+            await asyncio.sleep(0.02)

@@ -315,6 +315,16 @@ async def test_a_file_of_every_flow(site: Site) -> None:
     assert all(not name.startswith("=") for name in names)
 
 
+async def test_a_file_that_is_not_requested(site: Site) -> None:
+    """The response to HEAD has the headers alone: a body would be read as the next response."""
+    head = b"HEAD /api/figures.csv?org=acme HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    response = await site.exchange(head + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    first, second, body = response.split(b"\r\n\r\n")
+    assert b"Content-Type: text/csv" in first
+    assert second.startswith(b"HTTP/1.1 200 OK")
+    assert body == b"alive\n"
+
+
 async def test_too_many_files(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file beyond those that may be sent at the same time gets 503 at once."""
     monkeypatch.setattr(files, "MAX_CONNECTIONS", 0)

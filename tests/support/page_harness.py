@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -38,6 +39,16 @@ class Site:
             text = await response.text()
             is_json = response.content_type == "application/json" and text
             return response.status, json.loads(text) if is_json else text, response.headers
+
+    async def exchange(self, requests: bytes) -> bytes:
+        """What the server sends for these bytes until it closes the connection."""
+        host, _, port = self._address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(requests)
+        async with asyncio.timeout(10):
+            response = await reader.read()
+        writer.close()
+        return response
 
     async def get(self, path: str) -> Any:  # noqa: ANN401 - a document
         """The document."""

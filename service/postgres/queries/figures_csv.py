@@ -15,7 +15,12 @@ BYTES_PER_PIECE = 32 * 1024
 
 
 async def copy_figures(
-    connection: Connection, within: FlowSpan, at: datetime | None, *, escape_formulas: bool
+    connection: Connection,
+    within: FlowSpan,
+    at: datetime | None,
+    *,
+    escape_formulas: bool,
+    without_rows: bool = False,
 ) -> AsyncIterator[bytes]:
     """The header and the figures of a flow, or of all flows where ``flow_id`` is empty, in pieces.
 
@@ -24,6 +29,7 @@ async def copy_figures(
         within: the flow and the buckets.
         at: None for the present figures.
         escape_formulas: whether a text that a spreadsheet would execute begins with an apostrophe.
+        without_rows: whether the header is all.
     """
     columns = await connection.fetch_all(_Column, _COLUMNS)
     names = [
@@ -33,8 +39,9 @@ async def copy_figures(
         for each in columns
     ]
     statement = sql.SQL(_COPY.replace("<source>", source(at))).format(sql.SQL(", ").join(names))
+    values = within.values(at) | {"limit": 0 if without_rows else None}
     piece = bytearray()
-    async with connection.cursor() as cursor, cursor.copy(statement, within.values(at)) as rows:
+    async with connection.cursor() as cursor, cursor.copy(statement, values) as rows:
         async for row in rows:
             piece += row
             if len(piece) >= BYTES_PER_PIECE:
@@ -64,5 +71,6 @@ _COPY = """
         WHERE org = %(org)s AND (%(flow)s = '' OR flow_id = %(flow)s) AND granularity = %(granularity)s
           AND bucket_start >= %(start)s AND bucket_start < %(end)s
         ORDER BY flow_id, bucket_start, outcome_name
+        LIMIT %(limit)s
     ) TO STDOUT (FORMAT csv, HEADER true)
 """

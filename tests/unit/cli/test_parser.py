@@ -71,6 +71,17 @@ def test_a_mistyped_word_gets_a_suggestion(
     )
 
 
+@pytest.mark.parametrize("argv", [["config", "schema", "--config", "x"], ["init", "--once"]])
+def test_options_of_other_commands_are_not_suggested(
+    argv: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option that the command does not have is no suggestion, least of all the given one."""
+    monkeypatch.setenv("FLOW_OUTCOMES_CONFIG", "x")
+    error = usage_error(capsys, *argv)
+    assert "unknown argument '--" in error
+    assert "did you mean" not in error
+
+
 def test_a_word_like_no_other_gets_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     """Where nothing is similar, the commands are listed."""
     assert "choose from demo, init" in usage_error(capsys, "zzzzzz")

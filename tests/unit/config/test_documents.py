@@ -17,6 +17,7 @@ from service.config.effective import effective
 from service.config.schema import json_schema
 from service.config.starting import starting_configuration
 from service.config.values import off_peak, since
+from service.errors import ConfigError
 
 pytestmark = pytest.mark.unit
 
@@ -139,3 +140,9 @@ def test_a_start_is_shown_as_one_that_is_equal(text: str) -> None:
 def test_hours_are_shown_as_hours_that_are_equal(text: str) -> None:
     """The text of parsed hours parses to the same."""
     assert off_peak(str(off_peak(text))) == off_peak(text)
+
+
+def test_a_file_without_an_end_is_a_fault() -> None:
+    """A file is read up to a limit; the rest would fill the memory."""
+    with pytest.raises(ConfigError, match="/dev/zero: cannot be read: File too large"):
+        load_config(Path("/dev/zero"), {})

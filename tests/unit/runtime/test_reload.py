@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,17 @@ def test_an_invalid_file_is_reported(in_virtual_time: Run, tmp_path: Path) -> No
         in_virtual_time(read_when_still(writer.file, writer.config))
     with pytest.raises(ConfigError, match="stops"):
         in_virtual_time(read_when_still(writer.file, writer.config, lambda: True))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_is_not_read_again(in_virtual_time: Run, tmp_path: Path, kind: str) -> None:
+    """Reading a pipe without a writer would stop the daemon, and a device may have no end."""
+    file = tmp_path / "config.yaml"
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/zero")
+    writer = Writer(file)
+    with pytest.raises(ConfigError, match="is a pipe or a device"):
+        in_virtual_time(read_when_still(file, writer.config))
+    assert writer.read == []
