@@ -122,6 +122,7 @@ async def test_a_pass_ends_when_each_of_its_windows_was_read(program: Program) -
         assert {age for age, number in attempts(program).items() if number > before[age]} == set(range(1, 5))
 
 
+@pytest.mark.counts_days
 async def test_a_pass_ends_at_the_limit_of_the_retention(program: Program) -> None:
     """What may be partial is not requested again."""
     async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, centre=centre())})) as simulator:

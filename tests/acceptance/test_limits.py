@@ -67,6 +67,7 @@ async def test_the_limit_is_kept_and_used(program: Program) -> None:
         assert simulator.in_flight_violations == 0
 
 
+@pytest.mark.counts_days
 async def test_two_processes_at_once(program: Program) -> None:
     """Two runs on one database share the orgs: the limit holds, no query is in flight twice, all is stored."""
     orgs = {
@@ -219,6 +220,7 @@ async def test_a_429_within_the_limit_is_reported(program: Program) -> None:
         await daemon.end()
 
 
+@pytest.mark.counts_days
 async def test_windows_whose_query_timed_out_are_requested_one_by_one(program: Program) -> None:
     """The query is dropped until the next cycle, which sends one query for each window."""
     orgs = {"acme": replace(OPEN, faults=Faults(slow=Fault(30, request=2, times=1)))}

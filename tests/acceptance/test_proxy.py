@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+import pytest
+
 from service.simulator import SimulatedOrg, Simulator, SimulatorConfig
 from tests.support.certificates import Authority, make_authority, serve_tls
 from tests.support.connect_proxy import ConnectProxy
@@ -114,6 +116,7 @@ async def test_faults(program: Program) -> None:
             assert not [part for part in PARTS if part in ended.err]
 
 
+@pytest.mark.counts_days
 async def test_a_reload(program: Program, tmp_path: Path) -> None:
     """A changed proxy is used, and certificates that changed in the file."""
     async with site(tmp_path) as (simulator, proxy, authority):

@@ -113,6 +113,7 @@ RELATIONS = ("flow_outcome", "flow_execution", "flow_milestone")
 ZONES = ("UTC", "Europe/Berlin", "America/New_York")
 
 
+@pytest.mark.counts_days
 async def test_months_go_and_everything_after_them_stays(program: Program) -> None:
     """In several time zones: later figures are as before, also as of then, and older ones do not return."""
     async with Simulator(simulated(*ZONES)) as simulator:
@@ -174,6 +175,7 @@ async def test_months_go_and_everything_after_them_stays(program: Program) -> No
         assert rows(program) == after
 
 
+@pytest.mark.counts_days
 async def test_beside_a_running_daemon(program: Program) -> None:
     """It learns the date from the database; readers and cycles go on; what is requested before it is refused."""
     entry = {"org": "utc", "from": SINCE.date(), "to": (BEFORE + 3 * DAY).date()}

@@ -54,6 +54,7 @@ def errors(program: Program) -> dict[int, str]:
     }
 
 
+@pytest.mark.counts_days
 @pytest.mark.parametrize(
     ("org", "settings"),
     [
@@ -106,6 +107,7 @@ async def test_what_the_org_no_longer_keeps_changes_no_figure(
     assert "retention" not in status.out
 
 
+@pytest.mark.counts_days
 async def test_an_old_empty_window_is_never_accepted_where_the_retention_is_unknown(program: Program) -> None:
     """Past 90 days, whoever requests it and however often; a younger one is accepted when it is confirmed."""
     days = (80, 89, 92, 120)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 
+import pytest
+
 from service.simulator import (
     Fault,
     Faults,
@@ -154,6 +156,7 @@ async def test_a_job_with_too_many_days_or_one_day_too_large(program: Program) -
         assert _rejected(simulator, "busy") == 1, "requested alone"
 
 
+@pytest.mark.counts_days
 async def test_a_job_keeps_its_windows(program: Program) -> None:
     """Rejected groups of windows are requested one by one; a window rejected alone fails with the reason."""
     now = today()

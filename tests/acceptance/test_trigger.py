@@ -8,6 +8,8 @@ import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from service.simulator import Fault, SimulatedOrg, Simulator, SimulatorConfig
 from tests.support.daemon import Daemon
 from tests.support.program import Program
@@ -42,6 +44,7 @@ def states(program: Program) -> set[Any]:
     return {each["state"] for each in program.windows()}
 
 
+@pytest.mark.counts_days
 async def test_where_no_process_holds_the_org(program: Program) -> None:
     """The command itself extracts what is due, outside the off-peak hours too."""
     async with simulator_of("acme") as simulator:
@@ -69,6 +72,7 @@ async def test_where_a_daemon_holds_the_org(program: Program) -> None:
         assert simulator.in_flight_violations == 0
 
 
+@pytest.mark.counts_days
 async def test_a_window_that_does_not_complete(program: Program) -> None:
     """Exit code 1 where a due window is not complete, whoever extracts it."""
     async with simulator_of("acme") as simulator:

@@ -161,6 +161,7 @@ async def test_the_answer_to_a_commit_is_lost(site: FaultHarness) -> None:
 
 
 @pytest.mark.short
+@pytest.mark.counts_days
 async def test_a_read_only_database(site: FaultHarness) -> None:
     """While the database accepts no writes the daemon is not ready; no window fails, and it continues later."""
     async with source() as simulator, Reader(lambda: site.dsn) as reader:

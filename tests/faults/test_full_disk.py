@@ -102,6 +102,7 @@ def disk(request: pytest.FixtureRequest, site: FaultHarness) -> Iterator[FullDis
         pytest.skip("only root may mount a file system")
 
 
+@pytest.mark.counts_days
 async def test_a_full_disk(site: FaultHarness, disk: FullDisk) -> None:
     """The probe, the gauge and the page report it; nothing is requested in vain; the windows are stored later."""
     async with source() as simulator:
