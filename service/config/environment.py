@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from enum import Enum, auto
 from types import UnionType
 from typing import Any, get_args, get_origin
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel
 
 from service.config.document import Tree
 from service.config.values import FromEnvironment
+from service.config.values import optional_section as optional_value
 from service.errors import Fault
 
 PREFIX = "FLOW_OUTCOMES_"
@@ -37,6 +39,15 @@ _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 _PAIRS = (("client_secret", "client_secret_file"), ("dsn", "embedded"))
 
 Path = tuple[str, ...]
+
+
+class _Kind(Enum):
+    """What a variable sets."""
+
+    VALUE = auto()
+    SECTION = auto()
+    OPTIONAL = auto()
+    """A section or null."""
 
 
 @dataclass
@@ -80,22 +91,25 @@ def read_environment(environ: Mapping[str, str], root: type[BaseModel], tree: Tr
         tree: the file, for the names of its orgs, jobs and ad hoc entries.
     """
     overlay = Overlay()
-    settings: list[tuple[Path, str, bool]] = []
+    settings: list[tuple[Path, str, _Kind]] = []
     for variable in sorted(environ):
         rest = variable.removeprefix(PREFIX)
         if rest == variable or variable in _RESERVED or _is_service_link(variable, environ[variable]):
             continue
-        path, section, known = _resolve(rest.lower(), root, tree)
+        path, kind, known = _resolve(rest.lower(), root, tree)
         if path is None:
             similar = get_close_matches(variable.rpartition("__")[2].removeprefix(PREFIX), known, n=1)
             meant = f"did you mean {similar[0]}? " if similar else ""
             fault = f"is not a setting; {meant}known at this level: {', '.join(known)}"
             overlay.faults.append(Fault(variable, fault))
         else:
-            settings.append((path, variable, section))
-    for path, variable, section in sorted(settings, key=lambda each: (len(each[0]), each[1])):
+            settings.append((path, variable, kind))
+    for path, variable, kind in sorted(settings, key=lambda each: (len(each[0]), each[1])):
         value: object = FromEnvironment(environ[variable])
-        if section:
+        if kind is _Kind.OPTIONAL:
+            given = optional_value(value)
+            value = given if given is None or isinstance(given, dict) else value
+        elif kind is _Kind.SECTION:
             try:
                 value = json.loads(environ[variable])
             except (ValueError, RecursionError):
@@ -117,13 +131,13 @@ def _is_service_link(variable: str, value: str) -> bool:
     return _SERVICE_LINK.search(variable) is not None
 
 
-def _resolve(rest: str, model: object, tree: object) -> tuple[Path | None, bool, list[str]]:
-    """The path that ``rest`` names, or None; whether it is a section; the keys known where ``rest`` has none."""
+def _resolve(rest: str, model: object, tree: object) -> tuple[Path | None, _Kind, list[str]]:
+    """The path that ``rest`` names, or None; its kind; the keys known where ``rest`` has none."""
     keys = _keys(model)
     if keys is None:
-        return (None if rest else ()), False, ["none"]
+        return (None if rest else ()), _Kind.VALUE, ["none"]
     if not rest:
-        return (), optional_section(model) is None, []
+        return (), _Kind.OPTIONAL if optional_section(model) else _Kind.SECTION, []
     names = [str(key) for key in tree] if isinstance(tree, dict) else []
     known: Iterable[str] = names if keys.get("*") else keys
     for name in sorted(known, key=len, reverse=True):
@@ -135,12 +149,12 @@ def _resolve(rest: str, model: object, tree: object) -> tuple[Path | None, bool,
     if keys.get("*"):
         name, _, rest = rest.partition("__")
         return _resolve_under(name, rest, keys["*"], None)
-    return None, False, [key.upper() for key in keys]
+    return None, _Kind.VALUE, [key.upper() for key in keys]
 
 
-def _resolve_under(name: str, rest: str, model: object, tree: object) -> tuple[Path | None, bool, list[str]]:
-    path, section, known = _resolve(rest, model, tree)
-    return (None if path is None else (name, *path)), section, known
+def _resolve_under(name: str, rest: str, model: object, tree: object) -> tuple[Path | None, _Kind, list[str]]:
+    path, kind, known = _resolve(rest, model, tree)
+    return (None if path is None else (name, *path)), kind, known
 
 
 def _keys(model: object) -> dict[str, Any] | None:

@@ -47,6 +47,26 @@ def test_environment_wins(tmp_path: Path) -> None:
     assert config.ad_hoc["a-b"].granularity == "monthly"
 
 
+def test_an_optional_section_is_json(tmp_path: Path) -> None:
+    """It overrides single keys of the file, or all of it with null; more variables override its keys."""
+    file = written(tmp_path, MINIMAL + "export: {warehouse: s3://file/path, every: PT2H}\n")
+    given = {
+        "FLOW_OUTCOMES_EXPORT": '{"warehouse": "s3://bucket/path", "catalog": {"type": "glue"}}',
+        "FLOW_OUTCOMES_EXPORT__NAMESPACE": "reports",
+        "FLOW_OUTCOMES_JOBS__DAILY__DEEP_LOOKBACK": '{"span": "P35D", "every": "P7D"}',
+    }
+    config = load_config(file, given)
+    assert config.export is not None
+    assert (config.export.warehouse, config.export.namespace) == ("s3://bucket/path", "reports")
+    assert (config.export.every, config.export.catalog["type"]) == (timedelta(hours=2), "glue")
+    assert config.jobs["daily"].deep_lookback is not None
+    for null in ("null", ""):
+        assert load_config(file, {"FLOW_OUTCOMES_EXPORT": null}).export is None
+    for invalid in ("s3://bucket/path", "[1]", '{"warehouse": "s3://bucket/path"'):
+        with pytest.raises(ConfigError, match=r"export: must be .*set by FLOW_OUTCOMES_EXPORT"):
+            load_config(file, {"FLOW_OUTCOMES_EXPORT": invalid})
+
+
 SERVICE_LINKS = {
     "SERVICE_HOST": "10.0.0.1",
     "SERVICE_PORT": "5432",
