@@ -31,9 +31,10 @@ class Redactor:
         self._credentials: deque[str] = deque(maxlen=_SECRETS_MAX)
         self._of_proxies: deque[str] = deque()
         self._spellings: list[str] = []
+        self._words: re.Pattern[str] | None = None  # spellings so short that they occur in ordinary words
 
     def add_token(self, token: str) -> None:
-        """Redact this token from now on."""
+        """Redact this token from now on; one of fewer than ``SECRET_MIN`` characters as a complete word alone."""
         self._add(self._tokens, token)
 
     def add_credentials(self, client_id: str, client_secret: str) -> None:
@@ -62,6 +63,8 @@ class Redactor:
             text = text.replace(secret, _REPLACEMENT)
         for secret in self._spellings:  # afterwards: one spelling may be the prefix of another
             text = _without_prefixes(text, secret)
+        if self._words is not None:
+            text = self._words.sub(_REPLACEMENT, text)
         text = _authorization.sub(rf"\1 {_REPLACEMENT}", text)
         text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
         return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -71,7 +74,10 @@ class Redactor:
             secrets.append(secret)
             secrets_now = (*self._tokens, *self._credentials, *self._of_proxies)
             known = {each for one in secrets_now for each in spellings(one)}
-            self._spellings = sorted(filter(None, known), key=len, reverse=True)
+            by_length = sorted(filter(None, known), key=len, reverse=True)
+            self._spellings = [each for each in by_length if len(each) >= SECRET_MIN]
+            if short := by_length[len(self._spellings) :]:
+                self._words = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, short))})(?!\w)")
 
 
 def basic(client_id: str, client_secret: str) -> str:

@@ -232,6 +232,16 @@ class TestRedaction:
             redactor.add_token(f"token-number-{number}")
         assert "s3cret" not in redactor.redact_message(self.SECRET)
 
+    @pytest.mark.parametrize("token", ["a", "e", "scope", "at", "r+"])
+    def test_a_short_token_leaves_other_words_alone(self, token: str) -> None:
+        """It is redacted as a complete word; all other words, and what was redacted before, stay readable."""
+        redactor = Redactor()
+        redactor.add_credentials("id", "dead-beef-cafe")
+        redactor.add_token(token)
+        text = f"the role's scopes are dated: {token}, Bearer {token} and dead-beef-cafe"
+        shown = "the role's scopes are dated: [redacted], Bearer [redacted] and [redacted]"
+        assert redactor.redact_message(text) == shown
+
     def test_messages_are_bounded_and_on_one_line(self, redactor: Redactor) -> None:
         """Control characters are escaped."""
         message = redactor.redact_message("a\nb\x00\ud800" + "x" * 1000)
