@@ -219,7 +219,13 @@ class QueryRefusedError(RequestRejectedError):
 
 
 class CursorExpiredError(RequestRejectedError):
-    """The cursor, or the job behind it, no longer exists."""
+    """The cursor, or the job behind it, no longer exists.
+
+    Attributes:
+        after_pages: whether the last attempt of a scan had read pages before: the scan may outlast its cursor.
+    """
+
+    after_pages = False
 
 
 class JobFailedError(QueryRefusedError, CursorExpiredError):

@@ -135,6 +135,7 @@ class Pipeline:
             except CursorExpiredError as error:
                 await attempt.buffer.discard()
                 if number == RESTARTS:
+                    error.after_pages = attempt.pages > 0
                     raise
                 self._emit(Event.WINDOW_RESTARTED, **scan_context(scan), query_hash=query_hash, reason=str(error))
             except ExtractionError as error:

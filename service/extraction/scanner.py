@@ -13,6 +13,7 @@ from service.config import Org
 from service.errors import (
     AdmissionClosedError,
     CircuitOpenError,
+    CursorExpiredError,
     DatabaseUnavailableError,
     ExtractionError,
     GivenUpError,
@@ -333,8 +334,9 @@ class Scanner:
                 context_id=error.context_id,
                 correlation_id=error.correlation_id,
             )
-        # Requested with others again, it would fail them too.
-        isolate = len(scan.windows) == 1 and cause_of(error) is Cause.WIDTH
+        # Requested with others again, it would fail them too, and a scan that outlasts its cursor would again.
+        refused = len(scan.windows) == 1 and cause_of(error) is Cause.WIDTH
+        isolate = refused or (isinstance(error, CursorExpiredError) and error.after_pages)
         await self._ledger.fail(scan, reason, isolate=isolate)
 
     def _coarser(self, window: Window, policy: CyclePolicy) -> Window | None:

@@ -223,3 +223,22 @@ async def test_a_job_keeps_its_windows(program: Program) -> None:
         assert len(hashes) == 2
         assert rows["auto"] == rows["always"] == rows["never"]
         assert max(end for _, end in centres["always"].spans) > max(end for _, end in centres["auto"].spans)
+
+
+async def test_scans_that_outlast_their_cursors(program: Program) -> None:
+    """They fail after two restarts; the next run requests their windows one by one."""
+    centre = GeneratedCentre(seed=5, flows=3)
+    org = SimulatedOrg(requests_per_second=None, centre=centre, faults=Faults(cursor_expired=Fault(page=3)))
+    async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
+        since = today() - timedelta(days=8)
+        program.configure(
+            simulator,
+            orgs={"acme": {"page_size": 2}},
+            jobs={"daily": {"since": since.date(), "off_peak": None}},
+        )
+        first = await program.run("run", "--once")
+        assert simulator.orgs["acme"].fired["cursor_expired"] >= 3
+        second = await program.run("run", "--once")
+    assert (first.code, second.code) == (1, 0), second.failures()
+    assert {each["state"] for each in program.windows()} == {"complete"}
+    assert len(program.windows()) == 8

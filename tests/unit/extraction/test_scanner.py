@@ -13,6 +13,7 @@ import pytest
 
 from service.config import OffPeak, config_from
 from service.errors import (
+    CursorExpiredError,
     DatabaseUnavailableError,
     ExtractionError,
     GivenUpError,
@@ -141,6 +142,16 @@ async def test_a_window_that_is_refused_by_itself_is_isolated(error: ExtractionE
     ledger = RecordingLedger(error)
     await ledger.scanner(gives_up=False).run(days(1), ledger.cycle())
     assert ledger.isolated == [isolated]
+
+
+@pytest.mark.parametrize("after_pages", [True, False])
+async def test_windows_whose_scan_outlasts_its_cursor_are_isolated(after_pages: bool) -> None:
+    """In one scan they would fail again and again; a cursor that expires at once says nothing of the scan."""
+    error = CursorExpiredError("HTTP 410: cursor.expired", status=410)
+    error.after_pages = after_pages
+    ledger = RecordingLedger(error)
+    await ledger.scanner(gives_up=False).run(days(3), ledger.cycle())
+    assert set(ledger.isolated) == {after_pages}
 
 
 async def test_once_gives_up_the_org() -> None:
