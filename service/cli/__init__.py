@@ -90,9 +90,19 @@ def _run(argv: Sequence[str], output_error: Callable[[], OSError | None]) -> int
             return ExitCode.INCOMPLETE
         import traceback
 
-        _print_error(traceback.format_exc().rstrip())
+        reason = _rejection(error)
+        _print_error(f"flow-outcomes: {reason}" if reason else traceback.format_exc().rstrip())
         return ExitCode.INCOMPLETE
     return code
+
+
+def _rejection(error: Exception) -> str:
+    """What the schema or the role lacks; empty for other errors. The driver is not imported for this."""
+    if "psycopg" not in sys.modules:
+        return ""
+    from service.postgres.probe import rejection
+
+    return rejection(error)
 
 
 @contextmanager

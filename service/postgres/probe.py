@@ -17,6 +17,12 @@ from service.postgres.pool import Connection, abort_after, explain, storage_prob
 from service.postgres.storage import full_disk
 
 _MIGRATE_HINT = "run 'flow-outcomes migrate'"
+_SCHEMA_ERRORS = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.InvalidSchemaName,
+)
 
 
 @asynccontextmanager
@@ -85,17 +91,21 @@ async def translate_errors(timeout: float) -> AsyncIterator[asyncio.Timeout]:
         raise DatabaseUnavailableError(f"not a PostgreSQL DSN: {explain(error)}") from error
 
 
+def rejection(error: Exception) -> str:
+    """What is to be done where the schema or a privilege is missing; empty for other errors."""
+    if isinstance(error, _SCHEMA_ERRORS):
+        return f"the schema {SCHEMA} is missing or out of date: {_MIGRATE_HINT}"
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return f"the role lacks a privilege: {explain(error)}; 'flow-outcomes check' names all that are missing"
+    return ""
+
+
 @contextmanager
 def _translate_schema_errors() -> Iterator[None]:
     try:
         yield
-    except (
-        psycopg.errors.UndefinedTable,
-        psycopg.errors.UndefinedColumn,
-        psycopg.errors.UndefinedFunction,
-        psycopg.errors.InvalidSchemaName,
-    ) as error:
-        raise SchemaError(f"the schema {SCHEMA} is missing or out of date: {_MIGRATE_HINT}") from error
+    except _SCHEMA_ERRORS as error:
+        raise SchemaError(rejection(error)) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise SchemaError(
             f"{error.diag.message_primary}: grant the role USAGE on the schema {SCHEMA} and SELECT on its tables"

@@ -15,6 +15,7 @@ from service.errors import ConfigError, DatabaseUnavailableError
 from service.postgres import aliases
 from service.postgres.lease import owner_requests
 from service.postgres.lease.owner_requests import Kind
+from service.postgres.pool import explain
 from service.postgres.windows import requested_orgs
 from service.runtime.database import ensure_migrated, open_database
 from service.runtime.export_loop import ExportLoop
@@ -189,8 +190,10 @@ class Daemon:
         orgs = list(self._config.orgs)
         try:
             await owner_requests.request(runtime.database, Kind.RUN, orgs)
-        except DatabaseUnavailableError as error:
-            self._emit(Event.RUN_NOT_REQUESTED, orgs=orgs, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - an unexpected error must not end the daemon
+            if not isinstance(error, DatabaseUnavailableError):
+                self._emit(Event.UNEXPECTED_ERROR, org=None, job=None, exc_info=True)
+            self._emit(Event.RUN_NOT_REQUESTED, orgs=orgs, reason=explain(error))
         else:
             self._emit(Event.RUN_REQUESTED, orgs=orgs)
 

@@ -66,6 +66,9 @@ class ExportLoop:
                 state = await read_state(connection)
         except DatabaseUnavailableError:
             return _LOOK_AGAIN_AFTER
+        except Exception:  # noqa: BLE001 - an unexpected error must not end the exports
+            self._emit(Event.UNEXPECTED_ERROR, org=None, job=None, exc_info=True)
+            return _LOOK_AGAIN_AFTER
         return min(_LOOK_AGAIN_AFTER, due_in(state, config.target, config.every.total_seconds()))
 
     async def _export(self, config: Export) -> None:

@@ -174,6 +174,22 @@ async def test_sigusr1_while_the_database_is_unavailable(site: FaultHarness) -> 
         await daemon.end()
 
 
+async def test_sigusr1_without_the_schema(site: FaultHarness) -> None:
+    """A signal while the schema is gone, as during a restore, does not end the daemon, which then goes on."""
+    async with source(replace(SLOW, latency=0.0)) as simulator:
+        site.configure(simulator)
+        daemon = await Daemon.start(site.program)
+        await wait_until_complete(daemon, DAYS - 1)
+        site.run("ALTER SCHEMA flow_outcomes RENAME TO moved")
+        await daemon.wait_for_event("org_lost")
+        daemon.send(signal.SIGUSR1)
+        await daemon.wait_for_event("run_not_requested")
+        site.run("ALTER SCHEMA moved RENAME TO flow_outcomes")
+        await daemon.wait_for_event("org_acquired", 2)
+        await daemon.wait_for_event("cycle_finished", 2)
+        await daemon.end()
+
+
 async def test_reloads_under_load(site: FaultHarness) -> None:
     """Valid reloads apply, invalid ones are rejected, and no scan in flight is lost."""
     bad = ["jobs: [", "orgs: 7\n", "\0\xff", "nonsense: true\n", ""]
