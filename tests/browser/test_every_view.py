@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from service.errors import DatabaseUnavailableError
 from service.web.response_cache import ResponseCache
-from tests.browser.conftest import Open, Site
+from tests.browser.conftest import Open, Site, serving
+from tests.support import sample_weeks
 from tests.support.sample_weeks import CORRECTED, midnight
 
 if TYPE_CHECKING:
@@ -68,3 +70,58 @@ def test_a_slow_database_is_no_error(weeks: Site, view: Open, monkeypatch: pytes
     assert failed.total() == 1
     assert page.locator(".failure").count() == 0
     assert page.inner_text("h1") == "Billing Self-Service"
+
+
+def test_an_unchanged_header_stays(weeks: Site, view: Open) -> None:
+    """A poll that brings nothing new leaves the focus where it is, and a screen reader hears nothing."""
+    page = view(weeks, "health")
+    page.focus("nav a >> nth=1")
+    page.evaluate(
+        "() => new MutationObserver(() => window.changed = true)"
+        ".observe(document.querySelector('header'), { subtree: true, childList: true, characterData: true })"
+    )
+    polls = page.evaluate("() => Number(document.body.dataset.polls)")
+    page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_function("polls => document.body.dataset.polls > polls", arg=polls)
+    assert page.evaluate("() => document.activeElement.textContent") == "Flow"
+    assert not page.evaluate("() => window.changed")
+
+
+def test_the_header_of_many_orgs(database: str, view: Open) -> None:
+    """With several orgs the name stays on one line, and no line of the state begins with a separator."""
+    for org in ("acme", "org01"):
+        sample_weeks.plant(database, flows=2, org=org)
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "UPDATE flow_outcomes.extraction_window SET state = 'failed', last_error = 'timeout',"
+            " completed_at = NULL WHERE window_start = %s",
+            [midnight(4)],
+        )
+    with serving(database, sample_weeks.config(database, orgs=12), "nothing can be stored: disk full") as site:
+        for width in (1440, 768, 390):
+            page = view(site, viewport={"width": width, "height": 900})
+            height = page.eval_on_selector(".brand", "each => each.getBoundingClientRect().height")
+            assert height < 40, width
+            assert page.eval_on_selector_all("#fresh > span", "all => all.length") == 4
+            assert "·" not in page.inner_text("#fresh")  # it is drawn after a part, with that part
+            page.context.close()
+
+
+def test_the_mark_of_a_flow_on_paper(weeks: Site, view: Open) -> None:
+    """A printed name and its mark are complete, and all cells of a table have one size."""
+    page = view(weeks, viewport={"width": 718, "height": 1000})
+    page.emulate_media(media="print")
+    tag = page.locator("tbody .tag").first
+    box, cell = tag.bounding_box(), tag.locator("xpath=ancestor::th").bounding_box()
+    assert box is not None
+    assert cell is not None
+    assert box["x"] + box["width"] <= cell["x"] + cell["width"]
+    assert "Night Desk" in tag.locator("xpath=..").inner_text()
+    assert page.eval_on_selector(".named:has(.tag) a", "each => each.scrollWidth <= each.clientWidth")
+    page = view(weeks, f"flow?org=acme&flow={CORRECTED}", viewport={"width": 718, "height": 1000})
+    page.emulate_media(media="print")
+    sizes = page.eval_on_selector_all(
+        "#sums tbody :is(th, td)", "all => all.map(each => getComputedStyle(each).fontSize)"
+    )
+    assert set(sizes) == {"12px"}
+    assert not page.locator("#as-of").is_visible()

@@ -183,3 +183,11 @@ def test_accessible(view: Open, site: Site, scheme: str, width: int) -> None:
     box = page.locator(cell(1)).bounding_box()
     assert box is not None
     assert 0 <= box["x"] <= width
+
+
+def test_the_newest_hour_is_complete(view: Open, site: Site) -> None:
+    """What a row says fits its place, with the hour of an hourly job, beside one row's problems."""
+    page = view(site, "health")
+    said = page.locator(".strip[data-job=hourly] .said")
+    assert said.inner_text().startswith("through ")
+    assert page.eval_on_selector_all(".said", "all => all.every(each => each.scrollWidth <= each.clientWidth)")

@@ -16,6 +16,13 @@ WEEK = (
     " AND flow_id = %s AND bucket_start >= %s AND bucket_start < %s"
 )
 
+FIRST_ROWS = """addEventListener("DOMContentLoaded", () => {
+    new MutationObserver((_, observer) => {
+        window.firstRows = document.querySelectorAll("#flows tbody tr").length;
+        if (firstRows) observer.disconnect();
+    }).observe(document, { subtree: true, childList: true });
+})"""
+
 
 def test_each_flow_has_its_week(view: Open, weeks: Site) -> None:
     """Total, change and success rate of each flow are those of the view over the last seven whole days."""
@@ -195,6 +202,85 @@ def test_no_restatements_are_no_mountain(view: Open, weeks: Site) -> None:
     line = tile.locator("path[fill=none]").get_attribute("d") or ""
     heights = {float(each) for each in re.findall(r"[ML][\d.]+ ([\d.]+)", line)}
     assert heights == {35.0}  # of 36 pixels
+
+
+def test_many_flows(view: Open, weeks: Site) -> None:
+    """The first rows are drawn before the others, and in the end all are; a search finds the last one at once."""
+    weeks.rows(
+        "INSERT INTO flow_outcomes.flow (org, flow_id, name)"
+        " SELECT 'acme', 'more-' || n, 'More ' || n FROM generate_series(1, 700) n"
+    )
+    weeks.rows(
+        "INSERT INTO flow_outcomes.series (org, series_no, flow_id, source_key, reported_name, outcome_name,"
+        " revision) SELECT 'acme', 1000 + n, 'more-' || n, 'Paid', 'Paid', 'Paid', 0"
+        " FROM generate_series(1, 700) n"
+    )
+    weeks.rows(
+        "INSERT INTO flow_outcomes.figure (org, granularity, series_no, bucket_start, bucket_end, state,"
+        " outcome_count, extraction_timestamp, revision) SELECT 'acme', 'daily', 1000 + n, %s, %s, 'reported',"
+        " 100, now(), 1 FROM generate_series(1, 700) n",
+        midnight(1),
+        midnight(0),
+    )
+    page = view(weeks)
+    page.wait_for_function("() => document.querySelectorAll('#flows tbody tr').length === 712")
+    page.add_init_script(FIRST_ROWS)
+    page.goto(f"{weeks.url}?sort=name")
+    page.wait_for_function("() => document.querySelectorAll('#flows tbody tr').length === 712")
+    assert page.evaluate("() => firstRows") == 60
+    names = [row[0] for row in rows(page, "#flows")]
+    assert names == sorted(names, key=str.lower)
+    page.add_init_script("requestAnimationFrame = () => {}")  # no row is drawn after the first ones
+    page.goto(f"{weeks.url}?q=more+700")
+    page.wait_for_selector("#flows tbody tr:visible")
+    assert page.locator("#flows tbody tr:visible").all_inner_texts()[0].startswith("More 700")
+    page.goto(weeks.url)
+    page.wait_for_selector("#flows tbody tr")
+    assert page.locator("#flows tbody tr").count() == 60
+    page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#flows tbody tr").count() == 712
+
+
+def test_new_figures_keep_the_place(view: Open, weeks: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New figures replace the table where the reader is in it: the position and the focused row stay."""
+    monkeypatch.setattr("service.web.response_cache.MAX_AGE", 0)
+    monkeypatch.setattr("service.web.endpoints._COST_FACTORS", {"/api/overview": 0})
+    page = view(weeks, "?sort=name", viewport={"width": 700, "height": 500})
+    page.locator("#flows tbody a").nth(8).focus()
+    page.eval_on_selector("#flows .list", "box => box.scrollTo(40, 80)")
+    before = rows(page, "#flows")
+    weeks.rows(
+        "UPDATE flow_outcomes.figure SET outcome_count = 2 * outcome_count WHERE bucket_start >= %s", midnight(7)
+    )
+    weeks.rows("UPDATE flow_outcomes.org SET revision = revision + 1")
+    page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_function(
+        "text => document.querySelector('#flows tbody td').textContent !== text", arg=before[0][1]
+    )
+    assert page.eval_on_selector("#flows .list", "box => [box.scrollLeft, box.scrollTop]") == [40, 80]
+    assert page.evaluate("() => document.activeElement.closest('tr').cells[0].textContent") == before[8][0]
+
+
+def test_sorting_keeps_the_focus(view: Open, weeks: Site) -> None:
+    """Whoever sorts by keyboard can sort again: the focus stays on the heading, whose column stays in view."""
+    page = view(weeks, viewport={"width": 390, "height": 844})
+    page.focus("th button:has-text('Restated')")
+    scrolled = page.eval_on_selector("#flows .list", "box => box.scrollLeft")
+    assert scrolled > 0
+    page.keyboard.press("Enter")
+    page.wait_for_selector("th[aria-sort=descending]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("th[aria-sort=ascending]:has-text('Restated')")
+    assert page.evaluate("() => document.activeElement.textContent").startswith("Restated")
+    assert page.eval_on_selector("#flows .list", "box => box.scrollLeft") == pytest.approx(scrolled, abs=20)
+
+
+def test_a_phone_shows_the_change(view: Open, weeks: Site) -> None:
+    """On a phone the column by which flows are sorted is in view, without scrolling sideways."""
+    page = view(weeks, viewport={"width": 390, "height": 844})
+    cell = page.locator("#flows tbody tr").first.locator("td:has-text('▼ 11.')").bounding_box()
+    assert cell is not None
+    assert cell["x"] + cell["width"] <= 390 - 16
 
 
 def test_under_a_prefix(view: Open, weeks: Site) -> None:

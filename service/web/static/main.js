@@ -31,7 +31,7 @@ function header() {
   const { view, parameters } = state(), org = orgOf(parameters);
   byId("views").hidden = false;
   byId("help-open").hidden = false;
-  byId("views").replaceChildren(...Object.entries(TITLES).map(([each, text]) =>
+  put(byId("views"), Object.entries(TITLES).map(([each, text]) =>
     el("a", { href: link(each, { org: parameters.org }), "data-go": true, "aria-current": each === view ? "page" : null }, text)));
   document.querySelector(".brand").href = link("overview", { org: parameters.org });
   document.querySelector(".brand").dataset.go = "";
@@ -40,8 +40,14 @@ function header() {
   byId("org-label").hidden = names.length < 2;
   if (names.join() !== [...select.options].map((option) => option.value).join()) select.replaceChildren(...names.map((each) => el("option", { value: each }, visible(each))));
   select.value = org;
-  const unknown = parameters.org && parameters.org !== org ? [el("b", { class: "warn" }, `There is no org “${visible(parameters.org)}”: this is ${org}`), " · "] : [];
-  byId("fresh").replaceChildren(...unknown, ...freshness(org));
+  const unknown = parameters.org && parameters.org !== org ? [el("b", { class: "warn" }, `There is no org “${visible(parameters.org)}”: this is ${org}`)] : [];
+  put(byId("fresh"), [...unknown, ...freshness(org)].map((part) => el("span", {}, part)));
+}
+
+// What has not changed keeps its focus, and is not announced again.
+function put(box, children) {
+  const made = el("div", {}, children);
+  if (made.innerHTML !== box.innerHTML) box.replaceChildren(...made.childNodes);
 }
 
 // One line: through which day the org's figures are complete, what was restated today, and the number of problems.
@@ -66,7 +72,7 @@ function freshness(org) {
   if (others) parts.push(health(own ? `${others} in other orgs` : `${many(others, "problem")} in other orgs`));
   if (now.export?.failed_at) parts.push(health("export failed", "bad"));
   else if (!own && !others) parts.push("no problems");
-  return parts.flatMap((part, place) => (place ? [" · ", part] : [part]));
+  return parts;
 }
 
 async function changed({ moved = false, back = false, top = false } = {}) {
@@ -82,7 +88,7 @@ async function changed({ moved = false, back = false, top = false } = {}) {
     if (current === key && moved) await VIEWS[view].update(full);
     else {
       current = key;
-      const ready = VIEWS[view].show(byId("main"), full, now);
+      const ready = VIEWS[view].show(byId("main"), full, now, back);
       if (top) scrollTo(0, 0);
       await ready;
       if (top && !back) byId("main").focus({ preventScroll: true });

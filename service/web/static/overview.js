@@ -9,16 +9,21 @@ import { link, set } from "./state.js";
 const FEW = 50; // operations in a week below which a change says little
 const MEASURES = [["rate", "Success rate"], ["count", "Count"], ["share", "Share"], ["duration", "Duration"]];
 const LEAST = { rate: 0.1, share: 0.1, duration: 20000 }; // the smallest range of a sparkline: noise looks flat
+const FIRST = 60, PIECE = 250; // rows that are drawn before the first paint, and in each turn after it
 let shown = null; // { document, key }: what the table shows
-let rows = [];
+let rows = []; // { row, text } of each flow; its row is null until it is drawn
+let draw = () => {}; // draws the next rows, by default all that are left
+
+addEventListener("beforeprint", () => draw());
 
 const request = ({ org, measure }) => ({ org, measure });
 
-export async function show(main, parameters) {
+export async function show(main, parameters, now, back = false) {
   shown = null;
   const before = kept("api/overview", request(parameters));
   main.replaceChildren(el("div", { id: "overview" }, before ? [] : loading()));
   if (before) render(before, parameters);
+  if (before && back) draw(); // the browser scrolls to where the reader was
   await refresh(parameters);
 }
 
@@ -46,11 +51,10 @@ function render(document, parameters) {
     shown = { document };
     return;
   }
+  const focused = globalThis.document.activeElement?.id, place = placeOf(root), again = shown?.key;
   if (shown?.document !== document) {
-    const focused = globalThis.document.activeElement?.id;
     root.replaceChildren(...heading(document), ...missing(document), tiles(document), tools(document, parameters), el("div", { id: "flows" }));
     shown = { document };
-    if (focused) byId(focused)?.focus();
   }
   const search = byId("search");
   if (globalThis.document.activeElement !== search) search.value = parameters.q ?? "";
@@ -58,8 +62,23 @@ function render(document, parameters) {
   if (shown.key !== key) {
     shown.key = key;
     byId("flows").replaceChildren(table(document, parameters));
+    if (place) returnTo(again === key ? place : { ...place, top: 0 }); // another order begins at the top
+    if (focused) byId(focused)?.focus({ preventScroll: true });
   }
   filter(document, parameters);
+}
+
+// Where the reader is in the table: new figures or another order replace it.
+function placeOf(root) {
+  const box = root.querySelector(".list"), flow = globalThis.document.activeElement?.closest("[data-flow]")?.dataset.flow;
+  return box && (box.scrollTop || box.scrollLeft || flow) ? { top: box.scrollTop, left: box.scrollLeft, flow } : null;
+}
+
+function returnTo({ top, left, flow }) {
+  if (top || flow) draw();
+  const box = byId("flows").querySelector(".list");
+  if (flow) rows.find(({ row }) => row.dataset.flow === flow)?.row.querySelector("a").focus({ preventScroll: true });
+  box.scrollTo(left, top);
 }
 
 function heading(document) {
@@ -195,18 +214,28 @@ function table(document, parameters) {
     const sort = column === by && !usual ? (descending ? "descending" : "ascending") : null;
     const next = column === by && !usual ? (descending ? column.key : `-${column.key}`) : column.key === "name" || column.left ? column.key : `-${column.key}`;
     const mark = sort ? (descending ? " ↓" : " ↑") : "";
-    const inside = column.value ? el("button", { type: "button", onclick: () => set({ sort: next }) }, column.text + mark) : column.text;
+    const inside = column.value ? el("button", { type: "button", id: `sort-${column.key}`, onclick: () => set({ sort: next }) }, column.text + mark) : column.text;
     return el("th", { scope: "col", class: kind(column), "aria-sort": sort }, inside);
   });
-  rows = sorted(document, parameters).map((each) => {
+  const row = (each) => {
     const to = link("flow", { org: document.org, flow: each.id });
     const anchor = el("a", { href: to, "data-go": true, "data-row": true, title: visible(each.name ?? each.id) }, name(each.name ?? each.id));
-    const row = el("tr", { "data-flow": each.id, onclick: (event) => { if (event.target.closest("a, button") || String(getSelection())) return; anchor.click(); } },
+    return el("tr", { "data-flow": each.id, onclick: (event) => { if (event.target.closest("a, button") || String(getSelection())) return; anchor.click(); } },
       el("th", { scope: "row" }, el("div", { class: "named" }, anchor, tags(each))),
       all.slice(1).map((column) => el("td", { class: kind(column) }, column.cell(each))));
-    return { row, text: `${each.name ?? ""} ${each.id}`.toLowerCase() };
-  });
-  const made = el("table", { class: "sticky" }, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows.map((each) => each.row)));
+  };
+  const flows = sorted(document, parameters), body = el("tbody");
+  rows = flows.map((each) => ({ row: null, text: `${each.name ?? ""} ${each.id}`.toLowerCase() }));
+  const mine = rows;
+  let drawn = 0;
+  draw = (count = flows.length) => {
+    const end = Math.min(flows.length, drawn + count), first = drawn;
+    for (; drawn < end; drawn += 1) mine[drawn].row = row(flows[drawn]);
+    body.append(...mine.slice(first, end).map((each) => each.row));
+    if (drawn < flows.length) requestAnimationFrame(() => setTimeout(() => mine === rows && draw(PIECE))); // after the paint
+  };
+  draw(FIRST);
+  const made = el("table", { class: "sticky" }, el("thead", {}, el("tr", {}, head)), body);
   return scrolling("Flows", made, "list");
 }
 
@@ -220,10 +249,12 @@ function tags(each) {
 
 function filter(document, parameters) {
   const sought = (parameters.q ?? "").toLowerCase();
+  if (sought) draw();
   let count = 0;
   for (const each of rows) {
-    each.row.hidden = !each.text.includes(sought);
-    count += !each.row.hidden;
+    const matches = each.text.includes(sought);
+    if (each.row) each.row.hidden = !matches;
+    count += matches;
   }
   const order = sorting(document, parameters).usual ? ", most changed first" : "";
   byId("shown").textContent = sought ? (count ? `${format.number(count)} of ${many(rows.length, "flow")}` : "") : `${many(rows.length, "flow")}${order}`;
