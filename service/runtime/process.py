@@ -36,6 +36,7 @@ from service.postgres.pool import Database
 from service.telemetry import BreakerStateWriter, Emit, Event
 
 GRACE = 20.0  # seconds for the scans in flight at the end of the process
+LEASES_RETRY_AFTER = 5.0  # seconds after an unexpected error
 _MAX_PAUSE_ONCE = 300.0  # seconds; a worker that gives up waits for no longer Retry-After
 _LAST_NOTES_TIMEOUT = 3.0  # seconds for the last writes to the lease when a worker ends
 
@@ -86,7 +87,7 @@ class Process:
     async def running(self) -> AsyncIterator[Process]:
         """Open the pool and keep the leases; at the end release every org and close the pool."""
         await self.database.open()
-        keeping = asyncio.create_task(self._leases.run(), name="leases")
+        keeping = asyncio.create_task(self._keep_leases(), name="leases")
         try:
             yield self
         finally:
@@ -94,6 +95,14 @@ class Process:
             with contextlib.suppress(asyncio.CancelledError):
                 await keeping
             await self.database.close()
+
+    async def _keep_leases(self) -> None:
+        while True:
+            try:
+                await self._leases.run()
+            except Exception:  # noqa: BLE001 - an unexpected error must not leave the process without orgs for good
+                self.emit(Event.UNEXPECTED_ERROR, org=None, job=None, exc_info=True)
+                await asyncio.sleep(LEASES_RETRY_AFTER)
 
     async def lease(self, org: str) -> Lease:
         """Wait until this process holds the org.

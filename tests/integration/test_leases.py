@@ -12,6 +12,7 @@ import pytest
 from service.clock import SystemClock
 from service.postgres.lease import Acquired, Disconnected, LeaseEvent, LeaseManager, Lost, Released, Requested
 from service.postgres.lease import manager as module
+from service.runtime import process
 
 pytestmark = pytest.mark.integration
 
@@ -91,3 +92,20 @@ async def test_a_request(database: str, monkeypatch: pytest.MonkeyPatch, *, shar
         else:
             execute(database, "UPDATE flow_outcomes.org_lease SET owner = 'another'")
             assert await events.next() == Lost("acme")
+
+
+async def test_an_unexpected_error(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported and costs the leases; the process acquires its orgs again once the cause is gone."""
+    monkeypatch.setattr(process, "LEASES_RETRY_AFTER", 0.1)
+    execute(database, "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    skip = "CREATE TRIGGER skip BEFORE UPDATE ON flow_outcomes.org_lease FOR EACH ROW EXECUTE FUNCTION skip()"
+    execute(database, skip)
+    reported: asyncio.Queue[str] = asyncio.Queue()
+    async with (
+        asyncio.timeout(20),
+        process.Process(database, 4, lambda event, **_: reported.put_nowait(event)).running() as running,
+    ):
+        acquiring = asyncio.create_task(running.lease("acme"))
+        assert await reported.get() == "unexpected_error"
+        execute(database, "DROP TRIGGER skip ON flow_outcomes.org_lease")
+        assert (await acquiring).org == "acme"
