@@ -77,7 +77,7 @@ class Endpoints:
         self._rates = RequestRates(daemon.registry, clock)
         self._clock = clock
         self._present = SharedValue(self._compose_now, clock)
-        self._weeks = KeptWeeks(responses.second_connection)
+        self._weeks = KeptWeeks()
         self._suggested = KeptSuggestions()
         self._preparing: set[asyncio.Task[CachedResponse]] = set()
         self._files = FiguresCsv(status.require_dsn)

@@ -9,7 +9,6 @@ from datetime import date, datetime
 from service.config import Config, Org
 from service.postgres.pool import Connection
 from service.postgres.prune_dates import prune_date
-from service.postgres.queries.side_by_side import SecondConnection
 from service.postgres.queries.week import org_revision
 from service.web import week
 from service.web.response_cache import CachedResponse, encode
@@ -22,14 +21,9 @@ _Version = tuple[int | None, datetime | None, date, Config]
 
 
 class KeptWeeks:
-    """The last overviews, each with the org's revision that it shows.
+    """The last overviews, each with the org's revision that it shows."""
 
-    Args:
-        second: lends another connection, so that two parts of an overview are read at the same time.
-    """
-
-    def __init__(self, second: SecondConnection) -> None:
-        self._second = second
+    def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, Measure | None], tuple[_Version, CachedResponse]] = OrderedDict()
 
     async def read(
@@ -45,7 +39,7 @@ class KeptWeeks:
         key = org.name, measure
         kept = self._kept.get(key)
         if kept is None or kept[0] != version:
-            found = await week.document(connection, config, org, now, measure, pruned_before, self._second)
+            found = await week.document(connection, config, org, now, measure, pruned_before)
             kept = self._kept[key] = version, await asyncio.to_thread(encode, found)
         self._kept.move_to_end(key)
         while len(self._kept) > MAX_KEPT:

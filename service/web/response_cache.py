@@ -108,15 +108,6 @@ class ResponseCache:
         return await asyncio.to_thread(encode, document)
 
     @asynccontextmanager
-    async def second_connection(self) -> AsyncIterator[Connection | None]:
-        """Another connection for a document that is being read; None where all of them are in use."""
-        if self._slots.locked():
-            yield None
-            return
-        async with self._connection() as connection:
-            yield connection
-
-    @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         async with self._slots, self._connections.connection(timeout=QUERY_TIMEOUT) as connection:
             yield connection

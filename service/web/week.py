@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -17,7 +16,6 @@ from service.plan import windows
 from service.plan.calendar import day_start
 from service.postgres.pool import Connection
 from service.postgres.queries import week
-from service.postgres.queries.side_by_side import SecondConnection, side_by_side
 from service.postgres.queries.status import snapshot
 from service.postgres.queries.week import FlowDays, LargestOutcomes
 
@@ -29,7 +27,6 @@ _LOOKED_BACK = 60  # days in which the last whole day is sought
 _DAY_HOURS = 23  # the covered hours from which a day counts as whole: that of the change to summer time
 
 _NONE = (None,) * DAYS
-_MIDDLE = DAYS // 2  # the days before it and those after it are read at the same time
 
 Document = dict[str, Any]
 
@@ -80,7 +77,6 @@ async def document(
     now: datetime,
     measure: Measure | None,
     pruned_before: datetime | None = None,
-    second: SecondConnection = nullcontext,
 ) -> Document:
     """Every flow with a figure in the last 28 days, and the sums of all.
 
@@ -91,7 +87,6 @@ async def document(
         now: decides which days are whole.
         measure: None for the usual one of the org's API.
         pruned_before: figures before it are being removed.
-        second: another connection, on which half of the days are read at the same time.
 
     Raises:
         DatabaseUnavailableError, SchemaError: as the connection.
@@ -102,82 +97,26 @@ async def document(
         weeks = await _weeks(connection, config, org, now)
         if weeks is None:
             return {"org": org.name, "timezone": org.timezone, "measure": measure, "days": [], "flows": []}
-        largest: asyncio.Future[dict[str, LargestOutcomes]] = asyncio.get_running_loop().create_future()
-
-        async def later(one: Connection) -> list[FlowDays]:
-            found = await _largest(one, org, weeks) if measure is Measure.SHARE else {}
-            largest.set_result(found)
-            return await _flow_days(one, org, weeks, _MIDDLE, found, pruned_before)
-
-        async def earlier(one: Connection) -> list[FlowDays]:
-            return await _flow_days(one, org, weeks, 0, await largest, pruned_before)
-
-        halves = await side_by_side(connection, second, org.name, later, earlier)
-        within = Span(weeks.edges[-WEEK - 1], weeks.edges[-1])
+        edges, within = weeks.edges, Span(weeks.edges[-WEEK - 1], weeks.edges[-1])
+        largest: dict[str, LargestOutcomes] = {}
+        if measure is Measure.SHARE:
+            largest = await week.largest_outcomes(
+                connection,
+                org.name,
+                weeks.granularity,
+                edges[DAYS - 2 * WEEK :],
+                [day - DAYS + 2 * WEEK for day in weeks.this],
+                [day - DAYS + 2 * WEEK for day in weeks.before],
+            )
+        numbers = [number for each in largest.values() for number in each.numbers]
+        flows = await week.flow_days(
+            connection, org.name, weeks.granularity, edges, numbers, split=split, since=pruned_before
+        )
         restated = await week.restated_flows(connection, org.name, weeks.granularity, within)
         today = now.astimezone(org.tz).date()
         until_today = [day_start(today - timedelta(days=back), org.tz) for back in range(DAYS - 1, -2, -1)]
         by_day = await week.restated_by_day(connection, org.name, weeks.granularity, until_today)
-    flows = list(_joined(*halves))
-    return await asyncio.to_thread(_compose, org, measure, weeks, flows, largest.result(), restated, by_day)
-
-
-async def _largest(connection: Connection, org: Org, weeks: Weeks) -> dict[str, LargestOutcomes]:
-    return await week.largest_outcomes(
-        connection,
-        org.name,
-        weeks.granularity,
-        weeks.edges[DAYS - 2 * WEEK :],
-        [day - DAYS + 2 * WEEK for day in weeks.this],
-        [day - DAYS + 2 * WEEK for day in weeks.before],
-    )
-
-
-async def _flow_days(
-    connection: Connection,
-    org: Org,
-    weeks: Weeks,
-    first: int,
-    largest: Mapping[str, LargestOutcomes],
-    pruned_before: datetime | None,
-) -> list[FlowDays]:
-    """The half of the days that begins with ``first``."""
-    return await week.flow_days(
-        connection,
-        org.name,
-        weeks.granularity,
-        weeks.edges[first : first + _MIDDLE + 1],
-        [number for each in largest.values() for number in each.numbers],
-        split=org.api == "flow-aggregates",
-        since=pruned_before,
-    )
-
-
-def _joined(later: Sequence[FlowDays], earlier: Sequence[FlowDays]) -> Iterator[FlowDays]:
-    """Each flow with the days of both halves; its nulls are those of the later one."""
-    rest = {each.flow_id: each for each in earlier}
-    for each in later:
-        before = rest.pop(each.flow_id, None)
-        moved = each._replace(days=[day + _MIDDLE for day in each.days])
-        yield moved if before is None else _appended(before, moved)
-    for each in rest.values():
-        yield each._replace(nulls=0, ends_null=False)
-
-
-def _appended(before: FlowDays, after: FlowDays) -> FlowDays:
-    return after._replace(
-        days=before.days + after.days,
-        totals=before.totals + after.totals,
-        largest=_both(before.largest, after.largest),
-        split=_both(before.split, after.split),
-        successes=_both(before.successes, after.successes),
-        duration_counts=_both(before.duration_counts, after.duration_counts),
-        duration_sums=_both(before.duration_sums, after.duration_sums),
-    )
-
-
-def _both(before: list[int | None] | None, after: list[int | None] | None) -> list[int | None] | None:
-    return None if before is None or after is None else before + after
+    return await asyncio.to_thread(_compose, org, measure, weeks, flows, largest, restated, by_day)
 
 
 async def _weeks(connection: Connection, config: Config, org: Org, now: datetime) -> Weeks | None:
