@@ -5,6 +5,7 @@
     FlowOutcomesError
     ├── ConfigError                 the configuration is invalid; lists every fault
     ├── DatabaseUnavailableError    PostgreSQL cannot be reached, or accepts no writes
+    ├── ServerBusyError             the web server answers as many different requests as it can
     ├── SchemaError                 the schema is missing, outdated, or not accessible to this role
     ├── LeaseLostError              another process holds the org; nothing more may be written
     ├── ExportError                 the warehouse cannot be read or written; readers see the former export
@@ -24,7 +25,7 @@
         │   ├── QueryTooLargeError  400 or 413: cardinality or size; split the query
         │   ├── QueryRefusedError   400 in unforeseen words; a narrower query may pass
         │   ├── CursorExpiredError  400 or 410: restart the scan from page one
-        │   └── JobFailedError      a job failed in unforeseen words: both of these
+        │   └── JobFailedError      a job failed in unforeseen words; also a QueryRefusedError
         ├── RateLimitedError        429, and the wait is longer than allowed
         ├── ServerError             5xx or 408, after the retries
         ├── ConnectionFailedError   the connection failed or broke, after the retries
@@ -35,6 +36,7 @@
         ├── StorageError            PostgreSQL rejected the write
         │   └── PartitionLockedError    a lock of another session keeps a partition from being created
         └── InvalidResponseError    an invalid page; nothing of its scan is stored
+            ├── TooManySeriesError  a scan is grouped into more series than are stored
             └── ConflictError       two different figures for one (flow, bucket, outcome)
 """
 
@@ -76,7 +78,7 @@ class ServerBusyError(FlowOutcomesError):
 
 
 class SchemaError(FlowOutcomesError):
-    """The schema is missing, not at this version, or not readable by this role."""
+    """The schema is missing, outdated, or not accessible to this role."""
 
 
 class LeaseLostError(FlowOutcomesError):
@@ -169,9 +171,9 @@ class ExtractionError(FlowOutcomesError):
 
     @property
     def of_gateway(self) -> bool:
-        """Whether a gateway may have caused it that limits how long or how large a response is.
+        """Whether a gateway's limit on the duration or the size of a response may be the cause.
 
-        That is a 413 or a 504, or a connection that broke while the response was awaited.
+        That is so for a 413, a 504, and a connection that broke while the response was awaited.
         """
         return self.while_waiting or self.status in _GATEWAY_STATUSES
 
@@ -229,7 +231,7 @@ class CursorExpiredError(RequestRejectedError):
 
 
 class JobFailedError(QueryRefusedError, CursorExpiredError):
-    """A job failed in unforeseen words: its query may be too wide; one over a bucket is submitted again."""
+    """A job failed in unforeseen words: its query may be too wide; one over a single bucket is submitted again."""
 
 
 class RateLimitedError(ExtractionError):

@@ -91,7 +91,7 @@ class _Followed:
     Attributes:
         bar: where their sum is shown.
         due: windows by org that are not complete now.
-        most: the same, when they were most.
+        most: the most of them so far.
     """
 
     bar: ProgressBar

@@ -13,6 +13,7 @@
     warehouse     the location of a warehouse, the properties of its catalog
     rules         conditions that involve several keys
     dsn           faults and secrets of the database's DSN
+    regions       the domains of Genesys Cloud's regions
     proxies       the proxy for a URL, an org's own or the environment's
     certificates  a company's own certificate authorities
     effective     every key with its value

@@ -114,7 +114,7 @@ class WarehouseTable:
 
     @property
     def last_export(self) -> int:
-        """The highest number of an export that the table knows; 0 where there is none."""
+        """The highest number of an export in the table's snapshots and tags; 0 where there is none."""
         numbers = [export_number(snapshot) for snapshot in self.table.snapshots()]
         tags = [int(name[len(TAG) :]) for name in self.table.refs() if is_export_tag(name)]
         return max([0, *numbers, *tags])

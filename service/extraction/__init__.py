@@ -2,20 +2,20 @@
 
 ::
 
-    org_worker   one org's cycles
-    cycle        a cycle: its request, its policy, its result
-    due_windows  a job's due windows, and their state in the ledger
-    deep_lookback  the windows further back that are extracted again now and then
-    ad_hoc       an ad hoc span as windows
-    scanner      windows into scans: grouped, split, coarsened
-    scan_group   scans side by side, and the first error among them
-    size_estimate  how many entries a bucket has, while the first pages are read
-    splitter     how large and how wide a query is
-    admission    which scan may start
-    pipeline     one scan: fetch, normalise, store
-    normalise    pure: a page to rows and rejects
-    json_values  pure: JSON values as figures
-    name_sync    the names of flows and outcomes that the API reports by id
+    org_worker      one org's cycles
+    cycle           a cycle: its request, its policy, its result
+    due_windows     a job's due windows, and their state in the ledger
+    deep_lookback   the windows further back that are extracted again now and then
+    ad_hoc          an ad hoc span as windows
+    scanner         windows into scans: grouped, split, coarsened
+    scan_group      scans side by side, and the first error among them
+    size_estimate   how many entries a bucket has, while the first pages are read
+    splitter        how large and how wide a query is
+    admission       which scan may start
+    pipeline        one scan: fetch, normalise, store
+    normalise       pure: a page to rows and rejects
+    json_values     pure: JSON values as figures
+    name_sync       the names of flows and outcomes that the API reports by id
     retention_sync  how long the org keeps its data
 """
 

@@ -8,6 +8,7 @@
     query_builder       ┐
     flow_aggregates     ├ the dialects
     aggregates_jobs     ┘
+    measures            what flow-aggregates is queried for, by measure
     names               the names of flows and outcomes
     divisions           where the client's role sees figures
     retention           how long the org keeps its data

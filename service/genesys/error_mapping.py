@@ -130,8 +130,7 @@ def error_from_response(
     """The error for a response with a status other than 2xx.
 
     ``body`` is ``{"status", "code", "message", "contextId"}`` in both APIs (official Python SDK 269.0.0:
-    ``ErrorBody``); anything else is taken as text, of which a page's title is
-    shown.
+    ``ErrorBody``); of an HTML page the title is shown, of anything else the text.
     """
     fields = _fields(body)
     code = _text(fields.get("code"), redact, _CODE_MAX)

@@ -99,8 +99,8 @@ def _split(total: object, failed: object, value: object) -> Figure:
 
     The group's value says whether they are successes or failures (official Python SDK 269.0.0: SUCCESS, FAILURE or
     UNKNOWN). A value that is neither counts in the total only. nFlowOutcomeFailed is not requested. If it is sent
-    without a value, successes are those that did not fail; if it contradicts the value, the figure is such that
-    normalisation makes the split null.
+    without a value, successes are those that did not fail. If it contradicts the value, the figure is
+    inconsistent, and normalisation makes the split null.
     """
     if total is _ABSENT:
         return Figure(None, None, None, None if failed is _ABSENT else failed)
@@ -136,7 +136,7 @@ def _executions(group: Mapping[str, Any], stats: Stats | None) -> dict[str, Figu
 
 
 def _timed(count: object, duration: DurationStats | None) -> Figure:
-    """A count with its durations. A null count is invalid, and not one that another part has: it has none."""
+    """A count with its durations; a null count, which is invalid, has none, or it would be taken for a part."""
     return Figure(count, duration=None if count is None else duration)
 
 

@@ -145,7 +145,7 @@ class Transport:
             if isinstance(error, aiohttp.ClientResponseError) and _is_of_body(error):
                 raise InvalidResponseError(_MALFORMED) from None
             if isinstance(error, aiohttp.ClientPayloadError) and not _BROKEN_CONNECTION.search(str(error)):
-                # The server closed the connection in order, before the end of the body.
+                # The server closed the connection cleanly, before the end of the body.
                 raise InvalidResponseError(f"response body truncated: {text}") from None
             raise _connection_failed(f"{type(error).__name__}: {text}", permit) from None
         except TimeoutError as error:
@@ -254,9 +254,8 @@ class _SendTrace:
         """The headers are written now, or kept back until the body is written too.
 
         Raises:
-            aiohttp.ServerDisconnectedError: aiohttp sends a GET again by itself on a kept connection that turns
-            out
-                to be closed, which would exceed the limit.
+            aiohttp.ServerDisconnectedError: aiohttp is about to send a GET again, because a kept connection was
+                closed; that would exceed the limit.
         """
         self._sends += 1
         if self._sends > 1:

@@ -29,7 +29,7 @@ class Figure(msgspec.Struct, gc=False):
         success: the count of successes; None where absent.
         failure: the count of failures; None where absent.
         executions: the count of executions; None where absent or no count.
-        duration: the durations; None where absent. With a count of None they are those of another part.
+        duration: the durations; None where absent. Beside a count of None, another part has the count.
     """
 
     outcome_count: object

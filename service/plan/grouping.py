@@ -85,8 +85,8 @@ def group_windows(
 
     The first scans, which run side by side, are shorter, so that they end one after the other: figures are stored
     sooner, and merges do not queue. The last scans are shorter too: one that runs alone leaves part of the request
-    limit unused. Windows of ``SOON_PAGES`` in all are grouped in order of time instead: none
-    waits long, and each scan less saves half a page.
+    limit unused. Windows of ``SOON_PAGES`` in all are grouped in order of time instead: none waits long, and each
+    scan less saves half a page.
 
     The probe is the first window where the windows are ascending, otherwise the newest, so that it leaves no gap.
     Further probes are windows that no query can cover together with the one before or after: they cost no request

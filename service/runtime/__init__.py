@@ -2,20 +2,22 @@
 
 ::
 
-    daemon     start, main loop, shutdown
-    reload     the configuration when its file is complete, and what it changes
-    once       run what is due, then exit
-    demo       the whole program with nothing to set up
-    preflight  the checks behind ``check``
+    daemon            start, main loop, shutdown
+    reload            the configuration when its file is complete, and what it changes
+    once              run what is due, then exit
+    demo              the whole program with nothing to set up
+    preflight         the checks behind ``check``
     preflight_public  those of the public API
-    export_check  those of the export's catalog and warehouse
-    figure_check  those of the stored figures
-    org_loop   one org in the daemon, with a loop for each job
-    job_loop   one job of one org
-    process    the pool, the leases and the workers of this process
-    database   open or start the database, migrate its schema
-    timers     APScheduler as a clock
-    signals    signals as events
+    export_check      those of the export's catalog and warehouse
+    figure_check      those of the stored figures
+    export_loop       the daemon's exports
+    suggestions       logs suggested aliases
+    org_loop          one org in the daemon, with a loop for each job
+    job_loop          one job of one org
+    process           the pool, the leases and the workers of this process
+    database          open or start the database, migrate its schema
+    timers            APScheduler as a clock
+    signals           signals as events
 
 A name's module is imported when the name is first used: most commands need neither the web server nor the timers.
 """

@@ -23,7 +23,7 @@ DATABASE_TIMEOUT = 30.0
 
 
 async def run_once(config: Config, emit: Emit) -> int:
-    """Extract what is due for all orgs, side by side; the exit code. SIGTERM ends it in order, with 0.
+    """Extract what is due for all orgs, side by side; the exit code. SIGTERM ends it gracefully, with 0.
 
     Raises:
         DatabaseUnavailableError: the database was unavailable at the start, and remained so.

@@ -107,6 +107,6 @@ async def check_retention(org: Org, jobs: Collection[Job], client: GenesysClient
             return Remark("retention", f"not known: {error}", fix)
     detail = f"data is kept for {counted(kept.days, 'day')}, says {source}"
     if early := jobs_before_limit(org, jobs, kept, now):
-        fix = "set since to a later time: what lies before the limit comes back in part, or not at all"
+        fix = "set since to a later time: what lies before the limit is returned partially, or not at all"
         return Remark("retention", "; ".join([detail, *early]), fix)
     return Remark("retention", detail)

@@ -1,4 +1,4 @@
-"""A reload: the configuration's file once it is complete, and what came and went with it."""
+"""A reload: the configuration's file once it is complete, and what it adds, removes and changes."""
 
 from __future__ import annotations
 

@@ -92,5 +92,5 @@ class SuggestionLog:
 
 
 def by_name(org: Org) -> bool:
-    """Whether the org's API knows outcomes by name alone: one with an id keeps it through a rename."""
+    """Whether the org's API identifies outcomes by name alone: one with an id keeps it through a rename."""
     return org.api == "query-builder"

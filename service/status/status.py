@@ -85,9 +85,9 @@ class WindowError(TypedDict):
 class OrgStatus(TypedDict):
     """One org.
 
-    ``owner`` is None where no process holds the org. ``paused_for`` is the rest of a 429's pause in seconds.
-    ``restated_last_day`` counts the figures that were restated within 24 hours. ``pruned_before`` is None where no
-    month was removed.
+    ``owner`` is None where no process holds the org. ``paused_for`` is the rest of the pause after a 429, in
+    seconds. ``restated_last_day`` counts the figures that were restated within 24 hours. ``pruned_before`` is None
+    where no month was removed.
     """
 
     breaker: str

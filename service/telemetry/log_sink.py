@@ -15,7 +15,7 @@ from typing import TextIO
 QUEUE_BYTES_MAX = 2**20
 """Bytes of the lines that wait for the thread; further lines are dropped and counted."""
 RETRY_INTERVAL = 1.0
-"""Seconds between two looks at a stream that cannot be written."""
+"""Seconds between two attempts at a stream that cannot be written."""
 _GONE = {errno.EPIPE, errno.EBADF}
 """Errors after which nothing can be written to a stream any more: its reader has gone, or it is closed."""
 

@@ -82,7 +82,7 @@ class EventMetrics:
                 self._breaker.labels(org).set(0)
                 if event == Event.ORG_ACQUIRED:
                     self._margin.labels(org).set(0)
-            case Event.ORG_RELEASED | Event.ORG_LOST:  # this process no longer knows the state
+            case Event.ORG_RELEASED | Event.ORG_LOST:  # the state is another process's
                 self._breaker.remove(org)
                 self._margin.remove(org)
             case Event.CIRCUIT_HALF_OPEN:

@@ -111,7 +111,7 @@ class StatusCache:
     """The status, the pace of extraction, what was restated today, and the readiness.
 
     Args:
-        daemon: knows the database and the configuration.
+        daemon: has the database and the configuration.
         clock: measures ages.
     """
 

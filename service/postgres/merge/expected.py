@@ -32,9 +32,8 @@ ADD_SCOPE = """
 COVER = """
     WITH
     -- Buckets that no later scan has covered for all these flows. Once conclusive, absence stays conclusive,
-    -- unless the scan groups by other dimensions: its series are others.
-    -- Where scans of other flows group by others, the
-    -- number of the scan says which of them holds for a flow.
+    -- unless the scan groups by other dimensions: its series are others. Where scans of other flows group by
+    -- others, the scan with the higher number decides for a flow.
     covered AS (
         INSERT INTO flow_outcomes.bucket_coverage AS c
                (org, granularity, bucket_start, bucket_end, scope, absence_conclusive, expect_for, measure,

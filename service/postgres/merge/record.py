@@ -26,7 +26,7 @@ NOT_ACCEPTED_AFTER = timedelta(days=90)
 
 @dataclass(frozen=True)
 class Retention:
-    """How long the org keeps its data; older figures come back in part, or not at all.
+    """How long the org keeps its data; older figures are returned partially, or not at all.
 
     Attributes:
         kept: None where it is unknown.
@@ -37,7 +37,7 @@ class Retention:
     def limit(self, now: datetime) -> datetime:
         """A window that starts before this instant may lack data.
 
-        It is a day later than the end of a known retention, as the day there comes back in part.
+        It is a day later than the end of a known retention, as the day there is returned partially.
         """
         return now - (NOT_ACCEPTED_AFTER if self.kept is None else self.kept - timedelta(days=1))
 

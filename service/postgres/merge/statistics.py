@@ -14,10 +14,10 @@ _MIN_SHARE = 10  # one in so many reported outcomes
 
 
 async def analyze_outcomes(database: Database, *, added: int, reported: int) -> None:
-    """Analyse ``outcome`` where a scan added many rows to it.
+    """Analyze ``series`` where a scan added many rows to it.
 
     Autovacuum does so only when a tenth of the table is new. Until then a query for a new org's figures may read
-    all of its outcomes for each of them. A failure is ignored; autovacuum remains.
+    all of its series for each of them. A failure is ignored; autovacuum remains.
 
     Args:
         database: where the outcomes are.

@@ -10,8 +10,7 @@
     figures_csv   figures as CSV
     timeline      what happened lately
     summary       how much is stored
-    export        figures for a warehouse
     rejects       rejected entries
     lost_figures  complete windows whose figures are not stored
-    suggestions  suggested aliases
+    suggestions   suggested aliases
 """

@@ -20,7 +20,7 @@ const USUAL = { hourly: 7, daily: 90, monthly: 1096 };
 const NO_SUGGESTIONS = { suggestions: [] };
 let shown = null; // the documents that are drawn
 
-// What the URL asks for, as the parameters of the server.
+// What the URL requests, as the parameters of the server.
 function wanted(parameters) {
   const granularity = parameters.by in SPANS ? parameters.by : "daily";
   const days = Number(parameters.days) || USUAL[granularity];
