@@ -63,6 +63,31 @@ async def test_a_release(database: str) -> None:
     assert await events.next() == Released("acme")
 
 
+async def test_the_end_of_the_manager_during_a_release(database: str) -> None:
+    """The release ends first, and the other orgs are released too: none is reported as lost, none has an owner."""
+    events = Events()
+    manager = LeaseManager(database, "mine", SystemClock(), events.put)
+    task = asyncio.create_task(manager.run())
+    for org in ("acme", "beta"):
+        manager.acquire(org)
+        assert isinstance(await events.next(), Acquired)
+    async with await psycopg.AsyncConnection.connect(database) as other:
+        await other.execute("SELECT FROM flow_outcomes.org_lease WHERE org = 'acme' FOR UPDATE")
+        manager.release("acme")
+        assert await events.next() == Released("acme")
+        async with asyncio.timeout(10):  # until the release waits for the row
+            waiting = "SELECT FROM pg_locks WHERE NOT granted"
+            while not await (await other.execute(waiting)).fetchall():  # noqa: ASYNC110 - PostgreSQL sends no event
+                await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+    await asyncio.gather(task, return_exceptions=True)
+    assert await events.next() == Released("beta")
+    with psycopg.connect(database) as connection:
+        owned = connection.execute("SELECT org FROM flow_outcomes.org_lease WHERE owner IS NOT NULL").fetchall()
+    assert owned == []
+
+
 async def test_a_lost_connection(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost connection loses each lease first; then the org is acquired again under the next epoch."""
     monkeypatch.setattr(module, "RECONNECT_AFTER", 0.01)

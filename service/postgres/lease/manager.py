@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import NamedTuple
 
 import psycopg
@@ -116,16 +116,20 @@ class LeaseManager:
         renewed = 0.0
         while True:
             now = self._clock.monotonic()
-            with abort_after(self._open, ANSWER_WITHIN):
-                for org in self._releasing & self._leases.keys():
-                    await self._release(org)
-                self._releasing.clear()
-                if now - renewed >= RENEW_EVERY:
-                    await self._renew()
-                    renewed = now
+            renews = now - renewed >= RENEW_EVERY
+            await _run_to_the_end(self._release_and_renew(renews=renews))
+            renewed = now if renews else renewed
             if wanted := sorted(self._wanted - self._leases.keys() - self._reserved_for_others(now)):
                 await self._try_to_acquire(wanted)
             await self._wait()
+
+    async def _release_and_renew(self, *, renews: bool) -> None:
+        with abort_after(self._open, ANSWER_WITHIN):
+            for org in self._releasing & self._leases.keys():
+                await self._release(org)
+            self._releasing.clear()
+            if renews:
+                await self._renew()
 
     async def _wait(self) -> None:
         """Wait for a change or ``POLL_EVERY``; reading the socket reports a lost connection at once."""
@@ -236,6 +240,16 @@ class LeaseManager:
         if connection is not None:
             with contextlib.suppress(psycopg.Error, OSError):
                 await connection.close()
+
+
+async def _run_to_the_end(work: Coroutine[None, None, None]) -> None:
+    """Run work whose end a cancellation waits for: psycopg closes a connection whose statement is cancelled."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 class _Former(NamedTuple):
