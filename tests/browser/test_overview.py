@@ -66,10 +66,11 @@ def test_marks(view: Open, weeks: Site) -> None:
     assert shown[NAMES[CORRECTED]][-1] == "2"
 
 
-def test_a_mark_beside_a_long_name(view: Open, weeks: Site) -> None:
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_mark_beside_a_long_name(view: Open, weeks: Site, width: int) -> None:
     """A name that does not fit is shortened, its mark is not."""
     weeks.rows("UPDATE flow_outcomes.flow SET name = %s || flow_id", "57c37aba-77ef-4899-9c21-0" * 4)
-    page = view(weeks)
+    page = view(weeks, viewport={"width": width, "height": 844})
     for mark in page.locator("tbody .tag").all():
         box, cell = mark.bounding_box(), mark.locator("xpath=ancestor::th").bounding_box()
         assert box is not None
@@ -294,6 +295,13 @@ def test_under_a_prefix(view: Open, weeks: Site) -> None:
     assert all(url.startswith(weeks.url) for url in seen)
     links = page.eval_on_selector_all("a[href]", "all => all.map(each => each.getAttribute('href'))")
     assert not [link for link in links if link.startswith(("/", "http"))]
+
+
+def test_before_the_first_whole_day(view: Open, site: Site) -> None:
+    """Without a whole day the overview says so, and does not count the flows that it cannot show."""
+    page = view(site)
+    assert "No whole day is stored yet" in page.inner_text("main")
+    assert page.inner_text(".sub") == "acme · UTC"
 
 
 def test_without_a_script(view: Open, site: Site) -> None:

@@ -83,7 +83,7 @@ function returnTo({ top, left, flow }) {
 
 function heading(document) {
   const days = document.days.slice(-7);
-  const facts = [document.org, many(document.flows.length, "flow"), document.timezone].join(" · ");
+  const facts = [document.org, days.length ? many(document.flows.length, "flow") : null, document.timezone].filter(Boolean).join(" · ");
   return [
     el("h1", {}, days.length ? `Week of ${format.days(days[0], days.at(-1))}` : "Overview"),
     el("p", { class: "sub" }, days.length ? `against the week before · ${facts}` : facts),
