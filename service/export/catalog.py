@@ -39,7 +39,7 @@ _FIRST_NESTED_ID = 1000  # of the keys and values of maps, which have ids of the
 _TYPES: dict[Type, IcebergType] = {
     Type.TEXT: StringType(),
     Type.INSTANT: TimestamptzType(),
-    Type.WHOLE: LongType(),
+    Type.INTEGER: LongType(),
     Type.REAL: DoubleType(),
     Type.FLAG: BooleanType(),
 }

@@ -81,7 +81,7 @@ class Exported:
 
 
 @dataclass
-class _Job:
+class _TableUpdate:
     """One table, and what is to be committed to it.
 
     Attributes:
@@ -150,24 +150,26 @@ class _Exporter:
             async with open_snapshot(self._dsn) as database:
                 taken_at, revisions = await database.taken_at(), await database.revisions()
                 pruned = await database.pruned()
-                jobs = [await self._table(warehouse, relation, pruned) for relation in RELATIONS]
-                number = max(job.table.last_export for job in jobs) + 1
-                for job in jobs:
-                    for month in await self._months(database, job, revisions, pruned):
-                        await self._write(database, job, month, number)
-                    self._report(job, pruned)
-            changed = any(job.files for job in jobs) or any(job.table.last_export == 0 for job in jobs)
+                updates = [await self._table(warehouse, relation, pruned) for relation in RELATIONS]
+                number = max(update.table.last_export for update in updates) + 1
+                for update in updates:
+                    for month in await self._months(database, update, revisions, pruned):
+                        await self._write(database, update, month, number)
+                    self._report(update, pruned)
+            changed = any(update.files for update in updates) or any(
+                update.table.last_export == 0 for update in updates
+            )
             done = Exported(
                 number if changed else number - 1, taken_at, left_alone=self._left_alone, missing=self._missing
             )
             if changed:
-                for job in jobs:
-                    await self._commit(job, done, revisions)
+                for update in updates:
+                    await self._commit(update, done, revisions)
         except BaseException:
             await self._remove_written()
             raise
-        for job in jobs:
-            await self._maintain(job.table, done)
+        for update in updates:
+            await self._maintain(update.table, done)
         return done
 
     def _open(self) -> Warehouse:
@@ -175,18 +177,18 @@ class _Exporter:
 
         return Warehouse(self._config, self._dsn)
 
-    async def _table(self, warehouse: Warehouse, relation: Relation, pruned: set[Month]) -> _Job:
+    async def _table(self, warehouse: Warehouse, relation: Relation, pruned: set[Month]) -> _TableUpdate:
         table = await self._in_thread(
             f"the table {relation.name} cannot be read",
             lambda: warehouse.table(relation, keeps_pruned_months=bool(pruned)),
         )
-        return _Job(table)
+        return _TableUpdate(table)
 
     async def _months(
-        self, database: Snapshot, job: _Job, revisions: Mapping[str, OrgRevision], pruned: set[Month]
+        self, database: Snapshot, update: _TableUpdate, revisions: Mapping[str, OrgRevision], pruned: set[Month]
     ) -> list[Month]:
         """The months to write; a month that was pruned is never written."""
-        table, relation = job.table, job.table.relation
+        table, relation = update.table, update.table.relation
         if self._full and not table.reason:
             table.reason = "requested"
         wanted: list[Month] = []
@@ -194,10 +196,10 @@ class _Exporter:
             since = 0 if table.reason else await self._since(database, table, org)
             if relation.changed:
                 months = await database.changed(relation, org, since)
-                job.emptied |= set(months) if since else set()
+                update.emptied |= set(months) if since else set()
             else:
                 digests = await database.digests(relation, org)
-                job.digests |= digests
+                update.digests |= digests
                 months = [
                     month for month, digest in digests.items() if table.reason or digest != table.digest_of(month)
                 ]
@@ -215,22 +217,22 @@ class _Exporter:
             return 0
         return last.revision if await database.stamp(org, last.revision) == last.stamped_at else 0
 
-    def _report(self, job: _Job, pruned: set[Month]) -> None:
+    def _report(self, update: _TableUpdate, pruned: set[Month]) -> None:
         """Report the months of the table that had to be written, and that the database does not hold."""
         from service.export.table import Partition
 
-        table, name = job.table, job.table.relation.name
-        written = {Partition.of(file.month) for file in job.files}
+        table, name = update.table, update.table.relation.name
+        written = {Partition.of(file.month) for file in update.files}
         if table.reason:
             unwritten = table.files.keys() - written - {Partition.of(month) for month in pruned}
             self._left_alone += [f"{name} {each}" for each in sorted(unwritten, key=str)]
         self._missing += [f"{name} {each}" for each in sorted(table.missing - written, key=str)]
 
-    async def _write(self, database: Snapshot, job: _Job, month: Month, number: int) -> None:
+    async def _write(self, database: Snapshot, update: _TableUpdate, month: Month, number: int) -> None:
         from service.export import parquet
 
-        table = job.table
-        path = table.new_path(number, month, job.digests.get(month, ""))
+        table = update.table
+        path = table.new_path(number, month, update.digests.get(month, ""))
         self._written.append((table, path))
         rows = database.rows(table.relation, month)
         what = f"the table {table.relation.name} cannot be written"
@@ -238,26 +240,26 @@ class _Exporter:
             what, parquet.write(lambda: table.open_new(path), table.arrow_schema(), rows)
         )
         if metadata is not None:
-            job.files.append(await self._in_thread(what, lambda: table.new_file(month, path, metadata)))
+            update.files.append(await self._in_thread(what, lambda: table.new_file(month, path, metadata)))
             return
         self._written.pop()
-        if month in job.emptied and table.holds(month):
-            job.files.append(table.no_file(month))
+        if month in update.emptied and table.holds(month):
+            update.files.append(table.no_file(month))
 
-    async def _commit(self, job: _Job, done: Exported, revisions: Mapping[str, OrgRevision]) -> None:
-        table = job.table
+    async def _commit(self, update: _TableUpdate, done: Exported, revisions: Mapping[str, OrgRevision]) -> None:
+        table = update.table
         name = table.relation.name
         self._lease.check()
         # from here on the result may be unknown: readers may need the files
         self._written = [each for each in self._written if each[0] is not table]
         await self._in_thread(
             f"the table {name} cannot be committed",
-            lambda: table.commit(done.number, done.taken_at, revisions, job.files),
+            lambda: table.commit(done.number, done.taken_at, revisions, update.files),
         )
         done.tables[name] = TableExport(
-            len(job.files),
-            sum(file.rows for file in job.files),
-            table.reason if job.files else "",
+            len(update.files),
+            sum(file.rows for file in update.files),
+            table.reason if update.files else "",
             table.table.metadata_location,
         )
 

@@ -18,7 +18,7 @@ ROWS_PER_GROUP = 100_000
 _TYPES = {
     Type.TEXT: pa.string(),
     Type.INSTANT: pa.timestamp("us", tz="UTC"),
-    Type.WHOLE: pa.int64(),
+    Type.INTEGER: pa.int64(),
     Type.REAL: pa.float64(),
     Type.FLAG: pa.bool_(),
     Type.TEXT_MAP: pa.map_(pa.string(), pa.string()),

@@ -18,7 +18,7 @@ REFRESH_INTERVAL = 3600.0
 """Seconds between two readings of the API's value."""
 RETRY_INTERVAL = 300.0
 """Seconds until the next reading after the API was unavailable."""
-_NOT_SAID = (ForbiddenError, InvalidResponseError, RequestRejectedError)
+_NOT_AVAILABLE = (ForbiddenError, InvalidResponseError, RequestRejectedError)
 
 
 class RetentionSync:
@@ -69,7 +69,7 @@ class RetentionSync:
             days, interval = self._days, REFRESH_INTERVAL
             try:
                 days = await read_retention_days(self._client.call)
-            except _NOT_SAID:
+            except _NOT_AVAILABLE:
                 days = None
             except ExtractionError:
                 interval = RETRY_INTERVAL

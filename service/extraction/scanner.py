@@ -44,7 +44,7 @@ from service.postgres.windows import Ledger, LedgerWindow
 from service.telemetry import Emit, Event
 
 # Errors that one window of a scan may have caused alone.
-_OF_ONE_WINDOW = (InvalidResponseError, GranularityError, QueryTooLargeError)
+_SINGLE_WINDOW_ERRORS = (InvalidResponseError, GranularityError, QueryTooLargeError)
 
 
 class Scanner:
@@ -229,9 +229,9 @@ class Scanner:
             await self._postpone(replace(scan, windows=scan.windows[error.settled :]), error, cycle)
             await self._run_group(scan.windows[: error.settled], cycle)
         except PrunedError as error:
-            await self._leave_pruned(scan, error, cycle)
+            await self._rerun_after_prune(scan, error, cycle)
         except ExtractionError as error:
-            if len(scan.windows) > 1 and isinstance(error, _OF_ONE_WINDOW):
+            if len(scan.windows) > 1 and isinstance(error, _SINGLE_WINDOW_ERRORS):
                 self._emit(Event.SCAN_SPLIT, **scan_context(scan), windows=len(scan.windows), reason=str(error))
                 await self._ledger.requeue(scan, str(error), isolate=not isinstance(error, GranularityError))
                 for window in scan.windows:
@@ -309,7 +309,7 @@ class Scanner:
         await self._ledger.requeue(scan, str(error))
         self._emit(Event.WINDOW_POSTPONED, **scan_context(scan), windows=len(scan.windows), reason=str(error))
 
-    async def _leave_pruned(self, scan: Scan, error: PrunedError, cycle: Cycle) -> None:
+    async def _rerun_after_prune(self, scan: Scan, error: PrunedError, cycle: Cycle) -> None:
         """Run the windows again that start after a prune date which came while the scan ran.
 
         A window that contains the prune date is left to the next cycle, which begins it there.

@@ -43,7 +43,7 @@ _result_limit = re.compile(
     r"|too[\W_]*many(?![\W_]*(?:concurrent|requests|queries))"
 )
 _page_size = re.compile(r"(?i)page[\W_]*size")
-_no_matter_of_width = re.compile(
+_other_cause = re.compile(
     # the credentials
     r"(?i)credential|unauthori[sz]ed|authori[sz]ation|authenticat|(?:access|bearer|auth)[\W_]*token|client[\W_]*(?:id|secret)"
     r"|invalid[\W_]*(?:client|grant)"
@@ -189,7 +189,7 @@ def _classify_400(text: str) -> type[RequestRejectedError] | None:
 
 def may_be_too_wide(text: str) -> bool:
     """Whether an error's text names no credentials, permission or syntax, so that the query may be too wide."""
-    return not _no_matter_of_width.search(text)
+    return not _other_cause.search(text)
 
 
 def names_size(text: str) -> bool:

@@ -21,7 +21,7 @@ from service.runtime.database import ensure_migrated, open_database
 from service.runtime.export_loop import ExportLoop
 from service.runtime.org_loop import OrgLoop
 from service.runtime.process import GRACE, Process
-from service.runtime.reload import changes, read_when_still
+from service.runtime.reload import changes, read_when_unchanged
 from service.runtime.signals import Signals
 from service.runtime.suggestions import SuggestionLog
 from service.runtime.timers import Timers
@@ -229,7 +229,7 @@ class Daemon:
     async def _read_again(self) -> Config:
         if self._config_file is None:
             return await asyncio.to_thread(self._read_config)
-        return await read_when_still(
+        return await read_when_unchanged(
             self._config_file, lambda: asyncio.to_thread(self._read_config), self.signals.stop.is_set
         )
 

@@ -11,13 +11,13 @@ from service.config import Config
 from service.config.file_content import read_bytes
 from service.errors import ConfigError, Fault
 
-STILL_FOR = 0.5
+UNCHANGED_FOR = 0.5
 """Seconds without a change after which a file counts as written to its end: half of one may be valid."""
 POLL_INTERVAL = 0.1
 TIMEOUT = 10.0
 
 
-async def read_when_still(
+async def read_when_unchanged(
     file: Path, read_config: Callable[[], Awaitable[Config]], stopped: Callable[[], bool] = lambda: False
 ) -> Config:
     """The configuration of a file that no longer changes, from before it is read to after that.
@@ -38,7 +38,7 @@ async def read_when_still(
         if now() >= deadline:
             fault = f"kept changing for {TIMEOUT:g} s; send SIGHUP again when it is written"
             raise ConfigError([Fault(str(file), fault)])
-        if now() - since >= STILL_FOR:
+        if now() - since >= UNCHANGED_FOR:
             result = await _read(read_config)
             if _content(file) == content:
                 if isinstance(result, ConfigError):

@@ -50,7 +50,7 @@ class OtelTracer:
 
     def __init__(self, exporters: Sequence[SpanExporter]) -> None:
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-        self._exporters = [_Watched(each) for each in exporters]
+        self._exporters = [_MonitoredExporter(each) for each in exporters]
         for each in self._exporters:
             self._provider.add_span_processor(BatchSpanProcessor(each))
         self._tracer = self._provider.get_tracer(NAME)
@@ -75,7 +75,7 @@ class OtelTracer:
         """Export what has ended, within ``CLOSE_TIMEOUT``; does not wait where the last export failed or hangs."""
         closing = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         closing.start()
-        if not any(each.troubled() for each in self._exporters):
+        if not any(each.is_failing() for each in self._exporters):
             closing.join(CLOSE_TIMEOUT)
 
 
@@ -114,7 +114,7 @@ class _Span:
             self._span.end()
 
 
-class _Watched(SpanExporter):
+class _MonitoredExporter(SpanExporter):
     """An exporter with the result of its last export."""
 
     def __init__(self, exporter: SpanExporter) -> None:
@@ -135,7 +135,7 @@ class _Watched(SpanExporter):
     def shutdown(self) -> None:
         self._exporter.shutdown()
 
-    def troubled(self) -> bool:
+    def is_failing(self) -> bool:
         """Whether the last export failed, or one has been running for longer than the end may take."""
         began = self._began
         return self._failed if began is None else time.monotonic() - began > CLOSE_TIMEOUT

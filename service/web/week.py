@@ -225,7 +225,7 @@ def _flow(
         row["share_days"] = _ratios(sums["largest"], sums["totals"], _DIGITS)
     known = [place for place, total in enumerate(sums["totals"]) if total is not None]
     if known and known[-1] < DAYS - 1 and each.ends_null:
-        row["silent_since"] = weeks.dates[known[-1] + 1].isoformat()
+        row["no_data_since"] = weeks.dates[known[-1] + 1].isoformat()
     return row
 
 

@@ -58,11 +58,11 @@ def test_a_fallen_success_rate_comes_first(view: Open, weeks: Site) -> None:
 
 
 def test_marks(view: Open, weeks: Site) -> None:
-    """A flow that reports nothing is marked as silent, a corrected one with the number of restated figures."""
+    """A flow that reports nothing is marked with the day, a corrected one with the number of restated figures."""
     page = view(weeks)
     shown = {row[0]: row for row in rows(page, "#flows")}
-    silent = next(row for text, row in shown.items() if text.startswith("Night Desk"))
-    assert "silent since" in silent[0]
+    absent = next(row for text, row in shown.items() if text.startswith("Night Desk"))
+    assert "no data since" in absent[0]
     assert shown[NAMES[CORRECTED]][-1] == "2"
 
 

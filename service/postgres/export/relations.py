@@ -11,7 +11,7 @@ class Type(Enum):
 
     TEXT = "string"
     INSTANT = "timestamptz"
-    WHOLE = "long"
+    INTEGER = "long"
     REAL = "double"
     FLAG = "boolean"
     TEXT_MAP = "map<string, string>"
@@ -58,7 +58,7 @@ _BUCKET_END = Column("bucket_end", Type.INSTANT, required=True)
 
 _DIMENSIONS = Column("dimensions", Type.TEXT_MAP, required=True)
 _EXTRACTION_TIMESTAMP = Column("extraction_timestamp", Type.INSTANT)
-_DURATIONS = tuple(Column(f"duration_{name}", Type.WHOLE) for name in ("count", "sum_ms", "min_ms", "max_ms"))
+_DURATIONS = tuple(Column(f"duration_{name}", Type.INTEGER) for name in ("count", "sum_ms", "min_ms", "max_ms"))
 _BUCKET = ("flow_id", "bucket_start")
 
 
@@ -110,13 +110,13 @@ FLOW_OUTCOME = Relation(
         _BUCKET_END,
         Column("outcome_key", required=True),
         Column("outcome_name", required=True),
-        Column("outcome_count", Type.WHOLE),
+        Column("outcome_count", Type.INTEGER),
         Column("outcome_percentage", Type.REAL),
         Column("outcome_share", Type.REAL),
         _EXTRACTION_TIMESTAMP,
         Column("outcome_id"),
-        Column("success_count", Type.WHOLE),
-        Column("failure_count", Type.WHOLE),
+        Column("success_count", Type.INTEGER),
+        Column("failure_count", Type.INTEGER),
         Column("success_rate", Type.REAL),
         *_DURATIONS,
     ),
@@ -143,7 +143,7 @@ FLOW_EXECUTION = Relation(
         Column("exit_reason"),
         _DIMENSIONS,
         Column("metric", required=True),
-        Column("execution_count", Type.WHOLE),
+        Column("execution_count", Type.INTEGER),
         *_DURATIONS,
         _EXTRACTION_TIMESTAMP,
     ),
@@ -164,8 +164,8 @@ FLOW_MILESTONE = Relation(
         Column("milestone_id"),
         Column("milestone_name", required=True),
         _DIMENSIONS,
-        Column("milestone_count", Type.WHOLE),
-        Column("execution_count", Type.WHOLE),
+        Column("milestone_count", Type.INTEGER),
+        Column("execution_count", Type.INTEGER),
         _EXTRACTION_TIMESTAMP,
     ),
     "bucket_start",
@@ -182,8 +182,8 @@ RESTATEMENT = Relation(
         _GRANULARITY,
         _BUCKET_START,
         Column("outcome_name", required=True),
-        Column("old_count", Type.WHOLE),
-        Column("new_count", Type.WHOLE),
+        Column("old_count", Type.INTEGER),
+        Column("new_count", Type.INTEGER),
         Column("restated_at", Type.INSTANT, required=True),
     ),
     "bucket_start",
@@ -205,9 +205,9 @@ COVERAGE = Relation(
         Column("state", required=True),
         Column("doubted", Type.FLAG, required=True),
         Column("last_error"),
-        Column("restatements", Type.WHOLE),
+        Column("restatements", Type.INTEGER),
         # numeric in the view: a sum of counts
-        Column("restated_by", Type.WHOLE, source="least(restated_by, 9223372036854775807)::bigint"),
+        Column("restated_by", Type.INTEGER, source="least(restated_by, 9223372036854775807)::bigint"),
         Column("last_restated_at", Type.INSTANT),
         Column("measure", required=True),
     ),

@@ -25,18 +25,18 @@ export function controls({ instants, is }, parameters) {
   const slider = (id, label, at, key) => {
     const output = el("output", { for: id }), words = (value) => (value >= instants.length ? "now" : `${format.time(instants[value].at, zone)}`);
     const input = el("input", { type: "range", id, min: 0, max: instants.length, step: 1, "aria-label": label, oninput: () => {
-      tell();
+      show();
       clearTimeout(timer);
       const chosen = Number(input.value), instant = chosen >= instants.length ? (key === "vs" ? "now" : null) : instants[chosen].at;
       timer = setTimeout(() => set({ [key]: instant }, { replace: Boolean(parameters[key]) }), SETTLE);
     } });
-    const tell = () => {
+    const show = () => {
       const value = Number(input.value);
       output.replaceChildren(el("b", {}, words(value)), value < instants.length ? el("span", { class: "quiet" }, ` ${said(instants[value])}`) : "");
       input.setAttribute("aria-valuetext", words(value));
     };
     input.value = place(instants, at);
-    tell();
+    show();
     return [el("label", { for: id }, label), input, output];
   };
   const button = el("button", { type: "button", id: "compare", "aria-pressed": String(comparing), title: "Compare with another instant (c)", onclick: () => set(comparing ? { vs: null } : { at: parameters.at ?? instants.at(-2)?.at ?? instants[0].at, vs: "now" }) }, "Compare");

@@ -117,16 +117,16 @@ function span(line) {
 // An org without trouble is one row, all its jobs in one strip; one with trouble has a row for each job.
 function stripRows(all, now, parameters) {
   if (!all.length) return [empty("No orgs")];
-  const troubled = [], healthy = [];
+  const unhealthy = [], healthy = [];
   for (const each of all) {
     const jobs = Object.entries(each.jobs), bad = jobs.filter(([job, { days }]) => now.orgs[each.org]?.jobs[job]?.missing || [...days].some((letter) => TROUBLE.includes(letter)));
     if (!bad.length) healthy.push(row(each, null, worst(jobs.map(([, { days }]) => days)), now, parameters));
-    else troubled.push(...jobs.map(([job, { days }]) => row(each, job, days, now, parameters, bad.some(([one]) => one === job))));
+    else unhealthy.push(...jobs.map(([job, { days }]) => row(each, job, days, now, parameters, bad.some(([one]) => one === job))));
   }
   const many_healthy = healthy.length > UNFOLDED;
   const letters = new Set(all.flatMap((each) => Object.values(each.jobs).flatMap(({ days }) => [...days])));
   const key = el("ul", { class: "key", "aria-label": "Letters" }, [...RANK].filter((letter) => STATES[letter] && letters.has(letter)).map((letter) => el("li", {}, mark(letter), STATES[letter])));
-  return [...troubled, ...(many_healthy ? [el("details", {}, el("summary", {}, `${many(healthy.length, "healthy org")}`), healthy)] : healthy), key];
+  return [...unhealthy, ...(many_healthy ? [el("details", {}, el("summary", {}, `${many(healthy.length, "healthy org")}`), healthy)] : healthy), key];
 }
 
 function row(each, job, days, now, parameters, trouble = false) {

@@ -116,8 +116,8 @@ function tiles(document) {
     const took = format.change(totals.duration_now, totals.duration_before, "duration", -1);
     made.push(tile("Mean time to success", format.duration(totals.duration), against(took), took.tone, chart(totals.duration_days, LEAST.duration)));
   }
-  const nulls = flows.reduce((sum, flow) => sum + flow.nulls, 0), silent = flows.filter((flow) => flow.silent_since).length;
-  if (made.length < 3) made.push(tile("Flows reporting", format.number(flows.length - silent), silent ? `of ${format.number(flows.length)}; ${silent} silent` : "all of them", silent ? "warn" : "flat"));
+  const nulls = flows.reduce((sum, flow) => sum + flow.nulls, 0), absent = flows.filter((flow) => flow.no_data_since).length;
+  if (made.length < 3) made.push(tile("Flows reporting", format.number(flows.length - absent), absent ? `of ${format.number(flows.length)}; ${absent} without data` : "all of them", absent ? "warn" : "flat"));
   if (made.length < 3) made.push(tile("Null figures", format.number(nulls), "expected, not reported", "flat"));
   made.push(tile("Figures restated", format.number(restated.figures), "among this week's", "flat", chart(restated.days, 0, true)));
   return el("div", { class: "tiles" }, made);
@@ -241,7 +241,7 @@ function table(document, parameters) {
 
 function tags(each) {
   const made = [];
-  if (each.silent_since) made.push(el("span", { class: "tag warn" }, `silent since ${format.day(each.silent_since)}`));
+  if (each.no_data_since) made.push(el("span", { class: "tag warn" }, `no data since ${format.day(each.no_data_since)}`));
   else if (each.nulls) made.push(el("span", { class: "tag", title: "expected this week and not reported" }, `${format.number(each.nulls)} null`));
   if (each.deleted) made.push(el("span", { class: "tag" }, "deleted"));
   return made;

@@ -58,7 +58,7 @@ export function draw(box, legend, data) {
       { ...axis, values: (_, ticks) => ticks.map((count) => (Number.isInteger(count) ? format.number(count) : "")), size: 64 },
     ],
     series: [{}, ...fills.map((pattern) => ({ fill: () => pattern, width: 0, paths: bars, points: { show: false } })).reverse()],
-    hooks: { setCursor: [(made) => tell(made.cursor.idx)] },
+    hooks: { setCursor: [(made) => fillLegend(made.cursor.idx)] },
   }, columns, box);
   const observer = new ResizeObserver(() => plot.setSize({ width: width(), height: HEIGHT }));
   observer.observe(box);
@@ -67,10 +67,10 @@ export function draw(box, legend, data) {
   box.setAttribute("role", "img");
   box.setAttribute("aria-label", `All ${many(data.outcomes, "outcome")} stacked over ${many(labels.length, "bucket")}; arrow keys move, the table below has every figure`);
   box.onkeydown = step;
-  tell(null);
+  fillLegend(null);
 }
 
-function tell(at) {
+function fillLegend(at) {
   if (!drawn) return;
   const { data, labels, legend } = drawn;
   drawn.at = at ?? null;

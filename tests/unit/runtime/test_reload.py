@@ -14,7 +14,7 @@ from service.config import Config, config_from
 from service.config.sections import Org
 from service.errors import ConfigError
 from service.runtime.daemon import _CLIENT_KEYS
-from service.runtime.reload import changes, read_when_still
+from service.runtime.reload import changes, read_when_unchanged
 
 Run = Callable[..., Any]
 
@@ -89,7 +89,7 @@ def test_a_file_is_read_when_it_is_complete(in_virtual_time: Run, tmp_path: Path
     async def main() -> Config:
         writing = asyncio.create_task(writer.write("a", "a b", "a b c"))
         await asyncio.sleep(0.01)
-        config = await read_when_still(writer.file, writer.config)
+        config = await read_when_unchanged(writer.file, writer.config)
         await writing
         return config
 
@@ -110,7 +110,7 @@ def test_a_file_that_changes_while_it_is_read(in_virtual_time: Run, tmp_path: Pa
             if following:
                 writer.file.write_text(following.pop(0))
 
-    assert list(in_virtual_time(read_when_still(writer.file, read)).orgs) == ["a", "b"]
+    assert list(in_virtual_time(read_when_unchanged(writer.file, read)).orgs) == ["a", "b"]
     assert writer.read == ["a", "INVALID", "a b"]
 
 
@@ -122,7 +122,7 @@ def test_a_file_that_keeps_changing(in_virtual_time: Run, tmp_path: Path) -> Non
         writing = asyncio.create_task(writer.write(*(f"a{number}" for number in range(100))))
         try:
             await asyncio.sleep(0.01)
-            await read_when_still(writer.file, writer.config)
+            await read_when_unchanged(writer.file, writer.config)
         finally:
             writing.cancel()
 
@@ -136,9 +136,9 @@ def test_an_invalid_file_is_reported(in_virtual_time: Run, tmp_path: Path) -> No
     writer = Writer(tmp_path / "config.yaml")
     writer.file.write_text("INVALID")
     with pytest.raises(ConfigError, match="lowercase"):
-        in_virtual_time(read_when_still(writer.file, writer.config))
+        in_virtual_time(read_when_unchanged(writer.file, writer.config))
     with pytest.raises(ConfigError, match="stops"):
-        in_virtual_time(read_when_still(writer.file, writer.config, lambda: True))
+        in_virtual_time(read_when_unchanged(writer.file, writer.config, lambda: True))
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
@@ -151,5 +151,5 @@ def test_a_pipe_or_a_device_is_not_read_again(in_virtual_time: Run, tmp_path: Pa
         file.symlink_to("/dev/zero")
     writer = Writer(file)
     with pytest.raises(ConfigError, match="is a pipe or a device"):
-        in_virtual_time(read_when_still(file, writer.config))
+        in_virtual_time(read_when_unchanged(file, writer.config))
     assert writer.read == []

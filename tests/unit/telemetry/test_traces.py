@@ -142,15 +142,15 @@ def test_the_end_does_not_wait_for_an_exporter_that_failed() -> None:
         def export(self, spans: object) -> SpanExportResult:  # noqa: ARG002 - the interface
             return SpanExportResult.FAILURE
 
-    watched = otel._Watched(Failing())
-    assert not watched.troubled()
-    watched.export([])
-    assert watched.troubled()
-    watched = otel._Watched(InMemorySpanExporter())
-    watched.export([])
-    assert not watched.troubled()
-    watched._began = 0.0
-    assert watched.troubled()
+    monitored = otel._MonitoredExporter(Failing())
+    assert not monitored.is_failing()
+    monitored.export([])
+    assert monitored.is_failing()
+    monitored = otel._MonitoredExporter(InMemorySpanExporter())
+    monitored.export([])
+    assert not monitored.is_failing()
+    monitored._began = 0.0
+    assert monitored.is_failing()
 
 
 @pytest.mark.parametrize(
