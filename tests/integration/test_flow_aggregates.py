@@ -20,7 +20,8 @@ from service.simulator import (
     StaticCentre,
 )
 from service.simulator.record_traits import flow_traits
-from tests.support.installation import DAY, FIRST, OPEN, Installation
+from tests.support.installation import FIRST, Installation
+from tests.support.public_org import DAY, OPEN
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from service.simulator import (
     SimulatorConfig,
     StaticCentre,
 )
-from tests.support.installation import DAY, OPEN, Installation
+from tests.support.installation import Installation
+from tests.support.public_org import DAY, OPEN
 
 JOB_FAULTS = {
     "expired": (Faults(job_state=Fault("EXPIRED", times=1)), 2, True),

@@ -13,14 +13,9 @@ from psycopg.rows import dict_row
 
 from service.config import Config, load_config
 from service.runtime.once import run_once
-from service.simulator import (
-    SimulatedOrg,
-    Simulator,
-)
+from service.simulator import Simulator
 
 FIRST = datetime(2024, 5, 6, tzinfo=UTC)
-DAY = timedelta(days=1)
-OPEN = SimulatedOrg(requests_per_second=None, requests_per_minute=None, job_polls=1)
 Row = dict[str, Any]
 Key = tuple[str, str, datetime, str]
 
