@@ -17,6 +17,7 @@ from service.simulator import Simulator
 
 FIRST = datetime(2024, 5, 6, tzinfo=UTC)
 Row = dict[str, Any]
+Sections = Mapping[str, Mapping[str, object]]
 Key = tuple[str, str, datetime, str]
 
 
@@ -29,7 +30,7 @@ class Installation:
         self.emitted: list[tuple[str, Row]] = []
 
     def configure(
-        self, simulator: Simulator, orgs: Mapping[str, Mapping[str, object]], **ad_hoc: Mapping[str, object]
+        self, simulator: Simulator, orgs: Sections, *, jobs: Sections | None = None, ad_hoc: Sections | None = None
     ) -> Config:
         """Write the configuration, and load it."""
         tree = {
@@ -46,7 +47,8 @@ class Installation:
                 }
                 for org, settings in orgs.items()
             },
-            "ad_hoc": ad_hoc,
+            "jobs": jobs or {},
+            "ad_hoc": ad_hoc or {},
         }
         self.file.write_text(yaml.safe_dump(tree))
         return load_config(self.file, {})
@@ -54,7 +56,7 @@ class Installation:
     async def run(
         self,
         simulator: Simulator,
-        orgs: Mapping[str, Mapping[str, object]],
+        orgs: Sections,
         *,
         days: int = 10,
         granularity: str = "daily",
@@ -63,7 +65,11 @@ class Installation:
     ) -> int:
         """Run an ad hoc span for each org; the exit code."""
         span = {"from": first, "to": first + timedelta(days=days), "granularity": granularity}
-        config = self.configure(simulator, orgs, **{f"{name}_{org}": {"org": org, **span} for org in orgs})
+        ad_hoc = {f"{name}_{org}": {"org": org, **span} for org in orgs}
+        return await self.run_due(self.configure(simulator, orgs, ad_hoc=ad_hoc))
+
+    async def run_due(self, config: Config) -> int:
+        """Run what is due; the exit code."""
         self.emitted = []
         return await run_once(config, lambda event, **context: self.emitted.append((event, context)))
 
@@ -73,6 +79,9 @@ class Installation:
     def rows(self, query: str, *parameters: object) -> list[Row]:
         with psycopg.connect(self.dsn, row_factory=dict_row, options="-c timezone=UTC") as connection:
             return connection.execute(query.encode(), parameters).fetchall()
+
+    def view(self, relation: str) -> list[Row]:
+        return self.rows(f"SELECT * FROM flow_outcomes.{relation}")
 
     def stored(self, org: str) -> dict[Key, Row]:
         return {
