@@ -12,7 +12,7 @@ from psycopg.rows import class_row, scalar_row
 from service.errors import FlowOutcomesError, SchemaError
 from service.model import NAME_BYTES_MAX
 from service.postgres.pool import Database, explain
-from service.postgres.revision import RENAME_TIMEOUT, STAMP, lock_org
+from service.postgres.revision import ARCHIVE_RENAMED, RENAME_TIMEOUT, STAMP, lock_org
 
 
 class AliasError(FlowOutcomesError):
@@ -93,7 +93,7 @@ _MARK_APPLIED = """
 """
 
 # (SELECT org) as in the statements of a merge, see merge/scan.py.
-_RENAME = """
+_RENAME = f"""
     WITH
     -- Outcomes that have an alias or may get one, and the names that the entries give.
     named AS (
@@ -110,14 +110,7 @@ _RENAME = """
         JOIN flow_outcomes.series o ON o.org = (SELECT %(org)s::text) AND o.series_no = named.series_no
         WHERE o.outcome_name <> named.outcome_name
     ),
-    archived AS (
-        INSERT INTO flow_outcomes.series_history (org, series_no, flow_id, outcome_id, reported_name,
-                                                   outcome_name, revision, until_revision)
-        SELECT o.org, o.series_no, o.flow_id, o.outcome_id, o.reported_name,
-               o.outcome_name, o.revision, %(revision)s
-        FROM flow_outcomes.series o
-        JOIN renamed ON o.org = (SELECT %(org)s::text) AND o.series_no = renamed.series_no
-    )
+    {ARCHIVE_RENAMED}
     UPDATE flow_outcomes.series o SET outcome_name = renamed.outcome_name, revision = %(revision)s
     FROM renamed WHERE o.org = (SELECT %(org)s::text) AND o.series_no = renamed.series_no
 """

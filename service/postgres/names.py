@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from service.model import Measure
 from service.postgres.lease import Lease
 from service.postgres.pool import Database
-from service.postgres.revision import RENAME_TIMEOUT, STAMP, lock_own_org
+from service.postgres.revision import ARCHIVE_RENAMED, RENAME_TIMEOUT, STAMP, lock_own_org
 
 _NAME_FLOWS = """
     INSERT INTO flow_outcomes.flow AS fl
@@ -38,7 +38,7 @@ _STORE_TITLES = """
 """
 
 # (SELECT org) as in the statements of a merge, see merge/scan.py.
-_RENAME = """
+_RENAME = f"""
     WITH
     -- Series whose title differs from their name, and their name after the aliases, which only outcomes have.
     renamed AS (
@@ -50,14 +50,7 @@ _RENAME = """
           ON t.org = o.org AND t.outcome_id = o.outcome_id AND t.measure = o.measure
         WHERE o.org = %(org)s AND o.measure = %(measure)s::flow_outcomes.measure AND o.reported_name <> t.name
     ),
-    archived AS (
-        INSERT INTO flow_outcomes.series_history (org, series_no, flow_id, outcome_id, reported_name,
-                                                   outcome_name, revision, until_revision)
-        SELECT o.org, o.series_no, o.flow_id, o.outcome_id, o.reported_name,
-               o.outcome_name, o.revision, %(revision)s
-        FROM flow_outcomes.series o
-        JOIN renamed ON o.org = (SELECT %(org)s::text) AND o.series_no = renamed.series_no
-    )
+    {ARCHIVE_RENAMED}
     UPDATE flow_outcomes.series o
     SET reported_name = renamed.name, outcome_name = renamed.outcome_name, revision = %(revision)s
     FROM renamed WHERE o.org = (SELECT %(org)s::text) AND o.series_no = renamed.series_no

@@ -52,6 +52,16 @@ STAMP = """
     ) latest
 """
 
+# A part of statements that rename series: the former names of those in ``renamed``, until the new revision.
+ARCHIVE_RENAMED = """archived AS (
+        INSERT INTO flow_outcomes.series_history (org, series_no, flow_id, outcome_id, reported_name,
+                                                   outcome_name, revision, until_revision)
+        SELECT o.org, o.series_no, o.flow_id, o.outcome_id, o.reported_name,
+               o.outcome_name, o.revision, %(revision)s
+        FROM flow_outcomes.series o
+        JOIN renamed ON o.org = (SELECT %(org)s::text) AND o.series_no = renamed.series_no
+    )"""
+
 
 async def lock_org(connection: Connection, org: str) -> LockedOrg | None:
     """Lock an org's row against other writers of figures and names; None if there is no such org."""

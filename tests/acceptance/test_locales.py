@@ -41,6 +41,7 @@ async def test_every_command_in_every_locale(program: Program, environment: Mapp
             log={"format": "console"},
         )
         _write(program.config, f"# für ☎\n{program.config.read_text()}")
+        written = {}
         for command in (
             ["migrate"],
             ["check"],
@@ -57,10 +58,11 @@ async def test_every_command_in_every_locale(program: Program, environment: Mapp
             ended = await program.run(*command, environment=environment)
             assert "Traceback" not in ended.err + ended.out, (command, ended.err)
             assert ended.code == 0, (command, ended.out, ended.err)
+            written[" ".join(command)] = ended.out
         names = {row["outcome_name"] for row in program.rows("SELECT * FROM flow_outcomes.flow_outcome")}
         assert names == {NEW, "plain"}
-        listed = await program.run("alias", "list", "--org", "acme", environment={"PYTHONIOENCODING": "ascii"})
-        assert r"Caf\xe9 \u260e" in listed.out
+        if "PYTHONIOENCODING" in environment:
+            assert r"Caf\xe9 \u260e" in written["alias list --org acme"]
         missing = await program.run("status", "--config", "keine-für.yaml", environment=environment)
         assert (missing.code, missing.err.count("\n")) == (2, 1)
 

@@ -48,7 +48,6 @@ def name(timezone: str) -> str:
 def configure(program: Program, simulator: Simulator, *timezones: str, **other: Any) -> None:  # noqa: ANN401 - of Program.configure
     jobs = {
         "daily": {"window": "day", "granularity": "daily"},
-        "hourly": {"window": "day", "granularity": "hourly"},
         "weekly": {"window": "week", "granularity": "hourly"},
         "monthly": {"window": "month", "granularity": "monthly"},
     }

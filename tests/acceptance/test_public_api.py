@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,32 +12,20 @@ from service.simulator import (
     Fault,
     Faults,
     GeneratedCentre,
-    SimulatedOrg,
     Simulator,
     SimulatorConfig,
     StaticCentre,
 )
 from tests.support.program import Program, today
+from tests.support.public_org import DAY, OPEN, configure
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-OPEN = SimulatedOrg(requests_per_second=None, requests_per_minute=None)
-PUBLIC = {"api": "flow-aggregates", "requests_per_second": 200}
+HOUR = timedelta(hours=1)
 
 
 def centre(days: int, count: int = 24) -> StaticCentre:
     """One flow and one outcome: so many a day, an equal part in each hour."""
-    hours = {("f", today() - hour * timedelta(hours=1)): {"o1": count // 24} for hour in range(1, days * 24 + 1)}
+    hours = {("f", today() - hour * HOUR): {"o1": count // 24} for hour in range(1, days * 24 + 1)}
     return StaticCentre(hours)
-
-
-def configure(
-    program: Program, simulator: Simulator, org: Mapping[str, object] | None = None, **job: object
-) -> None:
-    program.configure(
-        simulator,
-        orgs={"acme": {**PUBLIC, **(org or {})}},
-        jobs={"daily": {"since": (today() - 20 * DAY).date(), **job}},
-    )
 
 
 def counts(program: Program) -> dict[datetime, int]:
@@ -114,7 +101,7 @@ async def test_an_old_empty_window_is_never_accepted_where_the_retention_is_unkn
     hours = StaticCentre({("f", today() - age * DAY): {"o1": age} for age in days})
     org = replace(OPEN, centre=hours)
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
-        configure(program, simulator, lookback="P200D", since=(today() - 130 * DAY).date())
+        configure(program, simulator, lookback="P200D", days=130)
         assert (await program.run("run", "--once")).code == 0
         simulator.switch("empty_answer", Fault())
         for _ in range(3):
@@ -206,7 +193,7 @@ async def test_check_names_the_divisions_of_the_role(program: Program) -> None:
         "many": replace(OPEN, divisions=tuple(f"Division {number:03}" for number in range(130))),
     }
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
-        program.configure(simulator, orgs={name: {**PUBLIC} for name in orgs}, jobs={"daily": {"since": "P3D"}})
+        configure(program, simulator, days=3)
         ended = await program.run("check")
         assert ended.code == 0, ended.out
         assert (await program.run("run", "--once")).code == 0
@@ -243,7 +230,7 @@ async def test_an_error_names_the_response_for_the_support(program: Program, api
         fault = "outcomes_array"
     org = replace(OPEN, centre=centre(2), faults=Faults(**{fault: Fault({} if fault == "null_results" else None)}))
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
-        configure(program, simulator, {"api": api}, since=(today() - DAY).date(), off_peak=None)
+        configure(program, simulator, {"api": api}, days=1, off_peak=None)
         ended = await program.run("run", "--once")
         assert simulator.fired[fault] >= 1
     assert ended.code == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -12,26 +11,15 @@ from service.simulator import (
     Fault,
     Faults,
     GeneratedCentre,
-    SimulatedOrg,
     Simulator,
     SimulatorConfig,
     StaticCentre,
 )
 from tests.support.program import Key, Program, today
+from tests.support.public_org import DAY, OPEN, configure
 
-DAY = timedelta(days=1)
-OPEN = SimulatedOrg(requests_per_second=None, requests_per_minute=None, job_polls=1)
 WAYS = pytest.mark.parametrize("aggregates", ["query", "jobs"])
 DAYS = 3
-
-
-def configure(program: Program, simulator: Simulator, org: dict[str, object], since: int = DAYS) -> None:
-    public = {"api": "flow-aggregates", "page_size": 1000, **org}
-    program.configure(
-        simulator,
-        orgs=dict.fromkeys(simulator.orgs, public),
-        jobs={"daily": {"since": (today() - since * DAY).date()}},
-    )
 
 
 def counts(program: Program, org: str) -> dict[Key, int | None]:
@@ -46,7 +34,7 @@ async def test_an_empty_response_is_complete(program: Program, aggregates: str) 
         "null": replace(OPEN, faults=Faults(null_results=Fault())),
     }
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
-        configure(program, simulator, {"aggregates": aggregates})
+        configure(program, simulator, {"aggregates": aggregates}, days=DAYS)
         ended = await program.run("run", "--once")
         checked = await program.run("check")
         assert all(simulator.orgs[name].fired.total() >= 1 for name in orgs)
@@ -66,7 +54,7 @@ async def test_a_group_that_reports_nothing_is_skipped(program: Program, aggrega
         "datum": replace(plain, faults=Faults(datum_without_metrics=Fault())),
     }
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
-        configure(program, simulator, {"aggregates": aggregates})
+        configure(program, simulator, {"aggregates": aggregates}, days=DAYS)
         ended = await program.run("run", "--once")
         assert all(simulator.orgs[name].fired.total() >= 1 for name in ("group", "datum"))
     assert (ended.code, ended.find_events("entry_rejected")) == (0, [])
@@ -80,7 +68,7 @@ async def test_a_contradiction_takes_the_split_alone(program: Program, aggregate
     plain = replace(OPEN, centre=GeneratedCentre(seed=4, flows=3, outcomes=2))
     orgs = {"plain": plain, "acme": replace(plain, faults=Faults(bad_failed=Fault(9)))}
     async with Simulator(SimulatorConfig(orgs=orgs)) as simulator:
-        configure(program, simulator, {"aggregates": aggregates})
+        configure(program, simulator, {"aggregates": aggregates}, days=DAYS)
         ended = await program.run("run", "--once")
         assert simulator.orgs["acme"].fired["bad_failed"] >= 1
     assert ended.code == 0
@@ -118,7 +106,7 @@ async def test_the_smaller_of_two_limits_applies(program: Program) -> None:
     """One a second stays one a second where the API allows 300 a minute."""
     org = replace(OPEN, requests_per_minute=300)
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
-        configure(program, simulator, {"requests_per_second": 1}, since=1)
+        configure(program, simulator, {"requests_per_second": 1}, days=1)
         assert (await program.run("run", "--once")).code == 0
         times = [arrival.at for arrival in simulator.arrivals]
     assert len(times) >= 4
@@ -130,7 +118,7 @@ async def test_a_deleted_flow_keeps_its_name(program: Program) -> None:
     figures = GeneratedCentre(seed=4, flows=4, outcomes=2)
     org = replace(OPEN, centre=figures, deleted_flows=1, divisions=("Home", "Sales"))
     async with Simulator(SimulatorConfig(orgs={"acme": org})) as simulator:
-        configure(program, simulator, {})
+        configure(program, simulator, days=DAYS)
         assert (await program.run("run", "--once")).code == 0
     flows = {row["flow_id"]: row for row in program.rows("SELECT * FROM flow_outcomes.flow")}
     assert {flow.id: flow.name for flow in figures.flows()} == {key: row["name"] for key, row in flows.items()}

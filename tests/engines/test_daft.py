@@ -28,7 +28,7 @@ import yaml
 from service.postgres.export import RELATIONS, Relation, Type
 from service.postgres.export.relations import FLOW_OUTCOME
 from tests.support.documents import blocks
-from tests.support.export_harness import DAYS, EPOCH, ExportHarness, figures, ordered, store_measures, two_orgs
+from tests.support.export_harness import DAYS, EPOCH, ExportHarness, exported_measures, figures, ordered
 from tests.support.program import Program
 
 PYTHON = Path(".venv/daft/bin/python").absolute()
@@ -126,9 +126,7 @@ def _wait_for_port(port: int) -> None:
 @pytest.fixture
 async def place(database: str, tmp_path: Path) -> AsyncIterator[ExportHarness]:
     """All tables of two orgs, exported."""
-    async with two_orgs(database, tmp_path / "warehouse") as place:
-        await store_measures(place)
-        await place.export()
+    async with exported_measures(database, tmp_path / "warehouse") as place:
         yield place
 
 

@@ -29,10 +29,9 @@ from tests.support.export_harness import (
     DAYS,
     EPOCH,
     ExportHarness,
+    exported_measures,
     figures,
     ordered,
-    store_measures,
-    two_orgs,
 )
 
 ENVIRONMENT = Path(".venv/spark").absolute()
@@ -44,10 +43,8 @@ RUN_WITHIN = 300.0  # seconds
 
 @pytest.fixture
 async def place(database: str, tmp_path: Path) -> AsyncIterator[ExportHarness]:
-    """All tables of two orgs, exported twice, with a restatement between the exports."""
-    async with two_orgs(database, tmp_path / "warehouse") as place:
-        await store_measures(place)
-        await place.export()
+    """All tables of two orgs, exported."""
+    async with exported_measures(database, tmp_path / "warehouse") as place:
         yield place
 
 

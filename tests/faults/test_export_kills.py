@@ -17,10 +17,9 @@ from service.postgres.export.relations import FLOW_OUTCOME
 from tests.support.export_harness import (
     DAYS,
     ExportHarness,
+    exported_measures,
     figures,
     read_with_duckdb,
-    store_measures,
-    two_orgs,
 )
 from tests.support.export_kill import Step, run_export
 
@@ -45,9 +44,7 @@ STEPS = OFTEN.keys() | {f"{when} {what}" for when in ("before", "after") for wha
 @pytest.fixture
 async def place(database: str, tmp_path: Path) -> AsyncIterator[ExportHarness]:
     """January and February of two orgs, exported."""
-    async with two_orgs(database, tmp_path / "warehouse") as place:
-        await store_measures(place)
-        await place.export()
+    async with exported_measures(database, tmp_path / "warehouse") as place:
         yield place
 
 

@@ -115,6 +115,7 @@ async def test_the_org_is_held_by_another_process(
 ) -> None:
     """The owner and its circuit breaker are reported, and no request is sent."""
     monkeypatch.setattr(preflight, "LEASE_TIMEOUT", 0.3)
+    monkeypatch.setattr(preflight, "SLOT_WAIT", 0.3)
     async with Process(database, 2, TokenRecorder().emit).running() as owner:
         await owner.lease("acme")
         found = await check(database, org(simulator))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -20,12 +19,8 @@ from service.simulator import (
     StaticCentre,
 )
 from service.simulator.record_traits import flow_traits
-from tests.support.installation import DAY, FIRST, OPEN, Installation
-
-
-@pytest.fixture
-def installation(tmp_path: Path, database: str) -> Installation:
-    return Installation(tmp_path, database)
+from tests.support.installation import FIRST, Installation
+from tests.support.public_org import DAY, OPEN
 
 
 async def test_both_apis_give_the_same_counts(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:

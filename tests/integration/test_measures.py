@@ -6,79 +6,37 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-import yaml
-from psycopg.rows import dict_row
 
-from service.config import load_config
 from service.postgres.merge import loader
-from service.runtime.once import run_once
-from service.simulator import Fault, Faults, GeneratedCentre, SimulatedOrg, Simulator, SimulatorConfig
+from service.simulator import Fault, Faults, GeneratedCentre, Simulator, SimulatorConfig
+from tests.support.installation import Installation, Row, Sections
+from tests.support.public_org import OPEN
 
 DAYS = 4
 CENTRE = GeneratedCentre(seed=5, flows=6, outcomes=2)
-OPEN = SimulatedOrg(
-    requests_per_second=None,
-    requests_per_minute=None,
-    job_polls=1,
-    centre=CENTRE,
-)
-Row = dict[str, Any]
-Jobs = Mapping[str, Mapping[str, object]]
+ORG = replace(OPEN, centre=CENTRE)
 
 
-class Installation:
-    """One org, and its database."""
-
-    def __init__(self, folder: Path, dsn: str) -> None:
-        self._file = folder / "flow-outcomes.yaml"
-        self._dsn = dsn
-        self.events: list[tuple[str, Row]] = []
-
-    async def run(
-        self, simulator: Simulator, jobs: Jobs, ad_hoc: Jobs | None = None, org: Mapping[str, object] | None = None
-    ) -> int:
-        """Run what is due; the exit code."""
-        acme = {
-            "api": "flow-aggregates",
-            "base_url": simulator.base_url,
-            "login_url": simulator.base_url,
-            "client_id": "acme",
-            "client_secret": simulator.orgs["acme"].settings.client_secret,
-            "requests_per_second": 500,
-        }
-        since = {"since": f"P{DAYS}D"}
-        tree = {
-            "database": {"dsn": self._dsn},
-            "orgs": {"acme": {**acme, **(org or {})}},
-            "jobs": {name: {**since, **job} for name, job in jobs.items()},
-            "ad_hoc": ad_hoc or {},
-        }
-        self._file.write_text(yaml.safe_dump(tree))
-        self.events = []
-        return await run_once(
-            load_config(self._file, {}), lambda event, **context: self.events.append((event, context))
-        )
-
-    def rows(self, query: str, *parameters: object) -> list[Row]:
-        with psycopg.connect(self._dsn, row_factory=dict_row, options="-c timezone=UTC") as connection:
-            return connection.execute(query.encode(), parameters).fetchall()
-
-    def view(self, relation: str) -> list[Row]:
-        return self.rows(f"SELECT * FROM flow_outcomes.{relation}")
-
-    def dimensions(self, relation: str = "flow_outcome_detail") -> set[tuple[str, ...]]:
-        """The names of the dimensions that the rows of a relation have."""
-        return {tuple(sorted(row["dimensions"])) for row in self.view(relation)}
+async def run(
+    installation: Installation,
+    simulator: Simulator,
+    jobs: Sections,
+    ad_hoc: Sections | None = None,
+    org: Mapping[str, object] | None = None,
+) -> int:
+    """Run what is due of the last days; the exit code."""
+    daily = {name: {"since": f"P{DAYS}D", **job} for name, job in jobs.items()}
+    return await installation.run_due(
+        installation.configure(simulator, {"acme": org or {}}, jobs=daily, ad_hoc=ad_hoc)
+    )
 
 
-@pytest.fixture
-def installation(tmp_path: Path, database: str) -> Installation:
-    return Installation(tmp_path, database)
+def dimensions(installation: Installation) -> set[tuple[str, ...]]:
+    """The names of the dimensions that the details of outcomes have."""
+    return {tuple(sorted(row["dimensions"])) for row in installation.view("flow_outcome_detail")}
 
 
 Truth = dict[tuple[tuple[str | None, ...], datetime], tuple[int, ...]]
@@ -104,14 +62,14 @@ BY_MEDIUM = {"group_by": ["mediaType", "flowVersion"]}
 @pytest.mark.parametrize("settings", [{}, {"aggregates": "jobs", "page_size": 20}])
 async def test_outcomes_by_dimensions(installation: Installation, settings: dict[str, object]) -> None:
     """Each combination as the API counted it, with durations; flow_outcome is their sum."""
-    async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, extra_dimension=True)})) as simulator:
-        assert await installation.run(simulator, {"daily": BY_MEDIUM}, org=settings) == 0
+    async with Simulator(SimulatorConfig(orgs={"acme": replace(ORG, extra_dimension=True)})) as simulator:
+        assert await run(installation, simulator, {"daily": BY_MEDIUM}, org=settings) == 0
         detail, total = installation.view("flow_outcome_detail"), installation.view("flow_outcome")
         keys = ("flowId", "flowOutcomeId", "mediaType", "flowVersion")
         counted = truth(simulator, detail, keys, "nFlowOutcome")
         timed = truth(simulator, detail, (*keys, "flowOutcomeValue"), "tFlowOutcome")
         by_outcome = truth(simulator, detail, keys[:2], "nFlowOutcome")
-    assert installation.dimensions() == {("flowVersion", "mediaType")}
+    assert dimensions(installation) == {("flowVersion", "mediaType")}
     stored = {}
     for row in detail:
         medium, version = row["dimensions"]["mediaType"], row["dimensions"]["flowVersion"]
@@ -135,9 +93,9 @@ async def test_outcomes_by_dimensions(installation: Installation, settings: dict
 
 async def test_executions(installation: Installation) -> None:
     """All executions of a flow, and those that ended by each reason; nothing is stored as an outcome."""
-    async with Simulator(SimulatorConfig(orgs={"acme": OPEN})) as simulator:
+    async with Simulator(SimulatorConfig(orgs={"acme": ORG})) as simulator:
         jobs = {"runs": {"measure": "executions"}}
-        assert await installation.run(simulator, jobs) == 0
+        assert await run(installation, simulator, jobs) == 0
         rows = installation.view("flow_execution")
         started, spent = (truth(simulator, rows, ("flowId",), metric) for metric in ("nFlow", "tFlow"))
         ended = {
@@ -168,9 +126,9 @@ async def test_executions(installation: Installation) -> None:
 async def test_milestones(installation: Installation, observed: bool) -> None:
     """By their present names; executions are null where oFlowMilestone has no count."""
     faults = Faults(milestones_observed=Fault()) if observed else Faults()
-    async with Simulator(SimulatorConfig(orgs={"acme": replace(OPEN, faults=faults)})) as simulator:
+    async with Simulator(SimulatorConfig(orgs={"acme": replace(ORG, faults=faults)})) as simulator:
         jobs = {"reached": {"measure": "milestones", "group_by": ["mediaType"]}}
-        assert await installation.run(simulator, jobs) == 0
+        assert await run(installation, simulator, jobs) == 0
         assert bool(simulator.fired["milestones_observed"]) == observed
         rows = [row for row in installation.view("flow_milestone") if row["milestone_count"] is not None]
         keys = ("flowId", "flowMilestoneId", "mediaType")
@@ -191,13 +149,13 @@ async def test_milestones(installation: Installation, observed: bool) -> None:
 
 async def test_a_grouping_that_changes(installation: Installation) -> None:
     """In no version does a bucket have series of two groupings; totals change for nobody."""
-    async with Simulator(SimulatorConfig(orgs={"acme": OPEN})) as simulator:
+    async with Simulator(SimulatorConfig(orgs={"acme": ORG})) as simulator:
         totals: list[dict[str, int]] = []
         instants: list[tuple[datetime, tuple[str, ...]]] = []
         groupings: list[list[str]] = [[], ["mediaType"], ["flowVersion"], ["flowVersion", "mediaType"], []]
         for group_by in groupings:
-            assert await installation.run(simulator, {"daily": {"group_by": group_by}}) == 0
-            assert installation.dimensions() == {tuple(group_by)}
+            assert await run(installation, simulator, {"daily": {"group_by": group_by}}) == 0
+            assert dimensions(installation) == {tuple(group_by)}
             at = installation.rows("SELECT clock_timestamp() AS at")[0]["at"]
             totals.append({row["outcome_key"]: row["outcome_count"] for row in installation.view("flow_outcome")})
             instants.append((at, tuple(group_by)))
@@ -213,10 +171,10 @@ async def test_a_grouping_that_changes(installation: Installation) -> None:
 
 async def test_a_job_whose_measure_changes(installation: Installation) -> None:
     """Its windows are due again; what was stored stays."""
-    async with Simulator(SimulatorConfig(orgs={"acme": OPEN})) as simulator:
-        assert await installation.run(simulator, {"daily": {}}) == 0
+    async with Simulator(SimulatorConfig(orgs={"acme": ORG})) as simulator:
+        assert await run(installation, simulator, {"daily": {}}) == 0
         stored = installation.view("flow_outcome")
-        assert await installation.run(simulator, {"daily": {"measure": "milestones"}}) == 0
+        assert await run(installation, simulator, {"daily": {"measure": "milestones"}}) == 0
     assert installation.view("flow_outcome") == stored
     assert installation.view("flow_milestone")
     windows = Counter(row["measure"] for row in installation.view("extraction_window"))
@@ -227,17 +185,17 @@ async def test_ad_hoc_work_runs_for_every_measure(installation: Installation) ->
     """That a job of the org has, grouped as its jobs are; ``measure`` limits it."""
     start = (datetime.now(UTC) - timedelta(days=30)).date()
     span = {"org": "acme", "from": start, "to": start + timedelta(days=1), "granularity": "daily"}
-    jobs: Jobs = {
+    jobs: Sections = {
         "daily": {"group_by": ["mediaType"]},
         "reached": {"measure": "milestones", "group_by": ["flowVersion"]},
         "runs": {"measure": "executions"},
     }
     windows = "SELECT measure FROM flow_outcomes.extraction_window WHERE job IS NULL ORDER BY 1"
-    async with Simulator(SimulatorConfig(orgs={"acme": OPEN})) as simulator:
+    async with Simulator(SimulatorConfig(orgs={"acme": ORG})) as simulator:
         limited = {"one": {**span, "measure": "milestones"}}
-        assert await installation.run(simulator, jobs, limited) == 0
+        assert await run(installation, simulator, jobs, limited) == 0
         assert [row["measure"] for row in installation.rows(windows)] == ["milestones"]
-        assert await installation.run(simulator, jobs, {"every": span}) == 0
+        assert await run(installation, simulator, jobs, {"every": span}) == 0
     assert [row["measure"] for row in installation.rows(windows)] == ["executions", "milestones", "outcomes"]
     for relation, names in (("flow_outcome_detail", ["mediaType"]), ("flow_milestone", ["flowVersion"])):
         found = installation.rows(
@@ -249,9 +207,9 @@ async def test_ad_hoc_work_runs_for_every_measure(installation: Installation) ->
 async def test_too_many_series(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window fails with a reason that names the dimensions; without dimensions there is no bound."""
     monkeypatch.setattr(loader, "SERIES_MAX", 20)
-    async with Simulator(SimulatorConfig(orgs={"acme": OPEN})) as simulator:
-        assert await installation.run(simulator, {"daily": BY_MEDIUM}) == 1
+    async with Simulator(SimulatorConfig(orgs={"acme": ORG})) as simulator:
+        assert await run(installation, simulator, {"daily": BY_MEDIUM}) == 1
         assert installation.view("flow_outcome_detail") == []
         errors = {row["last_error"] for row in installation.view("extraction_window")}
-        assert await installation.run(simulator, {"daily": {}}) == 0
+        assert await run(installation, simulator, {"daily": {}}) == 0
     assert all("flowVersion, mediaType" in error and "at most 20" in error for error in errors)

@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from service.clock import SystemClock
-from service.config import load_config
-from service.runtime.once import run_once
 from service.runtime.preflight import TokenRecorder, check_org_without_lease
 from service.simulator import (
     Fault,
@@ -23,7 +19,8 @@ from service.simulator import (
     SimulatorConfig,
     StaticCentre,
 )
-from tests.support.installation import DAY, OPEN, Installation
+from tests.support.installation import Installation
+from tests.support.public_org import DAY, OPEN
 
 JOB_FAULTS = {
     "expired": (Faults(job_state=Fault("EXPIRED", times=1)), 2, True),
@@ -37,11 +34,6 @@ JOB_FAULTS = {
     "broken": (Faults(connection_reset=Fault(page=2, times=1)), 1, True),
 }
 """Faults of a job, the jobs submitted because of each, and whether the window completes."""
-
-
-@pytest.fixture
-def installation(tmp_path: Path, database: str) -> Installation:
-    return Installation(tmp_path, database)
 
 
 async def test_a_query_that_is_too_large_is_split_and_the_split_remembered(installation: Installation) -> None:
@@ -234,14 +226,12 @@ async def test_corrections_five_days_back_are_found(installation: Installation) 
     async with Simulator(
         SimulatorConfig(orgs={name: replace(OPEN, centre=centre) for name in ("public", "own")})
     ) as (simulator):
-        installation.configure(simulator, {"public": {}, "own": {"api": "query-builder"}})
-        tree = yaml.safe_load(installation.file.read_text())
-        tree["jobs"] = {"daily": {"since": (today - 11 * DAY).date()}}
-        installation.file.write_text(yaml.safe_dump(tree))
-        config = load_config(installation.file, {})
-        assert await run_once(config, lambda *_, **__: None) == 0
+        orgs = {"public": {}, "own": {"api": "query-builder"}}
+        jobs = {"daily": {"since": (today - 11 * DAY).date()}}
+        config = installation.configure(simulator, orgs, jobs=jobs)
+        assert await installation.run_due(config) == 0
         centre.put("f", corrected, {"o1": 5})
-        assert await run_once(config, lambda *_, **__: None) == 0
+        assert await installation.run_due(config) == 0
     for org, count in (("public", 5), ("own", 3)):
         [found] = [row for row in installation.stored(org).values() if row["bucket_start"] == corrected]
         assert found["outcome_count"] == count, org

@@ -8,14 +8,13 @@ import time
 import aiohttp
 import pytest
 
-from service.model import instant
 from service.simulator import (
     FAULT_NAMES,
     PUBLIC_FAULTS,
     Fault,
     Faults,
 )
-from tests.support.simulator_client import END, PATH, START, connect, figures, truth
+from tests.support.simulator_client import PATH, connect, figures, query_body, truth
 
 
 @pytest.mark.parametrize(
@@ -95,18 +94,7 @@ async def test_a_gzip_bomb_is_small_on_the_wire() -> None:
             session,
             session.post(
                 simulator.base_url + PATH,
-                json={
-                    "queryBuilder": {
-                        "queryType": "routing/engagement",
-                        "dateFrom": instant(START),
-                        "dateTo": instant(END),
-                        "metrics": ["flow-outcomes"],
-                        "filters": [],
-                        "groupBy": ["flow-id"],
-                        "timeGroup": "daily",
-                        "limit": 5,
-                    }
-                },
+                json=query_body(),
                 headers={"Authorization": f"Bearer {client.token}"},
             ) as response,
         ):

@@ -197,6 +197,15 @@ async def two_orgs(database: str, folder: Path) -> AsyncIterator[ExportHarness]:
     await pool.close()
 
 
+@asynccontextmanager
+async def exported_measures(database: str, folder: Path) -> AsyncIterator[ExportHarness]:
+    """Store January and February of two orgs, with figures in every relation, and export them."""
+    async with two_orgs(database, folder) as place:
+        await store_measures(place)
+        await place.export()
+        yield place
+
+
 async def restate(place: ExportHarness, day: int = 3, count: int = 8) -> None:
     """Store another count for one day of acme."""
     await place.acme.store(DAYS[day : day + 1], DAYS[day : day + 1], figures(DAYS[day : day + 1], count=count))

@@ -13,15 +13,11 @@ from psycopg.rows import dict_row
 
 from service.config import Config, load_config
 from service.runtime.once import run_once
-from service.simulator import (
-    SimulatedOrg,
-    Simulator,
-)
+from service.simulator import Simulator
 
 FIRST = datetime(2024, 5, 6, tzinfo=UTC)
-DAY = timedelta(days=1)
-OPEN = SimulatedOrg(requests_per_second=None, requests_per_minute=None, job_polls=1)
 Row = dict[str, Any]
+Sections = Mapping[str, Mapping[str, object]]
 Key = tuple[str, str, datetime, str]
 
 
@@ -34,7 +30,7 @@ class Installation:
         self.emitted: list[tuple[str, Row]] = []
 
     def configure(
-        self, simulator: Simulator, orgs: Mapping[str, Mapping[str, object]], **ad_hoc: Mapping[str, object]
+        self, simulator: Simulator, orgs: Sections, *, jobs: Sections | None = None, ad_hoc: Sections | None = None
     ) -> Config:
         """Write the configuration, and load it."""
         tree = {
@@ -51,7 +47,8 @@ class Installation:
                 }
                 for org, settings in orgs.items()
             },
-            "ad_hoc": ad_hoc,
+            "jobs": jobs or {},
+            "ad_hoc": ad_hoc or {},
         }
         self.file.write_text(yaml.safe_dump(tree))
         return load_config(self.file, {})
@@ -59,7 +56,7 @@ class Installation:
     async def run(
         self,
         simulator: Simulator,
-        orgs: Mapping[str, Mapping[str, object]],
+        orgs: Sections,
         *,
         days: int = 10,
         granularity: str = "daily",
@@ -68,7 +65,11 @@ class Installation:
     ) -> int:
         """Run an ad hoc span for each org; the exit code."""
         span = {"from": first, "to": first + timedelta(days=days), "granularity": granularity}
-        config = self.configure(simulator, orgs, **{f"{name}_{org}": {"org": org, **span} for org in orgs})
+        ad_hoc = {f"{name}_{org}": {"org": org, **span} for org in orgs}
+        return await self.run_due(self.configure(simulator, orgs, ad_hoc=ad_hoc))
+
+    async def run_due(self, config: Config) -> int:
+        """Run what is due; the exit code."""
         self.emitted = []
         return await run_once(config, lambda event, **context: self.emitted.append((event, context)))
 
@@ -78,6 +79,9 @@ class Installation:
     def rows(self, query: str, *parameters: object) -> list[Row]:
         with psycopg.connect(self.dsn, row_factory=dict_row, options="-c timezone=UTC") as connection:
             return connection.execute(query.encode(), parameters).fetchall()
+
+    def view(self, relation: str) -> list[Row]:
+        return self.rows(f"SELECT * FROM flow_outcomes.{relation}")
 
     def stored(self, org: str) -> dict[Key, Row]:
         return {

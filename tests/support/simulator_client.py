@@ -23,6 +23,21 @@ END = datetime(2024, 1, 8, tzinfo=UTC)
 PATH = "/api/v2/analytics/query-builder/query"
 
 
+def query_body(**changes: object) -> dict[str, object]:
+    """Return a valid query over all days from ``START`` to ``END``, changed as given."""
+    builder = {
+        "queryType": "routing/engagement",
+        "dateFrom": instant(START),
+        "dateTo": instant(END),
+        "metrics": ["flow-outcomes"],
+        "filters": [],
+        "groupBy": ["flow-id"],
+        "timeGroup": "daily",
+        "limit": 5,
+    }
+    return {"queryBuilder": builder | changes}
+
+
 class Client:
     """A client that returns responses unchecked."""
 
@@ -42,19 +57,9 @@ class Client:
 
     async def query(self, **changes: object) -> tuple[int, Any, Any]:
         """Return status, body and headers; the body is decoded if it is JSON."""
-        builder = {
-            "queryType": "routing/engagement",
-            "dateFrom": instant(START),
-            "dateTo": instant(END),
-            "metrics": ["flow-outcomes"],
-            "filters": [],
-            "groupBy": ["flow-id"],
-            "timeGroup": "daily",
-            "limit": 5,
-        } | changes
         async with self.session.post(
             self.simulator.base_url + PATH,
-            json={"queryBuilder": builder},
+            json=query_body(**changes),
             headers={"Authorization": f"Bearer {self.token}"},
             allow_redirects=False,
         ) as response:

@@ -14,6 +14,7 @@ from service.config.values import off_peak
 from service.errors import ConfigError
 from tests.support.configs import MINIMAL, SECRET, faults_of, tree, written
 
+DEEP = {"span": "P35D", "every": "P7D"}
 EXAMPLE = Path(__file__).parents[3] / "config" / "flow-outcomes.example.yaml"
 
 
@@ -113,6 +114,11 @@ def test_only_a_given_limit_is_a_ceiling() -> None:
 @pytest.mark.parametrize(
     ("changes", "key", "message"),
     [
+        ({"jobs__daily__deep_lookback": {"span": "P35D"}}, "jobs.daily.deep_lookback.every", "is required"),
+        ({"jobs__daily__deep_lookback": {**DEEP, "every": "PT0S"}}, "jobs.daily.deep_lookback.every", "must be"),
+        ({"jobs__daily__deep_lookback": {**DEEP, "at": 1}}, "jobs.daily.deep_lookback.at", "unknown key"),
+        ({"jobs__daily__deep_lookback": []}, "jobs.daily.deep_lookback", "must be"),
+        ({"jobs__daily__deep_lookback": "P35D"}, "jobs.daily.deep_lookback", "must be"),
         ({"orgs__acme__page_size": True}, "orgs.acme.page_size", "whole number"),
         ({"orgs__acme__page_size": "10"}, "orgs.acme.page_size", "whole number"),
         ({"orgs__acme__page_size": 1001}, "orgs.acme.page_size", "at most 1000"),

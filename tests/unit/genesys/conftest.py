@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.support.client_harness import Org, WithOrg
+from tests.support.http_double import aioresponses
+
 T = TypeVar("T")
 InVirtualTime = Callable[..., Any]
 
@@ -44,5 +47,23 @@ def in_virtual_time() -> InVirtualTime:
     def run(main: Coroutine[Any, Any, T], *, overshoot: float = 0.0) -> T:
         with asyncio.Runner(loop_factory=lambda: _Loop(overshoot)) as runner:
             return runner.run(main)
+
+    return run
+
+
+@pytest.fixture
+def with_org(in_virtual_time: InVirtualTime) -> WithOrg:
+    """Runs a coroutine function on an org in virtual time, then closes the client."""
+
+    def run(main: Callable[[Org], Coroutine[Any, Any, None]]) -> None:
+        async def guarded() -> None:
+            with aioresponses() as server:
+                org = Org(server)
+                try:
+                    await main(org)
+                finally:
+                    await org.client.close()
+
+        in_virtual_time(guarded())
 
     return run
