@@ -29,7 +29,6 @@ TOO_LARGE = "response.entity.too.large"
 _PERIODS = {Granularity.HOURLY: "PT1H", Granularity.DAILY: "P1D", Granularity.MONTHLY: "P1M"}
 _ERROR_MAX = 300
 """Characters of each of an error's fields."""
-_NO_GROUP = "result has no group, so it may be a part of any figure"
 
 
 def _classify(_status: int, code: str, _message: str) -> type[ExtractionError] | None:
@@ -212,11 +211,11 @@ class _Groups:
         A group without data, and a datum without metrics, report nothing.
 
         Raises:
-            InvalidResponseError: it has no dimension that identifies its figure, so it may be a part of any.
+            InvalidResponseError: it has no dimensions.
         """
         group = value.get("group") if isinstance(value, dict) else None
         if not isinstance(group, dict):
-            raise InvalidResponseError(_NO_GROUP)
+            raise InvalidResponseError("a result has no group")
         data = value.get("data") if isinstance(value, dict) else None
         if data is None:
             return []

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeGuard
 
-from service.errors import InvalidResponseError
 from service.model import DurationStats, Figure, Measure
 
 COUNT, FAILED, DURATION = "nFlowOutcome", "nFlowOutcomeFailed", "tFlowOutcome"
@@ -62,23 +61,13 @@ def figures(measure: Measure, group: Mapping[str, Any], stats: Stats | None) -> 
         measure: what was requested.
         group: the group's dimensions.
         stats: by metric; None where their form is unknown, which normalisation rejects.
-
-    Raises:
-        InvalidResponseError: it has no dimension that identifies its figure, so it may be a part of any.
     """
     if measure is Measure.EXECUTIONS:
-        found = _executions(group, stats)
-    else:
-        key = "flowOutcomeId" if measure is Measure.OUTCOMES else "flowMilestoneId"
-        figure = _outcome(group, stats) if measure is Measure.OUTCOMES else _milestone(stats)
-        name = group.get(key)
-        # What has no id is unknown; normalisation rejects the empty id.
-        found = {} if figure is None else {name if isinstance(name, str) else "": figure}
-    if found and group.keys().isdisjoint(REQUESTS[measure].key):
-        names = sorted(REQUESTS[measure].key)
-        lacking = f"neither {' nor '.join(names)}" if len(names) > 1 else f"no {names[0]}"
-        raise InvalidResponseError(f"group has {lacking}, so it may be a part of any figure")
-    return found
+        return _executions(group, stats)
+    figure = _outcome(group, stats) if measure is Measure.OUTCOMES else _milestone(stats)
+    name = group.get("flowOutcomeId" if measure is Measure.OUTCOMES else "flowMilestoneId")
+    # What has no id is unknown; normalisation rejects the empty id.
+    return {} if figure is None else {name if isinstance(name, str) else "": figure}
 
 
 def _outcome(group: Mapping[str, Any], stats: Stats | None) -> Figure | None:

@@ -116,8 +116,11 @@ async def test_a_rejected_part_makes_the_sum_unknown(harness: ScanHarness) -> No
 async def test_outcomes_that_a_rejected_entry_may_belong_to_are_unknown(
     harness: ScanHarness, reject: Reject, unknown: set[str]
 ) -> None:
-    """No other outcome is."""
-    await store(harness, row("s", 5, 5), row("s", 1, 1, key="o2"), rejects=[reject])
+    """No other outcome is; and none where every figure has one part."""
+    parts = [row("s", 5, 5), row("s", 1, 1, key="o2")]
+    await store(harness, *parts, rejects=[reject])
+    assert None not in {count for count, *_ in (await stored(harness)).values()}
+    await store(harness, *parts, row("f", 2, key="o2"), rejects=[reject])
     assert {name for name, (count, *_) in (await stored(harness)).items() if count is None} == unknown
 
 

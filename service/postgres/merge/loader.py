@@ -89,7 +89,7 @@ class ScanLoader:
         await self._buffer.spill.delete(connection)
         if packer.may_repeat:
             await self._session.execute(scan.INSERT_PARTS if packer.has_parts else scan.INSERT_REPEATED)
-        if packer.has_parts and self._buffer.rejects:
+        if packer.has_parts and packer.may_repeat and self._buffer.rejects:
             await self._session.execute(scan.REJECT_INCOMPLETE_SUMS)
         if packer.may_repeat:
             await self._check_conflicts()

@@ -318,7 +318,8 @@ INSERT_PARTS = f"""
     FROM summed
 """
 
-# A rejected entry may have been a part of any outcome that it does not rule out, whose sum is unknown then.
+# Where figures come in several parts, a rejected entry may have been a part of any outcome that it does not rule
+# out, whose sum is unknown then.
 REJECT_INCOMPLETE_SUMS = f"""
     UPDATE pg_temp.scan_figure sf
     SET state = 'rejected', ({VALUES}) = ROW ({", ".join(["NULL"] * (VALUES.count(",") + 1))})
@@ -328,6 +329,11 @@ REJECT_INCOMPLETE_SUMS = f"""
       AND (sr.flow_id IS NULL OR sr.flow_id = so.flow_id)
       AND (sr.outcome_name IS NULL OR sr.outcome_name = so.source_key)
       AND (sr.bucket_start IS NULL OR sr.bucket_start = sf.bucket_start)
+      AND EXISTS (
+          SELECT FROM pg_temp.scan_figure_raw r
+          JOIN pg_temp.scan_name n ON n.name_no = r.name_no
+          GROUP BY n.flow_id, n.source_key, n.dimensions, r.bucket_start
+          HAVING count(DISTINCT r.part) > 1)
 """
 
 

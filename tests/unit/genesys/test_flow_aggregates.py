@@ -254,7 +254,6 @@ class TestResponses:
             b'{"results": [17]}',
             b'{"results": [null]}',
             b'{"results": [{"data": []}]}',
-            json.dumps({"results": [{"group": {"mediaType": "voice"}, "data": [datum()]}]}).encode(),
         ],
     )
     def test_an_invalid_page(self, body: bytes) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from service.errors import InvalidResponseError
 from service.extraction.normalise import BucketGrid, normalise
 from service.genesys.flow_aggregates import FlowAggregates, decode
 from service.model import Duration, Entry, Granularity, Measure, NormalisedPage, Query, Span
@@ -128,10 +127,13 @@ def test_a_milestone_that_is_not_counted() -> None:
 
 @pytest.mark.parametrize("measure", list(Measure))
 def test_a_group_without_what_identifies_a_figure(measure: Measure) -> None:
-    """May be a part of any figure, so that the page is invalid."""
+    """Is rejected alone."""
     metrics = {"nFlowOutcome": STATS, "nFlow": STATS, "nFlowMilestone": STATS}
-    with pytest.raises(InvalidResponseError, match=r"has n(o|either) flow"):
-        read(measure, entry({"mediaType": "voice"}, **metrics))
+    page = read(measure, entry({"mediaType": "voice"}, **metrics))
+    assert page.rows == []
+    assert {(each.reason, each.flow_id, each.bucket_start) for each in page.rejects} == {
+        ("the entry has no flow id", None, page.rejects[0].bucket_start)
+    }
 
 
 @pytest.mark.parametrize(
