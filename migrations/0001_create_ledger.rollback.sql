@@ -1,7 +1,7 @@
 DROP TABLE flow_outcomes.owner_request;
 DROP TABLE flow_outcomes.ad_hoc_entry;
 DROP TABLE flow_outcomes.query_width;
-DROP TABLE flow_outcomes.query_cut;
+DROP TABLE flow_outcomes.query_split;
 DROP TABLE flow_outcomes.deep_pass;
 DROP TABLE flow_outcomes.extraction_window;
 DROP TABLE flow_outcomes.org_retention;

@@ -18,9 +18,9 @@ CREATE TABLE flow_outcomes.org_lease (
     owner         text,          -- the process's application_name; null: released
     owned_since   timestamptz,
     expires_at    timestamptz,
-    given_back_at timestamptz,   -- when it was last released; until then its owner may have sent requests
+    released_at   timestamptz,   -- when it was last released; until then its owner may have sent requests
     wanted_by     text,          -- a process that has fewer orgs and requests this one
-    held_until    timestamptz,   -- the end of a 429's Retry-After, for restarts too
+    paused_until  timestamptz,   -- the end of a 429's Retry-After, for restarts too
     breaker       text NOT NULL DEFAULT 'closed'   -- as its owner last reported it
                   CHECK (breaker IN ('closed', 'half-open', 'open')),
     breaker_until timestamptz    -- open: when a probe may be sent
@@ -57,7 +57,7 @@ CREATE TABLE flow_outcomes.extraction_window (
     scan_number           bigint,                   -- of the last stored scan; scans of an org are numbered as they begin
     flow_ids              text[],                   -- the flows that it requested; null: all
     entries               bigint,                   -- entries of the last stored scan, to estimate pages
-    ask_alone             boolean NOT NULL DEFAULT false,  -- query it by itself: it shared an invalid page, or was refused alone
+    isolated              boolean NOT NULL DEFAULT false,  -- requested alone: it shared an invalid page, or was refused alone
     coarsened             boolean NOT NULL DEFAULT false,  -- the server rejected it one step finer
     doubted_in            text,                     -- the cycle of an empty scan that is not confirmed yet
     kept_stored           boolean NOT NULL DEFAULT false,  -- older than the retention: last_error is a note, no error
@@ -81,7 +81,7 @@ CREATE TABLE flow_outcomes.deep_pass (
 );
 
 -- Queries that were too large, so that the next cycle sends neither them nor others of their size.
-CREATE TABLE flow_outcomes.query_cut (
+CREATE TABLE flow_outcomes.query_split (
     org         text NOT NULL,
     api         text NOT NULL,
     query_hash  text NOT NULL,
@@ -90,7 +90,7 @@ CREATE TABLE flow_outcomes.query_cut (
     span_end    timestamptz NOT NULL,
     by_flow     boolean NOT NULL,                   -- the query listed flows
     half        bigint NOT NULL,                    -- the size of its larger half: buckets times listed flows
-    cut_at      timestamptz NOT NULL DEFAULT now(),
+    split_at    timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (org, query_hash)
 );
 

@@ -1,4 +1,4 @@
-DROP FUNCTION flow_outcomes.analyse_outcomes();
+DROP FUNCTION flow_outcomes.analyze_series();
 DROP FUNCTION flow_outcomes.ensure_partitions(timestamptz, timestamptz);
 DROP FUNCTION flow_outcomes.missing_partitions(timestamptz, timestamptz);
 DROP TABLE flow_outcomes.staging_reject;

@@ -273,7 +273,7 @@ $$;
 
 -- Updates the planner's statistics on series. Autovacuum does so once a tenth of the table is new. Until then the
 -- planner expects one series of an org that has ten thousand, and a query may read all of them for each figure.
-CREATE FUNCTION flow_outcomes.analyse_outcomes() RETURNS void
+CREATE FUNCTION flow_outcomes.analyze_series() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     ANALYZE flow_outcomes.series;

@@ -112,7 +112,7 @@ BEGIN
             (NULL, 'scan_number', 'Internal: number of the last stored scan, counted per org'),
             (NULL, 'flow_ids', 'The flows that the window requested; null: all'),
             (NULL, 'entries', 'Internal: entries of the last stored scan'),
-            (NULL, 'ask_alone', 'Internal: whether it is queried by itself after an invalid page'),
+            (NULL, 'isolated', 'Internal: whether it is requested alone, after an invalid page or a refusal'),
             (NULL, 'coarsened', 'Internal: whether the server rejected the next finer granularity'),
             (NULL, 'doubted_in', 'Internal: the cycle of an empty scan that is not confirmed yet'),
             (NULL, 'kept_stored', 'Internal: whether last_error is a note, since the window is older than the retention')

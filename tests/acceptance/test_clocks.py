@@ -339,9 +339,9 @@ async def test_a_stored_rate_limit_pause_is_at_most_an_hour(program: Program) ->
     async with simulator() as api:
         program.configure(api, jobs=DAILY)
         program.rows(
-            "INSERT INTO flow_outcomes.org_lease (org, held_until) VALUES ('acme', now() + interval '12 days')"
+            "INSERT INTO flow_outcomes.org_lease (org, paused_until) VALUES ('acme', now() + interval '12 days')"
             " RETURNING 1"
         )
         await program.run("run", "--once")
-        [lease] = program.rows("SELECT held_until - now() AS left FROM flow_outcomes.org_lease")
+        [lease] = program.rows("SELECT paused_until - now() AS left FROM flow_outcomes.org_lease")
         assert timedelta(0) < lease["left"] <= HOUR

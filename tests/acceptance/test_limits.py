@@ -187,7 +187,7 @@ async def test_a_long_pause_is_reported(program: Program) -> None:
         assert (ended.code, simulator.orgs["acme"].fired["throttled"]) == (1, 1)
         assert len(ended.find_events("rate_limited", org="acme", retry_after=900)) == 1
         pause = program.rows(
-            "SELECT extract(epoch FROM held_until - now())::float8 AS s FROM flow_outcomes.org_lease"
+            "SELECT extract(epoch FROM paused_until - now())::float8 AS s FROM flow_outcomes.org_lease"
         )
         assert 880 < pause[0]["s"] <= 900
         assert len(simulator.arrivals) == 2

@@ -244,8 +244,8 @@ async def test_a_pause_that_cannot_be_stored(site: FaultHarness) -> None:
         " RAISE EXCEPTION 'rejected' USING ERRCODE = '53100'; END $$"
     )
     site.run(
-        "CREATE TRIGGER reject BEFORE UPDATE OF held_until ON flow_outcomes.org_lease"
-        " FOR EACH ROW WHEN (NEW.held_until IS DISTINCT FROM OLD.held_until) EXECUTE FUNCTION public.reject()"
+        "CREATE TRIGGER reject BEFORE UPDATE OF paused_until ON flow_outcomes.org_lease"
+        " FOR EACH ROW WHEN (NEW.paused_until IS DISTINCT FROM OLD.paused_until) EXECUTE FUNCTION public.reject()"
     )
     throttled = Faults(throttled=Fault(value="6", request=4, times=1))
     async with source(replace(SLOW, latency=0.0, faults=throttled)) as simulator:

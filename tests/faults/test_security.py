@@ -98,7 +98,7 @@ async def test_the_roles_suffice_and_allow_no_more(tmp_path: Path, roles: dict[s
         "UPDATE flow_outcomes.iceberg_tables SET metadata_location = ''",
         "SELECT flow_outcomes.create_iceberg_catalog()",
         "SELECT flow_outcomes.ensure_partitions(now(), now())",
-        "SELECT flow_outcomes.analyse_outcomes()",
+        "SELECT flow_outcomes.analyze_series()",
     )
     with psycopg.connect(roles["reader"]) as connection:
         for relation in (

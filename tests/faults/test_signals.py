@@ -59,7 +59,7 @@ async def test_sigterm_during_a_wait_for_retry_after(site: FaultHarness, *, twic
         took = await daemon.wait_until_ended(began, within=GRACE + 6)
         assert took < 4 if twice else took < GRACE + 5
         assert simulator.hold_violations == 0
-        (held,) = site.program.rows("SELECT held_until - now() AS left FROM flow_outcomes.org_lease")
+        (held,) = site.program.rows("SELECT paused_until - now() AS left FROM flow_outcomes.org_lease")
         assert held["left"] > timedelta(seconds=30)
         assert {window["state"] for window in site.program.windows()} <= {"complete", "pending"}
 

@@ -87,7 +87,7 @@ async def test_a_long_wait_is_reported(database: str, simulator: Simulator) -> N
     assert found[-1].ok is False
     assert "limit" in found[-1].fix
     with psycopg.connect(database) as connection:
-        statement = "SELECT held_until > now() + interval '30 s' FROM flow_outcomes.org_lease"
+        statement = "SELECT paused_until > now() + interval '30 s' FROM flow_outcomes.org_lease"
         assert connection.execute(statement).fetchone() == (True,)
 
 

@@ -262,7 +262,7 @@ async def test_a_merge_does_not_depend_on_statistics(harness: ScanHarness) -> No
     for table in ("series", "figure_y2024m01"):
         await execute(harness, f"ALTER TABLE flow_outcomes.{table} SET (autovacuum_enabled = false)")
     await execute(
-        harness, "CREATE OR REPLACE FUNCTION flow_outcomes.analyse_outcomes() RETURNS void LANGUAGE sql AS ''"
+        harness, "CREATE OR REPLACE FUNCTION flow_outcomes.analyze_series() RETURNS void LANGUAGE sql AS ''"
     )
     names = [(flow, f"n{name}") for flow in "fghi" for name in range(500)]
     first: Figures = {(day, flow, name): 1 for day in range(8) for flow, name in names}

@@ -154,7 +154,7 @@ async def test_days_of_the_orgs_time_zone(written: Ledger) -> None:
 async def test_the_owner_and_its_breaker(written: Ledger) -> None:
     """The stored breaker counts while its owner holds the org, and after that until it would have closed."""
     written.execute(
-        "INSERT INTO flow_outcomes.org_lease (org, owner, owned_since, expires_at, held_until)"
+        "INSERT INTO flow_outcomes.org_lease (org, owner, owned_since, expires_at, paused_until)"
         " VALUES ('acme', 'me', now(), now() + interval '15 s', now() + interval '1 min')"
     )
     async with pool(written.dsn) as database:

@@ -94,7 +94,7 @@ async def test_an_org_that_the_statistics_do_not_know(database: str, alone: Data
     await settled(alone, known)
     async with alone.connection() as connection:  # as where it was not possible
         await connection.execute(
-            "CREATE OR REPLACE FUNCTION flow_outcomes.analyse_outcomes() RETURNS void LANGUAGE sql AS ''"
+            "CREATE OR REPLACE FUNCTION flow_outcomes.analyze_series() RETURNS void LANGUAGE sql AS ''"
         )
     await unknown.create_org()
     cost: dict[str, float] = {}

@@ -129,7 +129,7 @@ async def test_metrics(site: Site, database: str) -> None:
             " FROM (SELECT date_trunc('day', now(), 'UTC') - interval '2 days') AS of (d)"
         )
         connection.execute(
-            "INSERT INTO flow_outcomes.org_lease (org, owner, expires_at, held_until)"
+            "INSERT INTO flow_outcomes.org_lease (org, owner, expires_at, paused_until)"
             " VALUES ('acme', 'me', now() + interval '1 min', now() + interval '1 min')"
         )
     found = await site.metrics()

@@ -154,7 +154,7 @@ def _figures(connection: psycopg.Connection[tuple[object, ...]], today: datetime
     )
     run(
         "INSERT INTO flow_outcomes.org_lease (org, owner, owned_since, expires_at, breaker, breaker_until,"
-        " held_until)"
+        " paused_until)"
         " VALUES ('acme', 'host:1', now(), now() + interval '1 hour', 'closed', NULL, NULL), ('globex', 'host:2',"
         " now(), now() + interval '1 hour', 'open', now() + interval '8 min', now() + interval '50 s')"
     )

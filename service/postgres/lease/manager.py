@@ -300,17 +300,17 @@ _RAISE_EPOCH = "UPDATE flow_outcomes.org SET epoch = epoch + 1 WHERE org = %(org
 # A pause is cut to an hour: the database's clock may have been set back since it was stored.
 _TAKE_OVER = """
     WITH former AS (  -- until when the former owner may have sent requests
-        SELECT l.org, CASE WHEN l.owner IS NULL THEN l.given_back_at ELSE l.expires_at END AS sent_until
+        SELECT l.org, CASE WHEN l.owner IS NULL THEN l.released_at ELSE l.expires_at END AS sent_until
         FROM flow_outcomes.org_lease l WHERE l.org = %(org)s FOR UPDATE
     )
     UPDATE flow_outcomes.org_lease l
     SET owner = %(owner)s, owned_since = clock_timestamp(), breaker = 'closed', breaker_until = NULL,
         wanted_by = NULL, expires_at = clock_timestamp() + make_interval(secs => %(lifetime)s),
-        held_until = CASE WHEN l.held_until > clock_timestamp() + interval '1 hour'
-                          THEN clock_timestamp() + interval '1 hour' ELSE l.held_until END
+        paused_until = CASE WHEN l.paused_until > clock_timestamp() + interval '1 hour'
+                            THEN clock_timestamp() + interval '1 hour' ELSE l.paused_until END
     FROM former
     WHERE l.org = former.org
-    RETURNING greatest(0, extract(epoch FROM l.held_until - clock_timestamp()))::float8 AS paused_for,
+    RETURNING greatest(0, extract(epoch FROM l.paused_until - clock_timestamp()))::float8 AS paused_for,
               CASE WHEN former.sent_until IS NOT NULL
                    THEN greatest(0, extract(epoch FROM clock_timestamp() - former.sent_until))::float8
               END AS idle_for
@@ -321,6 +321,6 @@ _RENEW = """
     RETURNING org, wanted_by IS NOT NULL AS requested
 """
 _RELEASE = """
-    UPDATE flow_outcomes.org_lease SET owner = NULL, expires_at = NULL, given_back_at = clock_timestamp()
+    UPDATE flow_outcomes.org_lease SET owner = NULL, expires_at = NULL, released_at = clock_timestamp()
     WHERE org = %(org)s AND owner = %(owner)s
 """

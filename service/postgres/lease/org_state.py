@@ -47,7 +47,7 @@ async def note_pause(database: Database, org: str, owner: str, seconds: float) -
         await connection.execute(
             """
             UPDATE flow_outcomes.org_lease
-            SET held_until = greatest(held_until, clock_timestamp() + make_interval(secs => %(seconds)s))
+            SET paused_until = greatest(paused_until, clock_timestamp() + make_interval(secs => %(seconds)s))
             WHERE org = %(org)s AND owner = %(owner)s
             """,
             {"org": org, "owner": owner, "seconds": min(seconds, _LONGEST_PAUSE)},

@@ -13,7 +13,7 @@ _MIN_ADDED = 100
 _MIN_SHARE = 10  # one in so many reported outcomes
 
 
-async def analyze_outcomes(database: Database, *, added: int, reported: int) -> None:
+async def analyze_series(database: Database, *, added: int, reported: int) -> None:
     """Analyze ``series`` where a scan added many rows to it.
 
     Autovacuum does so only when a tenth of the table is new. Until then a query for a new org's figures may read
@@ -28,4 +28,4 @@ async def analyze_outcomes(database: Database, *, added: int, reported: int) -> 
         return
     with contextlib.suppress(psycopg.Error, DatabaseUnavailableError):
         async with database.connection() as connection:
-            await connection.execute("SELECT flow_outcomes.analyse_outcomes()")
+            await connection.execute("SELECT flow_outcomes.analyze_series()")

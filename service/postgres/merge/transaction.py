@@ -22,7 +22,7 @@ from service.postgres.merge.buffer import ScanBuffer
 from service.postgres.merge.loader import ScanLoader
 from service.postgres.merge.merge_session import MergeSession
 from service.postgres.merge.record import LONGEST_BUCKET, NOT_ACCEPTED_AFTER, Merged, Missing, ScanRecord
-from service.postgres.merge.statistics import analyze_outcomes
+from service.postgres.merge.statistics import analyze_series
 from service.postgres.pool import MERGE_TIMEOUT, Connection, Database, explain
 from service.postgres.revision import STAMP, lock_own_org
 
@@ -355,5 +355,5 @@ async def merge(database: Database, lease: Lease, buffer: ScanBuffer, record: Sc
             merged = await Merge(connection, record, buffer, lease.clock).run(lease)
     except psycopg.Error as error:
         raise StorageError(f"PostgreSQL rejected the write: {explain(error)}") from error
-    await analyze_outcomes(database, added=merged.outcomes_added, reported=buffer.packer.names)
+    await analyze_series(database, added=merged.outcomes_added, reported=buffer.packer.names)
     return merged

@@ -163,7 +163,7 @@ COMPLETE_WINDOW = """
     UPDATE flow_outcomes.extraction_window
     SET state = 'complete', granularity = %(granularity)s, query_hash = %(query_hash)s, pages = %(pages)s,
         entries = %(entries)s, rows = %(rows)s, rejected = %(rejected)s, last_error = %(note)s,
-        kept_stored = %(note)s::text IS NOT NULL, doubted_in = NULL, ask_alone = false,
+        kept_stored = %(note)s::text IS NOT NULL, doubted_in = NULL, isolated = false,
         completed_at = %(completed_at)s, scan_number = %(scan_number)s,
         complete_since = coalesce(complete_since, %(completed_at)s),
         flow_ids = %(flows)s::text[], requests_read = requests_begun

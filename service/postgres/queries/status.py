@@ -325,7 +325,7 @@ _LEASES = """
            CASE WHEN lease.live OR lease.breaker_until > clock_timestamp() THEN lease.breaker ELSE 'closed' END
                AS breaker,
            lease.breaker_until,
-           coalesce(greatest(0, date_part('epoch', lease.held_until - clock_timestamp())), 0) AS paused_for
+           coalesce(greatest(0, date_part('epoch', lease.paused_until - clock_timestamp())), 0) AS paused_for
     FROM (
         SELECT l.*, l.owner IS NOT NULL AND l.expires_at > clock_timestamp() AS live
         FROM flow_outcomes.org_lease l

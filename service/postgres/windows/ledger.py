@@ -157,7 +157,7 @@ class Ledger:
             scan.windows,
             """
             last_error = %(error)s, kept_stored = false, requests_failed = requests_begun,
-            ask_alone = ask_alone OR %(isolate)s,
+            isolated = isolated OR %(isolate)s,
             state = CASE WHEN state = 'complete' THEN state ELSE 'failed' END
             """,
             error=_storable(error),
@@ -176,7 +176,7 @@ class Ledger:
             scan.windows,
             """
             last_error = coalesce(%(reason)s, last_error), kept_stored = kept_stored AND %(reason)s::text IS NULL,
-            ask_alone = ask_alone OR %(isolate)s,
+            isolated = isolated OR %(isolate)s,
             state = CASE WHEN state = 'running' THEN 'pending' ELSE state END
             """,
             reason=None if reason is None else _storable(reason),
@@ -325,7 +325,7 @@ _WINDOWS = """
     SELECT w.org, w.work AS stream, w.job, w.window_start, w.window_end, w.requested_granularity, w.granularity,
            w.due_at, w.coarsened, w.measure, w.state, w.flow_ids, w.doubted_in IS NOT NULL AS doubted,
            w.job IS NULL AND w.requests > w.requests_read AS requested_again,
-           w.ask_alone AS isolated, w.attempts, w.last_error
+           w.isolated, w.attempts, w.last_error
     FROM flow_outcomes.extraction_window w
     WHERE w.org = %(org)s AND w.work = %(stream)s
     ORDER BY w.window_start, w.window_end

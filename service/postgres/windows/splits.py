@@ -33,7 +33,7 @@ class SplitLedger:
                 _Split,
                 """
                 SELECT granularity, span_start, span_end, by_flow, half
-                FROM flow_outcomes.query_cut WHERE org = %(org)s AND api = %(api)s AND cut_at > %(since)s
+                FROM flow_outcomes.query_split WHERE org = %(org)s AND api = %(api)s AND split_at > %(since)s
                 """,
                 {**self._key, "since": since},
             )
@@ -46,12 +46,12 @@ class SplitLedger:
         """Record that a query's result was too large."""
         await self._write(
             f"""
-            INSERT INTO flow_outcomes.query_cut
-                (org, api, query_hash, granularity, span_start, span_end, by_flow, half, cut_at)
+            INSERT INTO flow_outcomes.query_split
+                (org, api, query_hash, granularity, span_start, span_end, by_flow, half, split_at)
             SELECT %(org)s, %(api)s, %(query_hash)s, %(granularity)s, %(start)s, %(end)s, %(by_flow)s, %(half)s,
                    %(now)s
             WHERE {IS_OWNER}
-            ON CONFLICT (org, query_hash) DO UPDATE SET half = excluded.half, cut_at = excluded.cut_at
+            ON CONFLICT (org, query_hash) DO UPDATE SET half = excluded.half, split_at = excluded.split_at
             """,
             query_hash=query_hash,
             granularity=hint.granularity.value,
