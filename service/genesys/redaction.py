@@ -76,8 +76,8 @@ class Redactor:
             known = {each for one in secrets_now for each in spellings(one)}
             by_length = sorted(filter(None, known), key=len, reverse=True)
             self._spellings = [each for each in by_length if len(each) >= SECRET_MIN]
-            if short := by_length[len(self._spellings) :]:
-                self._words = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, short))})(?!\w)")
+            short = "|".join(map(re.escape, by_length[len(self._spellings) :]))
+            self._words = re.compile(rf"(?<!\w)(?:{short})(?!\w)") if short else None
 
 
 def basic(client_id: str, client_secret: str) -> str:
